@@ -1,0 +1,62 @@
+# Everything runs in .venv, made from the hash-locked requirements. `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+
+.PHONY: help setup demo test lint format lock wheel broker clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kafka needed
+	@$(BIN)/vitalstream demo $(ARGS)
+
+test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp  ## let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: $(VENV)/dev.stamp  ## .venv with the locked dependencies, for running and developing
+
+broker: $(VENV)/run.stamp  ## a real single-node Kafka in the foreground (needs Java 17+ and Maven)
+	@$(BIN)/vitalstream broker $(ARGS)
+
+wheel: $(VENV)/dev.stamp  ## build dist/*.whl
+	@rm -rf dist
+	$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
+
+lock: $(UV)  ## resolve the requirements files again, to the newest versions
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes requirements-build.in -o requirements-build.txt
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+
+clean:  ## remove .venv, caches and builds
+	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV): requirements-build.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vitalstream needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@echo "making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.txt
+	@touch $@
+
+$(VENV)/run.stamp: $(UV) requirements.txt pyproject.toml
+	@echo "installing the locked dependencies ..."
+	@$(INSTALL) --require-hashes -r requirements.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
+	@$(INSTALL) --require-hashes -r requirements-dev.txt
+	@touch $@

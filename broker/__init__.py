@@ -1,0 +1,1 @@
+"""Kafka connection settings, topics, and the embedded and local brokers."""

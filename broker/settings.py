@@ -1,0 +1,192 @@
+"""All settings, in one immutable object made once at the edge.
+
+A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from the TOML file given by `--config`, else from the
+default written here. librdkafka's own properties keep their names and travel in `kafka`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError as SourceError,
+    TomlConfigSettingsSource,
+)
+
+from broker.errors import SettingsError
+
+ENV_PREFIX = "VITALSTREAM_"
+
+# Properties that decide what is delivered or who we are; they follow from settings of ours.
+OWNED_PROPERTIES = {
+    "bootstrap.servers": "--bootstrap-servers",
+    "metadata.broker.list": "--bootstrap-servers",
+    "group.id": "--group",
+    "group.instance.id": "--instance",
+    "transactional.id": "--instance",
+    "enable.auto.commit": "--delivery",
+    "enable.auto.offset.store": "--delivery",
+    "enable.idempotence": "--delivery",
+    "isolation.level": "--delivery",
+    "auto.offset.reset": "--delivery",
+}
+
+_SECRET_WORDS = ("password", "secret", ".pem", "jaas", "oauthbearer.config", "ssl.key", "token")
+
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class Settings(BaseModel):
+    """What a run of vitalstream is told. Frozen; safe to print: secrets in `kafka` never show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    bootstrap_servers: str = Field(
+        "localhost:9092", min_length=1, description="Kafka brokers, host:port, comma-separated"
+    )
+    kafka: dict[str, str] = Field({}, description="librdkafka properties", repr=False)
+
+    input_topic: TopicName = Field("vitals", description="topic of patient messages to score")
+    output_topic: TopicName = Field("risk", description="topic for one risk result per message")
+    metrics_topic: TopicName = Field(
+        "risk-metrics", description="topic for one StreamMetrics message per chunk"
+    )
+    dead_letter_topic: TopicName = Field(
+        "vitals-dead-letter", description="topic for messages that can't be scored"
+    )
+
+    group: str = Field(
+        "vitalstream", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="consumer group"
+    )
+    model: Path | None = Field(
+        None, description="fitted classifier (joblib or pickle) with its pinned <model>.sha256"
+    )
+    threshold: float = Field(
+        0.5, ge=0, le=1, description="risk_label is 1 from this probability on"
+    )
+    chunk_size: int = Field(100, ge=1, le=100_000, description="rows scored at once, at most")
+    max_wait_ms: float = Field(
+        0, ge=0, le=60_000, description="how long a chunk may wait to fill; 0 takes what is there"
+    )
+    commit_interval_ms: float = Field(
+        25, ge=0, le=10_000, description="how long one transaction may gather chunks under backlog"
+    )
+    delivery: Literal["exactly-once", "at-least-once"] = Field(
+        "exactly-once", description="at-least-once is for brokers without transactions"
+    )
+    instance: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="name of this worker, unique in the group; default: host and slot",
+    )
+    workers: int = Field(1, ge=1, le=256, description="worker processes to run")
+    until_idle: float | None = Field(
+        None, gt=0, description="stop after so many seconds without a message"
+    )
+
+    @field_validator("kafka")
+    @classmethod
+    def _refuse_owned(cls, properties: dict[str, str]) -> dict[str, str]:
+        for name in properties:
+            if name in OWNED_PROPERTIES:
+                raise ValueError(
+                    f"{name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead"
+                )
+        return properties
+
+    @property
+    def output_topics(self) -> tuple[str, str, str]:
+        """The three topics a worker writes."""
+        return self.output_topic, self.metrics_topic, self.dead_letter_topic
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """All four topics, the input first."""
+        return self.input_topic, *self.output_topics
+
+    def client(self, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A librdkafka configuration: `defaults`, then the user's own properties over them."""
+        return {"bootstrap.servers": self.bootstrap_servers, **(defaults or {}), **self.kafka}
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as plain values fit for a log: values of secret properties are replaced by `***`."""
+        shown = self.model_dump(mode="json", exclude_none=True)
+        shown["kafka"] = {k: "***" if is_secret(k) else v for k, v in self.kafka.items()}
+        return shown
+
+
+def is_secret(property_name: str) -> bool:
+    """Whether the value of this librdkafka property must never be shown."""
+    return any(word in property_name for word in _SECRET_WORDS)
+
+
+class _Sources(BaseSettings, Settings):
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(
+    *, config: Path | None = None, properties: Sequence[str] = (), **flags: Any
+) -> Settings:
+    """Settings from flags (those not None), the environment and the TOML file `config`.
+
+    Args:
+        config: TOML file with the settings' names as keys and a `[kafka]` table of librdkafka properties.
+        properties: `key=value` pairs given by `-X`, laid over those from the environment or the file.
+        flags: values from the command line; None means not given.
+
+    Raises:
+        SettingsError: one sentence naming each bad setting.
+    """
+    if config is not None and not config.is_file():
+        raise SettingsError(f"--config: there is no file {config}")
+    sources = type("_Sources", (_Sources,), {"model_config": SettingsConfigDict(toml_file=config)})
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        found = sources(**given).model_dump()
+        found["kafka"] = {**found["kafka"], **dict(map(_property, properties))}
+        return Settings(**found)
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
+    except SourceError as error:
+        raise SettingsError(
+            f"{error}; VITALSTREAM_KAFKA is a JSON object of librdkafka properties"
+        ) from None
+    except ValueError as error:  # tomllib.TOMLDecodeError, or a property without '='
+        raise SettingsError(
+            str(error) if config is None else f"--config {config}: {error}"
+        ) from None
+
+
+def _property(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(
+            f"-X takes key=value, such as security.protocol=SSL; got {name!r} without a value"
+        )
+    return name.strip(), value.strip()
+
+
+def _sentence(error: Any) -> str:
+    """One validation error in words, without the value: it may be a secret."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name!r} (known: {', '.join(Settings.model_fields)})"
+    if name == "kafka":
+        return f"-X: {message}"
+    return f"--{name.replace('_', '-')} ({ENV_PREFIX}{name.upper()}): {message[:1].lower()}{message[1:]}"
