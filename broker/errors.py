@@ -1,7 +1,7 @@
 """Every error vitalstream raises on purpose, under one root.
 
-A message is one plain sentence that names the setting or topic concerned and what to do about it. It never holds a
-message's payload or key.
+A message is one plain sentence that names the setting or topic concerned and what to do about it. It
+never holds a message's payload or key.
 """
 
 

@@ -1,7 +1,8 @@
 """All settings, in one immutable object made once at the edge.
 
-A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from the TOML file given by `--config`, else from the
-default written here. librdkafka's own properties keep their names and travel in `kafka`.
+A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from the TOML file given by
+`--config`, else from the default written here. librdkafka's own properties keep their names and travel in
+`kafka`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,10 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError as SourceError,
     TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as SourceError,
 )
 
 from broker.errors import SettingsError
@@ -59,15 +62,11 @@ class Settings(BaseModel):
         "vitals-dead-letter", description="topic for messages that can't be scored"
     )
 
-    group: str = Field(
-        "vitalstream", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="consumer group"
-    )
+    group: str = Field("vitalstream", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="consumer group")
     model: Path | None = Field(
         None, description="fitted classifier (joblib or pickle) with its pinned <model>.sha256"
     )
-    threshold: float = Field(
-        0.5, ge=0, le=1, description="risk_label is 1 from this probability on"
-    )
+    threshold: float = Field(0.5, ge=0, le=1, description="risk_label is 1 from this probability on")
     chunk_size: int = Field(100, ge=1, le=100_000, description="rows scored at once, at most")
     max_wait_ms: float = Field(
         0, ge=0, le=60_000, description="how long a chunk may wait to fill; 0 takes what is there"
@@ -84,18 +83,14 @@ class Settings(BaseModel):
         description="name of this worker, unique in the group; default: host and slot",
     )
     workers: int = Field(1, ge=1, le=256, description="worker processes to run")
-    until_idle: float | None = Field(
-        None, gt=0, description="stop after so many seconds without a message"
-    )
+    until_idle: float | None = Field(None, gt=0, description="stop after so many seconds without a message")
 
     @field_validator("kafka")
     @classmethod
     def _refuse_owned(cls, properties: dict[str, str]) -> dict[str, str]:
         for name in properties:
             if name in OWNED_PROPERTIES:
-                raise ValueError(
-                    f"{name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead"
-                )
+                raise ValueError(f"{name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead")
         return properties
 
     @property
@@ -133,15 +128,13 @@ class _Sources(BaseSettings, Settings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
-def load_settings(
-    *, config: Path | None = None, properties: Sequence[str] = (), **flags: Any
-) -> Settings:
+def load_settings(*, config: Path | None = None, properties: Sequence[str] = (), **flags: Any) -> Settings:
     """Settings from flags (those not None), the environment and the TOML file `config`.
 
     Args:
@@ -163,21 +156,15 @@ def load_settings(
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
     except SourceError as error:
-        raise SettingsError(
-            f"{error}; VITALSTREAM_KAFKA is a JSON object of librdkafka properties"
-        ) from None
+        raise SettingsError(f"{error}; VITALSTREAM_KAFKA is a JSON object of librdkafka properties") from None
     except ValueError as error:  # tomllib.TOMLDecodeError, or a property without '='
-        raise SettingsError(
-            str(error) if config is None else f"--config {config}: {error}"
-        ) from None
+        raise SettingsError(str(error) if config is None else f"--config {config}: {error}") from None
 
 
 def _property(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ValueError(
-            f"-X takes key=value, such as security.protocol=SSL; got {name!r} without a value"
-        )
+        raise ValueError(f"-X takes key=value, such as security.protocol=SSL; got {name!r} without a value")
     return name.strip(), value.strip()
 
 

@@ -1,1 +1,1 @@
-"""x."""
+"""The command line and the demo: they wire the rooms together."""

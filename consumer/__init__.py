@@ -1,0 +1,1 @@
+"""The scoring worker: collects chunks, has them scored, commits them exactly once."""

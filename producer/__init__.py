@@ -1,0 +1,1 @@
+"""Producers of patient messages: replay, publish and the ward simulator."""
