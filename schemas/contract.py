@@ -1,0 +1,75 @@
+"""The names, limits and rules of the messages, each written once.
+
+`vitals.py` decodes by them and `vitals_schema` publishes them, so code and schema cannot drift apart.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+PATIENT_ID: Final = "patient_id"
+EVENT_TIME: Final = "event_time"
+
+RISK_PROBABILITY: Final = "risk_probability"
+RISK_LABEL: Final = "risk_label"
+THRESHOLD: Final = "threshold"
+MODEL: Final = "model"
+SCORED_AT: Final = "scored_at"
+SOURCE_TOPIC: Final = "source_topic"
+SOURCE_PARTITION: Final = "source_partition"
+SOURCE_OFFSET: Final = "source_offset"
+
+MAX_PATIENT_ID: Final = 128
+"""Longest patient id, in Unicode code points."""
+
+MAX_MESSAGE_BYTES: Final = 262_144
+"""Longest value that is parsed at all."""
+
+
+class Feature(NamedTuple):
+    """A vital sign: its unit and a typical value, for the schema's example."""
+
+    unit: str
+    typical: float
+
+
+FEATURES: Final[dict[str, Feature]] = {
+    "heart_rate": Feature("/min", 84),
+    "respiratory_rate": Feature("/min", 17),
+    "temperature": Feature("°C", 36.9),
+    "spo2": Feature("%", 96),
+    "systolic_bp": Feature("mmHg", 118),
+    "diastolic_bp": Feature("mmHg", 64),
+    "mean_arterial_pressure": Feature("mmHg", 82),
+    "age": Feature("years", 67),
+}
+"""The vital signs that replay and simulator send. A model may use any others."""
+
+STANDARD_FEATURES: Final[tuple[str, ...]] = tuple(FEATURES)
+
+
+class Reason(StrEnum):
+    """Why a message became a dead letter."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    NOT_JSON = "not_json"
+    NOT_OBJECT = "not_object"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    BAD_TIME = "bad_time"
+    MODEL_REJECTED = "model_rejected"
+
+
+_DATE = (
+    "(?:[0-9]{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+    "|(?:0[13-9]|1[0-2])-(?:29|30)"
+    "|(?:0[13578]|1[02])-31)"
+    "|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29)"
+)
+_TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:[.][0-9]+)?"
+_ZONE = "(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+
+RFC3339: Final = f"^{_DATE}[Tt]{_TIME}{_ZONE}$(?!\\n)"
+"""RFC 3339 with a zone, as its grammar has it: second 60 is a leap second, the 29th of February wants a
+leap year. Means the same to Python and ECMAScript; the last group is there because Python's `$` would
+let a trailing newline pass."""

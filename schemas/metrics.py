@@ -1,0 +1,66 @@
+"""Chunk metrics: what a worker tells about each chunk, on a topic of their own."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import orjson
+
+from schemas.reading import MessageError, reader
+
+
+class ClosedBy(StrEnum):
+    """Why a chunk took no more rows."""
+
+    FULL = "full"
+    """It had `chunk_size` rows."""
+    DRAINED = "drained"
+    """Nothing more was queued."""
+    WAITED = "waited"
+    """`max_wait_ms` after its first row had passed."""
+    REVOKED = "revoked"
+    """A partition was taken away."""
+    STOPPED = "stopped"
+    """The worker was told to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkMetrics:
+    """One chunk: `rows` = `scored` + `dead_lettered`.
+
+    `latency_ms` (mean a row) and `throughput_rows_per_s` are the core's StreamMetrics of the chunk. The
+    end-to-end times run from each scored message's source timestamp to its encoding; None where no row had
+    one. `lag` is the number of messages not yet consumed on the worker's partitions. `offsets` maps
+    "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's file, `at` RFC 3339.
+    """
+
+    chunk_id: str
+    worker: str
+    closed_by: ClosedBy
+    rows: int
+    scored: int
+    dead_lettered: int
+    latency_ms: float
+    throughput_rows_per_s: float
+    end_to_end_ms_p50: float | None
+    end_to_end_ms_p99: float | None
+    end_to_end_ms_max: float | None
+    lag: int
+    offsets: dict[str, list[int]]
+    model: str
+    at: str
+
+    def encode(self) -> bytes:
+        """The value for the metrics topic."""
+        return orjson.dumps(self)
+
+
+_read = reader(ChunkMetrics)
+
+
+def decode_metrics(value: bytes | None) -> ChunkMetrics:
+    """Read a value of the metrics topic; fields added later are ignored. Raises MessageError."""
+    metrics = _read(value)
+    try:
+        return replace(metrics, closed_by=ClosedBy(metrics.closed_by))
+    except ValueError:
+        raise MessageError("A message is no ChunkMetrics: closed_by is none of the known reasons.") from None

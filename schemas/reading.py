@@ -1,0 +1,49 @@
+"""Reading our own output back: results, metrics and dead letters."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import orjson
+
+from broker.errors import VitalstreamError
+
+Message = TypeVar("Message")
+
+
+class MessageError(VitalstreamError):
+    """A message on one of our output topics is not what belongs there."""
+
+
+def reader(kind: type[Message]) -> Callable[[bytes | None], Message]:
+    """A function that reads a JSON object as the dataclass `kind`, checking types by its annotations.
+
+    Unknown fields are ignored. It raises MessageError, which names the field and never shows its content.
+    """
+    types = {name: _json_types(hint) for name, hint in get_type_hints(kind).items()}
+
+    def read(value: bytes | None) -> Message:
+        try:
+            doc = orjson.loads(value or b"")
+        except ValueError:
+            doc = None
+        if not isinstance(doc, dict):
+            raise MessageError(f"A message is no {kind.__name__}: it is not a JSON object.")
+        for name, allowed in types.items():
+            if type(doc.get(name, ...)) not in allowed:
+                raise MessageError(
+                    f"A message is no {kind.__name__}: {name} is missing or of the wrong type."
+                )
+        return kind(**{name: doc[name] for name in types})
+
+    return read
+
+
+def _json_types(hint: Any) -> set[type]:
+    if isinstance(hint, UnionType):
+        return set[type]().union(*map(_json_types, get_args(hint)))
+    plain = get_origin(hint) or hint
+    if issubclass(plain, StrEnum):
+        return {str}
+    return {float, int} if plain is float else {plain}  # a float may be written without a point
