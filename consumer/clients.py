@@ -1,0 +1,99 @@
+"""The Kafka client configurations of a worker, each setting beside its reason.
+
+A user's own librdkafka properties (`-X`) are laid over these.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Producer
+
+from broker.settings import Settings
+
+TRANSACTION_TIMEOUT_S = 10.0
+
+kafka_log = logging.getLogger("vitalstream.kafka")
+
+_CONSUMER: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    # Every partition is assigned with an explicit offset; one that is gone must stop us, not be skipped.
+    "auto.offset.reset": "error",
+    "allow.auto.create.topics": False,
+    "check.crcs": True,
+    # At its default of 1 s a full queue stalls the partition for a second; 0 spins.
+    "fetch.queue.backoff.ms": 10,
+    # Bounds memory. 16 MB are some 100,000 messages.
+    "queued.max.messages.kbytes": 16_384,
+}
+
+_CLASSIC_GROUP: dict[str, Any] = {
+    "partition.assignment.strategy": "cooperative-sticky",
+    # A killed worker's partitions move on after this long.
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 2_000,
+}
+
+_PRODUCER: dict[str, Any] = {
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",  # Java clients' choice of partition
+    "linger.ms": 5,
+    "queue.buffering.max.kbytes": 65_536,
+    "delivery.report.only.error": True,
+}
+
+_TRANSACTIONAL: dict[str, Any] = {
+    "transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1000),
+    # Right after a commit the coordinator answers CONCURRENT_TRANSACTIONS for a moment; librdkafka then
+    # sleeps this long (100 ms by default) before it asks again.
+    "retry.backoff.ms": 1,
+    "retry.backoff.max.ms": 5,
+}
+
+
+def consumer_config(settings: Settings) -> dict[str, Any]:
+    """The consumer's configuration, for the classic or the KIP-848 group protocol."""
+    classic = settings.kafka.get("group.protocol", "classic").lower() == "classic"
+    defaults = _CONSUMER | (_CLASSIC_GROUP if classic else {})
+    return settings.client(defaults) | {"group.id": settings.group}
+
+
+def is_eager(config: dict[str, Any]) -> bool:
+    """Whether each rebalance revokes everything, so that an assignment is whole and not an increment."""
+    strategy = str(config.get("partition.assignment.strategy", ""))
+    return bool(strategy) and "cooperative" not in strategy
+
+
+def make_consumer(settings: Settings) -> Consumer:
+    """A consumer of the group that commits nothing by itself."""
+    return Consumer(consumer_config(settings), logger=kafka_log)
+
+
+def producer_config(
+    settings: Settings, *, transactional_id: str | None, limits: Collection[int]
+) -> dict[str, Any]:
+    """The producer's configuration; without `transactional_id` it is idempotent only.
+
+    `limits` are the output topics' max.message.bytes: the producer takes what the largest of them takes, and a
+    batch, which counts as one message there, is never longer than the smallest.
+    """
+    defaults = _PRODUCER | {"message.max.bytes": max(limits), "batch.size": min(1_000_000, *limits)}
+    if transactional_id is None:
+        return settings.client(defaults)
+    return settings.client(defaults | _TRANSACTIONAL) | {"transactional.id": transactional_id}
+
+
+def make_producer(
+    settings: Settings,
+    *,
+    transactional_id: str | None,
+    limits: Collection[int],
+    on_trouble: Callable[[KafkaError], None],
+    on_undelivered: Callable[[KafkaError], None],
+) -> Producer:
+    """A producer that tells `on_trouble` of connection errors and `on_undelivered` of each lost message."""
+    config = producer_config(settings, transactional_id=transactional_id, limits=limits)
+    config["error_cb"] = on_trouble
+    config["on_delivery"] = lambda error, _message: on_undelivered(error) if error is not None else None
+    return Producer(config, logger=kafka_log)

@@ -1,0 +1,192 @@
+"""Committing: results, dead letters, metrics and offsets become visible together, or none of them does."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.errors import Action, KafkaCallError, action_for
+from consumer.observer import Observer, Step
+from consumer.sending import Output, Sender, kafka_call
+
+# A commit that took this long was perhaps repeated on the way.
+SLOW_S = 5.0
+
+
+class Committer(Protocol):
+    """Makes chunks visible. Every method but `chunks` and `timed_out` may raise KafkaCallError."""
+
+    @property
+    def chunks(self) -> int:
+        """Chunks added since the last commit."""
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the broker may have given up what was added, for being left open too long."""
+
+    def start(self, timeout: float) -> None:
+        """Get a new producer ready."""
+
+    def add(self, output: Output) -> None:
+        """Hand a chunk's messages to the producer."""
+
+    def commit(self, offsets: list[TopicPartition], timeout: float) -> None:
+        """Make everything added, and the offsets, visible."""
+
+    def abort(self, timeout: float) -> None:
+        """Take back what was added, as far as that can be done."""
+
+    def renew(self) -> None:
+        """Drop the producer for a new one, which `start` gets ready."""
+
+
+class Transactions:
+    """Exactly once: one Kafka transaction holds the messages and the offsets of everything added."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        sender: Sender,
+        *,
+        timeout: float,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._consumer = consumer
+        self._sender = sender
+        self._timeout = timeout
+        self._observer = observer
+        self._clock = clock
+        self._opened_at: float | None = None
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in the open transaction."""
+        return self._sender.chunks
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the transaction was open for longer than the broker allows."""
+        return self._opened_at is not None and self._clock() - self._opened_at >= self._timeout
+
+    def start(self, timeout: float) -> None:
+        """Fence every earlier producer with this transactional id and settle its last transaction."""
+        with kafka_call("starting transactions"):
+            self._sender.producer.init_transactions(timeout)
+
+    def add(self, output: Output) -> None:
+        """Produce into the open transaction; begin one where there is none."""
+        if self._opened_at is None:
+            with kafka_call("beginning a transaction"):
+                self._sender.producer.begin_transaction()
+            self._opened_at = self._clock()
+        self._sender.send(output)
+
+    def commit(self, offsets: list[TopicPartition], timeout: float) -> None:
+        """Deliver the messages, add the offsets, commit; renew the producer when the way there was rough."""
+        began = self._clock()
+        # 1. Delivered first: while produce requests are under way the coordinator makes send_offsets wait.
+        self._sender.flush(timeout)
+        # 2. The offsets, under the group membership of this moment: a member that was replaced is refused.
+        self._send_offsets(offsets, deadline=began + timeout)
+        # 3. The commit. When this raises, only the broker knows whether it happened.
+        self._end(timeout)
+        took = self._clock() - began
+        self._observer.reached(Step.COMMITTED)
+        self._observer.committed(chunks=self._sender.chunks, rows=self._sender.rows, seconds=took)
+        # 4. A request that librdkafka sent twice may still be on its way, and would end the next transaction
+        #    of the same producer epoch. A new producer has a new epoch.
+        if self._sender.disturbed or took > SLOW_S:
+            self.renew()
+            self.start(timeout)
+        self._close()
+
+    def abort(self, timeout: float) -> None:
+        """Abort the open transaction."""
+        if self._opened_at is not None:
+            with kafka_call("aborting"):
+                self._sender.producer.abort_transaction(timeout)
+            self._close()
+
+    def renew(self) -> None:
+        """A new producer with the same transactional id."""
+        self._sender.renew()
+        self._close()
+
+    def _close(self) -> None:
+        self._opened_at = None
+        self._sender.clear()
+
+    def _send_offsets(self, offsets: list[TopicPartition], *, deadline: float) -> None:
+        while True:
+            try:
+                with kafka_call("sending offsets"):
+                    self._sender.producer.send_offsets_to_transaction(
+                        offsets, self._consumer.consumer_group_metadata(), max(0.1, deadline - self._clock())
+                    )
+                break
+            except KafkaCallError as failure:
+                if failure.action is not Action.RETRY or self._clock() >= deadline:
+                    raise
+        self._observer.reached(Step.OFFSETS_SENT)
+
+    def _end(self, timeout: float) -> None:
+        try:
+            self._sender.producer.commit_transaction(timeout)
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            action = action_for(error)
+            # A commit that may be repeated may also have happened.
+            unsure = action is Action.RETRY
+            raise KafkaCallError("committing", error, Action.REBUILD if unsure else action) from None
+        except Exception:
+            # An exception out of a callback takes the place of the commit's result, whatever that was.
+            raise KafkaCallError("committing", None, Action.REBUILD) from None
+
+
+class AtLeastOnce:
+    """For brokers without transactions: offsets are committed after every message before them is delivered."""
+
+    timed_out = False
+
+    def __init__(
+        self, consumer: Consumer, sender: Sender, *, observer: Observer, clock: Callable[[], float]
+    ) -> None:
+        self._consumer = consumer
+        self._sender = sender
+        self._observer = observer
+        self._clock = clock
+
+    @property
+    def chunks(self) -> int:
+        """Chunks produced whose offsets are not committed."""
+        return self._sender.chunks
+
+    def start(self, timeout: float) -> None:
+        """Nothing to do."""
+
+    def add(self, output: Output) -> None:
+        """Produce."""
+        self._sender.send(output)
+
+    def commit(self, offsets: list[TopicPartition], timeout: float) -> None:
+        """Wait for every delivery, then commit the offsets."""
+        began = self._clock()
+        self._sender.flush(timeout)
+        if self._sender.undelivered:
+            raise KafkaCallError("delivering", None, Action.REBUILD)
+        with kafka_call("committing offsets"):
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        self._observer.reached(Step.COMMITTED)
+        self._observer.committed(
+            chunks=self._sender.chunks, rows=self._sender.rows, seconds=self._clock() - began
+        )
+        self._sender.clear()
+
+    def abort(self, timeout: float) -> None:
+        """What was produced stays; it will be produced again."""
+        self._sender.clear()
+
+    def renew(self) -> None:
+        """A new producer."""
+        self._sender.renew()

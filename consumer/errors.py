@@ -1,0 +1,112 @@
+"""What to do on each class of Kafka error.
+
+The order of the questions is librdkafka's: is the client dead, must the transaction be aborted, may the same
+call be repeated. Whatever is left has an unknown outcome: the producer is then renewed, because its successor
+with the same transactional id settles the old transaction one way or the other, and the group's committed
+offsets tell which.
+"""
+
+from enum import Enum
+
+from confluent_kafka import KafkaError
+
+from broker.errors import VitalstreamError
+
+
+class Action(Enum):
+    """How the worker goes on after an error."""
+
+    RETRY = "repeat the same call with the same arguments"
+    ABORT = "abort the transaction and read its messages again"
+    REBUILD = "renew the producer and read again from the committed offsets"
+    FENCED = "another producer holds the transactional id, or the broker gave up our transaction"
+    STOP = "stop with exit code 1"
+
+
+# Never cured by trying again. Names as in librdkafka's rdkafka.h.
+_HOPELESS = frozenset({
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError._INVALID_ARG,
+    KafkaError._UNSUPPORTED_FEATURE,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+})  # fmt: skip
+
+# A broker may answer a fenced producer in either way (KIP-588, KAFKA-9911).
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+
+
+def action_for(error: KafkaError) -> Action:
+    """The action for an error of a transactional or producing call."""
+    if error.code() in _FENCED:
+        return Action.FENCED
+    if error.code() in _HOPELESS:
+        return Action.STOP
+    if error.fatal():
+        return Action.REBUILD
+    if error.txn_requires_abort():
+        return Action.ABORT
+    if error.retriable():
+        return Action.RETRY
+    return Action.REBUILD
+
+
+# What a consumer reports about itself and recovers from alone.
+_CONSUMER_STOPS = _HOPELESS | {
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError._NO_OFFSET,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError._FATAL,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.UNRELEASED_INSTANCE_ID,
+    KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+    KafkaError.INVALID_SESSION_TIMEOUT,
+    KafkaError.UNSUPPORTED_ASSIGNOR,
+    KafkaError.GROUP_MAX_SIZE_REACHED,
+}
+
+
+def stops_consumer(error: KafkaError) -> bool:
+    """Whether an error that `consume` returned as a message can't be waited out."""
+    return error.fatal() or error.code() in _CONSUMER_STOPS
+
+
+class KafkaCallError(VitalstreamError):
+    """A Kafka call failed; `action` says how the worker goes on, `error_name` is Kafka's name for it."""
+
+    def __init__(self, operation: str, error: KafkaError | None, action: Action) -> None:
+        self.operation = operation
+        self.error_name = error.name() if error is not None else "outcome unknown"
+        self.action = action
+        super().__init__(f"{operation} failed with {self.error_name}: {action.value}")
+
+
+class FencedError(VitalstreamError):
+    """Another live producer uses this worker's transactional id."""
+
+    def __init__(self, transactional_id: str) -> None:
+        self.transactional_id = transactional_id
+        super().__init__(
+            f"another worker has taken over the transactional id {transactional_id}: "
+            "give every worker of a group a different --instance, or none"
+        )
+
+
+class NoProgressError(VitalstreamError):
+    """Recovery was tried several times in a row and nothing could be committed."""
+
+
+class ModelFailedError(VitalstreamError):
+    """The model failed in a way that no single message explains; nothing of the chunk was committed."""
+
+
+class InputLostError(VitalstreamError):
+    """The input topic no longer holds the messages at the committed offset."""

@@ -1,0 +1,143 @@
+"""Telemetry: the worker tells what happened, and whoever wants to know listens."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from schemas.contract import Reason
+from schemas.metrics import ChunkMetrics
+
+log = logging.getLogger("vitalstream.worker")
+
+
+class Step(StrEnum):
+    """Points on a chunk's way, in this order; from `FLUSHED` on they belong to its transaction."""
+
+    COLLECTED = "collected"
+    SCORED = "scored"
+    PRODUCING = "producing"  # the results are handed over, the chunk's metrics are not
+    PRODUCED = "produced"
+    FLUSHED = "flushed"
+    OFFSETS_SENT = "offsets_sent"
+    COMMITTED = "committed"
+
+
+class Observer:
+    """Hears everything and does nothing. Subclasses override what they care for, and never raise."""
+
+    def reached(self, step: Step) -> None:
+        """A chunk, or its transaction, passed a point."""
+
+    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
+        """The worker has its model and clients and joins the group."""
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Partitions were given to this worker."""
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """Partitions were taken from this worker; when `lost`, without asking."""
+
+    def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
+        """A message goes to the dead-letter topic."""
+
+    def scored(self, metrics: ChunkMetrics) -> None:
+        """A chunk was scored; it is not committed yet."""
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        """A transaction was committed; `seconds` is what committing it took."""
+
+    def failed(self, operation: str, error_name: str, action: str) -> None:
+        """A Kafka call failed and the worker recovers."""
+
+    def kafka_error(self, error_name: str) -> None:
+        """A client reports trouble that it deals with itself."""
+
+    def stopped(self) -> None:
+        """The worker has left the group."""
+
+
+class Observers(Observer):
+    """Passes every event on to several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        for event in (name for name in vars(Observer) if not name.startswith("_")):
+            setattr(self, event, _fan_out([getattr(observer, event) for observer in observers]))
+
+
+def _fan_out(listeners: list[Callable[..., None]]) -> Callable[..., None]:
+    def tell(*args: Any, **kwargs: Any) -> None:
+        for listener in listeners:
+            listener(*args, **kwargs)
+
+    return tell
+
+
+class LogObserver(Observer):
+    """Writes what an operator wants to read: changes at once, numbers every `interval` seconds.
+
+    Never a payload or a key. Of dead letters the first of each reason and field is named with its offset, the
+    others are counted.
+    """
+
+    def __init__(self, *, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._due = clock() + interval
+        self._rows = 0
+        self._lag = 0
+        self._rejects: Counter[str] = Counter()
+        self._named: set[tuple[Reason, str]] = set()
+
+    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
+        """Who scores what with which model."""
+        log.info("worker %s scores %s with model %s", worker, ", ".join(features), model[:12])
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """The partitions."""
+        log.info("assigned partitions %s", _listed(partitions))
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """The partitions."""
+        log.info("%s partitions %s", "lost" if lost else "gave back", _listed(partitions))
+
+    def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
+        """Position and reason, once for each reason and field."""
+        self._rejects[reason] += 1
+        if (reason, field) not in self._named:
+            self._named.add((reason, field))
+            log.warning("dead letter at partition %d offset %d: %s %s", partition, offset, reason, field)
+
+    def scored(self, metrics: ChunkMetrics) -> None:
+        """Counted, for the next line of numbers."""
+        self._lag = metrics.lag
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        """A line of numbers when one is due."""
+        self._rows += rows
+        if self._clock() >= self._due:
+            self._numbers()
+
+    def failed(self, operation: str, error_name: str, action: str) -> None:
+        """Kafka's name for the error and what is done about it."""
+        log.warning("%s failed with %s: %s", operation, error_name, action)
+
+    def kafka_error(self, error_name: str) -> None:
+        """For whoever looks for a reason."""
+        log.debug("Kafka client: %s", error_name)
+
+    def stopped(self) -> None:
+        """The last numbers."""
+        self._numbers()
+        log.info("stopped")
+
+    def _numbers(self) -> None:
+        dead = ", ".join(f"{reason} {count}" for reason, count in self._rejects.items()) or "none"
+        log.info("%d rows committed, lag %d, dead letters: %s", self._rows, self._lag, dead)
+        self._due = self._clock() + self._interval
+
+
+def _listed(partitions: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(partitions))) or "none"

@@ -1,0 +1,110 @@
+"""Where the worker is in each of its partitions, tracked by itself.
+
+What is committed is the last processed offset + 1 that stands here, never the consumer's own position: that one
+also counts messages which were fetched and then dropped, for example when a callback raised.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.chunks import Chunk
+from consumer.errors import Action, KafkaCallError, stops_consumer
+
+ANSWER_S = 5.0  # how long one question for committed offsets may take before it is asked again
+RETRY_S = 0.1
+
+
+class Positions:
+    """The next offset of every assigned partition of one topic.
+
+    Questions to the broker are repeated as long as `keep_trying` holds; after that there are no positions, and
+    so nothing that could be committed.
+    """
+
+    def __init__(self, consumer: Consumer, *, topic: str, keep_trying: Callable[[], bool]) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._keep_trying = keep_trying
+        self._next: dict[int, int] = {}
+
+    @property
+    def partitions(self) -> list[int]:
+        """The assigned partitions."""
+        return sorted(self._next)
+
+    def add(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        """Take partitions in and say where each is to be read from: the committed offset, or the beginning.
+
+        Raises:
+            KafkaCallError: the broker refuses to tell.
+        """
+        starts = self._committed(partitions)
+        self._next.update(starts)
+        return self._listed(starts)
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """Forget partitions."""
+        for partition in partitions:
+            self._next.pop(partition, None)
+
+    def owns(self, chunk: Chunk) -> bool:
+        """Whether every message of the chunk is of an assigned partition and was not processed before."""
+        return all(
+            first >= self._next.get(partition, first + 1) for partition, (first, _) in chunk.spans().items()
+        )
+
+    def advance(self, chunk: Chunk) -> None:
+        """The chunk is processed."""
+        for partition, (_, last) in chunk.spans().items():
+            self._next[partition] = last + 1
+
+    def offsets(self) -> list[TopicPartition]:
+        """The offsets to commit: of every partition in which something was processed."""
+        return self._listed({partition: offset for partition, offset in self._next.items() if offset >= 0})
+
+    def rewind(self) -> None:
+        """Go back to the group's committed offsets, which alone tell what is done.
+
+        Raises:
+            KafkaCallError: the broker refuses to tell.
+        """
+        self._next = self._committed(self._next)
+        for partition in self._listed(self._next):
+            self._consumer.seek(partition)
+
+    def lag(self) -> int:
+        """Messages not yet processed, by the newest end offsets that fetching has brought along."""
+        return sum(self._behind(partition, offset) for partition, offset in self._next.items())
+
+    def _behind(self, partition: int, offset: int) -> int:
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        return max(0, high - max(offset, low)) if high >= 0 else 0
+
+    def _listed(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+
+    def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        if not asked:
+            return {}
+        while self._keep_trying():
+            try:
+                return {
+                    a.partition: a.offset if a.offset >= 0 else OFFSET_BEGINNING for a in self._ask(asked)
+                }
+            except KafkaException as exception:
+                # A new group's coordinator answers NOT_COORDINATOR for a moment; a broker may be restarting.
+                error: KafkaError = exception.args[0]
+                if stops_consumer(error):
+                    raise KafkaCallError("reading committed offsets", error, Action.STOP) from None
+                time.sleep(RETRY_S)
+        return {}
+
+    def _ask(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        answers = self._consumer.committed(partitions, timeout=ANSWER_S)
+        for answer in answers:
+            if answer.error:
+                raise KafkaException(answer.error)
+        return answers

@@ -1,0 +1,82 @@
+"""Putting a worker together and running it: in this process, or in several."""
+
+import functools
+import time
+from collections.abc import Callable
+
+from threadpoolctl import threadpool_limits
+
+from broker.settings import Settings
+from broker.topics import message_limits, require_topics
+from consumer import model as models
+from consumer.clients import TRANSACTION_TIMEOUT_S, make_consumer, make_producer
+from consumer.commit import AtLeastOnce, Committer, Transactions
+from consumer.observer import Observer
+from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
+from consumer.sending import Sender
+from consumer.slots import take_slot
+from consumer.worker import Worker
+
+
+def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[[], bool]) -> None:
+    """Check everything, then score until `should_stop` or idle.
+
+    Raises:
+        SettingsError: the settings or the model can't be used.
+        BrokerError: the brokers can't be reached, or a topic is missing.
+        VitalstreamError: a failure that can't be cured by trying again.
+    """
+    model = models.load(settings)
+    require_topics(settings, settings.topics)
+    with take_slot(settings) as slot, threadpool_limits(limits=1):
+        worker = _assemble(settings, model, name=slot.name, observer=observer, should_stop=should_stop)
+        observer.started(worker=slot.name, model=model.sha256, features=model.features)
+        worker.run()
+
+
+def _assemble(
+    settings: Settings, model: Model, *, name: str, observer: Observer, should_stop: Callable[[], bool]
+) -> Worker:
+    clock = time.monotonic
+    limits = message_limits(settings, settings.output_topics)
+    exactly_once = settings.delivery == "exactly-once"
+    consumer = make_consumer(settings)
+    sender = Sender(
+        functools.partial(
+            make_producer,
+            settings,
+            transactional_id=name if exactly_once else None,
+            limits=limits.values(),
+        ),
+        topics=settings.output_topics,
+        observer=observer,
+        clock=clock,
+    )
+    committer: Committer
+    if exactly_once:
+        committer = Transactions(
+            consumer, sender, timeout=TRANSACTION_TIMEOUT_S, observer=observer, clock=clock
+        )
+    else:
+        committer = AtLeastOnce(consumer, sender, observer=observer, clock=clock)
+    score = ChunkScorer(
+        model,
+        settings=settings,
+        worker=name,
+        limits=Limits(
+            result=limits[settings.output_topic] - RECORD_OVERHEAD,
+            dead_letter=limits[settings.dead_letter_topic],
+        ),
+        observer=observer,
+        clock=time.time,
+    )
+    return Worker(
+        settings,
+        consumer=consumer,
+        committer=committer,
+        score=score,
+        observer=observer,
+        should_stop=should_stop,
+        transactional_id=name,
+        clock=clock,
+    )

@@ -1,0 +1,252 @@
+"""Decode, score, encode: a chunk of messages becomes everything that is sent because of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from broker.settings import Settings
+from consumer.chunks import Chunk
+from consumer.errors import ModelFailedError
+from consumer.observer import Observer
+from consumer.sending import Output
+from real_time.inference import ModelOutputError, RiskScorer
+from real_time.streaming import StreamMetrics, process_stream
+from schemas.clock import rfc3339
+from schemas.contract import RISK_LABEL, RISK_PROBABILITY, Reason
+from schemas.dead_letters import DeadLetter, dead_letter
+from schemas.metrics import ChunkMetrics
+from schemas.results import encode_results
+from schemas.vitals import Decoder, Reject
+
+# When each of so many rows fails, it is the model that is broken, not the messages.
+SYSTEMIC_ROWS = 10
+# Kafka's own bytes around the key and value of a message, generously.
+RECORD_OVERHEAD = 512
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A verified model: its scorer and the sha256 of its file."""
+
+    scorer: RiskScorer
+    features: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The longest message, in bytes, that the result and the dead-letter topic take."""
+
+    result: int
+    dead_letter: int
+
+
+class ChunkScorer:
+    """Scores chunks with one model. Knows messages and bytes, and nothing of transactions."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        settings: Settings,
+        worker: str,
+        limits: Limits,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._model = model
+        self._decode = Decoder(model.features)
+        self._topic = settings.input_topic
+        self._threshold = settings.threshold
+        self._worker = worker
+        self._limits = limits
+        self._observer = observer
+        self._clock = clock
+
+    def __call__(self, chunk: Chunk, *, lag: int) -> Output:
+        """Everything to send for `chunk`; `lag` is the number of messages behind it.
+
+        Raises:
+            ModelFailedError: the model failed on every row, or gave a result of the wrong shape.
+        """
+        decoded = self._decode([message.value() for message in chunk.messages])
+        scores, stream_metrics, failed = score(decoded.frame, self._model.scorer)
+        now = self._clock()
+        at = rfc3339(now)
+        positions = decoded.frame.index.tolist()
+        results = encode_results(
+            scores,
+            patient_ids=decoded.patient_ids,
+            event_times=decoded.event_times,
+            sources=[(self._topic, chunk.partitions[i], chunk.offsets[i]) for i in positions],
+            threshold=self._threshold,
+            model=self._model.sha256,
+            scored_at=at,
+        )
+        keys = _keys(chunk, positions, decoded.patient_ids)
+        rejects = decoded.rejects + self._unpublishable(positions, failed, keys, results)
+        if len(rejects) > len(decoded.rejects):
+            rejects.sort(key=lambda reject: reject.position)
+            out = {reject.position for reject in rejects}
+            kept = [row for row, position in enumerate(positions) if position not in out]
+            positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
+        metrics = self._metrics(chunk, positions, stream_metrics, now=now, at=at, lag=lag)
+        self._observer.scored(metrics)
+        return Output(
+            keys=keys,
+            results=results,
+            dead_letters=[self._dead_letter(chunk, reject) for reject in rejects],
+            metrics=metrics.encode(),
+            rows=len(chunk),
+        )
+
+    def _unpublishable(
+        self, positions: list[int], failed: list[int], keys: list[bytes], results: list[bytes]
+    ) -> list[Reject]:
+        rejects = [Reject(position, Reason.MODEL_REJECTED, RISK_PROBABILITY) for position in failed]
+        room = self._limits.result - RECORD_OVERHEAD
+        if max(map(len, keys), default=0) + max(map(len, results), default=0) > room:
+            already = set(failed)
+            rejects += [
+                Reject(position, Reason.TOO_LARGE, "")
+                for position, key, result in zip(positions, keys, results, strict=True)
+                if len(key) + len(result) > room and position not in already
+            ]
+        return rejects
+
+    def _dead_letter(self, chunk: Chunk, reject: Reject) -> DeadLetter:
+        message: Any = chunk.messages[reject.position]
+        partition, offset = chunk.partitions[reject.position], chunk.offsets[reject.position]
+        self._observer.rejected(partition, offset, reject.reason, reject.field)
+        return dead_letter(
+            key=message.key(),
+            value=message.value(),
+            headers=message.headers(),
+            reason=reject.reason,
+            field=reject.field,
+            topic=self._topic,
+            partition=partition,
+            offset=offset,
+            timestamp=message.timestamp()[1],
+            max_bytes=self._limits.dead_letter,
+        )
+
+    def _metrics(
+        self,
+        chunk: Chunk,
+        scored: list[int],
+        stream_metrics: StreamMetrics,
+        *,
+        now: float,
+        at: str,
+        lag: int,
+    ) -> ChunkMetrics:
+        p50, p99, longest = _end_to_end_ms(chunk, scored, now)
+        return ChunkMetrics(
+            # No two committed chunks hold the same message, so its first one names a chunk.
+            chunk_id=f"{self._topic}-{chunk.partitions[0]}@{chunk.offsets[0]}",
+            worker=self._worker,
+            closed_by=chunk.closed_by,
+            rows=len(chunk),
+            scored=len(scored),
+            dead_lettered=len(chunk) - len(scored),
+            latency_ms=stream_metrics.latency_ms,
+            throughput_rows_per_s=stream_metrics.throughput_rows_per_s,
+            end_to_end_ms_p50=p50,
+            end_to_end_ms_p99=p99,
+            end_to_end_ms_max=longest,
+            lag=lag,
+            offsets={f"{self._topic}-{partition}": list(span) for partition, span in chunk.spans().items()},
+            model=self._model.sha256,
+            at=at,
+        )
+
+
+def score(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[pd.DataFrame, StreamMetrics, list[int]]:
+    """Scores of `frame` on its index, the core's metrics, and the index labels of rows to reject.
+
+    Rejected are the rows on which the model raises, found by bisection, and those whose probability is
+    neither NaN nor within 0 and 1. Their scores in the frame mean nothing.
+
+    Raises:
+        ModelFailedError: the model failed on every one of 10 rows or more, or its result has the wrong shape.
+    """
+    tolerant = _Bisecting(scorer)
+    try:
+        scores, metrics = process_stream(frame, max(1, len(frame)), tolerant)
+    except ModelOutputError as error:
+        raise ModelFailedError(f"{error}; nothing of this chunk was committed") from None
+    if scores.empty:
+        return _blank(frame), metrics, []
+    probabilities = scores[RISK_PROBABILITY].to_numpy()
+    impossible = (probabilities < 0) | (probabilities > 1)
+    rejected = (
+        sorted({*tolerant.rejected, *scores.index[impossible]}) if impossible.any() else tolerant.rejected
+    )
+    if len(rejected) == len(frame) >= SYSTEMIC_ROWS:
+        why = (
+            f"raised {tolerant.error_name}" if tolerant.error_name else "gave no probability between 0 and 1"
+        )
+        raise ModelFailedError(
+            f"the model {why} on all {len(frame)} rows of a chunk, so the model is at fault, not the messages; "
+            "nothing of this chunk was committed"
+        )
+    return scores, metrics, rejected
+
+
+class _Bisecting:
+    """A scorer that halves a frame on which the model raises until only the offending rows are left."""
+
+    def __init__(self, scorer: RiskScorer) -> None:
+        self._scorer = scorer
+        self.rejected: list[int] = []
+        self.error_name = ""
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        try:
+            return self._scorer(frame)
+        except (ModelOutputError, MemoryError):
+            raise
+        except Exception as error:
+            # The name of its class only: the text may hold a patient's values.
+            self.error_name = type(error).__name__
+        if len(frame) == 1:
+            self.rejected.append(frame.index[0])
+            return _blank(frame)
+        half = len(frame) // 2
+        return pd.concat([self(frame.iloc[:half]), self(frame.iloc[half:])])
+
+
+def _blank(frame: pd.DataFrame) -> pd.DataFrame:
+    nothing = np.full(len(frame), np.nan)
+    labels = pd.array([pd.NA] * len(frame), dtype="Int64")
+    return pd.DataFrame({RISK_PROBABILITY: nothing, RISK_LABEL: labels}, index=frame.index)
+
+
+def _keys(chunk: Chunk, positions: list[int], patient_ids: list[str]) -> list[bytes]:
+    keys: list[Any] = [chunk.messages[position].key() for position in positions]
+    if None in keys:
+        return [id_.encode() if key is None else key for key, id_ in zip(keys, patient_ids, strict=True)]
+    return keys
+
+
+def _take(items: Sequence[Item], rows: list[int]) -> list[Item]:
+    return [items[row] for row in rows]
+
+
+def _end_to_end_ms(
+    chunk: Chunk, scored: list[int], now: float
+) -> tuple[float | None, float | None, float | None]:
+    """Median, 99th percentile (nearest rank) and maximum of source timestamp to now, over the scored rows."""
+    times = np.fromiter((chunk.messages[i].timestamp()[1] for i in scored), np.int64, len(scored))
+    waits = np.sort(now * 1000 - times[times >= 0])
+    if not len(waits):
+        return None, None, None
+    ranks = np.ceil(np.array([0.5, 0.99, 1.0]) * len(waits)).astype(int) - 1
+    p50, p99, longest = np.round(waits[ranks], 3).tolist()
+    return p50, p99, longest

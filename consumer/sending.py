@@ -1,0 +1,123 @@
+"""Handing messages to a Kafka producer, which is renewed when its state can't be trusted any more."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from consumer.errors import Action, KafkaCallError, action_for
+from consumer.observer import Observer, Step
+from schemas.dead_letters import DeadLetter
+
+FULL_QUEUE_S = 10.0  # how long to wait for room in the producer's queue
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """All that one chunk sends: results (keys beside values), dead letters, and its metrics message."""
+
+    keys: Sequence[bytes]
+    results: Sequence[bytes]
+    dead_letters: Sequence[DeadLetter]
+    metrics: bytes
+    rows: int
+
+
+class MakeProducer(Protocol):
+    """Makes a producer that reports connection trouble and undelivered messages to the given functions."""
+
+    def __call__(
+        self, *, on_trouble: Callable[[KafkaError], None], on_undelivered: Callable[[KafkaError], None]
+    ) -> Producer:
+        """A new producer."""
+
+
+@contextmanager
+def kafka_call(operation: str) -> Iterator[None]:
+    """Turn a Kafka error inside into the KafkaCallError that says what to do about it."""
+    try:
+        yield
+    except KafkaException as exception:
+        error: KafkaError = exception.args[0]
+        raise KafkaCallError(operation, error, action_for(error)) from None
+
+
+class Sender:
+    """A producer with the counts a committer needs. No call waits longer than it is told to."""
+
+    def __init__(
+        self,
+        make_producer: MakeProducer,
+        *,
+        topics: tuple[str, str, str],
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._make = make_producer
+        self._output_topic, self._metrics_topic, self._dead_letter_topic = topics
+        self._observer = observer
+        self._clock = clock
+        self.renew()
+
+    def renew(self) -> None:
+        """Drop the producer and what it still holds, and make a new one."""
+        self.producer = self._make(on_trouble=self._on_trouble, on_undelivered=self._on_undelivered)
+        self.clear()
+
+    def clear(self) -> None:
+        """Count from zero again."""
+        self.chunks = 0
+        self.rows = 0
+        self.undelivered = 0
+        self.disturbed = False  # whether a connection has failed since
+
+    def send(self, output: Output) -> None:
+        """Hand over everything a chunk sends, in order."""
+        self.chunks += 1
+        self.rows += output.rows
+        with kafka_call("producing"):
+            self._send_results(output)
+            for letter in output.dead_letters:
+                self._produce(self._dead_letter_topic, letter.value, letter.key, headers=letter.headers)
+            self._observer.reached(Step.PRODUCING)
+            self._produce(self._metrics_topic, output.metrics)
+            self.producer.poll(0)
+        self._observer.reached(Step.PRODUCED)
+
+    def flush(self, timeout: float) -> None:
+        """Wait until everything is delivered."""
+        with kafka_call("delivering"):
+            undelivered = self.producer.flush(timeout)
+        if undelivered:
+            raise KafkaCallError("delivering", None, Action.REBUILD)
+        self._observer.reached(Step.FLUSHED)
+
+    def _send_results(self, output: Output) -> None:
+        # One call a message: produce_batch is slower and can drop a part of a batch without an exception.
+        produce, topic = self.producer.produce, self._output_topic
+        for key, value in zip(output.keys, output.results, strict=True):
+            try:
+                produce(topic, value, key)
+            except BufferError:
+                self._produce(topic, value, key)
+
+    def _produce(self, topic: str, value: bytes | None, key: bytes | None = None, **kwargs: Any) -> None:
+        deadline = self._clock() + FULL_QUEUE_S
+        while True:
+            try:
+                self.producer.produce(topic, value, key, **kwargs)
+                return
+            except BufferError:
+                if self._clock() > deadline:
+                    raise KafkaCallError("waiting for room to produce", None, Action.REBUILD) from None
+                self.producer.poll(0.01)
+
+    def _on_trouble(self, error: KafkaError) -> None:
+        self.disturbed = True
+        self._observer.kafka_error(error.name())
+
+    def _on_undelivered(self, error: KafkaError) -> None:
+        self.undelivered += 1
+        self._observer.kafka_error(error.name())

@@ -1,0 +1,56 @@
+"""Stopping when asked: signals only set a flag, which the worker looks at between two calls."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+log = logging.getLogger("vitalstream.worker")
+
+GRACE_S = 9.0  # a supervisor that waits 10 s still sees a clean exit
+
+
+class Stop:
+    """Whether the process was asked to stop, by SIGTERM, SIGINT or `request`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._interrupts = 0
+
+    def request(self) -> None:
+        """Ask for a stop."""
+        self.requested = True
+
+    def listen(self) -> None:
+        """Take over SIGTERM and SIGINT of this process; a second SIGINT ends it at once.
+
+        Should the worker not be done `GRACE_S` after the first signal (a model that takes minutes, a broker
+        that does not answer), the process is ended: nothing uncommitted becomes visible by that.
+        """
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        # The interpreter writes here the moment a signal arrives, even while a model computes in C.
+        hear, tell = socket.socketpair()
+        tell.setblocking(False)
+        signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(hear, tell), daemon=True, name="stop").start()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                os._exit(1)
+
+    def _watch(self, hear: socket.socket, _tell: socket.socket) -> None:
+        stopping = (signal.SIGTERM, signal.SIGINT)
+        while hear.recv(1)[0] not in stopping:
+            pass
+        time.sleep(GRACE_S)
+        log.warning(
+            "not done %.0f s after the signal to stop; what is not committed will be read again", GRACE_S
+        )
+        os._exit(0)

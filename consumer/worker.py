@@ -1,0 +1,238 @@
+"""The scoring worker: collect, score, commit, until it is told to stop."""
+
+import time
+from collections.abc import Callable
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from broker.settings import Settings
+from consumer.chunks import Chunk, Collector
+from consumer.clients import TRANSACTION_TIMEOUT_S, consumer_config, is_eager
+from consumer.commit import Committer
+from consumer.errors import (
+    Action,
+    FencedError,
+    InputLostError,
+    KafkaCallError,
+    NoProgressError,
+    stops_consumer,
+)
+from consumer.observer import Observer, Step
+from consumer.positions import Positions
+from consumer.scoring import ChunkScorer
+from schemas.metrics import ClosedBy
+
+COMMIT_TIMEOUT_S = TRANSACTION_TIMEOUT_S
+STOP_TIMEOUT_S = 5.0  # for the last commit; a supervisor that waits 10 s still sees a clean exit
+REVOKE_TIMEOUT_S = 8.0  # others wait for our partitions while we commit
+START_TIMEOUT_S = 10.0  # for one try; tries go on until the broker answers
+MAX_RECOVERIES = 8  # in a row, without a commit between them
+
+
+class Worker:
+    """One member of the consumer group, driven by one thread.
+
+    `run` returns when it was asked to stop, or when nothing has come for `until_idle` seconds. It raises
+    VitalstreamError for what can't be cured; nothing is then committed that was not scored and delivered.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        consumer: Consumer,
+        committer: Committer,
+        score: ChunkScorer,
+        observer: Observer,
+        should_stop: Callable[[], bool],
+        transactional_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._consumer = consumer
+        self._committer = committer
+        self._score = score
+        self._observer = observer
+        self._should_stop = should_stop
+        self._transactional_id = transactional_id
+        self._clock = clock
+        self._topic = settings.input_topic
+        self._eager = is_eager(consumer_config(settings))
+        self._commit_interval = settings.commit_interval_ms / 1000
+        self._until_idle = settings.until_idle
+        self._collector = Collector(
+            consumer,
+            chunk_size=settings.chunk_size,
+            max_wait=settings.max_wait_ms / 1000,
+            on_error=self._on_consumer_error,
+            clock=clock,
+        )
+        self._positions = Positions(consumer, topic=self._topic, keep_trying=lambda: not should_stop())
+        self._oldest_at = 0.0  # when the first row of what is not committed was collected
+        self._active_at = 0.0  # when something last happened that postpones idleness
+        self._joined = False
+        self._failure: Exception | None = None  # out of a callback, to be raised outside of it
+        self._broken = False
+        self._recoveries = 0
+
+    def run(self) -> None:
+        """Score and commit until told to stop; then finish what was begun and leave the group."""
+        try:
+            self._start()
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._done():
+                self._guarded(self._step)
+            self._guarded(self._finish)
+        except BaseException:
+            # Leaving the group calls on_revoke, which must not commit what is half done.
+            self._broken = True
+            self._abort(STOP_TIMEOUT_S)
+            raise
+        finally:
+            self._consumer.close()
+            self._observer.stopped()
+
+    def _step(self) -> None:
+        chunk = self._collector.collect()
+        self._raise_failure()
+        if chunk is not None:
+            self._process(chunk)
+        if self._commit_is_due(drained=chunk is None or chunk.closed_by is not ClosedBy.FULL):
+            self._commit(COMMIT_TIMEOUT_S)
+
+    def _process(self, chunk: Chunk) -> None:
+        self._observer.reached(Step.COLLECTED)
+        if not self._positions.owns(chunk):
+            raise KafkaCallError("reading", None, Action.ABORT)
+        lag = max(0, self._positions.lag() - len(chunk))
+        output = self._score(chunk, lag=lag)
+        self._observer.reached(Step.SCORED)
+        if not self._committer.chunks:
+            self._oldest_at = chunk.first_at
+        self._committer.add(output)
+        self._positions.advance(chunk)
+        self._active_at = self._clock()
+
+    def _commit_is_due(self, *, drained: bool) -> bool:
+        """At once when nothing more is queued; under backlog, or after trouble, no later than the interval."""
+        if not self._committer.chunks:
+            return False
+        return drained or self._recoveries > 0 or self._clock() - self._oldest_at >= self._commit_interval
+
+    def _commit(self, timeout: float) -> None:
+        if self._committer.chunks:
+            self._committer.commit(self._positions.offsets(), timeout)
+            self._recoveries = 0
+
+    def _finish(self) -> None:
+        chunk = self._collector.close(ClosedBy.STOPPED)
+        if chunk is not None:
+            self._process(chunk)
+        self._commit(STOP_TIMEOUT_S)
+
+    def _done(self) -> bool:
+        if self._should_stop():
+            return True
+        idle = self._clock() - self._active_at
+        return self._until_idle is not None and self._joined and idle >= self._until_idle
+
+    # --- recovery: every failure ends in one of four ways, and all but one read again from what is committed
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except KafkaCallError as failure:
+            self._recover(failure)
+
+    def _recover(self, failure: KafkaCallError) -> None:
+        self._observer.failed(failure.operation, failure.error_name, failure.action.value)
+        if failure.action is Action.STOP:
+            raise failure
+        if failure.action is Action.FENCED and not self._committer.timed_out:
+            raise FencedError(self._transactional_id)
+        self._recoveries += 1
+        if self._recoveries > MAX_RECOVERIES:
+            raise NoProgressError(
+                f"{failure.operation} failed {self._recoveries} times in a row, the last time with "
+                f"{failure.error_name}; nothing was lost: look at the brokers, then start again"
+            )
+        self._collector.discard()
+        if failure.action is not Action.ABORT or not self._abort(COMMIT_TIMEOUT_S):
+            self._committer.renew()
+            self._start()
+        self._positions.rewind()
+        self._active_at = self._clock()
+
+    def _abort(self, timeout: float) -> bool:
+        try:
+            self._committer.abort(timeout)
+        except KafkaCallError as failure:
+            self._observer.failed(failure.operation, failure.error_name, Action.REBUILD.value)
+            return False
+        return True
+
+    def _start(self) -> None:
+        """Get the committer ready, however long the brokers take to answer, unless told to stop."""
+        tries = 0
+        while not self._should_stop():
+            try:
+                self._committer.start(START_TIMEOUT_S)
+                return
+            except KafkaCallError as failure:
+                if failure.action is Action.STOP:
+                    raise
+                self._observer.failed(failure.operation, failure.error_name, Action.RETRY.value)
+                self._committer.renew()
+                tries += 1
+                time.sleep(min(2.0, 0.1 * 2**tries))
+
+    # --- callbacks of the consumer: they run inside its calls, and must not raise
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            starts = self._positions.add(tp.partition for tp in partitions)
+            (consumer.assign if self._eager else consumer.incremental_assign)(starts)
+        except Exception as error:
+            self._failure = error
+        self._joined = True
+        self._active_at = self._clock()
+        self._observer.assigned([tp.partition for tp in partitions])
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Finish what is begun before the partitions go; what fails is aborted or left to their next owner."""
+        gone = [tp.partition for tp in partitions]
+        try:
+            chunk = self._collector.close(ClosedBy.REVOKED)
+            if not self._broken and self._failure is None:
+                if chunk is not None:
+                    self._process(chunk)
+                self._commit(REVOKE_TIMEOUT_S)
+        except Exception as error:
+            self._failure = error
+        self._positions.drop(gone)
+        self._observer.revoked(gone, lost=False)
+
+    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Others own the partitions already: nothing of ours may be committed."""
+        gone = [tp.partition for tp in partitions]
+        self._collector.discard()
+        if self._committer.chunks and self._failure is None:
+            self._failure = KafkaCallError("keeping partitions", None, Action.ABORT)
+        self._positions.drop(gone)
+        self._observer.revoked(gone, lost=True)
+
+    def _on_consumer_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise InputLostError(
+                f"the messages at the committed offset of group and topic {self._topic} are gone (retention, or "
+                "the topic was made anew); nothing is skipped in silence: reset the group's offsets on purpose"
+            )
+        if stops_consumer(error):
+            raise KafkaCallError("reading", error, Action.STOP)
+        self._observer.kafka_error(error.name())
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
