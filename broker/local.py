@@ -258,7 +258,7 @@ def _kill_when_we_end(pid: int) -> subprocess.Popen[bytes]:
 
 def free_port() -> int:
     """A port of 127.0.0.1 that a broker can still have after a restart."""
-    candidates = random.sample(_PORTS, 100)  # noqa: S311 - no secret
+    candidates = random.sample(_PORTS, 100)
     for port in candidates:
         if not _taken(port):
             return port
@@ -282,5 +282,5 @@ def _binds(probe: socket.socket, port: int) -> bool:
 def _refuse_taken(port: int) -> None:
     if _taken(port):
         raise BrokerError(
-            f"a local Kafka can't listen on port {port}: it is taken; choose another with --port"
+            f"port {port}, which the local Kafka is to use, is taken; choose another with --port"
         )

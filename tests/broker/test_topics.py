@@ -1,0 +1,200 @@
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+from broker.errors import BrokerError, SettingsError, TopicError
+from broker.settings import Settings
+from broker.topics import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    check_topics,
+    create_topics,
+    message_limits,
+    require_topics,
+)
+from tests.conftest import MakeSettings, fresh_settings
+from tests.kafka import committed_offsets, partitions, produce, read_all, wait_until
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def unmade(kafka: str) -> Settings:
+    """Settings whose topics do not exist."""
+    return fresh_settings(kafka)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port where nobody listens, and nobody else can."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def configure(settings: Settings, topic: str, **config: str) -> None:
+    entries = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+
+
+@pytest.mark.kafka
+def test_create_makes_the_four_topics_once(unmade: Settings) -> None:
+    assert create_topics(unmade, partitions=3) == [(name, "created") for name in unmade.topics]
+    require_topics(unmade, unmade.topics)
+    assert partitions(unmade.bootstrap_servers, unmade.input_topic) == [0, 1, 2]
+
+    assert create_topics(unmade, partitions=5) == [(name, "exists") for name in unmade.topics]
+    assert partitions(unmade.bootstrap_servers, unmade.input_topic) == [0, 1, 2]
+
+
+@pytest.mark.kafka
+def test_create_says_why_the_brokers_refuse(unmade: Settings) -> None:
+    with pytest.raises(TopicError, match=r"refused to create topic vitals-.*replication factor"):
+        create_topics(unmade, replication_factor=99)
+
+
+@pytest.mark.kafka
+def test_check_finds_topics_as_create_makes_them_in_order(settings: Settings) -> None:
+    found = check_topics(settings)
+
+    assert {(one.topic, one.level) for one in found} == {(name, "warning") for name in settings.topics}
+    assert all("one replica" in one.message for one in found)
+
+
+@pytest.mark.kafka
+def test_check_tells_missing_topics(unmade: Settings) -> None:
+    found = check_topics(unmade)
+
+    assert [(one.topic, one.level) for one in found] == [(name, "error") for name in unmade.topics]
+    assert "vitalstream topics create" in found[0].message
+
+
+@pytest.mark.kafka
+def test_check_tells_what_loses_results(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=2)
+    configure(settings, settings.output_topic, cleanup_policy="compact,delete", retention_ms="1000")
+    configure(settings, settings.dead_letter_topic, max_message_bytes="1000000")
+
+    def three() -> dict[tuple[str, str], str]:
+        found = [one for one in check_topics(settings) if "one replica" not in one.message]
+        return {(one.topic, one.level): one.message for one in found} if len(found) == 3 else {}
+
+    found = wait_until(three, what="three findings")
+    assert "compact" in found[settings.output_topic, "error"]
+    assert "retention.ms is 1000" in found[settings.output_topic, "note"]
+    assert "max.message.bytes is 1000000" in found[settings.dead_letter_topic, "warning"]
+
+
+@pytest.mark.kafka
+def test_check_notes_outputs_narrower_than_the_input(unmade: Settings) -> None:
+    admin = AdminClient({"bootstrap.servers": unmade.bootstrap_servers})
+    for future in admin.create_topics([NewTopic(unmade.input_topic, 6, 1)]).values():
+        future.result()
+    create_topics(unmade, partitions=2)
+
+    notes = [one for one in check_topics(unmade) if one.topic == unmade.output_topic and one.level == "note"]
+    assert [one.message for one in notes] == [f"has 2 partitions, fewer than {unmade.input_topic}'s 6"]
+
+
+@pytest.mark.kafka
+def test_require_names_the_missing_topic_and_the_fix(settings: Settings) -> None:
+    changed = settings.model_copy(update={"output_topic": f"{settings.output_topic}-not"})
+
+    with pytest.raises(
+        TopicError, match=r"topic risk-\w+-not is missing .*run: vitalstream topics create"
+    ) as error:
+        require_topics(changed, changed.topics)
+    assert error.value.topics == (changed.output_topic,)
+    assert error.value.exit_code == 1
+
+
+@pytest.mark.kafka
+def test_dead_letters_may_be_larger_than_messages(settings: Settings) -> None:
+    limits = message_limits(settings, settings.topics)
+
+    assert limits[settings.input_topic] == DEFAULT_MAX_MESSAGE_BYTES
+    assert limits[settings.dead_letter_topic] > limits[settings.input_topic]
+
+
+def test_an_unreachable_broker_is_one_sentence_in_time(
+    silent_port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(bootstrap_servers=f"127.0.0.1:{silent_port}")
+
+    started = time.monotonic()
+    with pytest.raises(BrokerError) as error:
+        require_topics(settings, settings.topics, timeout=1)
+
+    assert str(error.value) == (
+        f"can't reach Kafka at 127.0.0.1:{silent_port} within 1 s; check --bootstrap-servers"
+    )
+    assert time.monotonic() - started < 5
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.kafka
+def test_disagreement_on_tls_is_told_before_the_timeout(
+    kafka: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(bootstrap_servers=kafka, kafka={"security.protocol": "SSL"})
+
+    started = time.monotonic()
+    with pytest.raises(BrokerError, match=r"do not agree on TLS; check security.protocol"):
+        require_topics(settings, settings.topics, timeout=30)
+    assert time.monotonic() - started < 15
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_property_librdkafka_refuses_is_a_settings_error() -> None:
+    settings = Settings(kafka={"no.such.property": "x"})
+
+    with pytest.raises(
+        SettingsError, match=r'-X properties: No such configuration property: "no\.such\.property"'
+    ):
+        require_topics(settings, settings.topics)
+
+
+def test_a_refused_property_does_not_show_its_secret() -> None:
+    secret = "/run/hunter2"
+    settings = Settings(kafka={"security.protocol": "SSL", "ssl.key.location": secret})
+
+    with pytest.raises(SettingsError) as error:
+        require_topics(settings, settings.topics)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.kafka
+def test_what_is_produced_can_be_read_back(settings: Settings) -> None:
+    kafka, topic = settings.bootstrap_servers, settings.input_topic
+    rows = [(f"p{n % 7}", f"{n}", n % 4) for n in range(5_000)]
+    produce(kafka, topic, rows)
+
+    seen = read_all(kafka, topic)
+    assert {(one.partition(), one.value()) for one in seen} == {(p, v.encode()) for _, v, p in rows}
+    assert len(seen) == len(rows)
+    assert committed_offsets(kafka, settings.group, topic) == {}
+
+
+@pytest.mark.kafka
+def test_an_aborted_transaction_is_read_uncommitted_only(settings: Settings) -> None:
+    kafka, topic = settings.bootstrap_servers, settings.output_topic
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": settings.group, "log_level": 0})
+    producer.init_transactions(30)
+    for value, end in ((b"kept", producer.commit_transaction), (b"dropped", producer.abort_transaction)):
+        producer.begin_transaction()
+        producer.produce(topic, value)
+        assert not producer.flush(10)
+        end(10)
+
+    assert [one.value() for one in read_all(kafka, topic)] == [b"kept"]
+    both = read_all(kafka, topic, isolation="read_uncommitted")
+    assert {one.value() for one in both} == {b"dropped", b"kept"}

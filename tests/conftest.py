@@ -1,0 +1,69 @@
+"""Fixtures for every test: a real Kafka for the session, and settings with topics of a test's own."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+
+from broker.errors import BrokerError
+from broker.settings import Settings
+from broker.topics import create_topics
+from tests.kafka import running_kafka
+
+
+class MakeSettings(Protocol):
+    """Makes settings with four fresh topics on the broker, and a fresh group."""
+
+    def __call__(self, *, partitions: int = 4, **changes: Any) -> Settings: ...
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The bootstrap servers of a real Apache Kafka."""
+    with ExitStack() as stack:
+        try:
+            broker = stack.enter_context(running_kafka())
+        except BrokerError as error:
+            pytest.fail(str(error), pytrace=False)
+        _tell(request.config, f"Kafka: {broker.source} at {broker.bootstrap_servers}")
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture
+def make_settings(kafka: str) -> MakeSettings:
+    """A factory of settings; called twice, it gives two sets of topics."""
+
+    def make(*, partitions: int = 4, **changes: Any) -> Settings:
+        settings = fresh_settings(kafka, **changes)
+        create_topics(settings, partitions=partitions, replication_factor=1)
+        return settings
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    """Settings with four fresh topics of four partitions each."""
+    return make_settings()
+
+
+def fresh_settings(kafka: str, **changes: Any) -> Settings:
+    """Settings whose topics and group nobody else uses; the topics are not made."""
+    suffix = uuid.uuid4().hex[:12]
+    names = {
+        "input_topic": f"vitals-{suffix}",
+        "output_topic": f"risk-{suffix}",
+        "metrics_topic": f"risk-metrics-{suffix}",
+        "dead_letter_topic": f"vitals-dead-letter-{suffix}",
+        "group": f"group-{suffix}",
+    }
+    return Settings(bootstrap_servers=kafka, **(names | changes))
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line)

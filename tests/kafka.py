@@ -1,0 +1,225 @@
+"""The real Kafka that tests run on, and what they do with it. Nothing here sleeps without a condition."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from broker.errors import BrokerError
+from broker.local import SINGLE_NODE_PROPERTIES, LocalKafka, free_port
+
+KAFKA_IMAGE = "apache/kafka:4.3.0"  # the same as in compose.yaml
+
+T = TypeVar("T")
+Row = tuple[bytes | str | None, bytes | str | None] | tuple[bytes | str | None, bytes | str | None, int]
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """A running cluster, and where it came from."""
+
+    bootstrap_servers: str
+    source: str
+
+
+@contextmanager
+def running_kafka() -> Iterator[Kafka]:
+    """KAFKA_BOOTSTRAP_SERVERS, else a container, else a broker from Maven's jars.
+
+    Raises:
+        BrokerError: none of the three can be had.
+    """
+    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield Kafka(servers, "KAFKA_BOOTSTRAP_SERVERS")
+    elif docker_answers():
+        with _container() as servers:
+            yield Kafka(servers, f"testcontainers, {KAFKA_IMAGE}")
+    else:
+        with _local() as servers:
+            yield Kafka(servers, "Apache Kafka from Maven's jars")
+
+
+def docker_answers() -> bool:
+    """Whether there is a Docker engine to start containers with."""
+    import docker  # noqa: PLC0415 - slow, and not needed when a cluster is given
+
+    try:
+        client = docker.from_env(timeout=10)
+    except docker.errors.DockerException:
+        return False
+    try:
+        return bool(client.ping())
+    except Exception:  # docker-py lets requests' errors through as well
+        return False
+    finally:
+        client.close()
+
+
+@contextmanager
+def _local() -> Iterator[str]:
+    try:
+        broker = LocalKafka(fast_start=True)
+        broker.start()
+    except BrokerError as error:
+        raise BrokerError(
+            "the tests need a Kafka: set KAFKA_BOOTSTRAP_SERVERS, or start a Docker engine, "
+            f"or install Java 17 and Maven ({error})"
+        ) from error
+    try:
+        yield broker.bootstrap_servers
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def _container() -> Iterator[str]:
+    """A container with the port chosen here, since a broker must know the address it advertises."""
+    os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # `with` removes the container
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - reads the environment
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
+
+    port = free_port()
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
+    container.waiting_for(LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(120))
+    for name, value in _container_properties(port).items():
+        container.with_env("KAFKA_" + name.replace(".", "_").upper(), value)
+    with container:
+        yield f"localhost:{port}"
+
+
+def _container_properties(port: int) -> dict[str, str]:
+    # One KAFKA_* setting drops all of the image's own, so this is the whole set. The broker reaches
+    # itself through BROKER; through the mapped port it can't, and transactions would hang.
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": "1@localhost:9093",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "BROKER",
+        "listeners": "PLAINTEXT://:9092,BROKER://:9094,CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://localhost:{port},BROKER://localhost:9094",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        **SINGLE_NODE_PROPERTIES,
+    }
+
+
+def wait_until(predicate: Callable[[], T], *, timeout: float = 30, what: str = "the condition") -> T:
+    """The first truthy answer of `predicate`, asked every 20 ms; fails with `what` after `timeout` s."""
+    deadline = time.monotonic() + timeout
+    while not (answer := predicate()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout:g} s (last answer: {answer!r})")
+        time.sleep(0.02)
+    return answer
+
+
+def produce(kafka: str, topic: str, rows: Iterable[Row], *, timeout: float = 60) -> None:
+    """Publish (key, value) or (key, value, partition) rows in order; all are acknowledged on return."""
+    failed: list[KafkaError] = []
+    producer = Producer(_client(kafka, **{"enable.idempotence": True, "linger.ms": 5}))
+    for key, value, *partition in rows:
+        where = {"partition": partition[0]} if partition else {}
+        while not _accepts(producer, topic, key=key, value=value, on_delivery=_failures(failed), **where):
+            producer.poll(0.1)
+        producer.poll(0)
+    left = producer.flush(timeout)
+    assert not left, f"{left} messages for {topic} were not acknowledged within {timeout:g} s"
+    assert not failed, f"{len(failed)} messages for {topic} failed, the first with {failed[0]}"
+
+
+def read_all(
+    kafka: str, topic: str, *, isolation: str = "read_committed", timeout: float = 60
+) -> list[Message]:
+    """All messages of a topic that a reader of this isolation sees now, in order within each partition.
+
+    With read_committed that ends before the first transaction still open.
+    """
+    reader = Consumer(
+        _client(
+            kafka,
+            **{
+                "group.id": f"reader-{uuid.uuid4()}",
+                "isolation.level": isolation,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+            },
+        )
+    )
+    try:
+        return list(_until_eof(reader, topic, timeout))
+    finally:
+        reader.close()
+
+
+def committed_offsets(kafka: str, group: str, topic: str, *, timeout: float = 30) -> dict[int, int]:
+    """The group's committed offset by partition; partitions without one are left out."""
+    client = Consumer(_client(kafka, **{"group.id": group}))
+    asked = [TopicPartition(topic, number) for number in partitions(kafka, topic)]
+    try:
+        found = wait_until(
+            lambda: _committed(client, asked), timeout=timeout, what=f"committed offsets of {group}"
+        )
+        return {one.partition: one.offset for one in found if one.offset >= 0}
+    finally:
+        client.close()
+
+
+def partitions(kafka: str, topic: str) -> list[int]:
+    """The topic's partition numbers."""
+    return sorted(AdminClient(_client(kafka)).list_topics(timeout=10).topics[topic].partitions)
+
+
+def _client(kafka: str, **properties: Any) -> dict[str, Any]:
+    return {"bootstrap.servers": kafka, "log_level": 0, **properties}
+
+
+def _accepts(producer: Producer, topic: str, **message: Any) -> bool:
+    try:
+        producer.produce(topic, **message)
+    except BufferError:
+        return False
+    return True
+
+
+def _failures(failed: list[KafkaError]) -> Callable[[KafkaError | None, Message], None]:
+    return lambda error, _: failed.append(error) if error is not None else None
+
+
+def _until_eof(reader: Consumer, topic: str, timeout: float) -> Iterator[Message]:
+    deadline = time.monotonic() + timeout
+    numbers = reader.list_topics(topic, timeout=10).topics[topic].partitions
+    reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
+    unread = set(numbers)
+    while unread:
+        assert time.monotonic() < deadline, f"{topic} was not read within {timeout:g} s; left: {unread}"
+        for message in reader.consume(10_000, timeout=0.1):
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                unread.discard(message.partition())
+            elif not error.retriable():
+                raise KafkaException(error)
+
+
+def _committed(client: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+    """What the coordinator answers; nothing while it is not ready, as for the first moments of a group."""
+    try:
+        return client.committed(asked, timeout=5)
+    except KafkaException:
+        return []
