@@ -1,0 +1,60 @@
+"""Chunk metrics: as their schema says, and back."""
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from broker.errors import VitalstreamError
+from schemas import load_schema
+from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
+
+SCHEMA = load_schema("risk-metrics")
+METRICS = ChunkMetrics(
+    chunk_id="w1-42",
+    worker="w1",
+    closed_by=ClosedBy.DRAINED,
+    rows=25,
+    scored=24,
+    dead_lettered=1,
+    latency_ms=0.1 + 0.2,
+    throughput_rows_per_s=32051.28,
+    end_to_end_ms_p50=4.1,
+    end_to_end_ms_p99=None,
+    end_to_end_ms_max=-7.25,
+    lag=0,
+    offsets={"vitals-0": [981, 995], "vitals-3": [1207, 1216]},
+    model="ab" * 32,
+    at="2026-01-05T08:30:00.412Z",
+)
+
+
+@pytest.mark.parametrize("closed_by", ClosedBy)
+def test_metrics_validate_and_come_back_the_same(closed_by: ClosedBy) -> None:
+    metrics = replace(METRICS, closed_by=closed_by)
+    value = metrics.encode()
+
+    Draft202012Validator(SCHEMA).validate(json.loads(value))
+    assert decode_metrics(value) == metrics
+    assert isinstance(decode_metrics(value).closed_by, ClosedBy)
+
+
+def test_fields_are_in_the_order_of_the_contract() -> None:
+    names = (
+        "chunk_id, worker, closed_by, rows, scored, dead_lettered, latency_ms, throughput_rows_per_s, "
+        "end_to_end_ms_p50, end_to_end_ms_p99, end_to_end_ms_max, lag, offsets, model, at"
+    )
+    assert ", ".join(json.loads(METRICS.encode())) == names
+    assert ", ".join(SCHEMA["required"]) == names
+    assert ", ".join(field.name for field in fields(METRICS)) == names
+
+
+@pytest.mark.parametrize(
+    "change", [{"closed_by": "bored"}, {"rows": 1.5}, {"lag": None}, {"offsets": []}, {"at": 1}], ids=str
+)
+def test_what_are_no_metrics_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(VitalstreamError, match=next(iter(change))):
+        decode_metrics(orjson.dumps(orjson.loads(METRICS.encode()) | change))

@@ -1,0 +1,123 @@
+"""Risk results: one message a row, floats bit for bit, as their schema says."""
+
+import json
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from broker.errors import VitalstreamError
+from schemas import load_schema
+from schemas.results import RiskResult, decode_result, encode_results
+
+SCHEMA = Draft202012Validator(load_schema("risk"))
+MODEL = "0123456789abcdef" * 4
+AT = "2026-01-05T08:30:00.412Z"
+
+
+def scores(probabilities: list[float], threshold: float = 0.5) -> pd.DataFrame:
+    """As the core gives them, on an index that is not a range."""
+    array = np.array(probabilities, dtype=np.float64)
+    labels = pd.array(array >= threshold, dtype="Int64")
+    labels[np.isnan(array)] = pd.NA
+    index = pd.Index(range(3, 3 + 2 * len(array), 2))
+    return pd.DataFrame({"risk_probability": array, "risk_label": labels}, index=index)
+
+
+def encode(probabilities: list[float], patient_ids: list[str]) -> list[bytes]:
+    n = len(probabilities)
+    return encode_results(
+        scores(probabilities),
+        patient_ids=patient_ids,
+        event_times=["2026-01-05T08:30:00+01:00"] * n,
+        sources=[("vitals", 3, 1207 + i) for i in range(n)],
+        threshold=0.5,
+        model=MODEL,
+        scored_at=AT,
+    )
+
+
+def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
+    (value,) = encode([0.75], ["p1"])
+    assert list(json.loads(value).items()) == [
+        ("patient_id", "p1"),
+        ("event_time", "2026-01-05T08:30:00+01:00"),
+        ("risk_probability", 0.75),
+        ("risk_label", 1),
+        ("threshold", 0.5),
+        ("model", MODEL),
+        ("scored_at", AT),
+        ("source_topic", "vitals"),
+        ("source_partition", 3),
+        ("source_offset", 1207),
+    ]
+
+
+def test_nan_is_null_in_both() -> None:
+    results = [decode_result(value) for value in encode([0.1, float("nan"), 0.5], ["a", "b", "c"])]
+    assert [(r.patient_id, r.risk_probability, r.risk_label) for r in results] == [
+        ("a", 0.1, 0),
+        ("b", None, None),
+        ("c", 0.5, 1),
+    ]
+
+
+@given(st.lists(st.tuples(st.floats(0, 1) | st.just(float("nan")), st.text(min_size=1, max_size=128))))
+def test_results_come_back_bit_for_bit(rows: list[tuple[float, str]]) -> None:
+    values = encode([p for p, _ in rows], [patient for _, patient in rows])
+
+    results = [decode_result(value) for value in values]
+
+    read = np.array([r.risk_probability for r in results], dtype=np.float64)
+    sent = np.array([p for p, _ in rows], dtype=np.float64)
+    np.testing.assert_array_equal(
+        read.view(np.uint64)[~np.isnan(sent)], sent.view(np.uint64)[~np.isnan(sent)]
+    )
+    np.testing.assert_array_equal(np.isnan(read), np.isnan(sent))
+    assert [r.patient_id for r in results] == [patient for _, patient in rows]
+    for value in values:
+        SCHEMA.validate(json.loads(value))
+
+
+def test_lists_of_other_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        encode([0.1, 0.2], ["only one"])
+
+
+def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> None:
+    (value,) = encode([0.75], ["p1"])
+    later = orjson.loads(value) | {"risk_probability": 1, "explanation": [1, 2]}
+    assert decode_result(orjson.dumps(later)) == RiskResult(
+        "p1", "2026-01-05T08:30:00+01:00", 1, 1, 0.5, MODEL, AT, "vitals", 3, 1207
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patient_id": 1},
+        {"risk_probability": "0.75"},
+        {"risk_probability": True},
+        {"risk_label": True},
+        {"risk_label": 1.0},
+        {"source_offset": None},
+        {"source_offset": ...},
+    ],
+    ids=str,
+)
+def test_what_is_no_result_is_refused_without_showing_it(change: dict[str, object]) -> None:
+    (value,) = encode([0.75], ["Jane-Doe"])
+    doc = {name: v for name, v in (orjson.loads(value) | change).items() if v is not ...}
+    with pytest.raises(VitalstreamError, match=next(iter(change))) as caught:
+        decode_result(orjson.dumps(doc))
+    assert "Jane" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"1"])
+def test_what_is_no_object_is_refused(value: bytes | None) -> None:
+    with pytest.raises(VitalstreamError, match="not a JSON object"):
+        decode_result(value)
