@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from broker.errors import SettingsError
+from broker.options import OPTIONS
 
 ENV_PREFIX = "VITALSTREAM_"
 
@@ -40,6 +41,11 @@ OWNED_PROPERTIES = {
 
 _SECRET_WORDS = ("password", "secret", ".pem", "jaas", "oauthbearer.config", "ssl.key", "token")
 
+
+def _option(name: str, **rules: Any) -> Any:
+    return Field(OPTIONS[name].default, description=OPTIONS[name].help, **rules)
+
+
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -48,42 +54,24 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    bootstrap_servers: str = Field(
-        "localhost:9092", min_length=1, description="Kafka brokers, host:port, comma-separated"
-    )
+    bootstrap_servers: str = _option("bootstrap_servers", min_length=1)
     kafka: dict[str, str] = Field({}, description="librdkafka properties", repr=False)
 
-    input_topic: TopicName = Field("vitals", description="topic of patient messages to score")
-    output_topic: TopicName = Field("risk", description="topic for one risk result per message")
-    metrics_topic: TopicName = Field(
-        "risk-metrics", description="topic for one StreamMetrics message per chunk"
-    )
-    dead_letter_topic: TopicName = Field(
-        "vitals-dead-letter", description="topic for messages that can't be scored"
-    )
+    input_topic: TopicName = _option("input_topic")
+    output_topic: TopicName = _option("output_topic")
+    metrics_topic: TopicName = _option("metrics_topic")
+    dead_letter_topic: TopicName = _option("dead_letter_topic")
 
-    group: str = Field("vitalstream", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="consumer group")
-    model: Path | None = Field(
-        None, description="fitted classifier (joblib or pickle) with its pinned <model>.sha256"
-    )
-    threshold: float = Field(0.5, ge=0, le=1, description="risk_label is 1 from this probability on")
-    chunk_size: int = Field(100, ge=1, le=100_000, description="rows scored at once, at most")
-    max_wait_ms: float = Field(
-        0, ge=0, le=60_000, description="how long a chunk may wait to fill; 0 takes what is there"
-    )
-    commit_interval_ms: float = Field(
-        25, ge=0, le=10_000, description="how long one transaction may gather chunks under backlog"
-    )
-    delivery: Literal["exactly-once", "at-least-once"] = Field(
-        "exactly-once", description="at-least-once is for brokers without transactions"
-    )
-    instance: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="name of this worker, unique in the group; default: host and slot",
-    )
-    workers: int = Field(1, ge=1, le=256, description="worker processes to run")
-    until_idle: float | None = Field(None, gt=0, description="stop after so many seconds without a message")
+    group: str = _option("group", pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    model: Path | None = _option("model")
+    threshold: float = _option("threshold", ge=0, le=1)
+    chunk_size: int = _option("chunk_size", ge=1, le=100_000)
+    max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
+    commit_interval_ms: float = _option("commit_interval_ms", ge=0, le=10_000)
+    delivery: Literal["exactly-once", "at-least-once"] = _option("delivery")
+    instance: str | None = _option("instance", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    workers: int = _option("workers", ge=1, le=256)
+    until_idle: float | None = _option("until_idle", gt=0)
 
     @field_validator("kafka")
     @classmethod

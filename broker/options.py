@@ -1,0 +1,35 @@
+"""Every setting's type, default and meaning, written once: for the settings object and the command line.
+
+Imports next to nothing, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+
+class Option(NamedTuple):
+    """What a setting is."""
+
+    type: type
+    default: Any
+    metavar: str
+    help: str
+
+
+OPTIONS: Final[dict[str, Option]] = {
+    "bootstrap_servers": Option(str, "localhost:9092", "HOST:PORT", "Kafka brokers, comma-separated"),
+    "input_topic": Option(str, "vitals", "TOPIC", "patient messages to score"),
+    "output_topic": Option(str, "risk", "TOPIC", "one risk result per message"),
+    "metrics_topic": Option(str, "risk-metrics", "TOPIC", "one StreamMetrics message per chunk"),
+    "dead_letter_topic": Option(str, "vitals-dead-letter", "TOPIC", "messages that can't be scored"),
+    "group": Option(str, "vitalstream", "NAME", "consumer group"),
+    "model": Option(Path, None, "FILE", "fitted classifier (joblib or pickle), pinned by <FILE>.sha256"),
+    "threshold": Option(float, 0.5, "P", "risk_label is 1 from this probability on"),
+    "chunk_size": Option(int, 100, "ROWS", "rows scored at once, at most"),
+    "max_wait_ms": Option(float, 0, "MS", "how long a chunk may wait to fill; 0 takes what is there"),
+    "commit_interval_ms": Option(float, 25, "MS", "how long a transaction may gather chunks under backlog"),
+    "delivery": Option(str, "exactly-once", "HOW", "or at-least-once, for brokers without transactions"),
+    "instance": Option(str, None, "NAME", "this worker's name, unique in the group; else from host and slot"),
+    "workers": Option(int, 1, "N", "worker processes to run"),
+    "until_idle": Option(float, None, "SECONDS", "stop when nothing came for so long; else run on"),
+}

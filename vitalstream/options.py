@@ -1,0 +1,62 @@
+"""From the table of settings to the options of a command, and from what was given to a Settings object.
+
+A flag that is not given is None, so that the environment and the configuration file have their turn.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker.options import OPTIONS
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout, and nothing else there")]
+
+_CONFIG = typer.Option(
+    "--config", metavar="FILE", help="TOML file of settings, and of librdkafka properties under kafka"
+)
+_PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka property, as often as needed")
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these settings, `--config` and `-X`; it is called with Settings first."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(*, config: Path | None, properties: list[str] | None, **given: Any) -> None:
+            from broker.settings import load_settings
+
+            flags = {name: given.pop(name) for name in names}
+            command(load_settings(config=config, properties=properties or (), **flags), **given)
+
+        _, *own = inspect.signature(command).parameters.values()
+        shared = [_parameter(name, _annotation(name)) for name in names]
+        shared.append(_parameter("config", Annotated[Path | None, _CONFIG]))
+        shared.append(_parameter("properties", Annotated[list[str] | None, _PROPERTIES]))
+        positional = [p for p in own if p.default is inspect.Parameter.empty]
+        keywords = [p for p in own if p.default is not inspect.Parameter.empty]
+        parameters = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*positional, *shared, *keywords)
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _annotation(name: str) -> Any:
+    setting = OPTIONS[name]
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=setting.help if setting.default is None else f"{setting.help} (default: {setting.default})",
+        metavar=setting.metavar,
+    )
+    return Annotated[setting.type | None, option]
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,81 @@
+"""`vitalstream consume`: one worker here, or several processes, with a log and a report."""
+
+import logging
+import sys
+from collections import Counter
+
+import orjson
+
+from broker.settings import Settings
+from consumer.observer import LogObserver, Observer, Observers
+from consumer.pool import run_pool
+from consumer.run import run_worker
+from consumer.stop import Stop
+from schemas.contract import Reason
+
+
+def run_workers(settings: Settings, *, json: bool) -> None:
+    """Run the workers that `settings` ask for until they are stopped or idle; `json` reports on stdout."""
+    stop = Stop()
+    stop.listen()
+    run = work_and_report if json else work
+    if settings.workers > 1:
+        log_to_stderr()
+        run_pool(settings, stop=stop, run=run)
+    else:
+        run(settings, stop)
+
+
+def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
+    """One worker in this process."""
+    log_to_stderr()
+    observer = Observers(LogObserver(), *observers)
+    run_worker(settings, observer=observer, should_stop=lambda: stop.requested)
+
+
+def work_and_report(settings: Settings, stop: Stop) -> None:
+    """One worker in this process, and one JSON object about what it did on stdout."""
+    report = Report()
+    try:
+        work(settings, stop, report)
+    finally:
+        sys.stdout.buffer.write(report.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+class Report(Observer):
+    """Counts what a worker did."""
+
+    def __init__(self) -> None:
+        self._worker = ""
+        self._counts: Counter[str] = Counter()
+        self._dead_letters: Counter[str] = Counter()
+
+    def started(self, *, worker: str, **_: object) -> None:
+        """Its name."""
+        self._worker = worker
+
+    def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
+        """Dead letters by reason."""
+        self._dead_letters[reason] += 1
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        """What became visible."""
+        self._counts.update(transactions=1, chunks=chunks, rows=rows)
+
+    def failed(self, operation: str, error_name: str, action: str) -> None:
+        """Failures that were recovered from."""
+        self._counts.update(recoveries=1)
+
+    def encode(self) -> bytes:
+        """The report as a JSON object."""
+        names = ("rows", "chunks", "transactions", "recoveries")
+        counts = {name: self._counts[name] for name in names}
+        return orjson.dumps({"worker": self._worker, **counts, "dead_letters": dict(self._dead_letters)})
+
+
+def log_to_stderr() -> None:
+    """Log lines for operators."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
