@@ -9,10 +9,11 @@ from confluent_kafka.admin import AdminClient
 from broker.errors import BrokerError, SettingsError
 from broker.settings import Settings, is_secret
 
-_NOT_LETTING_US_IN = {
-    KafkaError._AUTHENTICATION: "check sasl.mechanism, sasl.username and sasl.password (-X)",
-    KafkaError._SSL: "check security.protocol and the ssl.* properties (-X)",
-}
+_CREDENTIALS = "refuses the credentials; check sasl.mechanism, sasl.username and sasl.password (-X)"
+_TLS = "and this client do not agree on TLS; check security.protocol and the ssl.* properties (-X)"
+_REFUSALS = {KafkaError._AUTHENTICATION: _CREDENTIALS, KafkaError._SSL: _TLS}
+# librdkafka's words where its code says no more than that the connection went away.
+_SUSPICIONS = ("SSL handshake failed", "incorrect security.protocol")
 _SLICE_SECONDS = 0.5  # so that a refusal is noticed early, not at the end of the whole wait
 
 
@@ -27,7 +28,8 @@ class Admin:
     def __init__(self, settings: Settings, *, timeout: float = 10) -> None:
         self.servers = settings.bootstrap_servers
         self.timeout = timeout
-        self._refusal: KafkaError | None = None
+        self._refusal: str | None = None  # ends the wait
+        self._suspicion: str | None = None  # may pass, as when a broker restarts; told at the end of the wait
         # librdkafka's own log on stderr would repeat each failed connection; one sentence is raised instead.
         config = settings.client({"log_level": 0}) | {"error_cb": self._note}
         try:
@@ -44,24 +46,21 @@ class Admin:
 
     def _reach(self) -> Any:
         deadline = time.monotonic() + self.timeout
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0 and self._refusal is None:
             try:
                 return self.client.list_topics(timeout=min(left, _SLICE_SECONDS))
             except KafkaException:
                 self.client.poll(0)  # serves _note
-            if self._refusal is not None:
-                raise BrokerError(self._refused(self._refusal))
+        if reason := self._refusal or self._suspicion:
+            raise BrokerError(f"Kafka at {self.servers} {reason}")
         raise BrokerError(
             f"can't reach Kafka at {self.servers} within {self.timeout:g} s; check --bootstrap-servers"
         )
 
     def _note(self, error: KafkaError) -> None:
-        if error.code() in _NOT_LETTING_US_IN:
-            self._refusal = error
-
-    def _refused(self, error: KafkaError) -> str:
-        what = "TLS" if error.code() == KafkaError._SSL else "the credentials"
-        return f"Kafka at {self.servers} and we do not agree on {what}; {_NOT_LETTING_US_IN[error.code()]}"
+        self._refusal = self._refusal or _REFUSALS.get(error.code())
+        if any(words in error.str() for words in _SUSPICIONS):
+            self._suspicion = _TLS
 
 
 def _without_secrets(text: str, settings: Settings) -> str:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import (
@@ -55,7 +56,7 @@ def running_kafka() -> Iterator[Kafka]:
 
 def docker_answers() -> bool:
     """Whether there is a Docker engine to start containers with."""
-    import docker  # noqa: PLC0415 - slow, and not needed when a cluster is given
+    import docker
 
     try:
         client = docker.from_env(timeout=10)
@@ -89,8 +90,8 @@ def _local() -> Iterator[str]:
 def _container() -> Iterator[str]:
     """A container with the port chosen here, since a broker must know the address it advertises."""
     os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # `with` removes the container
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - reads the environment
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
     port = free_port()
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(9092, port)
@@ -182,6 +183,15 @@ def committed_offsets(kafka: str, group: str, topic: str, *, timeout: float = 30
 def partitions(kafka: str, topic: str) -> list[int]:
     """The topic's partition numbers."""
     return sorted(AdminClient(_client(kafka)).list_topics(timeout=10).topics[topic].partitions)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not merely waiting to be reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def _client(kafka: str, **properties: Any) -> dict[str, Any]:
