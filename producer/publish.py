@@ -1,0 +1,81 @@
+"""Publish: lines of JSON to the vitals topic, each checked against the contract first."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import Final
+
+from broker.settings import Settings
+from broker.topics import require_topics
+from producer.replay import FLUSH_S
+from producer.sender import Sender
+from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
+from schemas.vitals import Decoder
+
+_READ: Final = 1 << 16
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A line that was not sent: its number from 1, why, and the field concerned ('' where none is)."""
+
+    line: int
+    reason: Reason
+    field: str
+
+
+@dataclass(frozen=True)
+class PublishSummary:
+    """Messages sent, all of them acknowledged, and lines refused."""
+
+    sent: int
+    refused: int
+
+
+def publish(
+    settings: Settings,
+    stream: BufferedIOBase,
+    *,
+    on_refused: Callable[[Refusal], None] = lambda _: None,
+) -> PublishSummary:
+    """Send each line that decodes with the standard features to the input topic, as it was given.
+
+    Lines are sent as soon as they arrive; blank ones are skipped. Refused ones are told to `on_refused` and
+    counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
+
+    Raises:
+        BrokerError: no broker answers, or the topic is missing.
+        DeliveryError: a message could not be delivered, or not in time.
+    """
+    require_topics(settings, [settings.input_topic])
+    sender = Sender(settings, topic=settings.input_topic)
+    decode = Decoder(STANDARD_FEATURES)
+    refused = 0
+    with suppress(KeyboardInterrupt):
+        for lines in _arriving(stream):
+            numbers, values = [*lines], [*lines.values()]
+            decoded = decode(values)
+            for position, patient in zip(decoded.frame.index, decoded.patient_ids, strict=True):
+                sender.send(patient.encode(), values[position])
+            for reject in decoded.rejects:
+                on_refused(Refusal(numbers[reject.position], reject.reason, reject.field))
+            refused += len(decoded.rejects)
+            sender.poll()
+    sender.flush(FLUSH_S)
+    return PublishSummary(sender.sent, refused)
+
+
+def _arriving(stream: BufferedIOBase) -> Iterator[dict[int, bytes]]:
+    """Lines by number, as many at once as have arrived, without their ends; no blank ones."""
+    first, rest = 1, b""
+    while piece := stream.read1(_READ):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield _numbered(lines, first)
+        first += len(lines)
+        rest = rest[: MAX_MESSAGE_BYTES + 1]  # enough to be refused as too large
+    yield _numbered([rest], first)
+
+
+def _numbered(lines: list[bytes], first: int) -> dict[int, bytes]:
+    return {number: line.rstrip(b"\r") for number, line in enumerate(lines, first) if line.strip()}

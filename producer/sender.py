@@ -1,0 +1,110 @@
+"""The producer that replay and publish share."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, Producer
+
+from broker.errors import BrokerError
+from broker.settings import Settings
+
+PRODUCER_DEFAULTS: Final[dict[str, Any]] = {
+    "enable.idempotence": True,  # no duplicates, and a partition's order survives retries
+    "partitioner": "murmur2_random",  # as Java clients place keys
+    "linger.ms": 5,
+    "message.timeout.ms": 30_000,
+    "delivery.report.only.error": True,  # successes are counted by what is no longer queued
+    "client.id": "vitalstream-producer",
+}
+
+_LOG = logging.getLogger("vitalstream.producer.kafka")
+_POLL_EVERY = 256  # messages; the queue holds 100,000
+_ROOM_WAIT_S = 0.1
+
+
+class DeliveryError(BrokerError):
+    """Messages were sent that the broker has not acknowledged."""
+
+    def __init__(self, message: str, *, sent: int, acknowledged: int) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.acknowledged = acknowledged
+
+
+@dataclass
+class _Failures:
+    count: int = 0
+    code: str = ""
+
+    def __call__(self, error: Any, _: Any) -> None:
+        if error is not None:
+            self.count += 1
+            self.code = self.code or error.name()
+
+
+class Sender:
+    """An idempotent producer to one topic that knows how many messages the broker has acknowledged."""
+
+    def __init__(self, settings: Settings, *, topic: str) -> None:
+        self._topic = topic
+        self._failures = _Failures()
+        self._producer = Producer(
+            settings.client({**PRODUCER_DEFAULTS, "on_delivery": self._failures}), logger=_LOG
+        )
+        self.sent = 0
+
+    def send(self, key: bytes | None, value: bytes) -> None:
+        """Queue one message; waits for room in the queue.
+
+        Raises DeliveryError where the message can't be queued (too large, say), or as soon as the delivery
+        of an earlier one is known to have failed.
+        """
+        while not self._queued(key, value):
+            self._producer.poll(_ROOM_WAIT_S)
+            self._raise_on_failure()
+        self.sent += 1
+        if self.sent % _POLL_EVERY == 0:
+            self.poll()
+
+    def poll(self) -> None:
+        """Serve the client; raises DeliveryError as soon as a delivery is known to have failed."""
+        self._producer.poll(0)
+        self._raise_on_failure()
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all is acknowledged; DeliveryError unless that is so within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while len(self._producer) and (left := deadline - time.monotonic()) > 0:
+            self._producer.flush(min(left, 1.0))
+        self._raise_on_failure()
+        if self.acknowledged < self.sent:
+            raise self._error(f"not acknowledged within {timeout:g} s")
+
+    @property
+    def acknowledged(self) -> int:
+        """Messages that are neither queued nor failed."""
+        return max(0, self.sent - self._failures.count - len(self._producer))
+
+    def _queued(self, key: bytes | None, value: bytes) -> bool:
+        try:
+            self._producer.produce(self._topic, value, key)
+        except BufferError:  # the queue is full
+            return False
+        except KafkaException as error:
+            raise self._error(f"refused by the client ({error.args[0].name()})") from None
+        return True
+
+    def _raise_on_failure(self) -> None:
+        if self._failures.count:
+            raise self._error(f"not delivered ({self._failures.code})")
+
+    def _error(self, what: str) -> DeliveryError:
+        acknowledged = self.acknowledged
+        return DeliveryError(
+            f"Messages to topic {self._topic} were {what}: {self.sent} sent, {acknowledged} acknowledged; "
+            "check the broker, then send again.",
+            sent=self.sent,
+            acknowledged=acknowledged,
+        )

@@ -1,0 +1,268 @@
+"""Files to records, in every layout."""
+
+import tracemalloc
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from broker.errors import SettingsError
+from producer.physionet import FORMATS
+from producer.replay import encode
+from producer.sources import TABLES, Record, SourceError, find_source
+from schemas.contract import STANDARD_FEATURES
+from schemas.vitals import Decoder
+from tests.producer.files import (
+    WRITERS,
+    moment,
+    simulated,
+    stays,
+    write_csv,
+    write_ndjson,
+    write_parquet,
+)
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
+
+
+def sent(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Records as they arrive: through JSON, so NaN is None."""
+    return [orjson.loads(encode(record)[1]) for record in records]
+
+
+def table(path: Path) -> list[dict[str, Any]]:
+    return sent(find_source([path], TABLES))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.csv", write_csv), ("a.parquet", write_parquet), ("a.ndjson", write_ndjson)]
+)
+def test_what_was_written_is_read(tmp_path: Path, name: str, write: Any) -> None:
+    records = simulated(50)
+    write(tmp_path / name, records)
+    assert table(tmp_path / name) == records
+
+
+def test_integers_stay_integers_without_nulls(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"patient_id": 7, "event_time": "t", "heart_rate": 80}])
+    (tmp_path / "a.csv").write_text("patient_id,event_time,heart_rate\n7,t,80\n")
+    for name in ("a.parquet", "a.csv"):
+        key, value = encode(next(iter(find_source([tmp_path / name], TABLES))))
+        assert (key, value) == (b"7", b'{"patient_id":"7","event_time":"t","heart_rate":80}')
+
+
+def test_csv_cells(tmp_path: Path) -> None:
+    cells = {
+        "80": 80, "80.5": 80.5, " 80 ": 80, "-3": -3, "1e2": 100.0, "": None, "NA": None, "NaN": None, "null": None,
+        "inf": None, "1_000": "1_000", "high": "high", "99999999999999999999999": 1e23,
+    }  # fmt: skip
+    lines = [f"007,2026-01-01T00:00:00+01:00,{cell}" for cell in cells]
+    (tmp_path / "a.csv").write_text(
+        "\ufeffpatient_id,event_time,x\r\n" + "\r\n".join(lines), encoding="utf-8"
+    )
+    found = table(tmp_path / "a.csv")
+    assert [row["x"] for row in found] == [*cells.values()]
+    assert {row["patient_id"] for row in found} == {"007"}
+    assert {row["event_time"] for row in found} == {"2026-01-01T00:00:00+01:00"}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2026-01-01 08:30:00", "2026-01-01T08:30:00Z"),
+        ("2026-01-01T08:30:00.25", "2026-01-01T08:30:00.250000Z"),
+        ("2026-01-01T08:30:00Z", "2026-01-01T08:30:00Z"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_csv_times_without_a_zone_are_utc(tmp_path: Path, written: str, read: str) -> None:
+    (tmp_path / "a.csv").write_text(f"patient_id,event_time\np,{written}\n")
+    assert [row["event_time"] for row in table(tmp_path / "a.csv")] == [read]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_parquet_timestamps_become_rfc3339(tmp_path: Path, unit: str, zone: str | None) -> None:
+    when = datetime(2026, 1, 1, 8, 30, tzinfo=UTC if zone is None else timezone(timedelta(hours=1)))
+    column = pa.array([when if zone else when.replace(tzinfo=None), None], pa.timestamp(unit, zone))
+    pq.write_table(pa.table({"patient_id": ["a", "b"], "event_time": column}), tmp_path / "a.parquet")
+    first, second = table(tmp_path / "a.parquet")
+    hour = "07" if zone else "08"
+    assert (first["event_time"], second["event_time"]) == (f"2026-01-01T{hour}:30:00.000000Z", None)
+
+
+def test_parquet_types_keep_their_values(tmp_path: Path) -> None:
+    columns = {
+        "patient_id": pa.array([1, None], pa.int64()),
+        "event_time": ["t", "t"],
+        "single": pa.array([36.6, None], pa.float32()),
+        "nan": [float("nan"), float("inf")],
+        "count": pa.array([3, None], pa.int16()),
+        "exact": pa.array([Decimal("1.5"), None]),
+        "flag": [True, None],
+        "ward": pa.array(["A", None]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    first, second = table(tmp_path / "a.parquet")
+    single = pa.scalar(36.6, pa.float32()).as_py()
+    assert first == {
+        "patient_id": "1", "event_time": "t", "single": single, "nan": None, "count": 3, "exact": 1.5,
+        "flag": True, "ward": "A",
+    }  # fmt: skip
+    assert second == dict.fromkeys(columns) | {"event_time": "t"}
+
+
+def test_ndjson_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_bytes(b'{"patient_id":5,"note":{"a":[1]}}\n\n{"x":1}')
+    assert table(tmp_path / "a.ndjson") == [{"patient_id": "5", "note": {"a": [1]}}, {"x": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"", "patient_id"),
+        ("a.csv", b"patient_id,x\nSECRET,1\n", "event_time"),
+        ("a.csv", b"patient_id,event_time\np,t\nSECRET\n", "line 3"),
+        ("a.csv", b"patient_id,event_time\nSECRET\xff,t\n", "UTF-8"),
+        ("a.csv", b'patient_id,event_time\n"' + b"SECRET" * 30000, "CSV"),
+        ("a.ndjson", b'{"patient_id":"p"}\n\n[SECRET]\n', "line 3"),
+        ("a.parquet", b"SECRET not parquet", "a.parquet"),
+    ],
+)
+def test_a_bad_file_is_named_without_its_content(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=said) as error:
+        table(tmp_path / name)
+    assert "SECRET" not in str(error.value)
+
+
+def test_directories_give_their_files_sorted(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv", "notes.md"):
+        (tmp_path / name).write_text(f"patient_id,event_time\n{name},t\n")
+    write_ndjson(tmp_path / "c.jsonl", [{"patient_id": "c"}])
+    source = find_source([tmp_path, tmp_path / "a.csv"], TABLES)
+    assert [record["patient_id"] for record in source] == ["a.csv", "b.csv", "c", "a.csv"]
+    assert len(sent(source)) == 4  # and again
+
+
+def test_what_can_not_be_read_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").write_text("")
+    for path, said in (
+        (tmp_path / "none.csv", "no file"),
+        (tmp_path / "a.xlsx", "csv"),
+        (tmp_path, "no .csv"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            find_source([path], TABLES)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_physionet_stays_arrive_whole(tmp_path: Path, layout: str) -> None:
+    simulation = stays()
+    WRITERS[layout](tmp_path, simulation)
+    year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
+    prefix, minute = ("p", 0) if year == "physionet2019" else ("", 7)
+    expected = [
+        {"patient_id": prefix + stay.name, "event_time": moment(hour, minute), **row}
+        for stay in simulation
+        for hour, row in enumerate(stay.hours, 1)
+    ]
+    records = [*find_source([tmp_path], FORMATS[year])]
+    assert sent(records) == expected
+    assert Decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
+
+
+def test_dirt_of_2012(tmp_path: Path) -> None:
+    """Values that repeat or conflict, -1, labs alone, and an arterial line beside a cuff."""
+    (tmp_path / "132539.txt").write_text(
+        "Time,Parameter,Value\n00:00,RecordID,132539\n00:00,Age,54\n00:00,Height,-1\n"
+        "00:07,HR,73\n00:07,HR,75\n00:07,NISysABP,147\n00:07,SysABP,150\n00:07,DiasABP,-1\n00:07,NIDiasABP,65\n"
+        "00:09,Glucose,205\n00:09,,3\n"
+        "47:59,Temp,-17.8\n"
+    )
+    first, second = sent(find_source([tmp_path], FORMATS["physionet2012"]))
+    assert first == dict.fromkeys(first) | {
+        "patient_id": "132539", "event_time": moment(0, 7), "heart_rate": 75, "systolic_bp": 150,
+        "diastolic_bp": 65, "age": 54,
+    }  # fmt: skip
+    assert second == dict.fromkeys(first) | {
+        "patient_id": "132539", "event_time": moment(47, 59), "temperature": -17.8, "age": 54,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("year", "name", "content"),
+    [
+        ("physionet2019", "p1.psv", "HR|Temp\n80|SECRET\n"),
+        ("physionet2012", "1.txt", "Time,Parameter,Value\n00:07,HR,SECRET\n"),
+        ("physionet2012", "1.txt", "Time,Parameter,Value\nSECRET\n"),
+    ],
+)
+def test_a_bad_physionet_file_is_named_without_its_content(
+    tmp_path: Path, year: str, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SourceError, match=name) as error:
+        sent(find_source([tmp_path], FORMATS[year]))
+    assert "SECRET" not in str(error.value)
+
+
+@needs_data
+@pytest.mark.real_data
+def test_real_stays_of_2019() -> None:
+    source = find_source([DATA / "physionet2019_site_b.parquet"], FORMATS["physionet2019"])
+    first = next(
+        row for row in sent(record for record, _ in zip(source, range(5), strict=False)) if row["spo2"]
+    )
+    assert first == {
+        "patient_id": "p100001", "event_time": moment(2), "heart_rate": 93, "respiratory_rate": 22,
+        "temperature": None, "spo2": 92.5, "systolic_bp": 110, "diastolic_bp": 56, "mean_arterial_pressure": 76,
+        "age": 73,
+    }  # fmt: skip
+    assert sum(1 for _ in source) == pq.read_metadata(source.paths[0]).num_rows
+
+
+@needs_data
+@pytest.mark.real_data
+def test_real_events_of_2012() -> None:
+    path = DATA / "physionet2012_set_a_events.parquet"
+    records = [*find_source([path], FORMATS["physionet2012"])]
+    events = pq.read_table(path).to_pandas()
+    vitals = events[events.Parameter.isin([
+        "HR", "RespRate", "Temp", "SaO2", "SysABP", "NISysABP", "DiasABP", "NIDiasABP", "MAP", "NIMAP",
+    ])]  # fmt: skip
+    vitals = vitals[vitals.Value != -1]
+    assert len(records) == vitals.groupby(["record_id", "minute"]).ngroups
+    pulse = vitals[vitals.Parameter == "HR"].drop_duplicates(["record_id", "minute"], keep="last")
+    assert sum(record["heart_rate"] or 0 for record in records) == pytest.approx(float(pulse.Value.sum()))
+    assert Decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.csv", write_csv), ("a.parquet", write_parquet), ("a.ndjson", write_ndjson)]
+)
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str, write: Any) -> None:
+    path = tmp_path / name
+    write(path, simulated(2000) * 100)
+    source = find_source([path], TABLES)
+    tracemalloc.start()
+    before = pa.total_allocated_bytes()
+    try:
+        rows, peak = 0, 0
+        for rows, _ in enumerate(source, 1):
+            if rows % 5000 == 0:
+                peak = max(peak, pa.total_allocated_bytes() - before)
+        peak += tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert rows == 200_000
+    assert peak < 24e6  # all rows at once are ten times that
