@@ -24,14 +24,18 @@ class Stop:
         """Ask for a stop."""
         self.requested = True
 
-    def listen(self) -> None:
+    def listen(self, *, grace: bool = True) -> None:
         """Take over SIGTERM and SIGINT of this process; a second SIGINT ends it at once.
 
-        Should the worker not be done `GRACE_S` after the first signal (a model that takes minutes, a broker
-        that does not answer), the process is ended: nothing uncommitted becomes visible by that.
+        With `grace`, a process that is not done `GRACE_S` after the first signal (a model that takes minutes,
+        a broker that does not answer) is ended: for a worker nothing uncommitted becomes visible by that.
         """
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+        if grace:
+            self._watch_for_signals()
+
+    def _watch_for_signals(self) -> None:
         # The interpreter writes here the moment a signal arrives, even while a model computes in C.
         hear, tell = socket.socketpair()
         tell.setblocking(False)

@@ -4,7 +4,8 @@ What a command needs is imported inside it, so that `--help` answers at once.
 """
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -52,3 +53,117 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
     from vitalstream.work import run_workers
 
     run_workers(settings, json=json)
+
+
+@app.command()
+@with_settings("bootstrap_servers", "input_topic")
+def replay(
+    settings: "Settings",
+    files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE...")],
+    *,
+    layout: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="plain, or physionet2019 or physionet2012")
+    ] = "plain",
+    rate: Annotated[float | None, typer.Option(min=0.001, metavar="N", help="messages a second")] = None,
+    speed: Annotated[float | None, typer.Option(min=0.001, metavar="X", help="times event time")] = None,
+    poisson: Annotated[bool, typer.Option("--poisson", help="random arrivals, --rate on average")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="stop after N messages")] = None,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="send the files N times")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="of the random arrivals")] = 0,
+    json: Json = False,
+) -> None:
+    """Send the rows of files to the vitals topic, at a given pace or as fast as it goes.
+
+    plain files (.csv, .parquet, .ndjson) have the columns patient_id, event_time (a time without zone is
+    taken as UTC) and any features. physionet2019 and physionet2012 read those Challenges' own files, as
+    downloaded. Without --rate or --speed it sends as fast as it can.
+    """
+    from vitalstream import produce
+
+    produce.replay(
+        settings,
+        files,
+        layout=layout,
+        rate=rate,
+        speed=speed,
+        poisson=poisson,
+        limit=limit,
+        repeat=repeat,
+        seed=seed,
+        json=json,
+    )
+
+
+@app.command()
+@with_settings("bootstrap_servers", "input_topic")
+def publish(settings: "Settings", *, json: Json = False) -> None:
+    """Send messages, one JSON object a line on stdin, to the vitals topic; each is checked first.
+
+    Lines that do not follow the schema are named by number and reason and not sent; the exit code is then 1.
+    """
+    from vitalstream import produce
+
+    produce.publish(settings, json=json)
+
+
+@topics_app.command("create")
+@with_settings("bootstrap_servers", *TOPICS)
+def create_topics(
+    settings: "Settings",
+    *,
+    partitions: Annotated[int, typer.Option(min=1, metavar="N", help="of each topic")] = 4,
+    replication_factor: Annotated[
+        int, typer.Option(min=-1, metavar="N", help="copies of each partition; -1: the brokers' default")
+    ] = -1,
+    json: Json = False,
+) -> None:
+    """Make those of the four topics that are missing, with the right settings."""
+    from vitalstream import topics
+
+    topics.create(settings, partitions=partitions, replication_factor=replication_factor, json=json)
+
+
+@topics_app.command("check")
+@with_settings("bootstrap_servers", *TOPICS)
+def check_topics(settings: "Settings", *, json: Json = False) -> None:
+    """Say what differs from what `topics create` makes; exit code 1 when something is wrong."""
+    from vitalstream import topics
+
+    topics.check(settings, json=json)
+
+
+ModelFile = Annotated[Path, typer.Argument(metavar="FILE", help="joblib or pickle file of a fitted model")]
+
+
+@model_app.command("pin")
+def pin_model(path: ModelFile, *, json: Json = False) -> None:
+    """Write <FILE>.sha256: from now on exactly these bytes are loaded. Pin only what you trust."""
+    from vitalstream import model
+
+    model.pin(path, json=json)
+
+
+@model_app.command("inspect")
+def inspect_model(path: ModelFile, *, json: Json = False) -> None:
+    """Show the features, classes and versions of a pinned model."""
+    from vitalstream import model
+
+    model.inspect(path, json=json)
+
+
+@app.command()
+def broker(
+    *,
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="where clients connect")] = 9092,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where topics are kept; gone at the end when absent")
+    ] = None,
+) -> None:
+    """Run a real single-node Apache Kafka in the foreground, for trying things out.
+
+    Takes it from Maven Central's jars, which are fetched once; needs Java 17+ and Maven. It listens on
+    127.0.0.1 only, without security.
+    """
+    from vitalstream.local_broker import run
+
+    run(port=port, data_dir=data_dir)

@@ -1,0 +1,27 @@
+"""`vitalstream broker`: a real Kafka in the foreground."""
+
+import subprocess
+from pathlib import Path
+
+import typer
+
+from broker.errors import BrokerError
+from broker.jars import KAFKA_VERSION
+from broker.local import LocalKafka
+from consumer.stop import Stop
+
+
+def run(*, port: int, data_dir: Path | None) -> None:
+    """Serve until stopped; raises BrokerError when the broker ends by itself."""
+    stop = Stop()
+    stop.listen(grace=False)
+    typer.echo(f"starting Apache Kafka {KAFKA_VERSION} ...", err=True)
+    with LocalKafka(port=port, data_dir=data_dir) as kafka:
+        kept = f"topics are kept in {data_dir}" if data_dir else "topics are gone when it ends"
+        typer.echo(f"Apache Kafka at {kafka.bootstrap_servers}; {kept}; Ctrl-C ends it", err=True)
+        while not stop.requested:
+            try:
+                code = kafka.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            raise BrokerError(f"the broker ended by itself with code {code}; its log: {kafka.log_file}")

@@ -1,0 +1,56 @@
+"""`vitalstream model`: pins and inspects model files."""
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy
+import orjson
+import sklearn
+import typer
+
+from broker.errors import SettingsError
+from real_time import model_file
+from real_time.inference import RiskScorer
+from real_time.model_file import ModelError, load_model
+
+
+def pin(path: Path, *, json: bool) -> None:
+    """Write the file's hash beside it: from now on exactly these bytes are loaded."""
+    try:
+        sha256 = model_file.pin_model(path)
+    except ModelError as error:
+        raise SettingsError(str(error)) from None
+    if json:
+        typer.echo(orjson.dumps({"path": str(path), "sha256": sha256}).decode())
+    else:
+        typer.echo(
+            f"{sha256}  {path}\npinned in {path}.sha256; a model runs code as it loads, so pin what you trust"
+        )
+
+
+def inspect(path: Path, *, json: bool) -> None:
+    """Load a pinned model and print what a worker would use it for."""
+    try:
+        model = load_model(path)
+        scorer = RiskScorer(model)
+    except ModelError as error:
+        raise SettingsError(str(error)) from None
+    found: dict[str, Any] = {
+        "path": str(path),
+        "sha256": model_file.pinned_sha256(path),
+        "type": type(model).__name__,
+        "features": scorer.features and list(scorer.features),
+        "classes": [str(label) for label in model.classes_],
+        "versions": {module.__name__: module.__version__ for module in (sklearn, numpy, joblib)},
+    }
+    if json:
+        typer.echo(orjson.dumps(found).decode())
+        return
+    features = ", ".join(scorer.features) if scorer.features else "not known: consume will refuse this model"
+    typer.echo(f"model     {found['type']}, sha256 {found['sha256']}")
+    typer.echo(f"features  {features}")
+    typer.echo(
+        f"classes   {', '.join(found['classes'])}; the risk is the probability of {found['classes'][1]}"
+    )
+    typer.echo(f"versions  {', '.join(f'{name} {version}' for name, version in found['versions'].items())}")

@@ -1,0 +1,119 @@
+"""`vitalstream replay` and `publish`: the producers, with progress and a closing line."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from broker.errors import SettingsError, VitalstreamError
+from broker.settings import Settings
+from consumer.stop import Stop
+from producer import pacing, physionet, sources
+from producer import replay as replays
+from producer.publish import Refusal
+from producer.publish import publish as publish_lines
+
+FORMATS = {"plain": sources.TABLES, **physionet.FORMATS}
+
+
+class RefusedLinesError(VitalstreamError):
+    """Some lines given to publish do not follow the schema."""
+
+
+def replay(
+    settings: Settings,
+    files: list[Path],
+    *,
+    layout: str,
+    rate: float | None,
+    speed: float | None,
+    poisson: bool,
+    limit: int | None,
+    repeat: int,
+    seed: int,
+    json: bool,
+) -> None:
+    """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
+    if layout not in FORMATS:
+        raise SettingsError(f"--format: there is no format {layout} (known: {', '.join(FORMATS)})")
+    source = sources.find_source(files, FORMATS[layout])
+    pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
+    stop = Stop()
+    stop.listen(grace=False)
+    with _progress(limit, rate) as on_progress:
+        summary = replays.replay(
+            settings,
+            source,
+            pacer=pacer,
+            limit=limit,
+            repeat=repeat,
+            stopped=lambda: stop.requested,
+            on_progress=on_progress,
+        )
+    result = {
+        "sent": summary.sent,
+        "acknowledged": summary.acknowledged,
+        "seconds": round(summary.seconds, 3),
+        "rate": round(summary.rate, 1),
+    }
+    if json:
+        typer.echo(orjson.dumps(result).decode())
+    else:
+        typer.echo(
+            f"sent {summary.sent:,}, acknowledged {summary.acknowledged:,} in {summary.seconds:.1f} s: "
+            f"{summary.rate:,.0f} msg/s to {settings.input_topic}"
+        )
+
+
+def publish(settings: Settings, *, json: bool) -> None:
+    """Send the lines on stdin that follow the schema; name the others by number."""
+
+    def refused(refusal: Refusal) -> None:
+        typer.echo(f"line {refusal.line} not sent: {refusal.reason} {refusal.field}".rstrip(), err=True)
+
+    summary = publish_lines(settings, sys.stdin.buffer, on_refused=refused)  # type: ignore[arg-type]
+    if json:
+        typer.echo(orjson.dumps({"sent": summary.sent, "refused": summary.refused}).decode())
+    else:
+        typer.echo(f"sent {summary.sent:,} to {settings.input_topic}, refused {summary.refused:,}")
+    if summary.refused:
+        raise RefusedLinesError(f"{summary.refused} lines were not sent; the others were")
+
+
+def _schedule(*, rate: float | None, speed: float | None, poisson: bool, seed: int) -> pacing.Schedule | None:
+    if rate is not None and speed is not None:
+        raise SettingsError("--rate and --speed exclude each other")
+    if poisson and rate is None:
+        raise SettingsError("--poisson needs --rate, the messages a second on average")
+    if speed is not None:
+        return pacing.by_event_time(speed)
+    if rate is None:
+        return None
+    return pacing.poisson(rate, seed=seed) if poisson else pacing.at_rate(rate)
+
+
+@contextmanager
+def _progress(limit: int | None, rate: float | None) -> Iterator[Callable[[replays.Progress], None]]:
+    """A bar on stderr where that is a terminal; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    wanted = f" of {rate:,.0f}" if rate else ""
+    columns: list[Any] = [
+        TextColumn("{task.fields[sent]:,} sent, {task.fields[acknowledged]:,} acknowledged"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]:,.0f}" + wanted + " msg/s"),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("replay", total=limit, sent=0, acknowledged=0, speed=0.0)
+        yield lambda now: bar.update(
+            task, completed=now.sent, sent=now.sent, acknowledged=now.acknowledged, speed=now.rate
+        )
