@@ -1,0 +1,174 @@
+"""Risk from a fitted binary classifier: the same numbers for a frame at once, in chunks, or off a stream."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+
+from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
+from real_time.streaming import Classifier, process_stream
+
+__all__ = [
+    "MissingFeatureError",
+    "ModelOutputError",
+    "NotABinaryClassifierError",
+    "RiskScorer",
+    "ThresholdError",
+    "load_model",
+    "model_sha256",
+    "pin_model",
+    "pinned_sha256",
+    "run_streaming_inference",
+]
+
+_PROBABILITY = "risk_probability"
+_LABEL = "risk_label"
+_CLASSES = 2
+
+
+class NotABinaryClassifierError(ModelError):
+    """The model is not a fitted classifier of two classes that has `predict_proba`."""
+
+
+class ThresholdError(ModelError):
+    """The threshold is not a number from 0 to 1."""
+
+
+class MissingFeatureError(ModelError):
+    """A frame does not have each of the model's features as exactly one column."""
+
+    def __init__(self, message: str, *, features: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.features = features
+
+
+class ModelOutputError(ModelError):
+    """`predict_proba` returned something other than two numbers per row."""
+
+
+class RiskScorer:
+    """A fitted binary classifier as a `process_fn`: features in, risk out.
+
+    The risk is the probability of `classes_[1]`, and the label 1 where it is at least `threshold`.
+    `features` are the columns the model wants, in its order, or None where it does not say.
+    """
+
+    def __init__(self, model: Classifier, *, threshold: float = 0.5) -> None:
+        """Raises NotABinaryClassifierError or ThresholdError."""
+        _require_binary_classifier(model)
+        self.model = model
+        self.threshold = _checked_threshold(threshold)
+        self.features = _feature_names(model)
+        self._columns = None if self.features is None else pd.Index(self.features)
+
+    def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
+        """`risk_probability` (float64, NaN kept) and `risk_label` (Int64, <NA> for NaN) on the index of X.
+
+        Raises MissingFeatureError or ModelOutputError; what the model itself raises passes through.
+        """
+        probability = self._probability(self._select(X))
+        label = (probability >= self.threshold).astype(np.int64)
+        return pd.DataFrame(
+            {_PROBABILITY: probability, _LABEL: pd.arrays.IntegerArray(label, np.isnan(probability))},
+            index=X.index,
+            copy=False,
+        )
+
+    def _select(self, X: pd.DataFrame) -> pd.DataFrame:
+        """X with the model's columns in the model's order; X itself where it has them so already."""
+        if self.features is None or X.columns.equals(self._columns):
+            return X
+        positions = X.columns.get_indexer_for(self._columns)
+        if len(positions) != len(self.features) or (positions < 0).any():
+            raise _missing_features(self.features, X.columns)
+        return X.take(positions, axis=1)
+
+    def _probability(self, X: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if len(X) == 0:  # scikit-learn refuses an empty frame
+            return np.empty(0)
+        output = self.model.predict_proba(X)
+        try:
+            probabilities = np.asarray(output, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ModelOutputError("predict_proba must return an array of numbers") from None
+        if probabilities.shape != (len(X), _CLASSES):
+            raise ModelOutputError(
+                f"predict_proba must return shape {(len(X), _CLASSES)}, not {probabilities.shape}"
+            )
+        return probabilities[:, 1].copy()  # a model may fill the same buffer at each call
+
+
+def run_streaming_inference(
+    X: pd.DataFrame, model: Classifier, chunk_size: int, *, threshold: float = 0.5
+) -> pd.DataFrame:
+    """Score X in chunks: `risk_probability` and `risk_label` on its index, sorted and stable.
+
+    The chunk size never changes a score. Index labels which cannot be compared with each other (numbers with
+    strings) stay in the order of X. Raises what RiskScorer, its call and process_stream raise.
+    """
+    scorer = RiskScorer(model, threshold=threshold)
+    risk, _ = process_stream(X, chunk_size, scorer)
+    if len(X) == 0:
+        risk = scorer(X)  # no chunk has come through, so the columns come from here
+    return _sorted(risk)
+
+
+def _sorted(risk: pd.DataFrame) -> pd.DataFrame:
+    if risk.index.is_monotonic_increasing:
+        return risk
+    try:
+        return risk.sort_index(kind="stable")
+    except TypeError:
+        return risk
+
+
+def _missing_features(features: tuple[str, ...], columns: pd.Index) -> MissingFeatureError:
+    counts = {name: int((columns == name).sum()) for name in features}
+    missing = tuple(name for name, count in counts.items() if count == 0)
+    repeated = tuple(name for name, count in counts.items() if count > 1)
+    problem, wrong = ("misses", missing) if missing else ("repeats", repeated)
+    return MissingFeatureError(
+        f"the frame {problem} what the model needs as one column each: {', '.join(map(str, wrong))}",
+        features=wrong,
+    )
+
+
+def _checked_threshold(threshold: Any) -> float:
+    if isinstance(threshold, Real) and not isinstance(threshold, bool) and 0 <= float(threshold) <= 1:
+        return float(threshold)
+    raise ThresholdError("threshold must be a number from 0 to 1")
+
+
+def _require_binary_classifier(model: Any) -> None:
+    kind = type(model).__name__
+    if not callable(getattr(model, "predict_proba", None)):
+        raise NotABinaryClassifierError(
+            f"{kind} has no predict_proba: use a classifier that gives probabilities"
+        )
+    classes = getattr(model, "classes_", None)
+    if classes is None and isinstance(model, BaseEstimator):
+        raise NotABinaryClassifierError(f"{kind} has no classes_: fit it before using or saving it")
+    if classes is not None and (len(classes) != _CLASSES or any(np.ndim(label) for label in classes)):
+        raise NotABinaryClassifierError(
+            f"{kind} must tell two classes apart, and has others: risk is a yes or a no"
+        )
+
+
+def _feature_names(model: Any) -> tuple[str, ...] | None:
+    """The names the model was fitted with, from itself or from the step that sees the frame first."""
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None:
+        return tuple(np.asarray(names, dtype=object).tolist())
+    inner = _first_to_see_the_frame(model)
+    return None if inner is None else _feature_names(inner)
+
+
+def _first_to_see_the_frame(model: Any) -> Any:
+    for _, step in getattr(model, "steps", ()):
+        if step not in (None, "passthrough"):
+            return step
+    for calibrated in getattr(model, "calibrated_classifiers_", ()):
+        return calibrated.estimator
+    return None

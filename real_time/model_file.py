@@ -1,0 +1,122 @@
+"""Model files. A pickle runs code as it loads, so one is loaded only if its bytes have the pinned SHA-256."""
+
+import hashlib
+import hmac
+import re
+import warnings
+from io import BytesIO
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import joblib
+from sklearn.exceptions import InconsistentVersionWarning
+
+ModelPath: TypeAlias = str | PathLike[str]
+
+
+class ModelError(ValueError):
+    """Root of everything that can be wrong with a model or its file."""
+
+
+class ModelFileError(ModelError):
+    """A model file, or the file with its hash, cannot be read or written."""
+
+
+class ModelNotPinnedError(ModelError):
+    """There is no hash to check a model file against."""
+
+
+class ModelHashError(ModelError):
+    """A model file has not the hash it is pinned to, or the pinned hash is malformed."""
+
+
+class ModelLoadError(ModelError):
+    """The bytes are the pinned ones, but no model comes out of them."""
+
+
+class ModelVersionError(ModelLoadError):
+    """A model was fitted with another version of scikit-learn than the one installed."""
+
+
+def load_model(path: ModelPath, *, sha256: str | None = None) -> Any:
+    """The model in the joblib or pickle file `path`, whose bytes must have the hash `sha256`.
+
+    Without `sha256` the hash comes from `<path>.sha256`, as `pin_model` or sha256sum writes it. The bytes
+    that are loaded are the very bytes that were hashed. Raises a subclass of ModelError.
+    """
+    content = _read(path)
+    expected = pinned_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
+    actual = hashlib.sha256(content).hexdigest()
+    if not hmac.compare_digest(actual, expected):
+        raise ModelHashError(
+            f"model file {fspath(path)} has the SHA-256 {actual}, not the pinned {expected}: "
+            "it is not the file that was pinned"
+        )
+    return _unpickled(content, path)
+
+
+def pin_model(path: ModelPath) -> str:
+    """Write the SHA-256 of the file `path` to `<path>.sha256`, in sha256sum's format, and return it."""
+    digest = model_sha256(path)
+    pin = _pin_path(path)
+    try:
+        pin.write_text(f"{digest}  {Path(path).name}\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelFileError(f"cannot write {pin}: {error.strerror}") from None
+    return digest
+
+
+def model_sha256(path: ModelPath) -> str:
+    """The SHA-256 of the file `path` as it is now, in lower-case hexadecimal."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def pinned_sha256(path: ModelPath) -> str:
+    """The SHA-256 that `<path>.sha256` says the file `path` must have, in lower-case hexadecimal.
+
+    Raises ModelNotPinnedError if there is no such file, ModelHashError if it holds no hash.
+    """
+    pin = _pin_path(path)
+    if not pin.exists():
+        raise ModelNotPinnedError(
+            f"model file {fspath(path)} is not pinned: "
+            f"if you trust it, run `vitalstream model pin {fspath(path)}`"
+        )
+    words = _read(pin).decode("ascii", errors="replace").split(maxsplit=1)
+    return _checked_sha256(words[0] if words else "", str(pin))
+
+
+def _pin_path(path: ModelPath) -> Path:
+    return Path(f"{fspath(path)}.sha256")
+
+
+def _read(path: ModelPath) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read model file {fspath(path)}: {error.strerror}") from None
+
+
+def _checked_sha256(digest: str, source: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise ModelHashError(f"{source} must be a SHA-256 of 64 hexadecimal digits")
+    return digest.lower()
+
+
+def _unpickled(content: bytes, path: ModelPath) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", InconsistentVersionWarning)
+            return joblib.load(BytesIO(content))
+    except InconsistentVersionWarning as warning:
+        fitted, installed = warning.original_sklearn_version, warning.current_sklearn_version
+        raise ModelVersionError(
+            f"model file {fspath(path)} was fitted with scikit-learn {fitted} but {installed} is installed: "
+            f"fit it again with {installed}, or install scikit-learn=={fitted}"
+        ) from None
+    except Exception as error:  # anything may come out of a pickle; its text may quote the content
+        raise ModelLoadError(
+            f"model file {fspath(path)} cannot be loaded ({type(error).__name__}): "
+            "save it with joblib.dump, and install here the packages it uses"
+        ) from None
