@@ -39,13 +39,13 @@ VITALS: Final[dict[str, Vital]] = dict(
     zip(
         STANDARD_FEATURES[:7],
         (
-            Vital(83.0, 15.0, 9.2, 0.25, 2.5, 20, 250, 0, 0.01, 1.0),
-            Vital(18.2, 3.1, 3.5, 0.45, 0.5, 4, 60, 0, 0.11, 1.0),
-            Vital(36.87, 0.52, 0.46, 0.05, 0.2, 32, 42, 1, 0.62, 0.5),  # charted every few hours
-            Vital(97.6, 1.9, 2.3, 0.55, 0.0, 50, 100, 0, 0.03, 1.0),
+            Vital(83.5, 15.0, 9.2, 0.25, 2.5, 20, 250, 0, 0.01, 1.0),
+            Vital(18.3, 3.0, 3.4, 0.45, 0.5, 4, 60, 0, 0.11, 1.0),
+            Vital(36.92, 0.54, 0.48, 0.05, 0.2, 32, 42, 1, 0.62, 0.5),  # charted every few hours
+            Vital(97.8, 2.1, 2.6, 0.55, 0.0, 50, 100, 0, 0.03, 1.0),
             Vital(128.5, 18.5, 15.6, 0.40, 3.0, 40, 280, 0, 0.03, 1.0),
             Vital(67.0, 10.5, 9.2, 0.50, 2.0, 20, 180, 0, 0.00, 1.0),  # lacks where the systolic does
-            Vital(0.0, 0.0, 5.0, 1.00, 0.0, 25, 220, 0, 0.01, 1.0),  # around diastole + pulse pressure / 3
+            Vital(0.0, 0.0, 5.0, 1.00, 0.0, 20, 220, 0, 0.01, 1.0),  # around diastole + pulse pressure / 3
         ),
         strict=True,
     )
@@ -133,7 +133,8 @@ def measured(true: Array, random: Generator) -> Array:
     systolic, diastolic = values[:, _SYSTOLIC], values[:, _DIASTOLIC]
     diastolic[:] = np.minimum(diastolic, systolic - _LEAST_PULSE_PRESSURE)
     noise = _all("within")[_MEAN_PRESSURE] * random.standard_normal(len(true))
-    values[:, _MEAN_PRESSURE] = np.clip(diastolic + (systolic - diastolic) / 3 + noise, diastolic, systolic)
+    ceiling = np.minimum(systolic, high[_MEAN_PRESSURE])
+    values[:, _MEAN_PRESSURE] = np.clip(diastolic + (systolic - diastolic) / 3 + noise, diastolic, ceiling)
     scale = 10 ** _all("decimals")
     return np.asarray(np.rint(values * scale) / scale)
 
