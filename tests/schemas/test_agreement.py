@@ -70,6 +70,7 @@ def described_by(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.builds(lambda ours, theirs: theirs | ours, named, others)
 
 
+@settings(deadline=None)
 @given(st.deferred(lambda: described_by(SCHEMA)))
 def test_what_the_schema_describes_is_accepted(message: dict[str, Any]) -> None:
     assert accepts(json.dumps(message).encode())
@@ -84,22 +85,25 @@ _fields = st.sampled_from(["patient_id", "event_time", *FEATURES, "ward"])
 _changes = st.dictionaries(_fields, st.just(...) | _json | _times | _ids | st.just("80"), max_size=2)
 
 
+@settings(deadline=None)
 @given(_changes)
 def test_they_agree_on_valid_messages_with_changes(changes: dict[str, Any]) -> None:
     assert agree(json.loads(good(**changes)))
 
 
+@settings(deadline=None)
 @given(_json)
 def test_they_agree_on_anything(message: Any) -> None:
     assert agree(message)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(TIME)), st.integers(0, 2), st.sampled_from(["", *"0123456789TtZz:.+-, \n\u0662"]))
 def test_they_agree_on_times_with_changes(at: int, cut: int, text: str) -> None:
     assert agree(json.loads(good(event_time=TIME[:at] + text + TIME[at + cut :])))
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.integers(1, 9999), st.integers(0, 13), st.integers(0, 32), st.integers(0, 24), st.integers(0, 60))
 def test_the_calendar_is_the_real_one(year: int, month: int, day: int, hour: int, minute: int) -> None:
     text = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:00Z"

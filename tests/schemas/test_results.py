@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -66,6 +66,7 @@ def test_nan_is_null_in_both() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1) | st.just(float("nan")), st.text(min_size=1, max_size=128))))
 def test_results_come_back_bit_for_bit(rows: list[tuple[float, str]]) -> None:
     values = encode([p for p, _ in rows], [patient for _, patient in rows])

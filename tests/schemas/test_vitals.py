@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import VitalstreamError
@@ -151,6 +151,7 @@ def objects(draw: st.DrawFn) -> bytes:
     return ("{" + ",".join(members) + "}").encode()
 
 
+@settings(deadline=None)
 @given(objects())
 def test_a_field_given_twice_is_never_guessed(value: bytes) -> None:
     reject = next(iter(decode([value]).rejects), None)
@@ -172,6 +173,7 @@ _anything = st.one_of(
 _good_only = st.lists(st.one_of(objects().filter(lambda v: not decode([v]).rejects), st.just(good())))
 
 
+@settings(deadline=None)
 @given(st.lists(_anything, max_size=6) | _good_only)
 def test_a_chunk_gives_what_its_messages_give_one_by_one(values: list[bytes | None]) -> None:
     """Also beside a bad message, so that what is decoded as a whole and one by one is compared."""
