@@ -3,17 +3,17 @@
 A user's own librdkafka properties (`-X`) are laid over these.
 """
 
-import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer
 
+from broker.log import kafka_logger
 from broker.settings import Settings
 
 TRANSACTION_TIMEOUT_S = 10.0
 
-kafka_log = logging.getLogger("vitalstream.kafka")
+kafka_log = kafka_logger("vitalstream.kafka")
 
 _CONSUMER: dict[str, Any] = {
     "enable.auto.commit": False,

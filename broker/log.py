@@ -1,0 +1,47 @@
+"""librdkafka's log lines, through Python's logging and not all of them.
+
+A client that can't reach a broker says so twenty times a second. One line of a kind in ten seconds is enough,
+with the number of those left out.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+INTERVAL_S: Final = 10.0
+
+
+def kafka_logger(name: str) -> logging.Logger:
+    """The logger `name`, for a client's `logger=`, with at most one line of a kind in `INTERVAL_S`."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(one, Throttle) for one in logger.filters):
+        logger.addFilter(Throttle())
+    return logger
+
+
+class Throttle(logging.Filter):
+    """Lets one line of each kind through per interval. librdkafka begins a line with its kind, such as FAIL."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let the line through; if so, the number left out before it is added."""
+        text = record.getMessage()
+        kind, _, _ = text.partition(" ")
+        # The coordinator of a broker just started is busy for a moment; the client asks again by itself.
+        if record.levelno < logging.WARNING or text.endswith("retrying"):
+            return False
+        now = self._clock()
+        if now < self._next.get(kind, now):
+            self._left_out[kind] += 1
+            return False
+        self._next[kind] = now + INTERVAL_S
+        if left_out := self._left_out.pop(kind, 0):
+            record.msg, record.args = f"{text} (and {left_out} more like it)", ()
+        return True
