@@ -116,7 +116,8 @@ class _Run:
         for count, record in enumerate(records):
             if not wait(record, stopped=tick) or (count % _TICK_EVERY == 0 and tick()):
                 break
-            send(*encode(record))
+            if not send(*encode(record), stopped=tick):
+                break
 
     def _tick(self) -> bool:
         self._sender.poll()

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,18 +56,21 @@ class Sender:
         )
         self.sent = 0
 
-    def send(self, key: bytes | None, value: bytes) -> None:
-        """Queue one message; waits for room in the queue.
+    def send(self, key: bytes | None, value: bytes, *, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Queue one message; wait for room in the queue, or return False once `stopped()` is true.
 
         Raises DeliveryError where the message can't be queued (too large, say), or as soon as the delivery
         of an earlier one is known to have failed.
         """
         while not self._queued(key, value):
+            if stopped():
+                return False
             self._producer.poll(_ROOM_WAIT_S)
             self._raise_on_failure()
         self.sent += 1
         if self.sent % _POLL_EVERY == 0:
             self.poll()
+        return True
 
     def poll(self) -> None:
         """Serve the client; raises DeliveryError as soon as a delivery is known to have failed."""

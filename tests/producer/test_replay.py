@@ -1,0 +1,213 @@
+"""Replay and publish on a real broker."""
+
+import io
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.errors import TopicError
+from broker.settings import Settings
+from producer.pacing import Pacer, at_rate, by_event_time
+from producer.physionet import FORMATS
+from producer.publish import PublishSummary, Refusal, publish
+from producer.replay import Progress, encode, replay
+from producer.sender import DeliveryError
+from producer.sources import TABLES, Record, SourceError, find_source
+from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
+from schemas.vitals import Decoder
+from tests.conftest import fresh_settings
+from tests.kafka import read_all
+from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
+
+pytestmark = pytest.mark.kafka
+
+
+def arrived(settings: Settings) -> list[Any]:
+    return read_all(settings.bootstrap_servers, settings.input_topic)
+
+
+def by_patient(messages: list[Any]) -> dict[bytes, list[bytes]]:
+    """Values in order, by key; a patient's are all in one partition."""
+    values, partitions = defaultdict(list), defaultdict(set)
+    for message in messages:
+        values[message.key()].append(message.value())
+        partitions[message.key()].add(message.partition())
+    assert all(len(found) == 1 for found in partitions.values())
+    return values
+
+
+def expected(records: Any, times: int = 1) -> dict[bytes | None, list[bytes]]:
+    values = defaultdict(list)
+    for _ in range(times):
+        for record in records:
+            key, value = encode(record)
+            values[key].append(value)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.csv", write_csv), ("a.parquet", write_parquet), ("a.ndjson", write_ndjson)]
+)
+def test_every_row_arrives_once_in_each_patients_order(
+    settings: Settings, tmp_path: Path, name: str, write: Any
+) -> None:
+    records = simulated(3000, patients=30)
+    write(tmp_path / name, records)
+    summary = replay(settings, find_source([tmp_path / name], TABLES))
+    assert (summary.sent, summary.acknowledged) == (3000, 3000)
+    assert summary.rate == pytest.approx(3000 / summary.seconds)
+    messages = arrived(settings)
+    assert {key: [*map(orjson.loads, values)] for key, values in by_patient(messages).items()} == {
+        key: [*map(orjson.loads, values)] for key, values in expected(records).items()
+    }
+    assert Decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_physionet_files_arrive_whole(settings: Settings, tmp_path: Path, layout: str) -> None:
+    simulation = stays()
+    WRITERS[layout](tmp_path, simulation)
+    source = find_source(
+        [tmp_path], FORMATS["physionet2019" if layout in ("psv", "hourly") else "physionet2012"]
+    )
+    replay(settings, source)
+    messages = arrived(settings)
+    assert by_patient(messages) == expected(source)
+    assert len(messages) == sum(len(stay.hours) for stay in simulation)
+    assert Decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
+
+
+@pytest.mark.parametrize(
+    ("repeat", "limit", "sent"), [(3, None, 300), (1, 70, 70), (3, 150, 150), (1, 900, 100)]
+)
+def test_repeat_and_limit(settings: Settings, repeat: int, limit: int | None, sent: int) -> None:
+    records = simulated(100)
+    summary = replay(settings, records, repeat=repeat, limit=limit)
+    assert summary.sent == summary.acknowledged == sent
+    assert by_patient(arrived(settings)) == expected((records * repeat)[:limit])
+
+
+def test_a_paced_replay_loses_nothing_and_tells_how_far_it_is(settings: Settings) -> None:
+    told: list[Progress] = []
+    records = simulated(1000, patients=50) * 20
+    summary = replay(settings, records, pacer=Pacer(at_rate(20_000)), on_progress=told.append)
+    assert summary.sent == summary.acknowledged == len(arrived(settings)) == 20_000
+    assert summary.seconds >= 19_999 / 20_000 - 0.002  # the schedule's length: never faster than asked
+    assert [progress.sent for progress in told] == sorted(progress.sent for progress in told)
+    assert (told[-1].sent, told[-1].acknowledged) == (20_000, 20_000)
+    assert len(told) > 2
+
+
+def test_keys_land_where_java_clients_put_them(settings: Settings) -> None:
+    """Kafka's own murmur2 vectors (UtilsTest): the hash without its sign, modulo the partitions."""
+    hashes = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
+    records = [{"patient_id": key, "event_time": "2026-01-01T00:00:00Z"} for key in hashes]
+    replay(settings, records)
+    places = {message.key().decode(): message.partition() for message in arrived(settings)}
+    assert places == {key: (value & 0x7FFFFFFF) % 4 for key, value in hashes.items()}
+
+
+def test_a_record_without_a_patient_is_passed_on_without_a_key(settings: Settings) -> None:
+    replay(settings, [{"event_time": "t"}, {"patient_id": ""}, {"patient_id": None}])
+    assert [message.key() for message in arrived(settings)] == [None] * 3
+
+
+def test_a_stop_keeps_what_was_sent(settings: Settings) -> None:
+    stop = threading.Event()
+
+    def endless() -> Iterator[Record]:
+        for number in count():
+            if number == 5000:
+                stop.set()
+            yield {"patient_id": f"p{number % 7}", "event_time": "t", "number": number}
+
+    summary = replay(settings, endless(), stopped=stop.is_set)
+    assert 5000 <= summary.sent == summary.acknowledged < 6000
+    numbers = sorted(orjson.loads(message.value())["number"] for message in arrived(settings))
+    assert numbers == [*range(summary.sent)]
+
+
+def test_a_stop_ends_a_wait_of_hours(settings: Settings) -> None:
+    records = [{"patient_id": "p", "event_time": f"2026-01-01T0{hour}:00:00Z"} for hour in range(5)]
+    asked = count()
+    summary = replay(settings, records, pacer=Pacer(by_event_time(1)), stopped=lambda: next(asked) > 3)
+    assert summary.sent == summary.acknowledged == len(arrived(settings)) == 1
+
+
+def test_what_came_before_a_bad_line_is_there(settings: Settings, tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "a.ndjson", simulated(10))
+    with (tmp_path / "a.ndjson").open("ab") as file:
+        file.write(b"not json\n")
+    with pytest.raises(SourceError, match="line 11"):
+        replay(settings, find_source([tmp_path], TABLES))
+    assert len(arrived(settings)) == 10
+
+
+@pytest.mark.parametrize("accepted", ["2000", "5000000"])  # the client refuses it; later, the broker does
+def test_an_undelivered_message_is_an_error(settings: Settings, accepted: str) -> None:
+    limited = settings.model_copy(update={"kafka": {"message.max.bytes": accepted}})
+    notes = ["", "SECRET" * 500_000]
+    records: list[Record] = [{"patient_id": "p", "event_time": "t", "note": note} for note in notes]
+    with pytest.raises(DeliveryError, match="MSG_SIZE_TOO_LARGE") as error:
+        replay(limited, records)
+    assert error.value.exit_code == 1
+    assert error.value.acknowledged < len(records)
+    assert "SECRET" not in str(error.value)
+
+
+def test_a_missing_topic_is_said_at_once(kafka: str) -> None:
+    with pytest.raises(TopicError, match="topics create"):
+        replay(fresh_settings(kafka), [])
+
+
+GOOD = b'{"patient_id": "p1", "event_time": "2026-01-01T00:00:00Z", "heart_rate": 80, "note": {"a": 1}}'
+
+
+def test_publish_sends_lines_as_given_and_refuses_bad_ones(settings: Settings) -> None:
+    lines = {
+        1: GOOD,
+        2: b"",
+        3: b"not json",
+        4: GOOD.replace(b"80", b'"80"'),
+        5: GOOD.replace(b"Z", b""),
+        6: b'{"event_time": "2026-01-01T00:00:00Z"}',
+        7: b'{"x": "' + b"x" * MAX_MESSAGE_BYTES + b'"}',
+        8: GOOD + b"\r",
+        9: GOOD.replace(b"p1", b"p2"),
+    }
+    refused: list[Refusal] = []
+    summary = publish(settings, io.BytesIO(b"\n".join(lines.values())), on_refused=refused.append)
+    assert summary == PublishSummary(sent=3, refused=5)
+    assert refused == [
+        Refusal(3, Reason.NOT_JSON, ""),
+        Refusal(4, Reason.WRONG_TYPE, "heart_rate"),
+        Refusal(5, Reason.BAD_TIME, "event_time"),
+        Refusal(6, Reason.MISSING_FIELD, "patient_id"),
+        Refusal(7, Reason.TOO_LARGE, ""),
+    ]
+    assert by_patient(arrived(settings)) == {b"p1": [GOOD, GOOD], b"p2": [lines[9]]}
+
+
+def test_publish_sends_a_line_before_the_next_one_comes(settings: Settings) -> None:
+    reading, writing = os.pipe()
+    done: list[PublishSummary] = []
+    with os.fdopen(reading, "rb") as stream:
+        thread = threading.Thread(target=lambda: done.append(publish(settings, stream)))
+        thread.start()
+        try:
+            os.write(writing, GOOD + b"\n" + GOOD[:20])
+            while not arrived(settings):
+                assert thread.is_alive()
+            os.write(writing, GOOD[20:] + b"\n")
+        finally:
+            os.close(writing)
+            thread.join(60)
+    assert done == [PublishSummary(sent=2, refused=0)]
+    assert [message.value() for message in arrived(settings)] == [GOOD, GOOD]

@@ -1,0 +1,39 @@
+"""What the sender says when nothing is acknowledged; no broker is there."""
+
+import pytest
+
+from broker.settings import Settings
+from producer.sender import DeliveryError, Sender
+
+NOWHERE = "127.0.0.1:1"
+
+
+def sender(**properties: str) -> Sender:
+    kafka = {name.replace("_", "."): value for name, value in properties.items()} | {"log_level": "0"}
+    return Sender(Settings(bootstrap_servers=NOWHERE, kafka=kafka), topic="vitals")
+
+
+def test_a_message_is_acknowledged_by_the_broker_alone() -> None:
+    one = sender()
+    assert one.send(b"p", b"{}")
+    assert (one.sent, one.acknowledged) == (1, 0)
+    with pytest.raises(DeliveryError, match=r"not acknowledged within 0.2 s: 1 sent, 0 acknowledged"):
+        one.flush(0.2)
+
+
+def test_a_stop_is_noticed_while_the_queue_is_full() -> None:
+    one = sender(queue_buffering_max_messages="3")
+    asked = iter([False, True])
+    assert all(one.send(b"p", b"{}") for _ in range(3))
+    assert not one.send(b"p", b"{}", stopped=lambda: next(asked))
+    assert one.sent == 3
+
+
+def test_a_failed_delivery_ends_the_sending() -> None:
+    one = sender(queue_buffering_max_messages="3", message_timeout_ms="200")
+    assert all(one.send(b"SECRET", b"SECRET") for _ in range(3))
+    with pytest.raises(DeliveryError, match="_MSG_TIMED_OUT"):
+        one.send(b"SECRET", b"SECRET")
+    with pytest.raises(DeliveryError) as error:
+        one.flush(1)
+    assert "SECRET" not in str(error.value)
