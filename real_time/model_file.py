@@ -75,10 +75,11 @@ def model_sha256(path: ModelPath) -> str:
 def pinned_sha256(path: ModelPath) -> str:
     """The SHA-256 that `<path>.sha256` says the file `path` must have, in lower-case hexadecimal.
 
-    Raises ModelNotPinnedError if there is no such file, ModelHashError if it holds no hash.
+    Raises ModelNotPinnedError if there is no such file beside it, ModelHashError if that holds no hash.
     """
     pin = _pin_path(path)
     if not pin.exists():
+        _read(path)  # of a file that is not there, that is the thing to say
         raise ModelNotPinnedError(
             f"model file {fspath(path)} is not pinned: "
             f"if you trust it, run `vitalstream model pin {fspath(path)}`"

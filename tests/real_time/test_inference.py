@@ -342,7 +342,7 @@ def test_the_bytes_that_are_loaded_are_those_that_were_hashed(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for call in (load_model, pin_model, model_sha256):
+    for call in (load_model, pin_model, model_sha256, pinned_sha256):
         with pytest.raises(ModelFileError, match=r"cannot read .*absent.pkl: No such file"):
             call(tmp_path / "absent.pkl")
 

@@ -145,6 +145,12 @@ def test_rows_returned_in_another_order_find_their_own_labels_or_are_refused(
             process_stream(df, chunk_size, reverse)
 
 
+def test_a_default_index_is_no_labels_even_where_it_looks_like_them() -> None:
+    shuffled = numbers(3).set_axis([2, 0, 1])
+    results, _ = process_stream(shuffled, 3, lambda chunk: pd.DataFrame({"y": chunk["x"].to_numpy()}))
+    assert results["y"].to_dict() == {2: 0.0, 0: 1.0, 1: 2.0}
+
+
 def test_one_chunk_with_its_index_comes_back_as_the_very_object() -> None:
     made = []
 
