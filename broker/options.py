@@ -25,6 +25,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "group": Option(str, "vitalstream", "NAME", "consumer group"),
     "model": Option(Path, None, "FILE", "fitted classifier (joblib or pickle), pinned by <FILE>.sha256"),
     "threshold": Option(float, 0.5, "P", "risk_label is 1 from this probability on"),
+    "ranges": Option(
+        str, None, "FILE", "TOML of feature = [lowest, highest] instead of the physiologic limits, or off"
+    ),
     "chunk_size": Option(int, 100, "ROWS", "rows scored at once, at most"),
     "max_wait_ms": Option(float, 0, "MS", "how long a chunk may wait to fill; 0 takes what is there"),
     "commit_interval_ms": Option(float, 25, "MS", "how long a transaction may gather chunks under backlog"),

@@ -65,6 +65,7 @@ class Settings(BaseModel):
     group: str = _option("group", pattern=r"^[A-Za-z0-9._-]{1,200}$")
     model: Path | None = _option("model")
     threshold: float = _option("threshold", ge=0, le=1)
+    ranges: str | None = _option("ranges", min_length=1)
     chunk_size: int = _option("chunk_size", ge=1, le=100_000)
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
     commit_interval_ms: float = _option("commit_interval_ms", ge=0, le=10_000)
@@ -138,8 +139,8 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
     sources = type("_Sources", (_Sources,), {"model_config": SettingsConfigDict(toml_file=config)})
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        found = sources(**given).model_dump()
-        found["kafka"] = {**found["kafka"], **dict(map(_property, properties))}
+        found = sources(**given).model_dump(exclude_unset=True)  # so that model_fields_set tells what was given
+        found["kafka"] = {**found.get("kafka", {}), **dict(map(_property, properties))}
         return Settings(**found)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None

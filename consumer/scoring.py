@@ -18,6 +18,7 @@ from schemas.clock import rfc3339
 from schemas.contract import RISK_LABEL, RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.metrics import ChunkMetrics
+from schemas.ranges import load_ranges
 from schemas.results import encode_results
 from schemas.vitals import Decoder, Reject
 
@@ -60,7 +61,7 @@ class ChunkScorer:
         clock: Callable[[], float],
     ) -> None:
         self._model = model
-        self._decode = Decoder(model.features)
+        self._decode = Decoder(model.features, ranges=load_ranges(settings.ranges))
         self._topic = settings.input_topic
         self._threshold = settings.threshold
         self._worker = worker
@@ -83,6 +84,7 @@ class ChunkScorer:
             scores,
             patient_ids=decoded.patient_ids,
             event_times=decoded.event_times,
+            implausible=decoded.implausible,
             sources=[(self._topic, chunk.partitions[i], chunk.offsets[i]) for i in positions],
             threshold=self._threshold,
             model=self._model.sha256,

@@ -11,6 +11,7 @@ EVENT_TIME: Final = "event_time"
 
 RISK_PROBABILITY: Final = "risk_probability"
 RISK_LABEL: Final = "risk_label"
+IMPLAUSIBLE: Final = "implausible"
 THRESHOLD: Final = "threshold"
 MODEL: Final = "model"
 SCORED_AT: Final = "scored_at"

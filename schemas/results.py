@@ -9,6 +9,7 @@ import orjson
 
 from schemas.contract import (
     EVENT_TIME,
+    IMPLAUSIBLE,
     MODEL,
     PATIENT_ID,
     RISK_LABEL,
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RiskResult:
-    """One scored message. Probability and label are both None where the model gave NaN."""
+    """One scored message. Probability and label are both None where the model gave NaN.
+
+    `implausible` names the features whose values no body can have, which the model was given as missing.
+    """
 
     patient_id: str
     event_time: str
     risk_probability: float | None
     risk_label: int | None
+    implausible: list[str]
     threshold: float
     model: str
     scored_at: str
@@ -49,6 +54,7 @@ def encode_results(
     *,
     patient_ids: Sequence[str],
     event_times: Sequence[str],
+    implausible: Sequence[Sequence[str]],
     sources: Sequence[tuple[str, int, int]],
     threshold: float,
     model: str,
@@ -56,13 +62,13 @@ def encode_results(
 ) -> list[bytes]:
     """One value for the risk topic a row of `scores`, in its order.
 
-    `scores` has `risk_probability` (float64) and `risk_label` (Int64) as the core makes them; ids, times and
-    `sources` (topic, partition, offset) go with its rows. `model` is the sha256 of the model's file. Floats
-    are written so that they read back bit for bit.
+    `scores` has `risk_probability` (float64) and `risk_label` (Int64) as the core makes them; ids, times,
+    implausible features and `sources` (topic, partition, offset) go with its rows. `model` is the sha256 of
+    the model's file. Floats are written so that they read back bit for bit.
     """
     probabilities = scores[RISK_PROBABILITY].tolist()
     labels = scores[RISK_LABEL].to_numpy(np.int64, na_value=-1).tolist()
-    rows = zip(patient_ids, event_times, probabilities, labels, sources, strict=True)
+    rows = zip(patient_ids, event_times, probabilities, labels, implausible, sources, strict=True)
     return [
         orjson.dumps(
             {
@@ -70,6 +76,7 @@ def encode_results(
                 EVENT_TIME: event_time,
                 RISK_PROBABILITY: probability,  # NaN is written as null
                 RISK_LABEL: label if label >= 0 else None,
+                IMPLAUSIBLE: names,
                 THRESHOLD: threshold,
                 MODEL: model,
                 SCORED_AT: scored_at,
@@ -78,7 +85,7 @@ def encode_results(
                 SOURCE_OFFSET: offset,
             }
         )
-        for patient_id, event_time, probability, label, (topic, partition, offset) in rows
+        for patient_id, event_time, probability, label, names, (topic, partition, offset) in rows
     ]
 
 

@@ -27,6 +27,7 @@ from schemas.contract import (
     STANDARD_FEATURES,
     Reason,
 )
+from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
 
 _is_time = re.compile(RFC3339).fullmatch
 _NUMBERS = {float, int, type(None)}  # of exact type: a bool is an int to Python, not to us
@@ -51,25 +52,34 @@ class Decoded:
     """A chunk's accepted messages, and the rejected ones.
 
     `frame` is float64, one column a feature in model order; its index is each message's position in the chunk
-    (a RangeIndex when none is rejected). `patient_ids` and `event_times` (as received) go with its rows;
-    `rejects` are in order of position.
+    (a RangeIndex when none is rejected). `patient_ids`, `event_times` (as received) and `implausible` (the
+    features whose values were out of range, and are NaN in `frame`) go with its rows; `rejects` are in order
+    of position.
     """
 
     frame: pd.DataFrame
     patient_ids: list[str]
     event_times: list[str]
+    implausible: list[list[str]]
     rejects: list[Reject]
 
 
 class Decoder:
     """Decodes chunks of message values for a model with the given features.
 
-    A feature that is absent or null is NaN. Raises SettingsError where `features` cannot be field names
-    beside `patient_id` and `event_time`.
+    A feature that is absent, null, or outside of `ranges` is NaN. Raises SettingsError where `features`
+    cannot be field names beside `patient_id` and `event_time`.
     """
 
-    def __init__(self, features: Sequence[str], *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        features: Sequence[str],
+        *,
+        ranges: Ranges = PHYSIOLOGIC,
+        max_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
         _check_features(features)
+        self._clear = RangeCheck(features, ranges).clear
         self._features = tuple(features)
         self._max_bytes = max_bytes
         self._columns = pd.Index(self._features)
@@ -98,7 +108,10 @@ class Decoder:
             and _all_times(times)
             and not self._any_repeats(values, docs)
         )
-        return Decoded(self._frame(flat, None), ids, times, []) if fine else None
+        if not fine:
+            return None
+        frame, implausible = self._frame(flat, None)
+        return Decoded(frame, ids, times, implausible, [])
 
     def _one_by_one(self, values: Sequence[bytes | None]) -> Decoded:
         docs: dict[int, dict[str, Any]] = {}
@@ -109,10 +122,12 @@ class Decoder:
                 docs[position] = outcome
             else:
                 rejects.append(Reject(position, *outcome))
+        frame, implausible = self._frame(self._flatten(docs.values()), pd.Index([*docs], dtype=np.int64))
         return Decoded(
-            self._frame(self._flatten(docs.values()), pd.Index([*docs], dtype=np.int64)),
+            frame,
             [doc[PATIENT_ID] for doc in docs.values()],
             [doc[EVENT_TIME] for doc in docs.values()],
+            implausible,
             rejects,
         )
 
@@ -145,9 +160,10 @@ class Decoder:
         except KeyError:  # absent somewhere, which is the same as null
             return [doc.get(name) for doc in docs for name in self._features]
 
-    def _frame(self, flat: list[Any], index: pd.Index | None) -> pd.DataFrame:
+    def _frame(self, flat: list[Any], index: pd.Index | None) -> tuple[pd.DataFrame, list[list[str]]]:
         array = np.fromiter(flat, np.float64, len(flat)).reshape(-1, len(self._features))
-        return pd.DataFrame(array, index=index, columns=self._columns, copy=False)
+        implausible = self._clear(array)
+        return pd.DataFrame(array, index=index, columns=self._columns, copy=False), implausible
 
     def _any_repeats(self, values: Sequence[bytes], docs: list[dict[str, Any]]) -> bool:
         """Whether any message has a field twice that we read, of which the parser silently kept the last.

@@ -41,7 +41,7 @@ def inspect(path: Path, *, json: bool) -> None:
         "sha256": model_file.pinned_sha256(path),
         "type": type(model).__name__,
         "features": scorer.features and list(scorer.features),
-        "classes": [str(label) for label in model.classes_],
+        "classes": [str(label) for label in getattr(model, "classes_", ("0", "1"))],
         "versions": {module.__name__: module.__version__ for module in (sklearn, numpy, joblib)},
     }
     if json:

@@ -17,7 +17,7 @@ from tests.schemas.messages import ACCEPTED, BAD_TIMES, FEATURES, GOOD_TIMES, RE
 
 SCHEMA = vitals_schema(FEATURES)
 schema = Draft202012Validator(SCHEMA)
-decode = Decoder(FEATURES)
+decode = Decoder(FEATURES, ranges={})
 
 # What is wrong with the text is not the schema's business, which sees parsed values only.
 _TEXT_REASONS = {Reason.EMPTY, Reason.TOO_LARGE, Reason.NOT_JSON}

@@ -34,6 +34,7 @@ def encode(probabilities: list[float], patient_ids: list[str]) -> list[bytes]:
         scores(probabilities),
         patient_ids=patient_ids,
         event_times=["2026-01-05T08:30:00+01:00"] * n,
+        implausible=[["spo2"] if i % 2 else [] for i in range(n)],
         sources=[("vitals", 3, 1207 + i) for i in range(n)],
         threshold=0.5,
         model=MODEL,
@@ -48,6 +49,7 @@ def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
         ("event_time", "2026-01-05T08:30:00+01:00"),
         ("risk_probability", 0.75),
         ("risk_label", 1),
+        ("implausible", []),
         ("threshold", 0.5),
         ("model", MODEL),
         ("scored_at", AT),
@@ -93,7 +95,7 @@ def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> N
     (value,) = encode([0.75], ["p1"])
     later = orjson.loads(value) | {"risk_probability": 1, "explanation": [1, 2]}
     assert decode_result(orjson.dumps(later)) == RiskResult(
-        "p1", "2026-01-05T08:30:00+01:00", 1, 1, 0.5, MODEL, AT, "vitals", 3, 1207
+        "p1", "2026-01-05T08:30:00+01:00", 1, 1, [], 0.5, MODEL, AT, "vitals", 3, 1207
     )
 
 

@@ -15,7 +15,7 @@ from schemas.contract import Reason
 from schemas.vitals import Decoded, Decoder, Reject, vitals_schema
 from tests.schemas.messages import ACCEPTED, FEATURES, REJECTED, TIME, Rejected, good, raw
 
-decode = Decoder(FEATURES)
+decode = Decoder(FEATURES, ranges={})
 
 
 @pytest.mark.parametrize("case", REJECTED.values(), ids=REJECTED)
