@@ -1,0 +1,94 @@
+"""Hand-made messages and a queue to collect them from; nothing here pretends to be Kafka."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from consumer.chunks import Chunk
+from schemas.metrics import ClosedBy
+
+
+class FakeMessage:
+    """What the worker asks a message for."""
+
+    def __init__(
+        self,
+        value: bytes | None = b"{}",
+        *,
+        key: bytes | None = b"p1",
+        partition: int = 0,
+        offset: int = 0,
+        timestamp: int = -1,
+        headers: list[tuple[str, bytes | None]] | None = None,
+        error: KafkaError | None = None,
+    ) -> None:
+        self._value, self._key, self._headers, self._error = value, key, headers, error
+        self._partition, self._offset, self._timestamp = partition, offset, timestamp
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return self._headers
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0, -1) if self._timestamp < 0 else (1, self._timestamp)
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+
+class Clock:
+    """A clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Queue:
+    """A MessageSource: what is queued is there at once, and waiting for more takes the clock's time.
+
+    `later` are messages that arrive some seconds after a wait for them has begun.
+    """
+
+    def __init__(self, clock: Clock, messages: Iterable[FakeMessage] = ()) -> None:
+        self._clock = clock
+        self.queued = list(messages)
+        self.later: list[tuple[float, FakeMessage]] = []
+
+    def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Any]:
+        assert num_messages > 0
+        assert timeout >= 0, "a wait without end"
+        deadline = self._clock.now + timeout
+        while len(self.queued) < num_messages and self.later and self.later[0][0] <= deadline:
+            self._clock.now, message = self.later.pop(0)
+            self.queued.append(message)
+        if len(self.queued) < num_messages:
+            self._clock.now = deadline
+        taken, self.queued = self.queued[:num_messages], self.queued[num_messages:]
+        return taken
+
+
+def messages(*positions: tuple[int, int]) -> list[FakeMessage]:
+    """Messages at (partition, offset)."""
+    return [FakeMessage(partition=partition, offset=offset) for partition, offset in positions]
+
+
+def chunk_of(given: list[FakeMessage]) -> Chunk:
+    taken: list[Any] = list(given)
+    return Chunk(
+        taken, [one.partition() for one in given], [one.offset() for one in given], ClosedBy.FULL, 0.0
+    )

@@ -1,0 +1,59 @@
+"""A hand-written model that does to some rows what models do when they go wrong."""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+FEATURES = ("signal", "spo2")
+
+# Signals, each with its effect. Every other one is scored as itself / 256.
+RAISES = -1.0
+ABOVE_ONE = -2.0
+INFINITE = -3.0
+NOT_A_NUMBER = -4.0
+ONE_ROW_LESS = -5.0
+TOO_SLOW = -6.0
+
+CANARY = "canary-7f3a"  # stands for a patient's data in an exception's text
+
+
+class Fragile:
+    """`signal / 256`, exactly; but see above."""
+
+    classes_ = (0, 1)
+    feature_names_in_ = FEATURES
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        signal = X["signal"].to_numpy()
+        if (signal == RAISES).any():
+            raise ValueError(f"{CANARY}: cannot score {X.to_dict()}")
+        if (signal == TOO_SLOW).any():
+            ctypes.PyDLL(None).sleep(60)  # keeps the interpreter's lock, so no Python runs meanwhile
+        positive = np.select(
+            [signal == ABOVE_ONE, signal == INFINITE, signal == NOT_A_NUMBER],
+            [1.5, np.inf, np.nan],
+            signal / 256,
+        )
+        if (signal == ONE_ROW_LESS).any():
+            positive = positive[1:]
+        return np.column_stack([1 - positive, positive])
+
+
+class Featureless:
+    """A model that does not say what it wants."""
+
+    classes_ = (0, 1)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        return np.full((len(X), 2), 0.5)
+
+
+class Regressor:
+    """No classifier."""
+
+    feature_names_in_ = FEATURES
+
+    def predict(self, X: pd.DataFrame) -> Any:
+        return np.zeros(len(X))

@@ -1,0 +1,139 @@
+"""Collecting: when a chunk closes, and what is in it."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from consumer.chunks import POLL_S, Chunk, Collector
+from schemas.metrics import ClosedBy
+from tests.consumer.fakes import Clock, FakeMessage, Queue, chunk_of, messages
+
+
+def collector(queue: Queue, clock: Clock, **changes: Any) -> Collector:
+    options: dict[str, Any] = {"chunk_size": 3, "max_wait": 0.0, "on_error": pytest.fail, "clock": clock}
+    return Collector(queue, **(options | changes))
+
+
+def offsets(chunk: Chunk | None) -> list[int]:
+    assert chunk is not None
+    return chunk.offsets
+
+
+def test_a_full_chunk_closes_at_once_and_leaves_the_rest() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages((0, 0), (0, 1), (0, 2), (0, 3)))
+    collect = collector(queue, clock, max_wait=5.0)
+
+    chunk = collect.collect()
+    assert chunk is not None
+    assert (chunk.offsets, chunk.closed_by, len(chunk)) == ([0, 1, 2], ClosedBy.FULL, 3)
+    assert clock.now == 1000.0, "a full chunk waited"
+    assert len(queue.queued) == 1
+
+
+def test_without_max_wait_a_chunk_takes_what_is_there_and_never_waits() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages((0, 0), (0, 1)))
+    queue.later = [(1000.001, FakeMessage(offset=2))]
+
+    chunk = collector(queue, clock).collect()
+    assert chunk is not None
+    assert (chunk.offsets, chunk.closed_by) == ([0, 1], ClosedBy.DRAINED)
+    assert clock.now == 1000.0
+
+
+def test_the_first_row_is_waited_for_and_taken_with_those_beside_it() -> None:
+    clock = Clock()
+    queue = Queue(clock)
+    collect = collector(queue, clock)
+    assert collect.collect(patience=2.0) is None
+    assert clock.now == 1002.0, "collect waits no longer than its patience"
+
+    queue.later = [(1002.5, FakeMessage(offset=7))]
+    chunk = collect.collect(patience=2.0)
+    assert (offsets(chunk), clock.now) == ([7], 1002.5), "one message is enough to go on"
+
+
+def test_max_wait_runs_from_the_first_row_not_from_the_last() -> None:
+    clock = Clock()
+    queue = Queue(clock)
+    queue.later = [(1000.5 + 0.4 * number, FakeMessage(offset=number)) for number in range(6)]
+    collect = collector(queue, clock, chunk_size=100, max_wait=1.0)
+
+    chunk = None
+    while chunk is None:
+        chunk = collect.collect()
+    assert (chunk.offsets, chunk.closed_by) == ([0, 1, 2], ClosedBy.WAITED)
+    assert chunk.first_at == 1000.5
+    assert clock.now == pytest.approx(1001.5)
+
+
+def test_a_waiting_chunk_gives_back_control_within_its_patience() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages((0, 0)))
+    collect = collector(queue, clock, max_wait=60.0)
+    assert collect.collect() is None
+    assert clock.now <= 1000.0 + 2 * POLL_S
+
+
+def test_a_chunk_that_fills_while_it_waits_is_full() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages((0, 0)))
+    queue.later = [(1000.01, FakeMessage(offset=1)), (1000.02, FakeMessage(offset=2))]
+    collect = collector(queue, clock, max_wait=60.0)
+
+    chunk = collect.collect()
+    assert chunk is not None
+    assert (chunk.offsets, chunk.closed_by) == ([0, 1, 2], ClosedBy.FULL)
+
+
+@pytest.mark.parametrize("closed_by", [ClosedBy.REVOKED, ClosedBy.STOPPED])
+def test_closing_gives_what_is_pending_once(closed_by: ClosedBy) -> None:
+    clock = Clock()
+    collect = collector(Queue(clock, messages((0, 4), (1, 9))), clock, max_wait=60.0)
+    assert collect.collect() is None
+
+    chunk = collect.close(closed_by)
+    assert chunk is not None
+    assert (chunk.partitions, chunk.offsets, chunk.closed_by) == ([0, 1], [4, 9], closed_by)
+    assert collect.close(closed_by) is None
+
+
+def test_discarded_messages_are_gone() -> None:
+    clock = Clock()
+    collect = collector(Queue(clock, messages((0, 4))), clock, max_wait=60.0)
+    assert collect.collect() is None
+    collect.discard()
+    assert collect.close(ClosedBy.STOPPED) is None
+
+
+def test_errors_are_handed_over_and_never_become_rows() -> None:
+    clock = Clock()
+    heard: list[str] = []
+    trouble = FakeMessage(error=KafkaError(KafkaError._TRANSPORT))
+    queue = Queue(clock, [trouble, *messages((0, 0)), trouble])
+    collect = collector(queue, clock, on_error=lambda error: heard.append(error.name()))
+
+    assert offsets(collect.collect()) == [0]
+    assert heard == ["_TRANSPORT", "_TRANSPORT"]
+    queue.queued = [trouble]
+    assert collect.collect() is None
+
+
+def test_what_on_error_raises_comes_out() -> None:
+    clock = Clock()
+
+    def refuse(error: KafkaError) -> None:
+        raise RuntimeError(error.name())
+
+    queue = Queue(clock, [FakeMessage(error=KafkaError(KafkaError._FATAL))])
+    with pytest.raises(RuntimeError, match="_FATAL"):
+        collector(queue, clock, on_error=refuse).collect()
+
+
+def test_order_is_kept_and_spans_are_first_and_last_of_each_partition() -> None:
+    read = [(1, 5), (0, 7), (1, 6), (0, 9), (2, 0), (1, 8)]
+    chunk = chunk_of(messages(*read))
+    assert [*zip(chunk.partitions, chunk.offsets, strict=True)] == read
+    assert chunk.spans() == {1: (5, 8), 0: (7, 9), 2: (0, 0)}

@@ -1,0 +1,77 @@
+"""Which action each class of Kafka error leads to."""
+
+import pytest
+from confluent_kafka import KafkaError
+
+from consumer.errors import Action, FencedError, KafkaCallError, action_for, stops_consumer
+
+# error code, then its flags: fatal, retriable, txn_requires_abort
+TABLE = [
+    # whoever is fenced is out, however the client words it
+    (KafkaError._FENCED, (True, False, False), Action.FENCED),
+    (KafkaError._FENCED, (False, False, True), Action.FENCED),
+    (KafkaError.PRODUCER_FENCED, (False, False, True), Action.FENCED),
+    (KafkaError.INVALID_PRODUCER_EPOCH, (True, False, False), Action.FENCED),
+    # a dead producer is replaced
+    (KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, (True, False, False), Action.REBUILD),
+    (KafkaError.INVALID_TXN_STATE, (True, False, False), Action.REBUILD),
+    (KafkaError.INVALID_PRODUCER_ID_MAPPING, (True, False, False), Action.REBUILD),
+    # a transaction that can't go on is aborted
+    (KafkaError.UNKNOWN_PRODUCER_ID, (False, False, True), Action.ABORT),
+    (KafkaError.INVALID_PRODUCER_ID_MAPPING, (False, False, True), Action.ABORT),
+    (KafkaError.ILLEGAL_GENERATION, (False, False, True), Action.ABORT),
+    (KafkaError.UNKNOWN_MEMBER_ID, (False, False, True), Action.ABORT),
+    (KafkaError.FENCED_INSTANCE_ID, (False, False, True), Action.ABORT),
+    (KafkaError.REBALANCE_IN_PROGRESS, (False, False, True), Action.ABORT),
+    (KafkaError._TIMED_OUT, (False, True, True), Action.ABORT),
+    # what may be repeated is repeated
+    (KafkaError._TIMED_OUT, (False, True, False), Action.RETRY),
+    (KafkaError.CONCURRENT_TRANSACTIONS, (False, True, False), Action.RETRY),
+    (KafkaError.NOT_COORDINATOR, (False, True, False), Action.RETRY),
+    # nothing said: the outcome is unknown
+    (KafkaError._TIMED_OUT, (False, False, False), Action.REBUILD),
+    (KafkaError._STATE, (False, False, False), Action.REBUILD),
+    # what no repetition cures ends the worker
+    (KafkaError.TOPIC_AUTHORIZATION_FAILED, (False, False, True), Action.STOP),
+    (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, (True, False, False), Action.STOP),
+    (KafkaError.MSG_SIZE_TOO_LARGE, (False, False, True), Action.STOP),
+    (KafkaError._AUTHENTICATION, (False, True, False), Action.STOP),
+]
+
+
+@pytest.mark.parametrize(("code", "flags", "action"), TABLE)
+def test_action(code: int, flags: tuple[bool, bool, bool], action: Action) -> None:
+    fatal, retriable, requires_abort = flags
+    error = KafkaError(code, fatal=fatal, retriable=retriable, txn_requires_abort=requires_abort)
+    assert action_for(error) is action
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"),
+    [
+        (KafkaError(KafkaError._TRANSPORT), False),
+        (KafkaError(KafkaError._ALL_BROKERS_DOWN), False),
+        (KafkaError(KafkaError._MAX_POLL_EXCEEDED), False),
+        (KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), False),
+        (KafkaError(KafkaError._TRANSPORT, fatal=True), True),
+        (KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), True),
+        (KafkaError(KafkaError.UNRELEASED_INSTANCE_ID), True),
+        (KafkaError(KafkaError._AUTO_OFFSET_RESET), True),
+    ],
+    ids=str,
+)
+def test_a_consumer_goes_on_unless_that_is_hopeless(error: KafkaError, stops: bool) -> None:
+    assert stops_consumer(error) is stops
+
+
+def test_a_failed_call_shows_kafkas_name_not_its_text() -> None:
+    error = KafkaError(KafkaError._TIMED_OUT, "canary in the text")
+    told = KafkaCallError("committing", error, Action.REBUILD)
+    assert "canary" not in str(told)
+    assert str(told).startswith("committing failed with _TIMED_OUT: renew the producer")
+    assert "outcome unknown" in str(KafkaCallError("committing", None, Action.REBUILD))
+
+
+def test_the_fenced_worker_says_what_to_do() -> None:
+    assert "transactional id g-0" in str(FencedError("g-0"))
+    assert "different --instance" in str(FencedError("g-0"))

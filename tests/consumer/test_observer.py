@@ -1,0 +1,120 @@
+"""Telemetry: every observer hears every event, and the log says what an operator wants to read."""
+
+import inspect
+import logging
+from typing import Any
+
+import pytest
+
+from consumer.observer import LogObserver, Observer, Observers, Step
+from schemas.contract import Reason
+from schemas.metrics import ChunkMetrics, ClosedBy
+from tests.consumer.fakes import Clock
+
+EVENTS = [name for name, member in vars(Observer).items() if inspect.isfunction(member)]
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        for name in EVENTS:
+            setattr(self, name, self._recording(name))
+
+    def _recording(self, name: str) -> Any:
+        return lambda *args, **kwargs: self.heard.append((name, args, kwargs))
+
+
+def metrics(*, lag: int = 0) -> ChunkMetrics:
+    return ChunkMetrics(
+        chunk_id="vitals-0@0",
+        worker="w",
+        closed_by=ClosedBy.FULL,
+        rows=1,
+        scored=1,
+        dead_lettered=0,
+        latency_ms=1.0,
+        throughput_rows_per_s=1.0,
+        end_to_end_ms_p50=None,
+        end_to_end_ms_p99=None,
+        end_to_end_ms_max=None,
+        lag=lag,
+        offsets={"vitals-0": [0, 0]},
+        model="ab",
+        at="2026-01-05T08:30:00.000Z",
+    )
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_reaches_every_observer_in_order(event: str) -> None:
+    first, second = Recorder(), Recorder()
+    getattr(Observers(first, second), event)(1, two=2)
+    assert first.heard == second.heard == [(event, (1,), {"two": 2})]
+
+
+def test_nobody_needs_to_listen() -> None:
+    Observers().committed(chunks=1, rows=1, seconds=0.1)
+    Observer().reached(Step.COMMITTED)
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Any:
+    """Returns the lines logged since it was last called."""
+    caplog.set_level(logging.INFO)
+
+    def taken() -> list[tuple[str, str]]:
+        found = [(record.levelname, record.getMessage()) for record in caplog.records]
+        caplog.clear()
+        return found
+
+    return taken
+
+
+def test_changes_are_logged_at_once(lines: Any) -> None:
+    log = LogObserver()
+    log.started(worker="g-0", model="0123456789abcdef", features=["heart_rate", "spo2"])
+    log.assigned([2, 0])
+    log.assigned([])
+    log.revoked([1], lost=False)
+    log.revoked([2], lost=True)
+    log.failed("committing", "_TIMED_OUT", "renew")
+    assert lines() == [
+        ("INFO", "worker g-0 scores heart_rate, spo2 with model 0123456789ab"),
+        ("INFO", "assigned partitions 0, 2"),
+        ("INFO", "assigned partitions none"),
+        ("INFO", "gave back partitions 1"),
+        ("INFO", "lost partitions 2"),
+        ("WARNING", "committing failed with _TIMED_OUT: renew"),
+    ]
+
+
+def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:
+    clock = Clock()
+    log = LogObserver(interval=10, clock=clock)
+    log.scored(metrics(lag=7))
+    clock.now += 9.9
+    log.committed(chunks=1, rows=100, seconds=0.01)
+    assert lines() == []
+
+    clock.now += 0.1
+    log.committed(chunks=1, rows=20, seconds=0.01)
+    assert lines() == [("INFO", "120 rows committed, lag 7, dead letters: none")]
+    log.committed(chunks=1, rows=1, seconds=0.01)
+    assert lines() == []
+
+    log.stopped()
+    assert lines() == [("INFO", "121 rows committed, lag 7, dead letters: none"), ("INFO", "stopped")]
+
+
+def test_of_dead_letters_the_first_of_a_kind_is_named_and_all_are_counted(lines: Any) -> None:
+    log = LogObserver()
+    for offset in range(3):
+        log.rejected(1, offset, Reason.WRONG_TYPE, "spo2")
+    log.rejected(1, 9, Reason.WRONG_TYPE, "heart_rate")
+    log.rejected(0, 4, Reason.NOT_JSON, "")
+    assert [text.strip() for _, text in lines()] == [
+        "dead letter at partition 1 offset 0: wrong_type spo2",
+        "dead letter at partition 1 offset 9: wrong_type heart_rate",
+        "dead letter at partition 0 offset 4: not_json",
+    ]
+    log.stopped()
+    assert lines()[0] == ("INFO", "0 rows committed, lag 0, dead letters: wrong_type 4, not_json 1")

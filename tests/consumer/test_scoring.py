@@ -1,0 +1,291 @@
+"""Scoring: a chunk becomes results, dead letters and metrics; bad rows cost only themselves."""
+
+import logging
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.settings import Settings
+from consumer.errors import ModelFailedError
+from consumer.observer import LogObserver, Observer
+from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
+from consumer.sending import Output
+from real_time.inference import RiskScorer
+from schemas.contract import MAX_MESSAGE_BYTES, Reason
+from schemas.dead_letters import Origin, read_dead_letter_headers
+from schemas.metrics import ChunkMetrics, decode_metrics
+from schemas.results import RiskResult, decode_result
+from tests.consumer.fakes import FakeMessage, chunk_of
+from tests.consumer.models import (
+    ABOVE_ONE,
+    CANARY,
+    FEATURES,
+    INFINITE,
+    NOT_A_NUMBER,
+    ONE_ROW_LESS,
+    RAISES,
+    Fragile,
+)
+from tests.schemas.messages import TIME, good
+
+SHA256 = "ab" * 32
+NOW = 1_767_601_800.5
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.metrics: list[ChunkMetrics] = []
+        self.rejects: list[tuple[int, int, Reason, str]] = []
+
+    def scored(self, metrics: ChunkMetrics) -> None:
+        self.metrics.append(metrics)
+
+    def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
+        self.rejects.append((partition, offset, reason, field))
+
+
+def scorer(
+    *,
+    model: Any = None,
+    observer: Observer | None = None,
+    result_bytes: int = 1_000_000,
+    dead_letter_bytes: int = 1_000_000,
+    **settings: Any,
+) -> ChunkScorer:
+    given = Settings(input_topic="vitals", **settings)
+    return ChunkScorer(
+        Model(RiskScorer(model or Fragile(), threshold=given.threshold), FEATURES, SHA256),
+        settings=given,
+        worker="w-0",
+        limits=Limits(result=result_bytes, dead_letter=dead_letter_bytes),
+        observer=observer or Observer(),
+        clock=lambda: NOW,
+    )
+
+
+def chunk(*signals: float) -> list[FakeMessage]:
+    """One message a signal, at offsets 100, 101... of partition 2."""
+    return [
+        FakeMessage(
+            good(patient_id=f"p{number}", signal=signal),
+            key=f"p{number}".encode(),
+            partition=2,
+            offset=100 + number,
+        )
+        for number, signal in enumerate(signals)
+    ]
+
+
+def run(given: list[FakeMessage], score: ChunkScorer | None = None, *, lag: int = 0) -> Output:
+    return (score or scorer())(chunk_of(given), lag=lag)
+
+
+def results(output: Output) -> list[RiskResult]:
+    return [decode_result(value) for value in output.results]
+
+
+def probabilities(output: Output) -> dict[int, float | None]:
+    return {result.source_offset: result.risk_probability for result in results(output)}
+
+
+def origins(output: Output) -> list[Origin]:
+    return [read_dead_letter_headers(letter.headers) for letter in output.dead_letters]
+
+
+def test_a_result_says_all_that_is_documented() -> None:
+    output = run(chunk(128, 64))
+    assert orjson.loads(output.results[0]) == {
+        "patient_id": "p0",
+        "event_time": TIME,
+        "risk_probability": 0.5,
+        "risk_label": 1,
+        "implausible": [],
+        "threshold": 0.5,
+        "model": SHA256,
+        "scored_at": "2026-01-05T08:30:00.500Z",
+        "source_topic": "vitals",
+        "source_partition": 2,
+        "source_offset": 100,
+    }
+    assert results(output)[1].risk_label == 0
+    assert output.rows == 2
+    assert not output.dead_letters
+
+
+def test_the_threshold_is_the_settings() -> None:
+    (result,) = results(run(chunk(64), scorer(threshold=0.25)))
+    assert (result.risk_label, result.threshold) == (1, 0.25)
+
+
+@pytest.mark.parametrize("bad", [{3}, {0}, {12}, {0, 1, 7, 12}, set(range(12))], ids=str)
+def test_only_the_rows_on_which_the_model_raises_are_rejected(bad: set[int]) -> None:
+    output = run(chunk(*(RAISES if number in bad else number for number in range(13))))
+
+    assert probabilities(output) == {100 + number: number / 256 for number in range(13) if number not in bad}
+    assert origins(output) == [
+        Origin(Reason.MODEL_REJECTED, "risk_probability", "vitals", 2, 100 + number, -1)
+        for number in sorted(bad)
+    ]
+
+
+@pytest.mark.parametrize("value", [RAISES, ABOVE_ONE, INFINITE])
+def test_all_rows_of_a_small_chunk_may_be_bad_but_not_of_a_larger_one(value: float) -> None:
+    output = run(chunk(*[value] * 9))
+    assert not output.results
+    assert [origin.reason for origin in origins(output)] == [Reason.MODEL_REJECTED] * 9
+
+    with pytest.raises(ModelFailedError, match="all 10 rows of a chunk") as error:
+        run(chunk(*[value] * 10))
+    assert CANARY not in str(error.value)
+
+
+def test_bad_rows_for_different_causes_are_the_models_fault_together() -> None:
+    with pytest.raises(ModelFailedError):
+        run(chunk(*[RAISES] * 5, *[ABOVE_ONE] * 5))
+
+
+def test_rows_that_did_not_decode_do_not_make_the_model_guilty() -> None:
+    undecodable = [FakeMessage(b"?", partition=2, offset=number) for number in range(20)]
+    output = run(undecodable + chunk(*[RAISES] * 9))
+    assert len(output.dead_letters) == 29
+
+
+def test_a_wrong_number_of_rows_stops_everything() -> None:
+    with pytest.raises(ModelFailedError, match=r"predict_proba must return shape \(3, 2\), not \(2, 2\)"):
+        run(chunk(1, ONE_ROW_LESS, 3))
+
+
+@pytest.mark.parametrize("value", [ABOVE_ONE, INFINITE])
+def test_an_impossible_probability_is_rejected(value: float) -> None:
+    output = run(chunk(1, value, 3))
+    assert probabilities(output) == {100: 1 / 256, 102: 3 / 256}
+    assert [(origin.reason, origin.offset) for origin in origins(output)] == [(Reason.MODEL_REJECTED, 101)]
+
+
+def test_nan_is_a_result_without_probability_and_label() -> None:
+    output = run(chunk(NOT_A_NUMBER, 3))
+    assert b'"risk_probability":null,"risk_label":null' in output.results[0]
+    assert probabilities(output) == {100: None, 101: 3 / 256}
+    assert not output.dead_letters
+
+
+def test_a_result_beyond_the_topics_limit_is_a_dead_letter() -> None:
+    key = b"k" * 600
+    given = chunk(1, 2, 3)
+    given[1] = FakeMessage(good(signal=2), key=key, partition=2, offset=101)
+    least = len(key) + len(run([given[1]]).results[0])
+
+    output = run(given, scorer(result_bytes=least + RECORD_OVERHEAD))
+    assert len(output.results) == 3
+    output = run(given, scorer(result_bytes=least + RECORD_OVERHEAD - 1))
+    assert probabilities(output) == {100: 1 / 256, 102: 3 / 256}
+    assert origins(output) == [Origin(Reason.TOO_LARGE, "", "vitals", 2, 101, -1)]
+    assert output.dead_letters[0].key == key
+
+
+def test_a_rejected_row_with_an_oversized_key_is_one_dead_letter() -> None:
+    message = FakeMessage(good(signal=RAISES), key=b"k" * 5000)
+    (origin,) = origins(run([message, *chunk(1)], scorer(result_bytes=2000)))
+    assert origin.reason is Reason.MODEL_REJECTED
+
+
+def test_a_dead_letter_beyond_the_topics_limit_is_a_pointer() -> None:
+    value = b"x" * (MAX_MESSAGE_BYTES + 1)
+    (letter,) = run([FakeMessage(value)], scorer(dead_letter_bytes=10_000)).dead_letters
+    assert letter.value == b""
+    assert read_dead_letter_headers(letter.headers).pointer
+
+
+def test_order_is_the_sources_and_keys_are_too() -> None:
+    given = [
+        FakeMessage(good(patient_id="a", signal=1), key=b"\xff\x00", partition=1, offset=5),
+        FakeMessage(good(patient_id="ü", signal=2), key=None, partition=0, offset=9),
+        FakeMessage(b"?", key=b"bad", partition=1, offset=6),
+        FakeMessage(good(patient_id="c", signal=3), key=b"", partition=1, offset=7),
+        FakeMessage(good(patient_id="d", signal=RAISES), key=None, partition=1, offset=8),
+        FakeMessage(None, key=None, partition=0, offset=10),
+    ]
+    output = run(given)
+
+    assert output.keys == [b"\xff\x00", "ü".encode(), b""]
+    assert [(one.source_partition, one.source_offset) for one in results(output)] == [(1, 5), (0, 9), (1, 7)]
+    assert [(one.partition, one.offset) for one in origins(output)] == [(1, 6), (1, 8), (0, 10)]
+    assert [(one.key, one.value) for one in output.dead_letters] == [
+        (one.key(), one.value()) for one in (given[2], given[4], given[5])
+    ]
+
+
+def test_a_dead_letter_keeps_headers_and_timestamp() -> None:
+    message = FakeMessage(b"?", headers=[("trace", b"\x00")], timestamp=1_767_598_200_412)
+    (letter,) = run([message]).dead_letters
+    assert letter.headers[0] == ("trace", b"\x00")
+    assert read_dead_letter_headers(letter.headers).timestamp == 1_767_598_200_412
+
+
+def test_metrics_add_up() -> None:
+    recorder = Recorder()
+    given = chunk(1, 2, RAISES, 4)
+    given += [FakeMessage(b"?", partition=3, offset=7)]
+    output = run(given, scorer(observer=recorder), lag=12)
+
+    metrics = decode_metrics(output.metrics)
+    assert recorder.metrics == [metrics]
+    assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (5, 3, 2)
+    assert len(output.results) == metrics.scored
+    assert len(output.dead_letters) == metrics.dead_lettered
+    assert metrics.offsets == {"vitals-2": [100, 103], "vitals-3": [7, 7]}
+    assert (metrics.worker, metrics.model, metrics.lag) == ("w-0", SHA256, 12)
+    assert metrics.at == "2026-01-05T08:30:00.500Z"
+    assert metrics.latency_ms > 0
+    assert metrics.throughput_rows_per_s == pytest.approx(1000 / metrics.latency_ms)
+    assert recorder.rejects == [
+        (2, 102, Reason.MODEL_REJECTED, "risk_probability"),
+        (3, 7, Reason.NOT_JSON, ""),
+    ]
+
+
+def test_end_to_end_times_are_nearest_ranks_over_the_scored_rows() -> None:
+    given = [
+        FakeMessage(good(signal=1), offset=age, timestamp=int(NOW * 1000) - age) for age in range(1, 201)
+    ]
+    given += [FakeMessage(good(), offset=500), FakeMessage(b"?", offset=501, timestamp=1)]
+    metrics = decode_metrics(run(given).metrics)
+    assert metrics.end_to_end_ms_p50 == 100
+    assert metrics.end_to_end_ms_p99 == 198
+    assert metrics.end_to_end_ms_max == 200
+
+
+def test_without_timestamps_there_are_no_end_to_end_times() -> None:
+    metrics = decode_metrics(run(chunk(1)).metrics)
+    assert metrics.end_to_end_ms_p50 is metrics.end_to_end_ms_p99 is metrics.end_to_end_ms_max is None
+
+
+def test_a_chunk_of_rejects_alone_still_has_metrics() -> None:
+    output = run([FakeMessage(b"?", partition=1, offset=3)])
+    metrics = decode_metrics(output.metrics)
+    assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (1, 0, 1)
+    assert metrics.latency_ms == metrics.throughput_rows_per_s == 0
+    assert not output.results
+
+
+def test_running_out_of_memory_is_not_the_messages_fault() -> None:
+    class Hungry(Fragile):
+        def predict_proba(self, X: Any) -> Any:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(chunk(1, 2), scorer(model=Hungry()))
+
+
+def test_nothing_of_an_exception_reaches_an_output_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    given = chunk(1, RAISES, 3)
+    given[2] = FakeMessage(CANARY.encode(), key=CANARY.encode(), partition=2, offset=102)
+    output = run(given, scorer(observer=LogObserver(interval=0)))
+    sent = [output.metrics, *output.results]
+    for letter in output.dead_letters:
+        sent += [name.encode() + (value or b"") for name, value in letter.headers]
+    assert "model_rejected" in caplog.text
+    assert CANARY.encode() not in b"".join(sent)
+    assert CANARY not in caplog.text

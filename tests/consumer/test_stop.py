@@ -1,0 +1,105 @@
+"""Stopping: signals set a flag; a worker that can't look at it is ended all the same."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from consumer.stop import Stop
+
+WAITING = """
+import sys, time
+from consumer.stop import Stop
+stop = Stop()
+stop.listen()
+print("ready", flush=True)
+while not stop.requested:
+    time.sleep(0.01)
+print("asked", flush=True)
+{then}
+"""
+
+# sleep(3) through PyDLL keeps the interpreter's lock: like a model deep in C, it lets no Python run.
+# usleep through CDLL gives the lock away, and the main thread still never sees the signal.
+STUCK = """
+import ctypes
+from consumer import stop
+stop.GRACE_S = 0.3
+flag = stop.Stop()
+flag.listen()
+print("ready", flush=True)
+libc = ctypes.CDLL(None)
+while True:
+    libc.usleep(30_000_000) if not flag.requested else libc.pause()
+"""
+
+
+@contextmanager
+def running(script: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert line(process) == "ready"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_it_can_be_asked_for() -> None:
+    stop = Stop()
+    assert not stop.requested
+    stop.request()
+    assert stop.requested
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sets_the_flag_and_raises_nothing(number: signal.Signals) -> None:
+    with running(WAITING.format(then="")) as process:
+        process.send_signal(number)
+        assert line(process) == "asked"
+        assert process.wait(10) == 0
+
+
+def test_a_second_interrupt_ends_it_at_once() -> None:
+    with running(WAITING.format(then="time.sleep(60)")) as process:
+        process.send_signal(signal.SIGINT)
+        assert line(process) == "asked"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 1
+
+
+def test_a_second_sigterm_changes_nothing() -> None:
+    with running(WAITING.format(then="sys.stdin.readline()\nprint('done', flush=True)")) as process:
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "asked"
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stuck_in_c_it_is_ended_after_the_grace(number: signal.Signals) -> None:
+    with running(STUCK) as process:
+        process.send_signal(number)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert "not done 0 s after the signal" in process.stderr.read()
+
+
+def test_other_signals_do_not_start_the_grace() -> None:
+    script = STUCK.replace("print(", "import signal; signal.signal(signal.SIGUSR1, lambda *_: None); print(")
+    with running(script) as process:
+        process.send_signal(signal.SIGUSR1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
