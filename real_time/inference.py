@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from real_time.fast_path import FastPath, Floats, NoFastPathError
 from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
 from real_time.streaming import Classifier, process_stream
 
@@ -52,7 +53,8 @@ class RiskScorer:
     """A fitted binary classifier as a `process_fn`: features in, risk out.
 
     The risk is the probability of `classes_[1]`, and the label 1 where it is at least `threshold`.
-    `features` are the columns the model wants, in its order, or None where it does not say.
+    `features` are the columns the model wants, in its order, or None where it does not say. `path` is `fast`
+    where the model's arithmetic is used directly (see fast_path.py), else it says why predict_proba is.
     """
 
     def __init__(self, model: Classifier, *, threshold: float = 0.5) -> None:
@@ -62,6 +64,12 @@ class RiskScorer:
         self.threshold = _checked_threshold(threshold)
         self.features = _feature_names(model)
         self._columns = None if self.features is None else pd.Index(self.features)
+        try:
+            self._fast_path: FastPath | None = FastPath(model)
+            self.path = "fast"
+        except NoFastPathError as error:
+            self._fast_path = None
+            self.path = f"predict_proba: {error}"
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
         """`risk_probability` (float64, NaN kept) and `risk_label` (Int64, <NA> for NaN) on the index of X.
@@ -85,9 +93,17 @@ class RiskScorer:
             raise _missing_features(self.features, X.columns)
         return X.take(positions, axis=1)
 
-    def _probability(self, X: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _probability(self, X: pd.DataFrame) -> Floats:
         if len(X) == 0:  # scikit-learn refuses an empty frame
             return np.empty(0)
+        if self._fast_path is not None:
+            values = X.to_numpy()
+            found = self._fast_path(values) if values.dtype == np.float64 else None
+            if found is not None:
+                return found
+        return self._asked(X)
+
+    def _asked(self, X: pd.DataFrame) -> Floats:
         output = self.model.predict_proba(X)
         try:
             probabilities = np.asarray(output, dtype=np.float64)

@@ -1,0 +1,159 @@
+"""The fast path gives what the model gives, one row at a time, or is not used."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
+
+from real_time import RiskScorer, run_streaming_inference
+from real_time.fast_path import RTOL, FastPath, NoFastPathError
+
+COLUMNS = ["heart_rate", "spo2", "age", "lactate", "temperature"]
+RANDOM = np.random.default_rng(5)
+WHOLE = pd.DataFrame(RANDOM.normal(80, 25, (3000, 5)).round(1), columns=COLUMNS)
+GAPS = WHOLE.mask(RANDOM.random(WHOLE.shape) < 0.25)
+RISKY = (WHOLE["heart_rate"] - WHOLE["spo2"] + RANDOM.normal(0, 30, 3000) > 10).to_numpy()
+
+LINEAR = {
+    "logistic": (LogisticRegression(max_iter=2000), WHOLE),
+    "imputed, scaled": (make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()), GAPS),
+    "median, robust": (
+        make_pipeline(SimpleImputer(strategy="median"), RobustScaler(), LogisticRegression()),
+        GAPS,
+    ),
+    "min-max": (make_pipeline(MinMaxScaler(), "passthrough", LogisticRegression()), WHOLE),
+    "no centre": (
+        make_pipeline(SimpleImputer(), StandardScaler(with_mean=False), LogisticRegression()),
+        GAPS,
+    ),
+}
+TREES = {
+    "histogram boosting": (HistGradientBoostingClassifier(max_iter=40), GAPS),
+    "imputed boosting": (make_pipeline(SimpleImputer(), HistGradientBoostingClassifier(max_iter=20)), GAPS),
+    "forest": (RandomForestClassifier(25, max_depth=7, random_state=0), GAPS),
+    "extra trees": (ExtraTreesClassifier(25, max_depth=7, random_state=0), WHOLE),
+    "gradient boosting": (GradientBoostingClassifier(n_estimators=30), WHOLE),
+    "from zero": (GradientBoostingClassifier(n_estimators=30, init="zero"), WHOLE),
+}
+
+
+@pytest.fixture(scope="module", params=[*LINEAR, *TREES])
+def fitted(request: pytest.FixtureRequest) -> tuple[str, Any, pd.DataFrame]:
+    model, frame = (LINEAR | TREES)[request.param]
+    return request.param, model.fit(frame, RISKY), frame
+
+
+def test_it_is_used_and_gives_the_models_scores(fitted: tuple[str, Any, pd.DataFrame]) -> None:
+    name, model, frame = fitted
+    scorer = RiskScorer(model)
+    assert scorer.path == "fast"
+    found, expected = scorer(frame)["risk_probability"], model.predict_proba(frame)[:, 1]
+    if name in TREES:
+        np.testing.assert_array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-13, atol=0)
+
+
+def test_a_rows_score_does_not_depend_on_the_rows_beside_it(fitted: tuple[str, Any, pd.DataFrame]) -> None:
+    """The same bits at every chunk size from 1 to 1000; in linear models, predict_proba does not give that."""
+    _, model, frame = fitted
+    scorer = RiskScorer(model)
+    rows = frame.head(1000)
+    whole = scorer(rows)["risk_probability"].to_numpy()
+    for size in range(1, 1001):
+        start = (size * 37) % (1001 - size)  # a chunk of this size, from somewhere
+        chunk = scorer(rows.iloc[start : start + size])["risk_probability"].to_numpy()
+        np.testing.assert_array_equal(chunk, whole[start : start + size], err_msg=f"chunk of {size}")
+
+
+def test_chunked_inference_is_the_same_to_the_bit() -> None:
+    model, frame = LINEAR["imputed, scaled"]
+    model.fit(frame, RISKY)
+    whole = run_streaming_inference(frame, model, len(frame))
+    for size in (1, 3, 100):
+        pd.testing.assert_frame_equal(run_streaming_inference(frame, model, size), whole, check_exact=True)
+
+
+def test_rows_full_of_holes_take_the_same_way_alone_and_in_company() -> None:
+    model, frame = LINEAR["imputed, scaled"]
+    scorer = RiskScorer(model.fit(frame, RISKY))
+    rows = frame.head(20).copy()
+    rows.iloc[7] = np.nan
+    alone, together = scorer(rows.iloc[7:8]), scorer(rows).iloc[7:8]
+    pd.testing.assert_frame_equal(alone, together, check_exact=True)
+
+
+def test_what_the_model_refuses_is_still_refused() -> None:
+    scorer = RiskScorer(LogisticRegression(max_iter=2000).fit(WHOLE, RISKY))
+    with pytest.raises(ValueError, match="NaN"):
+        scorer(GAPS.head(50))
+    with pytest.raises(ValueError, match="infinity"):
+        scorer(WHOLE.head(3) * np.inf)
+
+
+@pytest.mark.parametrize("factor", [1e39, -1e39])
+def test_what_single_precision_can_not_hold_is_refused_by_forests(factor: float) -> None:
+    scorer = RiskScorer(RandomForestClassifier(5).fit(WHOLE, RISKY))
+    with pytest.raises(ValueError, match="too large"):
+        scorer(WHOLE.head(3) * factor)
+
+
+class Subclass(LogisticRegression):  # type: ignore[misc]
+    """May do anything."""
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (CalibratedClassifierCV(LogisticRegression()), "CalibratedClassifierCV"),
+        (make_pipeline(PolynomialFeatures(), LogisticRegression()), "PolynomialFeatures"),
+        (Subclass(), "Subclass"),
+        (make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression()), "imputer"),
+        (make_pipeline(MinMaxScaler(clip=True), LogisticRegression()), "clips"),
+        (HistGradientBoostingClassifier(categorical_features=[0]), "categorical"),
+        (GradientBoostingClassifier(init=LogisticRegression()), "initial estimator"),
+    ],
+)
+def test_other_models_are_asked_themselves(model: Any, why: str) -> None:
+    frame = WHOLE.assign(heart_rate=WHOLE["heart_rate"].clip(0, 200).round(-1))
+    model.fit(frame, RISKY)
+    scorer = RiskScorer(model)
+    assert why in scorer.path
+    np.testing.assert_array_equal(scorer(frame)["risk_probability"], model.predict_proba(frame)[:, 1])
+
+
+def test_a_path_that_gives_other_scores_is_not_used() -> None:
+    """As it may be with another version of scikit-learn, whose private parts mean something else."""
+    model = HistGradientBoostingClassifier(max_iter=20).fit(WHOLE, RISKY)
+
+    model.predict_proba = lambda X: np.nextafter(type(model).predict_proba(model, X), 1)
+    with pytest.raises(NoFastPathError, match="other scores"):
+        FastPath(model)
+    assert "other scores" in RiskScorer(model).path
+
+
+def test_a_path_whose_private_parts_are_gone_is_not_used() -> None:
+    model = HistGradientBoostingClassifier(max_iter=20).fit(WHOLE, RISKY)
+    del model._bin_mapper
+    with pytest.raises(NoFastPathError):
+        FastPath(model)
+
+
+def test_the_tolerance_of_verification_finds_a_wrong_weight() -> None:
+    model = LogisticRegression(max_iter=2000).fit(WHOLE, RISKY)
+    path = FastPath(model)
+    model.coef_ = model.coef_ * (1 + 1e3 * RTOL)
+    with pytest.raises(NoFastPathError):
+        path._compare(model, WHOLE.head(256).to_numpy())
