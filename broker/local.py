@@ -5,16 +5,13 @@ Not for production: one node, replication factor 1, plain text, 127.0.0.1 only.
 
 import atexit
 import base64
-import contextlib
 import random
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +19,7 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from broker.child import Child
 from broker.errors import BrokerError
 from broker.jars import find_java, kafka_jars
 
@@ -41,13 +39,12 @@ SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "100",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    "broker.session.timeout.ms": "3000",  # how long a kill -9 delays the next start
-    "broker.heartbeat.interval.ms": "500",
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
 }
 
 _HOST = "127.0.0.1"
+_FENCED = "Fencing broker 1"  # the controller's words in its log
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 # Below the ports the kernel hands out (32768 and up on Linux): while the broker is down for a restart, a
 # client that keeps connecting can be given the very port it connects to, and then holds it.
@@ -92,8 +89,7 @@ class LocalKafka:
         self._overrides = dict(overrides or {})
         self._java_options = [f"-Xmx{heap}", *(_FAST_START if fast_start else ())]
         self._start_timeout = start_timeout
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -103,7 +99,7 @@ class LocalKafka:
     @property
     def pid(self) -> int | None:
         """The broker's process, None while it is not running."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self._child.pid if self._child else None
 
     @property
     def log_file(self) -> Path:
@@ -132,34 +128,26 @@ class LocalKafka:
         _refuse_taken(self.port)
         try:
             self._prepare()
-            self._launch(self._java_command(java, jars))
-            self._wait_until_ready()
+            self._run(self._java_command(java, jars))
         except BaseException:
             self.stop(timeout=0)
             raise
 
     def stop(self, *, timeout: float = 15) -> None:
         """End the broker in an orderly way, by force after `timeout` seconds; remove a temporary data_dir."""
-        if self.pid is not None and timeout > 0:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.wait(timeout=timeout)
-        self.kill()
+        if self._child is not None:
+            self._child.terminate(timeout=timeout)
+            self._child = None
         atexit.unregister(self.stop)
         if self._given_dir is None and self._dir != Path():
             shutil.rmtree(self._dir, ignore_errors=True)
             self._dir = Path()
 
     def kill(self) -> None:
-        """End the broker at once (kill -9); its data stay for `restart`."""
-        self._signal(signal.SIGKILL)
-        for process in (self._process, self._guard):
-            if process is not None:
-                process.kill()
-                process.wait()
-        if self._guard is not None and self._guard.stdin is not None:
-            self._guard.stdin.close()
-        self._process = self._guard = None
+        """End the broker at once (kill -9); its data stay for `start`."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
 
     def restart(self) -> None:
         """Kill -9 the broker, then start it again with the same port and data."""
@@ -172,19 +160,17 @@ class LocalKafka:
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
         """
-        return self._process.wait(timeout) if self._process else 0
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)  # does nothing once it has ended
+        return self._child.wait(timeout=timeout) if self._child else 0
 
     def _prepare(self) -> None:
         if self._given_dir is None and self._dir == Path():
             self._dir = Path(tempfile.mkdtemp(prefix="vitalstream-kafka-"))
         self._dir.mkdir(parents=True, exist_ok=True)
         (self._dir / "log4j2.properties").write_text(_LOG4J)
-        lines = (f"{name}={value}\n" for name, value in self._properties().items())
-        (self._dir / "server.properties").write_text("".join(lines))
+        self.log_file.write_bytes(b"")
+        properties = self._properties()
+        _write_properties(self._dir / "server.properties", properties)
+        _write_properties(self._dir / "controller.properties", properties | _controller_alone(properties))
 
     def _properties(self) -> dict[str, str]:
         controller = f"{_HOST}:{free_port()}"
@@ -205,55 +191,83 @@ class LocalKafka:
         log4j = f"-Dlog4j2.configurationFile={self._dir / 'log4j2.properties'}"
         return [java, *self._java_options, log4j, "-cp", f"{jars}/*"]
 
-    def _launch(self, java: list[str]) -> None:
-        properties = str(self._dir / "server.properties")
-        atexit.register(self.stop)
-        with self.log_file.open("wb") as log:
-            if not (self._dir / "data" / "meta.properties").exists():
-                self._format(java, properties, log.fileno())
-            # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the broker.
-            self._process = subprocess.Popen(
-                [*java, "kafka.Kafka", properties],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._guard = _kill_when_we_end(self._process.pid)
+    def _run(self, java: list[str]) -> None:
+        data = self._dir / "data"
+        if not (data / "meta.properties").exists():
+            self._format(java)
+        elif not (data / ".kafka_cleanshutdown").exists():
+            self._bury(java)
+        self._launch(java, "server.properties")
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        self._wait_until(lambda: _answers(admin))
 
-    def _format(self, java: list[str], properties: str, log: int) -> None:
+    def _format(self, java: list[str]) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        properties = str(self._dir / "server.properties")
         command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties]
-        if subprocess.run(command, stdout=log, stderr=log, check=False).returncode:
+        if Child(command, log_file=self.log_file).wait():
             raise BrokerError(f"the local Kafka could not prepare {self._dir}:{self._tail()}")
 
-    def _wait_until_ready(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+    def _bury(self, java: list[str]) -> None:
+        """Run the controller alone until it has declared the killed broker dead.
+
+        A broker that starts while its former self still counts as alive loads its transactions and then
+        loses the lead of every partition for a moment. A commit marker that it tries to write in that
+        moment is skipped for good (KAFKA-20734), and read_committed readers wait for it for ever. In a
+        cluster the controllers outlive the broker; here they died together.
+        """
+        self._launch(java, "controller.properties")
+        self._wait_until(lambda: _FENCED in self.log_file.read_text(errors="replace"))
+        decided = self._metadata_bytes()  # what it logged just now may not be written yet
+        self._wait_until(lambda: self._metadata_bytes() > decided)
+        if self._child is not None:
+            self._child.terminate(timeout=self._start_timeout)
+
+    def _metadata_bytes(self) -> int:
+        logs = (self._dir / "data" / "__cluster_metadata-0").glob("*.log")
+        return sum(path.stat().st_size for path in logs)
+
+    def _launch(self, java: list[str], properties: str) -> None:
+        atexit.register(self.stop)
+        self._child = Child([*java, "kafka.Kafka", str(self._dir / properties)], log_file=self.log_file)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._start_timeout
-        while time.monotonic() < deadline:
+        while not condition():
             if self.pid is None:
                 raise BrokerError(f"the local Kafka ended while starting:{self._tail()}")
-            with contextlib.suppress(KafkaException):
-                admin.list_topics(timeout=0.2)
-                return
-        raise BrokerError(f"the local Kafka did not answer within {self._start_timeout:g} s:{self._tail()}")
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"the local Kafka did not answer within {self._start_timeout:g} s:{self._tail()}"
+                )
+            time.sleep(0.05)
 
     def _tail(self, lines: int = 15) -> str:
         text = self.log_file.read_text(errors="replace").splitlines()[-lines:]
         return "".join(f"\n  {line}" for line in text) or " it printed nothing"
 
 
-def _kill_when_we_end(pid: int) -> subprocess.Popen[bytes]:
-    """A shell that kills `pid` once its stdin closes, as the kernel does for us even after a kill -9.
+def _controller_alone(properties: Mapping[str, str]) -> dict[str, str]:
+    controller = properties["listeners"].rpartition(",")[2]
+    return {
+        "process.roles": "controller",
+        "listeners": controller,
+        "advertised.listeners": controller,
+        "broker.session.timeout.ms": "500",
+        "broker.heartbeat.interval.ms": "100",
+    }
 
-    Linux could do this alone (PR_SET_PDEATHSIG), but that fires when the starting *thread* ends.
-    """
-    return subprocess.Popen(
-        ["/bin/sh", "-c", 'read _; kill -9 "$0"', str(pid)],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+
+def _write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+
+
+def _answers(admin: AdminClient) -> bool:
+    try:
+        admin.list_topics(timeout=0.2)
+    except KafkaException:
+        return False
+    return True
 
 
 def free_port() -> int:

@@ -63,7 +63,10 @@ def fresh_settings(kafka: str, **changes: Any) -> Settings:
 
 
 def _tell(config: pytest.Config, line: str) -> None:
+    """Write to the terminal itself, past the capturing of output."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.ensure_newline()
-        reporter.write_line(line)
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(line)

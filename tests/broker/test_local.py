@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from broker.errors import BrokerError
@@ -124,6 +125,23 @@ def test_data_and_address_survive_a_kill(broker: LocalKafka) -> None:
     seen = read_all(broker.bootstrap_servers, "kept")
     assert [message.value() for message in seen] == [f"{n}".encode() for n in range(100)]
     assert len(admin.list_topics(timeout=10).topics["kept"].partitions) == 3
+
+
+def test_a_transaction_committed_just_before_a_kill_is_seen(broker: LocalKafka) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    admin.create_topics([NewTopic("committed")])["committed"].result()
+    producer = Producer(
+        {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": "one", "log_level": 0}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce("committed", b"kept")
+    producer.commit_transaction(30)
+
+    broker.restart()
+
+    seen = wait_until(lambda: read_all(broker.bootstrap_servers, "committed"), what="the commit marker")
+    assert [message.value() for message in seen] == [b"kept"]
 
 
 def test_data_survive_an_orderly_stop_and_start(broker: LocalKafka) -> None:

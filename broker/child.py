@@ -1,0 +1,59 @@
+"""A child process that never outlives this one, however this one ends."""
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class Child:
+    """A running command whose output goes to a file. Ctrl-C in the terminal reaches us alone, not it.
+
+    A shell waits beside it on a pipe that only we hold, and kills it once that closes: the kernel closes it
+    for us even after a kill -9. Linux alone could do so too (PR_SET_PDEATHSIG), but that fires when the
+    starting *thread* ends.
+    """
+
+    def __init__(self, command: Sequence[str], *, log_file: Path) -> None:
+        with log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read _; kill -9 "$0"', str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None once it has ended."""
+        return self._process.pid if self._process.poll() is None else None
+
+    def wait(self, *, timeout: float | None = None) -> int:
+        """Wait until it ends; its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after `timeout` seconds.
+        """
+        return self._process.wait(timeout)
+
+    def terminate(self, *, timeout: float) -> None:
+        """Ask it to end, and kill it after `timeout` seconds."""
+        self._process.send_signal(signal.SIGTERM)  # does nothing once it has ended
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(timeout=timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once (kill -9)."""
+        self._guard.kill()  # first: it must not signal a process id that has become somebody else's
+        self._guard.communicate()
+        self._process.kill()
+        self._process.wait()
