@@ -1,6 +1,5 @@
 """The producer that replay and publish share."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException, Producer
 
 from broker.errors import BrokerError
+from broker.log import kafka_logger
 from broker.settings import Settings
 
 PRODUCER_DEFAULTS: Final[dict[str, Any]] = {
@@ -20,7 +20,7 @@ PRODUCER_DEFAULTS: Final[dict[str, Any]] = {
     "client.id": "vitalstream-producer",
 }
 
-_LOG = logging.getLogger("vitalstream.producer.kafka")
+_LOG = kafka_logger("vitalstream.kafka")
 _POLL_EVERY = 256  # messages; the queue holds 100,000
 _ROOM_WAIT_S = 0.1
 

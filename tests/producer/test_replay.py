@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
@@ -23,7 +24,7 @@ from producer.sources import TABLES, Record, SourceError, find_source
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from schemas.vitals import Decoder
 from tests.conftest import fresh_settings
-from tests.kafka import read_all
+from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
 
 pytestmark = pytest.mark.kafka
@@ -203,11 +204,33 @@ def test_publish_sends_a_line_before_the_next_one_comes(settings: Settings) -> N
         thread.start()
         try:
             os.write(writing, GOOD + b"\n" + GOOD[:20])
-            while not arrived(settings):
-                assert thread.is_alive()
+            wait_until(lambda: arrived(settings), what="the first line")
             os.write(writing, GOOD[20:] + b"\n")
         finally:
             os.close(writing)
             thread.join(60)
     assert done == [PublishSummary(sent=2, refused=0)]
     assert [message.value() for message in arrived(settings)] == [GOOD, GOOD]
+
+
+def test_publish_keeps_no_endless_line_in_memory(settings: Settings) -> None:
+    class Endless(io.RawIOBase):
+        left = 32 << 20
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            size = min(len(buffer), self.left)
+            buffer[:size] = b"x" * size
+            self.left -= size
+            return size
+
+    refused: list[Refusal] = []
+    tracemalloc.start()
+    try:
+        publish(settings, io.BufferedReader(Endless()), on_refused=refused.append)
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+    assert refused == [Refusal(1, Reason.TOO_LARGE, "")]

@@ -181,6 +181,22 @@ def test_physionet_stays_arrive_whole(tmp_path: Path, layout: str) -> None:
     assert Decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
 
 
+def test_columns_of_2019(tmp_path: Path) -> None:
+    """A file as the Challenge publishes it, but for the laboratory's columns."""
+    (tmp_path / "p000001.psv").write_text(
+        "HR|O2Sat|Temp|SBP|MAP|DBP|Resp|EtCO2|Age|Gender|ICULOS|SepsisLabel\n"
+        "NaN|NaN|NaN|NaN|NaN|NaN|NaN|NaN|83.14|0|1|0\n"
+        "97|95|36.7|98|75.33|61|19|NaN|83.14|0|2|0\n"
+    )
+    empty, second = sent(find_source([tmp_path], FORMATS["physionet2019"]))
+    assert empty == dict.fromkeys(empty) | {"patient_id": "p000001", "event_time": moment(1), "age": 83.14}
+    assert second == {
+        "patient_id": "p000001", "event_time": moment(2), "heart_rate": 97, "respiratory_rate": 19,
+        "temperature": 36.7, "spo2": 95, "systolic_bp": 98, "diastolic_bp": 61, "mean_arterial_pressure": 75.33,
+        "age": 83.14,
+    }  # fmt: skip
+
+
 def test_dirt_of_2012(tmp_path: Path) -> None:
     """Values that repeat or conflict, -1, labs alone, and an arterial line beside a cuff."""
     (tmp_path / "132539.txt").write_text(

@@ -84,6 +84,13 @@ def test_all_values_are_within_limits_and_pressures_in_order() -> None:
     assert table.age.between(18, 100).all()
 
 
+def test_a_cuff_measures_both_pressures_or_none() -> None:
+    lacking = frame()[["systolic_bp", "diastolic_bp", "mean_arterial_pressure"]].isna()
+    assert (lacking.systolic_bp == lacking.diastolic_bp).all()
+    assert lacking.mean_arterial_pressure[lacking.systolic_bp].all()
+    assert 0.01 < lacking.systolic_bp.mean() < 0.05
+
+
 @pytest.mark.parametrize(
     ("one", "other", "low", "high"),
     [
