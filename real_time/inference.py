@@ -24,8 +24,7 @@ __all__ = [
     "run_streaming_inference",
 ]
 
-_PROBABILITY = "risk_probability"
-_LABEL = "risk_label"
+_RISK_COLUMNS = pd.Index(["risk_probability", "risk_label"])
 _CLASSES = 2
 
 
@@ -64,6 +63,7 @@ class RiskScorer:
         self.threshold = _checked_threshold(threshold)
         self.features = _feature_names(model)
         self._columns = None if self.features is None else pd.Index(self.features)
+        self._seen: pd.Index | None = None
         try:
             self._fast_path: FastPath | None = FastPath(model)
             self.path = "fast"
@@ -78,15 +78,17 @@ class RiskScorer:
         """
         probability = self._probability(self._select(X))
         label = (probability >= self.threshold).astype(np.int64)
-        return pd.DataFrame(
-            {_PROBABILITY: probability, _LABEL: pd.arrays.IntegerArray(label, np.isnan(probability))},
-            index=X.index,
-            copy=False,
-        )
+        risk = {0: probability, 1: pd.arrays.IntegerArray(label, np.isnan(probability))}
+        result = pd.DataFrame(risk, index=X.index, copy=False)
+        result.columns = _RISK_COLUMNS  # making an index of strings costs four times the rest of the frame
+        return result
 
     def _select(self, X: pd.DataFrame) -> pd.DataFrame:
         """X with the model's columns in the model's order; X itself where it has them so already."""
-        if self.features is None or X.columns.equals(self._columns):
+        if self.features is None or X.columns is self._seen:
+            return X
+        if X.columns.equals(self._columns):
+            self._seen = X.columns  # who scores chunk by chunk has the same columns each time
             return X
         positions = X.columns.get_indexer_for(self._columns)
         if len(positions) != len(self.features) or (positions < 0).any():

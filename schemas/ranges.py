@@ -79,4 +79,7 @@ class RangeCheck:
         if not implausible.any():
             return [[]] * len(values)
         values[implausible] = np.nan
-        return [[self._features[column] for column in np.flatnonzero(row)] for row in implausible]
+        names: list[list[str]] = [[] for _ in values]
+        for row, column in np.argwhere(implausible).tolist():
+            names[row].append(self._features[column])
+        return names
