@@ -1,6 +1,7 @@
 """An admin connection to the cluster, or one plain sentence on why there is none."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -14,6 +15,7 @@ _TLS = "and this client do not agree on TLS; check security.protocol and the ssl
 _REFUSALS = {KafkaError._AUTHENTICATION: _CREDENTIALS, KafkaError._SSL: _TLS}
 # librdkafka's words where its code says no more than that the connection went away.
 _SUSPICIONS = ("SSL handshake failed", "incorrect security.protocol")
+_POLL_SECONDS = 0.02
 _SLICE_SECONDS = 0.5  # so that a refusal is noticed early, not at the end of the whole wait
 
 
@@ -43,6 +45,25 @@ class Admin:
     def is_mock(self) -> bool:
         """Whether this is librdkafka's mock cluster, which has no controller to administer it."""
         return self.metadata.controller_id not in self.metadata.brokers
+
+    def wait_for(self, topics: Sequence[str]) -> None:
+        """Return once each topic has a leader for every partition.
+
+        Raises:
+            BrokerError: one has not within `timeout` seconds.
+        """
+        deadline = time.monotonic() + self.timeout
+        while late := [name for name in topics if not self._is_led(name)]:
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"topic {late[0]} has no leader after {self.timeout:g} s; check the brokers"
+                )
+            time.sleep(_POLL_SECONDS)
+            self.metadata = self._reach()
+
+    def _is_led(self, topic: str) -> bool:
+        found = self.metadata.topics.get(topic)
+        return found is not None and all(one.leader >= 0 for one in found.partitions.values())
 
     def _reach(self) -> Any:
         deadline = time.monotonic() + self.timeout

@@ -63,6 +63,8 @@ def create_topics(
 ) -> list[tuple[str, Literal["created", "exists"]]]:
     """Make those of the four topics that are not there; one that is there stays as it is.
 
+    On return the brokers answer for all four: they learn of a topic some moments after it is made.
+
     Raises:
         TopicError: the brokers refuse a topic.
         BrokerError: they can't be reached, or can't make topics.
@@ -75,7 +77,9 @@ def create_topics(
         NewTopic(one.name, one.partitions, one.replication_factor, config=dict(one.config)) for one in specs
     ]
     futures = admin.client.create_topics(new, operation_timeout=timeout, request_timeout=timeout)
-    return [(name, _created(name, future)) for name, future in futures.items()]
+    made = [(name, _created(name, future)) for name, future in futures.items()]
+    admin.wait_for(settings.topics)
+    return made
 
 
 def check_topics(settings: Settings, *, timeout: float = 10) -> list[Finding]:
