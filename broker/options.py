@@ -34,5 +34,15 @@ OPTIONS: Final[dict[str, Option]] = {
     "delivery": Option(str, "exactly-once", "HOW", "or at-least-once, for brokers without transactions"),
     "instance": Option(str, None, "NAME", "this worker's name, unique in the group; else from host and slot"),
     "workers": Option(int, 1, "N", "worker processes to run"),
+    "http": Option(
+        str,
+        None,
+        "HOST:PORT",
+        "serve /livez, /readyz and /metrics here; with --workers N from PORT to PORT+N-1",
+    ),
+    "stall_after": Option(
+        float, 120, "SECONDS", "without progress though messages wait: log all stacks, and fail /livez"
+    ),
+    "log_format": Option(str, "text", "FORMAT", "of the log on stderr: text, or json, one object a line"),
     "until_idle": Option(float, None, "SECONDS", "stop when nothing came for so long; else run on"),
 }

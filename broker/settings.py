@@ -5,9 +5,10 @@ A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from t
 `kafka`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -38,6 +39,8 @@ OWNED_PROPERTIES = {
     "isolation.level": "--delivery",
     "auto.offset.reset": "--delivery",
 }
+
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 _SECRET_WORDS = ("password", "secret", ".pem", "jaas", "oauthbearer.config", "ssl.key", "token")
 
@@ -72,7 +75,17 @@ class Settings(BaseModel):
     delivery: Literal["exactly-once", "at-least-once"] = _option("delivery")
     instance: str | None = _option("instance", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     workers: int = _option("workers", ge=1, le=256)
+    http: str | None = _option("http")
+    stall_after: float = _option("stall_after", gt=0, le=86_400)
+    log_format: Literal["text", "json"] = _option("log_format")
     until_idle: float | None = _option("until_idle", gt=0)
+
+    @field_validator("http")
+    @classmethod
+    def _refuse_no_address(cls, address: str | None) -> str | None:
+        if address is not None and not _ADDRESS.fullmatch(address):
+            raise ValueError("an address is HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464")
+        return address
 
     @field_validator("kafka")
     @classmethod
@@ -81,6 +94,13 @@ class Settings(BaseModel):
             if name in OWNED_PROPERTIES:
                 raise ValueError(f"{name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead")
         return properties
+
+    def of_worker(self, number: int) -> Self:
+        """The settings of one of several workers on this host: each serves HTTP on a port of its own."""
+        host, _, port = (self.http or "").rpartition(":")
+        if not host or int(port) == 0:
+            return self
+        return self.model_copy(update={"http": f"{host}:{int(port) + number}"})
 
     @property
     def output_topics(self) -> tuple[str, str, str]:
@@ -139,7 +159,8 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
     sources = type("_Sources", (_Sources,), {"model_config": SettingsConfigDict(toml_file=config)})
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        found = sources(**given).model_dump(exclude_unset=True)  # so that model_fields_set tells what was given
+        # exclude_unset, so that model_fields_set tells what was given.
+        found = sources(**given).model_dump(exclude_unset=True)
         found["kafka"] = {**found.get("kafka", {}), **dict(map(_property, properties))}
         return Settings(**found)
     except ValidationError as error:

@@ -37,6 +37,12 @@ class Chunk:
         first = dict(zip(reversed(self.partitions), reversed(self.offsets), strict=True))
         return {partition: (first[partition], offset) for partition, offset in last.items()}
 
+    def oldest(self) -> float | None:
+        """The earliest timestamp among each partition's first message, in seconds since 1970, if they have one."""
+        first = dict(zip(reversed(self.partitions), reversed(self.messages), strict=True))
+        times = [message.timestamp()[1] for message in first.values()]
+        return min((time / 1000 for time in times if time >= 0), default=None)
+
 
 class Collector:
     """Gathers messages until a chunk is full, the queue is drained, or its first row has waited enough.

@@ -26,6 +26,8 @@ _CONSUMER: dict[str, Any] = {
     "fetch.queue.backoff.ms": 10,
     # Bounds memory. 16 MB are some 100,000 messages.
     "queued.max.messages.kbytes": 16_384,
+    # Tells how far we are behind.
+    "statistics.interval.ms": 1_000,
 }
 
 _CLASSIC_GROUP: dict[str, Any] = {
@@ -65,9 +67,9 @@ def is_eager(config: dict[str, Any]) -> bool:
     return bool(strategy) and "cooperative" not in strategy
 
 
-def make_consumer(settings: Settings) -> Consumer:
-    """A consumer of the group that commits nothing by itself."""
-    return Consumer(consumer_config(settings), logger=kafka_log)
+def make_consumer(settings: Settings, *, on_statistics: Callable[[str], None]) -> Consumer:
+    """A consumer of the group that commits nothing by itself; `on_statistics`, called by it, must not raise."""
+    return Consumer(consumer_config(settings) | {"stats_cb": on_statistics}, logger=kafka_log)
 
 
 def producer_config(

@@ -3,9 +3,12 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.contract import Reason
 from schemas.metrics import ChunkMetrics
@@ -40,8 +43,17 @@ class Observer:
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """Partitions were taken from this worker; when `lost`, without asking."""
 
+    def behind(self, lags: Mapping[int, int]) -> None:
+        """So many messages of each assigned partition are not collected yet; told about once a second."""
+
+    def collected(self, *, oldest: float | None) -> None:
+        """A chunk is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970."""
+
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """A message goes to the dead-letter topic."""
+
+    def waited(self, milliseconds: NDArray[np.float64]) -> None:
+        """From source timestamp to now, of the rows of the chunk that `scored` tells next; ascending."""
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """A chunk was scored; it is not committed yet."""
@@ -51,6 +63,9 @@ class Observer:
 
     def failed(self, operation: str, error_name: str, action: str) -> None:
         """A Kafka call failed and the worker recovers."""
+
+    def renewed(self) -> None:
+        """The producer was dropped for a new one."""
 
     def kafka_error(self, error_name: str) -> None:
         """A client reports trouble that it deals with itself."""

@@ -39,7 +39,7 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
     require_topics(settings, settings.topics)
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_work, args=(settings, run), name=f"worker-{number}")
+        context.Process(target=_work, args=(settings.of_worker(number), run), name=f"worker-{number}")
         for number in range(settings.workers)
     ]
     for process in processes:

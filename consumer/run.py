@@ -11,6 +11,7 @@ from broker.topics import message_limits, require_topics
 from consumer import model as models
 from consumer.clients import TRANSACTION_TIMEOUT_S, make_consumer, make_producer
 from consumer.commit import AtLeastOnce, Committer, Transactions
+from consumer.lag import lag_listener
 from consumer.observer import Observer
 from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
 from consumer.sending import Sender
@@ -40,7 +41,7 @@ def _assemble(
     clock = time.monotonic
     limits = message_limits(settings, settings.output_topics)
     exactly_once = settings.delivery == "exactly-once"
-    consumer = make_consumer(settings)
+    consumer = make_consumer(settings, on_statistics=lag_listener(settings.input_topic, observer))
     sender = Sender(
         functools.partial(
             make_producer,

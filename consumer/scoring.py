@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from broker.settings import Settings
 from consumer.chunks import Chunk
@@ -28,6 +29,7 @@ SYSTEMIC_ROWS = 10
 RECORD_OVERHEAD = 512
 
 Item = TypeVar("Item")
+Waits = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,9 @@ class ChunkScorer:
             out = {reject.position for reject in rejects}
             kept = [row for row, position in enumerate(positions) if position not in out]
             positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
-        metrics = self._metrics(chunk, positions, stream_metrics, now=now, at=at, lag=lag)
+        waits = _waits_ms(chunk, positions, now)
+        metrics = self._metrics(chunk, positions, stream_metrics, waits=waits, at=at, lag=lag)
+        self._observer.waited(waits)
         self._observer.scored(metrics)
         return Output(
             keys=keys,
@@ -144,11 +148,11 @@ class ChunkScorer:
         scored: list[int],
         stream_metrics: StreamMetrics,
         *,
-        now: float,
+        waits: Waits,
         at: str,
         lag: int,
     ) -> ChunkMetrics:
-        p50, p99, longest = _end_to_end_ms(chunk, scored, now)
+        p50, p99, longest = _quantiles(waits)
         return ChunkMetrics(
             # No two committed chunks hold the same message, so its first one names a chunk.
             chunk_id=f"{self._topic}-{chunk.partitions[0]}@{chunk.offsets[0]}",
@@ -241,12 +245,14 @@ def _take(items: Sequence[Item], rows: list[int]) -> list[Item]:
     return [items[row] for row in rows]
 
 
-def _end_to_end_ms(
-    chunk: Chunk, scored: list[int], now: float
-) -> tuple[float | None, float | None, float | None]:
-    """Median, 99th percentile (nearest rank) and maximum of source timestamp to now, over the scored rows."""
+def _waits_ms(chunk: Chunk, scored: list[int], now: float) -> Waits:
+    """Milliseconds from source timestamp to now of the scored rows that have a timestamp, ascending."""
     times = np.fromiter((chunk.messages[i].timestamp()[1] for i in scored), np.int64, len(scored))
-    waits = np.sort(now * 1000 - times[times >= 0])
+    return np.sort(now * 1000 - times[times >= 0])
+
+
+def _quantiles(waits: Waits) -> tuple[float | None, float | None, float | None]:
+    """Median, 99th percentile (nearest rank) and maximum; None of no rows."""
     if not len(waits):
         return None, None, None
     ranks = np.ceil(np.array([0.5, 0.99, 1.0]) * len(waits)).astype(int) - 1

@@ -59,10 +59,14 @@ class Sender:
         self._output_topic, self._metrics_topic, self._dead_letter_topic = topics
         self._observer = observer
         self._clock = clock
-        self.renew()
+        self._new_producer()
 
     def renew(self) -> None:
         """Drop the producer and what it still holds, and make a new one."""
+        self._new_producer()
+        self._observer.renewed()
+
+    def _new_producer(self) -> None:
         self.producer = self._make(on_trouble=self._on_trouble, on_undelivered=self._on_undelivered)
         self.clear()
 

@@ -102,6 +102,7 @@ class Worker:
             self._commit(COMMIT_TIMEOUT_S)
 
     def _process(self, chunk: Chunk) -> None:
+        self._observer.collected(oldest=chunk.oldest())
         self._observer.reached(Step.COLLECTED)
         if not self._positions.owns(chunk):
             raise KafkaCallError("reading", None, Action.ABORT)

@@ -1,17 +1,21 @@
 """`vitalstream consume`: one worker here, or several processes, with a log and a report."""
 
-import logging
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import orjson
 
 from broker.settings import Settings
+from consumer.health import Health
 from consumer.observer import LogObserver, Observer, Observers
 from consumer.pool import run_pool
 from consumer.run import run_worker
+from consumer.stalls import watching
 from consumer.stop import Stop
 from schemas.contract import Reason
+from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
 
 
 def run_workers(settings: Settings, *, json: bool) -> None:
@@ -19,18 +23,47 @@ def run_workers(settings: Settings, *, json: bool) -> None:
     stop = Stop()
     stop.listen()
     run = work_and_report if json else work
+    log_to_stderr(settings.log_format)
     if settings.workers > 1:
-        log_to_stderr()
-        run_pool(settings, stop=stop, run=run)
+        with errors_in_the_log(settings.log_format):
+            run_pool(settings, stop=stop, run=run)
     else:
         run(settings, stop)
 
 
 def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
-    """One worker in this process."""
-    log_to_stderr()
-    observer = Observers(LogObserver(), *observers)
-    run_worker(settings, observer=observer, should_stop=lambda: stop.requested)
+    """One worker in this process, watched for stalls, and with its HTTP endpoints."""
+    log_to_stderr(settings.log_format)
+    health = Health(stall_after=settings.stall_after)
+    with (
+        errors_in_the_log(settings.log_format),
+        watching(health, stall_after=settings.stall_after),
+        _serving(settings, health) as telemetry,
+    ):
+        observer = Observers(Naming(), health, *telemetry, LogObserver(), *observers)
+        run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
+
+
+@contextmanager
+def _serving(settings: Settings, health: Health) -> Iterator[list[Observer]]:
+    """The endpoints that `settings` ask for, and who has to listen for them."""
+    if settings.http is None:
+        yield []
+        return
+    from consumer.endpoints import serving
+    from consumer.telemetry import PrometheusObserver
+
+    telemetry = PrometheusObserver()
+    with serving(settings.http, health=health, registry=telemetry.registry):
+        yield [telemetry]
+
+
+class Naming(Observer):
+    """Tells the log which worker this is."""
+
+    def started(self, *, worker: str, **_: object) -> None:
+        """Its name."""
+        name_worker(worker)
 
 
 def work_and_report(settings: Settings, stop: Stop) -> None:
@@ -72,10 +105,3 @@ class Report(Observer):
         names = ("rows", "chunks", "transactions", "recoveries")
         counts = {name: self._counts[name] for name in names}
         return orjson.dumps({"worker": self._worker, **counts, "dead_letters": dict(self._dead_letters)})
-
-
-def log_to_stderr() -> None:
-    """Log lines for operators."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )

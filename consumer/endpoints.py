@@ -1,0 +1,105 @@
+"""The HTTP endpoints of a worker: /livez, /readyz and /metrics."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from socket import AF_INET6
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Final
+
+import orjson
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from broker.errors import SettingsError
+from consumer.health import Health
+
+CLIENT_TIMEOUT_S: Final = 5.0
+
+
+@contextmanager
+def serving(address: str, *, health: Health, registry: CollectorRegistry) -> Iterator[int]:
+    """Serve on `address` (HOST:PORT, port 0 takes a free one) as long as the block runs; gives the port.
+
+    Raises:
+        SettingsError: the address can't be had.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        server = _Server((host.strip("[]"), int(port)), health, registry)
+    except OverflowError:
+        raise SettingsError(f"--http {address}: ports end at 65535") from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise SettingsError(f"--http {address}: {reason}; choose another address or port") from None
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http")
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    # Not http.server.HTTPServer: it asks the DNS for our name when it binds.
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    server_address: tuple[str, int]
+
+    def __init__(self, address: tuple[str, int], health: Health, registry: CollectorRegistry) -> None:
+        self.health = health
+        self.registry = registry
+        if ":" in address[0]:
+            self.address_family = AF_INET6
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = CLIENT_TIMEOUT_S
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/livez":
+            self._verdict(self.server.health.stalled())
+        elif path == "/readyz":
+            self._verdict(self.server.health.unready())
+        elif path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(200, encode(self.server.registry), content_type)
+        else:
+            self._answer(404, _line(status="unknown", reason="there are /livez, /readyz and /metrics"))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _verdict(self, reason: str | None) -> None:
+        if reason is None:
+            self._answer(200, _line(status="ok"))
+        else:
+            self._answer(503, _line(status="failing", reason=reason))
+
+    def _answer(self, status: int, body: bytes, content_type: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Says nothing of versions."""
+        return "vitalstream"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Probes come every few seconds; nobody wants them in the log."""
+
+
+def _line(**fields: str) -> bytes:
+    return orjson.dumps(fields) + b"\n"

@@ -1,0 +1,132 @@
+"""Whether a worker is alive and whether it is ready, judged from what it tells."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from consumer.lag import Oldest, is_behind
+from consumer.observer import Observer, Step
+
+# Where it is Kafka that is waited for, and not the model, less silence than this is no stall. In an outage no call
+# lasts longer than 10 s (COMMIT_TIMEOUT_S, START_TIMEOUT_S), after each there is an event, and between two tries of
+# what failed the worker asks `should_stop`; so three times the longest call is on the safe side.
+KAFKA_S = 30.0
+# The lags come every second. When they don't, the worker is waiting for an answer of Kafka's somewhere.
+LAGS_S = 10.0
+# How long messages may wait without any commit before the worker is called not ready.
+RECENT_S = 30.0
+
+
+class Health(Observer):
+    """What the probes answer. Told by the worker's thread, asked by any other.
+
+    Alive is a worker whose loop turns. It beats with every event and with every question whether to stop,
+    which it asks between any two waits for Kafka; so it beats in an outage, too. Not alive is a worker
+    - that has had one chunk with the model for longer than `stall_after` seconds,
+    - whose loop has been silent for that long anywhere else, or
+    - that has messages and brokers that answer, and for that long has committed nothing.
+
+    The two last ones are given at least `KAFKA_S`.
+    """
+
+    def __init__(self, *, stall_after: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stall_after = stall_after
+        self._clock = clock
+        self._oldest = Oldest()
+        self._beat = clock()
+        self._trouble = self._beat  # when Kafka last failed us
+        self._lags_at = self._beat
+        self._scoring = False
+        self._started = False
+        self._joined = False
+        self._stopped = False
+
+    # --- asked by the probes
+
+    def stalled(self) -> str | None:
+        """Why the process should be started anew, or None."""
+        if not self._started or self._stopped:
+            return None  # a start that fails ends by itself
+        now, patience = self._clock(), max(self._stall_after, KAFKA_S)
+        silent, waiting = now - self._beat, self._oldest.since
+        if self._scoring and silent > self._stall_after:
+            return f"the model has not returned for more than {self._stall_after:g} s"
+        if silent > patience:
+            return f"the main loop has not turned for more than {patience:g} s"
+        reading = now - self._lags_at < LAGS_S
+        if reading and waiting is not None and now - max(waiting, self._trouble) > patience:
+            return f"messages wait, and none was committed for more than {patience:g} s"
+        return None
+
+    def unready(self) -> str | None:
+        """Why the worker does not do its work, or None."""
+        if self._stopped:
+            return "the worker has stopped"
+        if not self._started:
+            return "the model is not verified yet"
+        if not self._joined:
+            return "the group has not assigned partitions yet"
+        waiting = self._oldest.since
+        if waiting is not None and self._clock() - waiting > RECENT_S:
+            return f"messages wait, and none was committed for more than {RECENT_S:g} s"
+        return None
+
+    # --- told by the worker
+
+    def beating(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """`should_stop`, for the worker to ask; each question is a beat."""
+
+        def ask() -> bool:
+            self._beat = self._clock()
+            return should_stop()
+
+        return ask
+
+    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
+        """The model is verified."""
+        self._beat = self._clock()
+        self._started = True
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """The group took the worker in, be it without partitions."""
+        self._beat = self._clock()
+        self._joined = True
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """Lost partitions mean that the group has excluded the worker."""
+        self._beat = self._clock()
+        self._joined = not lost
+
+    def collected(self, *, oldest: float | None) -> None:
+        """From here on the chunk is in hand."""
+        self._oldest.collected(self._clock())
+
+    def reached(self, step: Step) -> None:
+        """A beat; and from `COLLECTED` to `SCORED` the model has the chunk."""
+        self._beat = self._clock()
+        self._scoring = step is Step.COLLECTED
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        """Progress."""
+        self._oldest.committed()
+
+    def behind(self, lags: Mapping[int, int]) -> None:
+        """Whether there is something to do."""
+        now = self._clock()
+        if now - self._lags_at > LAGS_S:
+            self._trouble = now
+        self._lags_at = now
+        self._oldest.behind(is_behind(lags), now)
+
+    def failed(self, operation: str, error_name: str, action: str) -> None:
+        """Recovering is a beat, and what was in hand is read again."""
+        self._beat = self._trouble = self._clock()
+        self._scoring = False
+        self._oldest.taken_back()
+
+    def kafka_error(self, error_name: str) -> None:
+        """Not the worker's fault."""
+        self._trouble = self._clock()
+
+    def stopped(self) -> None:
+        """The worker has left."""
+        self._stopped = True

@@ -1,0 +1,107 @@
+"""How far the worker is behind: in messages, from librdkafka's statistics, and in time."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from consumer.observer import Observer
+
+log = logging.getLogger("vitalstream.worker")
+
+# An idle consumer's fetch is answered every half second (fetch.wait.max.ms).
+SILENCE_S = 5.0
+# The marker that ends a transaction takes an offset without being a message; it may look like one left over.
+TOLERANCE = 1
+
+_NOT_OURS = frozenset({"none", "stopping", "stopped"})
+
+
+def lag_listener(topic: str, observer: Observer) -> Callable[[str], None]:
+    """A `stats_cb` that tells `observer` the lags of `topic`, or that no broker answers. It never raises."""
+
+    def listen(text: str) -> None:
+        try:
+            statistics = orjson.loads(text)
+            if answering(statistics):
+                observer.behind(lags(statistics, topic))
+            else:
+                observer.kafka_error("_ALL_BROKERS_DOWN")
+        except Exception as error:  # out of a callback it would cost the messages of the call it came from
+            log.warning("librdkafka's statistics could not be read: %s", type(error).__name__)
+
+    return listen
+
+
+def answering(statistics: dict[str, Any]) -> bool:
+    """Whether any broker has answered within `SILENCE_S`. A frozen one stays connected for a minute."""
+    idle = [broker["rxidle"] for broker in statistics["brokers"].values()]
+    return any(0 <= microseconds < SILENCE_S * 1e6 for microseconds in idle)
+
+
+def lags(statistics: dict[str, Any], topic: str) -> dict[int, int]:
+    """By assigned partition, the messages that can be read and were not collected yet.
+
+    Counted to the last stable offset, and from a position that also moves over markers and aborted messages:
+    neither an open nor an aborted transaction of the input's producers leaves a lag behind.
+    """
+    partitions = statistics["topics"].get(topic, {"partitions": {}})["partitions"]
+    return {
+        int(number): _lag(partition)
+        for number, partition in partitions.items()
+        if int(number) >= 0 and partition["fetch_state"] not in _NOT_OURS
+    }
+
+
+def is_behind(lags: Mapping[int, int]) -> bool:
+    """Whether any partition has more left than `TOLERANCE`."""
+    return any(lag > TOLERANCE for lag in lags.values())
+
+
+def _lag(partition: Mapping[str, int]) -> int:
+    position = partition["app_offset"] if partition["app_offset"] >= 0 else partition["next_offset"]
+    return max(0, partition["ls_offset"] - position) if position >= 0 else 0
+
+
+class Oldest:
+    """Since when the oldest message that is not committed has waited, by a clock that the caller reads.
+
+    A message that is still in the topic has no known time; the one before it, or the moment at which the lag
+    was noticed, stands in for it.
+    """
+
+    def __init__(self) -> None:
+        self._in_hand: float | None = None  # collected, not committed
+        self._doubtful = False  # whether what was in hand may be committed after all
+        self._before: float | None = None  # what was committed last, while more was left
+        self._noticed: float | None = None
+
+    @property
+    def since(self) -> float | None:
+        """None when nothing waits."""
+        if self._in_hand is not None or self._noticed is None:
+            return self._in_hand
+        return self._before if self._before is not None else self._noticed
+
+    def collected(self, since: float) -> None:
+        """A chunk whose oldest message has waited `since` then was collected."""
+        self._in_hand = since if self._in_hand is None else min(self._in_hand, since)
+        self._doubtful = False
+
+    def committed(self) -> None:
+        """All that was collected is committed."""
+        self._before, self._in_hand = self._in_hand, None
+
+    def taken_back(self) -> None:
+        """What was collected is read again, or is committed already; which, the next lags will tell."""
+        self._doubtful = True
+
+    def behind(self, behind: bool, now: float) -> None:
+        """Whether messages are left that were not collected."""
+        if behind:
+            self._noticed = now if self._noticed is None else self._noticed
+            return
+        self._before = self._noticed = None
+        if self._doubtful:
+            self._in_hand = None

@@ -1,0 +1,67 @@
+"""The stall detector: says once, with the stacks of all threads, where a worker hangs."""
+
+import faulthandler
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from consumer.health import Health
+
+log = logging.getLogger("vitalstream.worker")
+
+CHECK_S = 1.0
+
+
+@contextmanager
+def watching(health: Health, *, stall_after: float, check: float = CHECK_S) -> Iterator[None]:
+    """Look at `health` every `check` seconds, from a thread of its own, as long as the block runs.
+
+    A model that hangs without ever letting another thread run (in compiled code that holds the interpreter)
+    hangs this one, too: then the standard library's own watchdog, which needs no interpreter, writes the
+    stacks to stderr.
+    """
+    done = threading.Event()
+    watch = threading.Thread(
+        target=_watch, args=(health, done, stall_after, check), daemon=True, name="stalls"
+    )
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watch.join()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _watch(health: Health, done: threading.Event, stall_after: float, check: float) -> None:
+    before: str | None = None
+    told = False
+    while not done.wait(check):
+        faulthandler.dump_traceback_later(stall_after + 2 * check, file=sys.__stderr__ or sys.stderr)
+        reason = health.stalled()
+        if (
+            reason and before and not told
+        ):  # twice, for after a pause of the whole process the loop needs a moment
+            log.error("stalled: %s; the threads are at\n%s", reason, stacks())
+            told = True
+        elif told and not reason:
+            log.warning("going on after a stall")
+            told = False
+        before = reason
+
+
+def stacks() -> str:
+    """Where every thread is: file, line and function, the innermost last. No variables and no source text."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"thread {names.get(ident, ident)}:\n{_stack(frame)}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
+def _stack(frame: object) -> str:
+    summary = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)  # type: ignore[arg-type]
+    return "\n".join(f"  {one.filename}:{one.lineno} {one.name}" for one in reversed(summary))

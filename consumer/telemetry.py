@@ -1,0 +1,241 @@
+"""Prometheus metrics of a worker, from what it tells.
+
+Rows and their times count when their transaction is committed, never before. A commit whose outcome is unknown
+counts as that and as nothing else: its rows are read again, or were committed after all.
+"""
+
+import time
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+from confluent_kafka import libversion
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from consumer.errors import Action
+from consumer.lag import Oldest, is_behind
+from consumer.observer import Observer, Step
+from schemas.contract import Reason
+from schemas.metrics import ChunkMetrics
+
+_CHUNK_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_COMMIT_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+_RESULTS = ("committed", "aborted", "unknown", "fenced")
+
+
+@dataclass(slots=True)
+class _Uncommitted:
+    """What counts once it is committed."""
+
+    scored: int = 0
+    dead: Counts[Reason] = field(default_factory=Counts)
+    waits: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)  # and when they were taken
+    chunks: int = 0
+
+
+class PrometheusObserver(Observer):
+    """Keeps the metrics in `registry`. Costs a few microseconds a chunk and nothing a message."""
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self._now = now
+        self._uncommitted = _Uncommitted()
+        self._collected_at = 0.0
+        self._committing = False
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._waits = _Waits()
+        self._backlog = _Backlog(now)
+        registry.register(self._waits)
+        registry.register(self._backlog)
+
+        rows = Counter(
+            "vitalstream_rows", "Messages committed, by what became of them", ["outcome"], registry=registry
+        )
+        self._scored = rows.labels("scored")
+        self._dead_lettered = rows.labels("dead_lettered")
+        dead = Counter(
+            "vitalstream_dead_letters", "Dead letters committed, by reason", ["reason"], registry=registry
+        )
+        self._dead = {reason: dead.labels(reason.value) for reason in Reason}
+        transactions = Counter(
+            "vitalstream_transactions", "Transactions, by how they ended", ["result"], registry=registry
+        )
+        self._transactions = {result: transactions.labels(result) for result in _RESULTS}
+        self._chunk_seconds = Histogram(
+            "vitalstream_chunk_seconds", "Decoding, scoring and encoding a chunk",
+            buckets=_CHUNK_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._commit_seconds = Histogram(
+            "vitalstream_commit_seconds",
+            "Committing a transaction",
+            buckets=_COMMIT_BUCKETS,
+            registry=registry,
+        )
+        self._rebuilds = Counter(
+            "vitalstream_producer_rebuilds", "Producers dropped for a new one", registry=registry
+        )
+        self._last_commit = Gauge(
+            "vitalstream_last_commit_timestamp_seconds",
+            "When a transaction was last committed",
+            registry=registry,
+        )
+        self._partitions = Gauge(
+            "vitalstream_assigned_partitions", "Partitions assigned to this worker", registry=registry
+        )
+        self._model = Info("vitalstream_model", "The model that scores", registry=registry)
+        Info("vitalstream_build", "What runs", registry=registry).info(
+            {"version": version("vitalstream"), "librdkafka": libversion()[0]}
+        )
+        self._assigned: set[int] = set()
+
+    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
+        """The model's hash."""
+        self._model.info({"sha256": model})
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """Counted."""
+        self._assigned.update(partitions)
+        self._partitions.set(len(self._assigned))
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """Counted."""
+        self._assigned.difference_update(partitions)
+        self._partitions.set(len(self._assigned))
+
+    def behind(self, lags: Mapping[int, int]) -> None:
+        """Kept for the next scrape."""
+        self._backlog.update(lags)
+
+    def collected(self, *, oldest: float | None) -> None:
+        """The chunk's time begins."""
+        self._collected_at = self._clock()
+        self._backlog.oldest.collected(self._now() if oldest is None else oldest)
+
+    def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
+        """Counted once committed."""
+        self._uncommitted.dead[reason] += 1
+
+    def waited(self, milliseconds: NDArray[np.float64]) -> None:
+        """Counted once committed, with the time until then added."""
+        self._uncommitted.waits.append((milliseconds, self._clock()))
+
+    def scored(self, metrics: ChunkMetrics) -> None:
+        """Counted once committed."""
+        self._uncommitted.chunks += 1
+        self._uncommitted.scored += metrics.scored
+
+    def reached(self, step: Step) -> None:
+        """The chunk's time ends; a commit begins to be of unknown outcome."""
+        if step is Step.SCORED:
+            self._chunk_seconds.observe(self._clock() - self._collected_at)
+        self._committing = step is Step.OFFSETS_SENT
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        """What was put off is counted."""
+        done, self._uncommitted = self._uncommitted, _Uncommitted()
+        self._scored.inc(done.scored)
+        for reason, count in done.dead.items():
+            self._dead[reason].inc(count)
+            self._dead_lettered.inc(count)
+        self._waits.add(done.waits, self._clock())
+        self._transactions["committed"].inc()
+        self._commit_seconds.observe(seconds)
+        self._last_commit.set(self._now())
+        self._backlog.oldest.committed()
+
+    def failed(self, operation: str, error_name: str, action: str) -> None:
+        """Whatever was not committed is taken back."""
+        self._take_back(
+            "fenced" if action == Action.FENCED.value else self._unless_committing("aborted", action)
+        )
+
+    def renewed(self) -> None:
+        """Counted."""
+        self._rebuilds.inc()
+
+    def stopped(self) -> None:
+        """What was not committed now never will be by this worker."""
+        self._take_back("aborted")
+
+    def _unless_committing(self, result: str, action: str) -> str:
+        return "unknown" if self._committing and action == Action.REBUILD.value else result
+
+    def _take_back(self, result: str) -> None:
+        if self._uncommitted.chunks:
+            self._transactions[result].inc()
+        self._uncommitted = _Uncommitted()
+        self._committing = False
+        self._backlog.oldest.taken_back()
+
+
+class _Waits(Collector):
+    """A histogram that takes a whole chunk at once."""
+
+    def __init__(self) -> None:
+        self._bounds = np.array(_WAIT_BUCKETS) * 1000
+        # One object, replaced and never changed: a scrape sees counts and sum of the same moment.
+        self._state = (np.zeros(len(_WAIT_BUCKETS) + 1, np.int64), 0.0)
+
+    def add(self, waits: Iterable[tuple[NDArray[np.float64], float]], now: float) -> None:
+        """Ascending milliseconds, and when they were taken; the time from then to `now` is added to each."""
+        counts, total = self._state
+        for milliseconds, taken_at in waits:
+            since = (now - taken_at) * 1000
+            below = milliseconds.searchsorted(self._bounds - since, side="right")
+            counts = counts + np.append(below, len(milliseconds))
+            # Clocks differ; a sum that goes down would look like a restart.
+            total += max(0.0, float(milliseconds.sum()) + since * len(milliseconds)) / 1000
+        self._state = counts, total
+
+    def collect(self) -> Iterable[Metric]:
+        """The histogram of this moment."""
+        counts, total = self._state
+        bounds = [*map(floatToGoString, _WAIT_BUCKETS), "+Inf"]
+        yield HistogramMetricFamily(
+            "vitalstream_end_to_end_seconds",
+            "From the source message's timestamp to the commit of its result",
+            buckets=list(zip(bounds, counts.tolist(), strict=True)),
+            sum_value=total,
+        )
+
+
+class _Backlog(Collector):
+    """Lag in messages and in time, worked out when asked."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._lags: Mapping[int, int] = {}
+        self.oldest = Oldest()
+
+    def update(self, lags: Mapping[int, int]) -> None:
+        """Take note."""
+        self._lags = lags
+        self.oldest.behind(is_behind(lags), self._now())
+
+    def collect(self) -> Iterable[Metric]:
+        """The lags last heard of, and the age of the oldest message now."""
+        lag = GaugeMetricFamily(
+            "vitalstream_consumer_lag_messages",
+            "Messages that can be read and were not collected yet",
+            labels=["partition"],
+        )
+        for partition, messages in self._lags.items():
+            lag.add_metric([str(partition)], messages)
+        yield lag
+        since = self.oldest.since
+        yield GaugeMetricFamily(
+            "vitalstream_oldest_unprocessed_seconds",
+            "Age of the oldest message that is not committed, by its own timestamp; 0 when nothing is behind",
+            value=0.0 if since is None else max(0.0, self._now() - since),
+        )

@@ -1,0 +1,96 @@
+"""The log on stderr, as lines of text or as one JSON object a line."""
+
+import logging
+import multiprocessing
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, Literal
+
+import orjson
+
+from broker.errors import VitalstreamError
+from schemas.clock import rfc3339
+
+Format = Literal["text", "json"]
+
+log = logging.getLogger("vitalstream")
+
+_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def log_to_stderr(format_: Format = "text") -> None:
+    """Send log lines to stderr; the first call in a process decides how."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter(_TEXT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if format_ == "json":
+        logging.captureWarnings(True)
+
+
+def name_worker(name: str) -> None:
+    """The `worker` of every line from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.worker = name
+
+
+@contextmanager
+def errors_in_the_log(format_: Format) -> Iterator[None]:
+    """End the process with its exit code when the block raises, after a log line without the error's text.
+
+    The text of an error that nobody raised on purpose may hold a patient's values. Those raised on purpose have
+    a sentence that does not; they pass, for the command line to print, unless the log is JSON.
+    """
+    try:
+        yield
+    except VitalstreamError as error:
+        if format_ != "json":
+            raise
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+    except Exception:
+        log.critical("ended by an error that nobody foresaw", exc_info=True)
+        sys.exit(1)
+
+
+class TextFormatter(logging.Formatter):
+    """Lines of text. Of an exception its class and where it was raised, never its own text."""
+
+    def formatException(self, ei: ExcInfo) -> str:  # noqa: N802
+        """`ValueError` and the stack, innermost last."""
+        return "\n  ".join([_class_name(ei), *_frames(ei)])
+
+
+class JsonFormatter(logging.Formatter):
+    """`time` (RFC 3339), `level`, `logger`, `message`, `worker`; `error` and `stack` where one is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of several workers each has a number at once, and its name when it has found one.
+        self.worker = multiprocessing.current_process().name if multiprocessing.parent_process() else ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object on one line."""
+        fields: dict[str, object] = {
+            "time": rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "worker": self.worker,
+        }
+        if record.exc_info:
+            fields |= {"error": _class_name(record.exc_info), "stack": _frames(record.exc_info)}
+        return orjson.dumps(fields).decode()
+
+
+def _class_name(info: ExcInfo) -> str:
+    return info[0].__name__ if info[0] else ""
+
+
+def _frames(info: ExcInfo) -> list[str]:
+    frames = traceback.extract_tb(info[2])
+    return [f"{one.filename}:{one.lineno} {one.name}" for one in frames]
