@@ -1,0 +1,42 @@
+"""What the published scores must be: those of the documented core, offline."""
+
+import numpy as np
+
+from broker.settings import Settings
+from real_time.inference import load_model, run_streaming_inference
+from schemas.ranges import RangeCheck, load_ranges
+from tests.consumer.accounts import Accounts, offline_frame
+
+OFFLINE_CHUNK = 1000  # unlike any chunk of a worker
+
+
+def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> None:
+    """Every result is what offline scoring gives for its source message; bit for bit when `ulp` is 0."""
+    assert settings.model is not None
+    model = load_model(settings.model)
+    features = list(found_features(model))
+    X = offline_frame(found, features)
+    values = X.to_numpy(copy=True)
+    implausible = RangeCheck(features, load_ranges(settings.ranges)).clear(values)
+    X[:] = values
+    expected = run_streaming_inference(X, model, OFFLINE_CHUNK, threshold=settings.threshold)
+
+    published = [found.by_position[position] for position in X.index]
+    probabilities = np.array([one.risk_probability for one in published], dtype=float)
+    offline = expected["risk_probability"].to_numpy()
+    apart = np.abs(probabilities.view(np.int64) - offline.view(np.int64))  # ulps, for numbers of one sign
+    assert apart.max() <= ulp, f"{(apart > ulp).sum()} scores differ by up to {apart.max()} ulp"
+    assert np.unique(offline).size > len(offline) // 100, "the model hardly tells the rows apart"
+    near = np.isclose(offline, settings.threshold, rtol=0, atol=1e-12 if ulp else 0)
+    labels = np.array([one.risk_label for one in published])
+    assert ((labels == expected["risk_label"].to_numpy(int)) | near).all()
+    assert set(labels) == {0, 1}
+    assert [one.implausible for one in published] == implausible
+
+
+def found_features(model: object) -> tuple[str, ...]:
+    from real_time.inference import RiskScorer
+
+    features = RiskScorer(model).features  # type: ignore[arg-type]
+    assert features is not None
+    return features

@@ -1,0 +1,34 @@
+"""The main path: a file of patients' rows to one risk result a message, through real processes and a real Kafka."""
+
+import pytest
+
+from tests.consumer.accounts import require_exactly_once
+from tests.consumer.scores import require_offline_scores
+from tests.consumer.stage import Stage
+
+pytestmark = pytest.mark.kafka
+
+ROWS = 50_000
+
+
+@pytest.mark.parametrize(("model", "ulp"), [("boosting", 0), ("logistic", 4)])
+def test_every_message_is_scored_exactly_once_as_offline(
+    stage: Stage, vitals_file: list[str], model: str, ulp: int
+) -> None:
+    settings = stage.settings(model=model)
+    worker = stage.worker(settings, "--json")
+    sender = stage.replay(settings, vitals_file, "--limit", str(ROWS))
+    assert sender.wait(timeout=120) == 0, sender.log
+    worker.joined()
+    stage.wait_committed(settings, ROWS)
+    worker.stop()
+
+    found = require_exactly_once(settings, rows=ROWS)
+    assert not found.dead_letters
+    require_offline_scores(found, settings, ulp=ulp)
+    assert {one.model for one in found.by_position.values()} == {found.metrics[0].model}
+    assert (worker.report["rows"], worker.report["chunks"]) == (ROWS, len(found.metrics))
+    assert worker.report["recoveries"] == 0
+    assert worker.report["transactions"] < len(found.metrics) / 2, (
+        "a transaction for each chunk, under backlog"
+    )
