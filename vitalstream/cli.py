@@ -167,3 +167,60 @@ def broker(
     from vitalstream.local_broker import run
 
     run(port=port, data_dir=data_dir)
+
+
+@app.command()
+@with_settings("bootstrap_servers", "output_topic", "until_idle")
+def watch(
+    settings: "Settings",
+    *,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="show what is there already, too")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="end after N results")] = None,
+    min_risk: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="P", help="show only risks from P on")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Follow the risk topic: a live table of patients by risk, or lines where there is no terminal.
+
+    Reads what is committed, of all partitions, and leaves no trace. --json prints each result as it stands on
+    the topic, one a line.
+    """
+    from vitalstream.watch import watch as follow
+
+    follow(settings, from_beginning=from_beginning, limit=limit, min_risk=min_risk, json=json)
+
+
+@app.command()
+@with_settings()
+def demo(
+    settings: "Settings",
+    *,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="a real Kafka to run on; else an embedded broker")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, metavar="S", help="how long messages are sent")] = 20,
+    patients: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="in the ward")] = 40,
+    rate: Annotated[float, typer.Option(min=1, max=2000, metavar="N", help="messages a second")] = 200,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="another one, another ward")] = 0,
+    json: Json = False,
+) -> None:
+    """Show the whole system at work on this machine: simulated patients, a worker, results, and a check.
+
+    Makes and pins a small model, starts an embedded broker (or uses the Kafka that is given, with topics of
+    its own that are deleted at the end), sends a simulated ward with some malformed messages, and scores it by
+    a real worker process. Ends by itself; exit code 1 unless every message is accounted for exactly once.
+    """
+    from vitalstream.demo.command import demo as show
+
+    show(
+        settings,
+        bootstrap_servers=bootstrap_servers,
+        seconds=seconds,
+        seed=seed,
+        patients=patients,
+        rate=rate,
+        json=json,
+    )

@@ -1,0 +1,222 @@
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+
+import orjson
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from broker.settings import Settings
+from broker.topics import create_topics
+from schemas.results import RiskResult, decode_result
+from tests.conftest import MakeSettings, fresh_settings
+from tests.kafka import Row, produce, wait_until
+from tests.vitalstream.command import ROOT, OnTerminal, Running, argv, environment, vitalstream
+from vitalstream.board import Board, direction, printable
+from vitalstream.watch import age
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(scope="module")
+def written(kafka: str) -> Settings:
+    """Settings whose risk topic has six results of three patients, and nothing else is done to it."""
+    settings = fresh_settings(kafka)
+    create_topics(settings, partitions=4, replication_factor=1)
+    produce(kafka, settings.output_topic, WRITTEN)
+    return settings
+
+
+def result(patient: str, risk: float | None, offset: int = 0) -> bytes:
+    label = None if risk is None else int(risk >= 0.5)
+    return orjson.dumps(
+        RiskResult(
+            patient_id=patient,
+            event_time=f"2026-01-05T08:{offset:02}:00Z",
+            risk_probability=risk,
+            risk_label=label,
+            implausible=[],
+            threshold=0.5,
+            model="0" * 64,
+            scored_at="2026-01-05T08:30:00.000Z",
+            source_topic="vitals",
+            source_partition=0,
+            source_offset=offset,
+        )
+    )
+
+
+def rows(*patients: tuple[str, float | None]) -> list[Row]:
+    return [
+        (patient.encode(), result(patient, risk, offset)) for offset, (patient, risk) in enumerate(patients)
+    ]
+
+
+WRITTEN: Sequence[Row] = rows(
+    ("ann", 0.1), ("bob", 0.9), ("cyd", None), ("ann", 0.7), ("bob", 0.4), ("ann", 0.7)
+)
+
+
+def options(settings: Settings, *more: str) -> list[str]:
+    return [
+        "watch", "--bootstrap-servers", settings.bootstrap_servers, "--output-topic", settings.output_topic, *more,
+    ]  # fmt: skip
+
+
+def test_json_is_the_values_as_they_stand_on_the_topic(written: Settings) -> None:
+    done = vitalstream(*options(written, "--from-beginning", "--until-idle", "2", "--json"))
+
+    assert done.returncode == 0
+    lines = done.stdout.encode().splitlines()
+    values = [value for _, value, *_ in WRITTEN]
+    assert Counter(lines) == Counter(values)
+    assert [line for line in lines if b'"ann"' in line] == [values[place] for place in (0, 3, 5)]
+
+
+def test_lines_tell_patient_risk_and_where_it_went(written: Settings) -> None:
+    done = vitalstream(*options(written, "--from-beginning", "--until-idle", "2"))
+
+    assert done.returncode == 0
+    found = {tuple(line.split()) for line in done.stdout.splitlines()}
+    assert ("2026-01-05T08:00:00Z", "ann", "risk", "0.100", "label", "0") in found
+    assert ("2026-01-05T08:03:00Z", "ann", "risk", "0.700", "label", "1", "up") in found
+    assert ("2026-01-05T08:04:00Z", "bob", "risk", "0.400", "label", "0", "down") in found
+    assert ("2026-01-05T08:05:00Z", "ann", "risk", "0.700", "label", "1", "steady") in found
+    assert ("2026-01-05T08:02:00Z", "cyd", "risk", "unknown", "label", "-") in found
+    assert len(done.stdout.splitlines()) == len(WRITTEN)
+
+
+def test_limit_counts_what_min_risk_lets_through(written: Settings) -> None:
+    done = vitalstream(*options(written, "--from-beginning", "--limit", "3", "--min-risk", "0.7", "--json"))
+
+    assert done.returncode == 0
+    assert [orjson.loads(line)["risk_probability"] >= 0.7 for line in done.stdout.splitlines()] == [True] * 3
+
+
+def test_without_from_beginning_only_what_comes_now(settings: Settings) -> None:
+    produce(settings.bootstrap_servers, settings.output_topic, rows(("before", 0.5)))
+    with Running(*options(settings, "--limit", "2")) as watching:
+        wait_until(lambda: "from now on" in watching.err, what="watch to follow")
+        produce(settings.bootstrap_servers, settings.output_topic, rows(("now", 0.5), ("now", 0.6)))
+
+        assert watching.end() == 0
+        assert watching.out.count("now ") == 2
+        assert "before" not in watching.out
+
+
+def test_what_is_not_committed_is_not_shown(settings: Settings) -> None:
+    producer = Producer(
+        {"bootstrap.servers": settings.bootstrap_servers, "transactional.id": settings.group, "log_level": 0}
+    )
+    producer.init_transactions(30)
+    for patient, end in (("aborted", producer.abort_transaction), ("committed", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.produce(settings.output_topic, result(patient, 0.5), b"p")
+        producer.flush(30)
+        end(30)
+
+    done = vitalstream(*options(settings, "--from-beginning", "--limit", "1", "--json"))
+
+    assert [orjson.loads(line)["patient_id"] for line in done.stdout.splitlines()] == ["committed"]
+
+
+def test_what_is_no_result_is_counted_and_never_shown(settings: Settings) -> None:
+    produce(
+        settings.bootstrap_servers,
+        settings.output_topic,
+        [
+            (b"k", b"SECRET-1", 0),
+            (b"k", None, 0),
+            (b"k", b'{"patient_id": "SECRET-2"}', 0),
+            *rows(("ann", 0.5)),
+        ],
+    )
+    done = vitalstream(*options(settings, "--from-beginning", "--until-idle", "2", "--json"))
+
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+    assert f"skipped 3 values that are no results, the first at {settings.output_topic}[0]@0" in done.stderr
+    assert "SECRET" not in done.stdout + done.stderr
+
+
+def test_control_characters_do_not_reach_the_terminal(settings: Settings) -> None:
+    produce(settings.bootstrap_servers, settings.output_topic, rows(("a\x1b[2J\nb", 0.5)))
+    done = vitalstream(*options(settings, "--from-beginning", "--limit", "1"))
+
+    assert "a?[2J?b" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(settings: Settings) -> None:
+    produce(settings.bootstrap_servers, settings.output_topic, WRITTEN)
+    command = argv(*options(settings, "--from-beginning", "--json"))
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        watching.stdout.readline()
+        watching.stdout.close()
+        produce(settings.bootstrap_servers, settings.output_topic, WRITTEN)
+        try:
+            assert watching.wait(30) == 0
+        finally:
+            watching.kill()
+        said = watching.stderr.read().decode()
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
+def test_ctrl_c_gives_the_terminal_back_and_leaves_the_last_state(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    produce(
+        settings.bootstrap_servers,
+        settings.output_topic,
+        rows(*[(f"patient-{number:02}", number / 40) for number in range(40)]),
+    )
+    watching = OnTerminal(*options(settings, "--from-beginning"))
+    wait_until(lambda: "40 results of 40 patients" in watching.text, what="a table of all patients")
+    assert "+ 22 more" in watching.text
+    assert "\x1b[?1049h" in watching.raw
+    watching.process.send_signal(signal.SIGINT)
+
+    assert watching.end() == 0
+    assert watching.raw.count("\x1b[?25l") <= watching.raw.count("\x1b[?25h")
+    assert "patient-39" in watching.left
+    assert "patient-01" not in watching.left
+
+
+def test_it_leaves_no_consumer_group(written: Settings) -> None:
+    vitalstream(*options(written, "--from-beginning", "--limit", "1"))
+
+    admin = AdminClient({"bootstrap.servers": written.bootstrap_servers})
+    groups = [group.group_id for group in admin.list_consumer_groups().result().valid]
+    assert not [group for group in groups if "follower" in group]
+
+
+def test_a_missing_topic_is_one_sentence(kafka: str) -> None:
+    done = vitalstream("watch", "--bootstrap-servers", kafka, "--output-topic", "nobody-made-this")
+
+    assert done.returncode == 1
+    assert "topic nobody-made-this is missing" in done.stderr
+    assert "vitalstream topics create" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_patients_are_ranked_by_their_latest_risk() -> None:
+    board = Board()
+    for patient, risk in (("a", 0.9), ("b", 0.5), ("c", None), ("a", 0.2), ("d", 0.5)):
+        board.add(decode_result(result(patient, risk)), 0.0)
+
+    assert [one.result.patient_id for one in board.ranked()] == ["b", "d", "a", "c"]
+    assert [one.result.patient_id for one in board.ranked(0.5)] == ["b", "d"]
+
+
+def test_direction_age_and_printable() -> None:
+    assert [direction(history) for history in ([], [0.5], [0.5, 0.6], [0.6, 0.5], [0.5, 0.51])] == [
+        "", "", "up", "down", "steady",
+    ]  # fmt: skip
+    assert [age(seconds) for seconds in (-1, 3.2, 60, 7200, 200_000)] == ["0 s", "3 s", "1 m", "2 h", "2 d"]
+    assert printable("x" * 50, 10) == "x" * 9 + "…"

@@ -1,0 +1,110 @@
+"""Patients by their current risk, and how a risk is drawn."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.text import Text
+
+from schemas.results import RiskResult
+
+STEADY: Final = 0.02
+"""Risks that differ by less are the same to the trend arrow."""
+
+_HISTORY = 32
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class PatientRisk:
+    """A patient's latest result, when it was published (Unix seconds), and the last risks, oldest first."""
+
+    result: RiskResult
+    at: float
+    history: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+
+    @property
+    def risk(self) -> float | None:
+        """The current risk; None where the model gave none."""
+        return self.result.risk_probability
+
+
+class Board:
+    """Every patient's latest result."""
+
+    def __init__(self) -> None:
+        self._patients: dict[str, PatientRisk] = {}
+
+    def __len__(self) -> int:
+        return len(self._patients)
+
+    def add(self, result: RiskResult, at: float) -> PatientRisk:
+        """Take in a result that was published at `at`, in Unix seconds."""
+        patient = self._patients.setdefault(result.patient_id, PatientRisk(result, at))
+        patient.result, patient.at = result, at
+        if result.risk_probability is not None:
+            patient.history.append(result.risk_probability)
+        return patient
+
+    def ranked(self, min_risk: float | None = None) -> list[PatientRisk]:
+        """Patients by risk, the highest first, those without one last; only from `min_risk` on if given."""
+        patients = [one for one in self._patients.copy().values() if reaches(one.result, min_risk)]
+        return sorted(patients, key=lambda one: (-_known(one.risk), one.result.patient_id))
+
+
+def reaches(result: RiskResult, min_risk: float | None) -> bool:
+    """Whether a result has at least this risk; without `min_risk` any has."""
+    return min_risk is None or _known(result.risk_probability) >= min_risk
+
+
+def printable(text: str, width: int = 40) -> str:
+    """Text from a message, safe for a terminal: one line, no control characters, cut to `width`."""
+    safe = "".join(character if character.isprintable() else "?" for character in text)
+    return safe if len(safe) <= width else safe[: width - 1] + "…"
+
+
+def direction(history: Sequence[float]) -> str:
+    """Where the latest of these risks went: `up`, `down`, `steady`, or '' where there is no former one."""
+    if len(history) < 2:  # noqa: PLR2004
+        return ""
+    change = history[-1] - history[-2]
+    if abs(change) < STEADY:
+        return "steady"
+    return "up" if change > 0 else "down"
+
+
+def arrow(history: Sequence[float]) -> Text:
+    """The direction as an arrow."""
+    shapes = {"up": Text("▲", "red"), "down": Text("▼", "green"), "steady": Text("=", "dim"), "": Text(" ")}
+    return shapes[direction(history)]
+
+
+def colour(result: RiskResult) -> str:
+    """Red from the threshold on, yellow from half of it on, else green."""
+    if result.risk_probability is None:
+        return "dim"
+    if result.risk_label:
+        return "bold red"
+    return "yellow" if result.risk_probability >= result.threshold / 2 else "green"
+
+
+def risk_bar(result: RiskResult, width: int) -> Text:
+    """The risk as a number and a bar of at most `width` characters, in colour."""
+    if result.risk_probability is None:
+        return Text("   -  unknown", "dim")
+    whole, eighths = divmod(round(min(1.0, max(0.0, result.risk_probability)) * width * 8), 8)
+    bar = "█" * whole + (_BLOCKS[eighths] if eighths else "")
+    return Text(f"{result.risk_probability:.3f} {bar}", colour(result))
+
+
+def sparkline(history: Sequence[float], width: int) -> Text:
+    """The last `width` risks as columns from 0 to 1."""
+    shown = list(history)[-width:] if width else []
+    top = len(_LEVELS) - 1
+    return Text("".join(_LEVELS[round(min(1.0, max(0.0, risk)) * top)] for risk in shown), "cyan")
+
+
+def _known(risk: float | None) -> float:
+    return -1.0 if risk is None else risk

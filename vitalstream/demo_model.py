@@ -1,0 +1,62 @@
+"""A small model made from simulated patients, for trying things out. Not a medical device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import joblib
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from broker.errors import SettingsError
+from producer.ward import Ward
+from real_time.model_file import ModelFileError, pin_model
+from schemas.contract import STANDARD_FEATURES
+
+DISCLAIMER: Final = "trained on simulated patients; not a medical device"
+
+_TRAINING, _HELD_OUT = 400, 200  # patients
+_HOURS = 48.0
+_DETERIORATING = 0.3
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """A model that was made: its file's SHA-256, its AUROC on held-out patients, and the rows it saw."""
+
+    sha256: str
+    auroc: float
+    rows: int
+
+
+def make_demo_model(path: Path, *, seed: int = 0) -> DemoModel:
+    """Train a logistic regression on the standard features of simulated patients, save it, and pin it.
+
+    The label is whether a patient has begun to deteriorate. The AUROC is that of other simulated patients'
+    readings. Raises SettingsError where `path` can't be written.
+    """
+    features, label = _readings(_TRAINING, seed)
+    model = make_pipeline(
+        SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=500)
+    ).fit(features, label)
+    other_features, other_label = _readings(_HELD_OUT, seed + 1)
+    auroc = float(roc_auc_score(other_label, model.predict_proba(other_features)[:, 1]))
+    return DemoModel(sha256=_save(model, path), auroc=auroc, rows=len(features))
+
+
+def _readings(patients: int, seed: int) -> tuple[Any, Any]:
+    frame = Ward(patients=patients, seed=seed, deteriorating=_DETERIORATING).frame(hours=_HOURS)
+    return frame[list(STANDARD_FEATURES)], frame["label"]
+
+
+def _save(model: Any, path: Path) -> str:
+    try:
+        joblib.dump(model, path)
+        return pin_model(path)
+    except OSError as error:
+        raise SettingsError(f"cannot write the model to {path}: {error.strerror}") from None
+    except ModelFileError as error:
+        raise SettingsError(str(error)) from None
