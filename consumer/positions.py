@@ -15,6 +15,8 @@ from consumer.errors import Action, KafkaCallError, stops_consumer
 ANSWER_S = 5.0  # how long one question for committed offsets may take before it is asked again
 RETRY_S = 0.1
 
+_NOT_YET = (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS, KafkaError._TIMED_OUT, KafkaError._IN_PROGRESS)
+
 
 class Positions:
     """The next offset of every assigned partition of one topic.
@@ -72,11 +74,23 @@ class Positions:
         """
         self._next = self._committed(self._next)
         for partition in self._listed(self._next):
-            self._consumer.seek(partition)
+            self._seek(partition)
 
     def lag(self) -> int:
         """Messages not yet processed, by the newest end offsets that fetching has brought along."""
         return sum(self._behind(partition, offset) for partition, offset in self._next.items())
+
+    def _seek(self, partition: TopicPartition) -> None:
+        while self._keep_trying():
+            try:
+                self._consumer.seek(partition)
+                return
+            except KafkaException as exception:
+                # A partition assigned a moment ago can't be moved before its fetcher has started.
+                error: KafkaError = exception.args[0]
+                if error.code() not in _NOT_YET:
+                    raise KafkaCallError("going back", error, Action.STOP) from None
+                time.sleep(RETRY_S)
 
     def _behind(self, partition: int, offset: int) -> int:
         low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
