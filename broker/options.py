@@ -32,6 +32,12 @@ OPTIONS: Final[dict[str, Option]] = {
     "max_wait_ms": Option(float, 0, "MS", "how long a chunk may wait to fill; 0 takes what is there"),
     "commit_interval_ms": Option(float, 25, "MS", "how long a transaction may gather chunks under backlog"),
     "delivery": Option(str, "exactly-once", "HOW", "or at-least-once, for brokers without transactions"),
+    "max_dead_letter_ratio": Option(
+        float,
+        0.5,
+        "SHARE",
+        "stop when more of the last 1,000 messages are rejected (from 500 on), or 500 in a row; 1: never",
+    ),
     "instance": Option(str, None, "NAME", "this worker's name, unique in the group; else from host and slot"),
     "workers": Option(int, 1, "N", "worker processes to run"),
     "http": Option(

@@ -73,6 +73,7 @@ class Settings(BaseModel):
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
     commit_interval_ms: float = _option("commit_interval_ms", ge=0, le=10_000)
     delivery: Literal["exactly-once", "at-least-once"] = _option("delivery")
+    max_dead_letter_ratio: float = _option("max_dead_letter_ratio", ge=0, le=1)
     instance: str | None = _option("instance", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     workers: int = _option("workers", ge=1, le=256)
     http: str | None = _option("http")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from broker.settings import Settings
 from consumer.chunks import Chunk
 from consumer.errors import ModelFailedError
+from consumer.limits import RejectLimit
 from consumer.observer import Observer
 from consumer.sending import Output
 from real_time.inference import ModelOutputError, RiskScorer
@@ -70,12 +71,18 @@ class ChunkScorer:
         self._limits = limits
         self._observer = observer
         self._clock = clock
+        self._reject_limit = RejectLimit(settings.max_dead_letter_ratio)
+
+    def restart(self) -> None:
+        """What was not committed is going to be scored again."""
+        self._reject_limit.restart()
 
     def __call__(self, chunk: Chunk, *, lag: int) -> Output:
         """Everything to send for `chunk`; `lag` is the number of messages behind it.
 
         Raises:
             ModelFailedError: the model failed on every row, or gave a result of the wrong shape.
+            TooManyRejectedError: of this chunk and those before it, too large a share was rejected.
         """
         decoded = self._decode([message.value() for message in chunk.messages])
         scores, stream_metrics, failed = score(decoded.frame, self._model.scorer)
@@ -99,6 +106,7 @@ class ChunkScorer:
             out = {reject.position for reject in rejects}
             kept = [row for row, position in enumerate(positions) if position not in out]
             positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
+        self._reject_limit.update(len(chunk), rejects)
         waits = _waits_ms(chunk, positions, now)
         metrics = self._metrics(chunk, positions, stream_metrics, waits=waits, at=at, lag=lag)
         self._observer.waited(waits)

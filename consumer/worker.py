@@ -159,6 +159,7 @@ class Worker:
                 f"{failure.error_name}; nothing was lost: look at the brokers, then start again"
             )
         self._collector.discard()
+        self._score.restart()
         if failure.action is not Action.ABORT or not self._abort(COMMIT_TIMEOUT_S):
             self._committer.renew()
             self._start()

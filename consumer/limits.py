@@ -1,0 +1,77 @@
+"""When so many messages are rejected that it is no longer the messages that are at fault."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from broker.errors import VitalstreamError
+from schemas.vitals import Reject
+
+# A false alarm stops the scoring of everybody; what was rejected for want of one can be replayed. So: late.
+WINDOW = 1000
+ENOUGH = 500
+
+
+class TooManyRejectedError(VitalstreamError):
+    """Too large a share of the messages is rejected; nothing of the chunk was committed."""
+
+
+class RejectLimit:
+    """Stops a worker that would drain its topic into dead letters.
+
+    Raises when more than `ratio` of the last 1,000 messages were rejected, judged from 500 messages on, or the
+    last 500 all were. With a `ratio` of 1 it never does. Costs one step a chunk: the window is made of whole
+    chunks, the fewest that hold 1,000 messages, and a row of rejects is looked for at the end of a chunk.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self._ratio = ratio
+        self.restart()
+
+    def restart(self) -> None:
+        """Count anew: what was counted is going to be read again."""
+        self._chunks: deque[tuple[int, Sequence[Reject]]] = deque()
+        self._rows = 0
+        self._rejected = 0
+        self._in_a_row = 0
+
+    def update(self, rows: int, rejects: Sequence[Reject]) -> None:
+        """Take in a chunk of so many rows; `rejects` are in order of position.
+
+        Raises:
+            TooManyRejectedError: with the reasons and their counts.
+        """
+        self._chunks.append((rows, rejects))
+        self._rows += rows
+        self._rejected += len(rejects)
+        while self._rows - self._chunks[0][0] >= WINDOW:
+            gone, with_them = self._chunks.popleft()
+            self._rows -= gone
+            self._rejected -= len(with_them)
+        trailing = _trailing(rows, rejects)
+        self._in_a_row = trailing + (self._in_a_row if trailing == rows else 0)
+        if self._rejected and self._ratio < 1 and self._too_many():
+            raise TooManyRejectedError(self._sentence())
+
+    def _too_many(self) -> bool:
+        share_is_too_large = self._rows >= ENOUGH and self._rejected > self._ratio * self._rows
+        return share_is_too_large or self._in_a_row >= ENOUGH
+
+    def _sentence(self) -> str:
+        counts = Counter(
+            f"{one.reason} {one.field}".rstrip() for _, rejects in self._chunks for one in rejects
+        )
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+        return (
+            f"{self._rejected:,} of the last {self._rows:,} messages were rejected, {self._in_a_row:,} in a row "
+            f"({reasons}): more than a share of {self._ratio:g}, or {ENOUGH} in a row, stops the worker, so that the "
+            "topic is not drained into dead letters; nothing of the last chunk was committed: mend the sender or the "
+            "model, or raise --max-dead-letter-ratio (1 never stops), then start again"
+        )
+
+
+def _trailing(rows: int, rejects: Sequence[Reject]) -> int:
+    """How many messages at the end of a chunk were all rejected."""
+    count = 0
+    while count < len(rejects) and rejects[-1 - count].position == rows - 1 - count:
+        count += 1
+    return count

@@ -1,0 +1,136 @@
+"""When a worker stops instead of draining its topic into dead letters."""
+
+from collections import deque
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.limits import ENOUGH, WINDOW, RejectLimit, TooManyRejectedError
+from schemas.contract import Reason
+from schemas.vitals import Reject
+from tests.consumer.accounts import read_accounts
+from tests.consumer.stage import Stage
+
+Flags = list[bool]
+
+
+def reject(position: int) -> Reject:
+    return Reject(position, Reason.WRONG_TYPE, "spo2")
+
+
+def feed(limit: RejectLimit, chunk: Flags) -> bool:
+    """Whether the limit is reached with this chunk; a True in it is a reject."""
+    try:
+        limit.update(len(chunk), [reject(i) for i, rejected in enumerate(chunk) if rejected])
+    except TooManyRejectedError:
+        return True
+    return False
+
+
+def rejected(count: int) -> Flags:
+    return [True] * count
+
+
+def accepted(count: int) -> Flags:
+    return [False] * count
+
+
+# Runs of one kind, so that long rows of rejects and mixtures of all shares come up.
+runs = st.lists(st.tuples(st.booleans(), st.integers(1, 400)), min_size=1, max_size=4)
+chunks = st.lists(runs.map(lambda rs: [flag for flag, times in rs for _ in range(times)]), max_size=12)
+
+
+@given(chunks=chunks, ratio=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
+def test_it_is_reached_when_a_naive_window_says_so(chunks: list[Flags], ratio: float) -> None:
+    limit = RejectLimit(ratio)
+    window = deque[Flags]()
+    seen: Flags = []
+    for chunk in chunks:
+        seen += chunk
+        window.append(chunk)
+        while sum(map(len, window)) - len(window[0]) >= WINDOW:
+            window.popleft()
+        last = [flag for one in window for flag in one]
+        share = sum(last) / len(last)
+        expected = ratio < 1 and (
+            (len(last) >= ENOUGH and share > ratio) or (len(seen) >= ENOUGH and all(seen[-ENOUGH:]))
+        )
+        assert feed(limit, chunk) == expected
+
+
+def test_the_window_of_single_messages_is_the_last_thousand() -> None:
+    limit = RejectLimit(0.4)
+    assert not any(feed(limit, [False]) for _ in range(600))
+    # From now on the window holds 400 rejects, and each further one pushes out an old one.
+    assert not any(feed(limit, [True]) for _ in range(400))
+    assert not any(feed(limit, [False]) for _ in range(600))
+    assert not any(feed(limit, [True]) for _ in range(400))
+    assert feed(limit, [True])
+
+
+def test_few_messages_are_not_judged() -> None:
+    limit = RejectLimit(0.0)
+    assert not any(feed(limit, rejected(1)) for _ in range(ENOUGH - 1))
+    assert feed(limit, rejected(1))
+
+
+def test_a_row_is_long_enough_though_the_share_is_not() -> None:
+    limit = RejectLimit(0.9)
+    assert not feed(limit, accepted(WINDOW))
+    assert not feed(limit, accepted(1) + rejected(ENOUGH - 1))
+    assert feed(limit, rejected(1))
+
+
+def test_a_row_that_has_ended_does_not_count() -> None:
+    limit = RejectLimit(0.9999)
+    assert not feed(limit, rejected(ENOUGH) + accepted(1))
+    assert not feed(limit, rejected(ENOUGH - 1))
+
+
+def test_what_is_read_again_counts_once() -> None:
+    limit = RejectLimit(0.5)
+    for _ in range(10):
+        assert not feed(limit, rejected(ENOUGH - 1))
+        limit.restart()
+
+
+def test_the_reasons_are_told() -> None:
+    limit = RejectLimit(0.25)
+    rejects = [Reject(i, Reason.NOT_JSON, "") for i in range(200)] + [reject(i) for i in range(200, 300)]
+    with pytest.raises(TooManyRejectedError) as caught:
+        limit.update(1000, rejects)
+    assert str(caught.value).startswith(
+        "300 of the last 1,000 messages were rejected, 0 in a row (not_json 200, wrong_type spo2 100): "
+        "more than a share of 0.25, "
+    )
+
+
+@pytest.mark.kafka
+def test_a_worker_stops_instead_of_draining_the_topic(stage: Stage) -> None:
+    settings = stage.settings(partitions=1, model="fragile", commit_interval_ms=0, chunk_size=50)
+    good, bad = (
+        {"patient_id": "p1", "event_time": "2026-01-05T08:30:00Z", "spo2": spo2} for spo2 in (97, "?")
+    )
+    stage.send(settings, [("p1", orjson.dumps(good))] * 600)
+    stage.send(settings, [("p1", orjson.dumps(bad))] * 2000)
+    worker = stage.worker(settings)
+    assert worker.wait(timeout=60) == 1, worker.log
+    assert "messages were rejected, 500 in a row (wrong_type spo2 500): " in worker.log
+
+    found = read_accounts(settings)
+    assert len(found.results) == 600
+    assert 450 <= len(found.dead_letters) < ENOUGH
+    assert found.committed == {0: 600 + len(found.dead_letters)}, "the last chunk is not committed"
+
+    # Every process counts anew.
+    again = stage.worker(settings)
+    assert again.wait(timeout=60) == 1, again.log
+    more = read_accounts(settings)
+    assert 450 <= len(more.dead_letters) - len(found.dead_letters) < ENOUGH
+
+    through = stage.worker(settings.model_copy(update={"max_dead_letter_ratio": 1.0}))
+    stage.wait_committed(settings, 2600)
+    through.stop()
+    assert len(read_accounts(settings).dead_letters) == 2000
