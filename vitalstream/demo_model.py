@@ -14,11 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from broker.errors import SettingsError
 from producer.ward import Ward
 from real_time.model_file import ModelFileError, pin_model
-from schemas.contract import STANDARD_FEATURES
+from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
 
 DISCLAIMER: Final = "trained on simulated patients; not a medical device"
 
-_TRAINING, _HELD_OUT = 400, 200  # patients
+_TRAINING, _HELD_OUT, _WARD = 400, 200, 40  # patients
 _HOURS = 48.0
 _DETERIORATING = 0.3
 
@@ -45,6 +45,22 @@ def make_demo_model(path: Path, *, seed: int = 0) -> DemoModel:
     other_features, other_label = _readings(_HELD_OUT, seed + 1)
     auroc = float(roc_auc_score(other_label, model.predict_proba(other_features)[:, 1]))
     return DemoModel(sha256=_save(model, path), auroc=auroc, rows=len(features))
+
+
+def write_readings(path: Path, *, seed: int = 0) -> int:
+    """Write the readings of other simulated patients as CSV, to replay; returns the number of rows.
+
+    They come in the order of time, as from a ward. Raises SettingsError where `path` can't be written.
+    """
+    frame = Ward(patients=_WARD, seed=seed + 2, deteriorating=_DETERIORATING).frame(hours=_HOURS)
+    columns = [PATIENT_ID, EVENT_TIME, *STANDARD_FEATURES]
+    try:
+        frame.sort_values(EVENT_TIME, kind="stable").to_csv(
+            path, columns=columns, index=False, date_format="%Y-%m-%dT%H:%M:%SZ"
+        )
+    except OSError as error:
+        raise SettingsError(f"--data: cannot write {path}: {error.strerror}") from None
+    return len(frame)
 
 
 def _readings(patients: int, seed: int) -> tuple[Any, Any]:

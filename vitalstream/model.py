@@ -1,5 +1,6 @@
 """`vitalstream model`: pins and inspects model files."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from broker.errors import SettingsError
 from real_time import model_file
 from real_time.inference import RiskScorer
 from real_time.model_file import ModelError, load_model
+from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
 
 
 def pin(path: Path, *, json: bool) -> None:
@@ -27,6 +29,18 @@ def pin(path: Path, *, json: bool) -> None:
         typer.echo(
             f"{sha256}  {path}\npinned in {path}.sha256; a model runs code as it loads, so pin what you trust"
         )
+
+
+def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
+    """Make and pin a small model from simulated patients, and with `data` a file of others to replay."""
+    made = make_demo_model(path, seed=seed)
+    rows = write_readings(data, seed=seed) if data is not None else 0
+    if json:
+        typer.echo(orjson.dumps({"path": str(path), **asdict(made), "data_rows": rows}).decode())
+        return
+    typer.echo(f"{path}: logistic regression, {made.rows:,} readings, AUROC {made.auroc:.2f}; {DISCLAIMER}")
+    if data is not None:
+        typer.echo(f"{data}: {rows:,} readings of other simulated patients, to replay")
 
 
 def inspect(path: Path, *, json: bool) -> None:
