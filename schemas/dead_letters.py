@@ -17,6 +17,10 @@ PARTITION: Final = "dlq.partition"
 OFFSET: Final = "dlq.offset"
 TIMESTAMP: Final = "dlq.timestamp"
 POINTER: Final = "dlq.pointer"
+REPLAYED: Final = "dlq.replayed"
+
+REPLAYED_FROM: Final = "replayed.from"
+"""Header of a message that was put back: `topic-partition@offset` of the dead letter it was."""
 
 _RECORD_OVERHEAD = 512  # what Kafka adds around key, value and headers of a lone message, generously
 _HEADER_OVERHEAD = 10  # two lengths of up to five bytes each
@@ -70,7 +74,7 @@ def dead_letter(
     origin = Origin(reason, field, topic, partition, offset, timestamp)
     theirs = [header for header in headers or () if not header[0].startswith(PREFIX)]
     for letter in _from_full_to_bare(key, value, theirs, dead_letter_headers(origin)):
-        if _size(letter) <= max_bytes:
+        if message_size(letter) <= max_bytes:
             break
     return letter
 
@@ -107,6 +111,20 @@ def read_dead_letter_headers(headers: Headers | None) -> Origin:
         ) from None
 
 
+def replay_mark(offset: int) -> list[tuple[str, bytes]]:
+    """Headers of a record that is no dead letter but a mark: the one at `offset` of its partition was put back.
+
+    A mark has no key and no value.
+    """
+    return [(REPLAYED, str(offset).encode())]
+
+
+def read_replay_mark(headers: Headers | None) -> int | None:
+    """The offset that `replay_mark` wrote; None where the headers are not a mark's."""
+    text = next((value for name, value in headers or () if name == REPLAYED), None) or b""
+    return int(text) if text.isdigit() else None
+
+
 def _from_full_to_bare(
     key: bytes | None, value: bytes | None, theirs: Headers, ours: Headers
 ) -> Iterator[DeadLetter]:
@@ -117,6 +135,7 @@ def _from_full_to_bare(
     yield DeadLetter(None, b"", pointer)
 
 
-def _size(letter: DeadLetter) -> int:
+def message_size(letter: DeadLetter) -> int:
+    """The bytes that count against a topic's max.message.bytes, or a little more."""
     headers = sum(len(name.encode()) + len(value or b"") + _HEADER_OVERHEAD for name, value in letter.headers)
     return len(letter.key or b"") + len(letter.value or b"") + headers + _RECORD_OVERHEAD

@@ -15,6 +15,8 @@ from schemas.dead_letters import (
     dead_letter,
     dead_letter_headers,
     read_dead_letter_headers,
+    read_replay_mark,
+    replay_mark,
 )
 
 ORIGIN = Origin(Reason.WRONG_TYPE, "Größe", "vitals", 3, 1217, 1767598200412)
@@ -127,3 +129,15 @@ def test_headers_validate_and_come_back_the_same(reason: Reason, pointer: bool) 
 def test_headers_of_something_else_are_refused(headers: Headers | None) -> None:
     with pytest.raises(VitalstreamError, match="dlq"):
         read_dead_letter_headers(headers)
+
+
+def test_a_replay_mark_is_no_dead_letter_and_the_other_way_round() -> None:
+    assert read_replay_mark(replay_mark(1217)) == 1217
+    assert read_replay_mark(None) is None
+    assert read_replay_mark(OURS) is None
+    with pytest.raises(VitalstreamError, match="dlq"):
+        read_dead_letter_headers(replay_mark(1217))
+
+
+def test_a_sources_own_header_makes_no_mark_of_its_dead_letter() -> None:
+    assert read_replay_mark(letter(headers=replay_mark(0)).headers) is None
