@@ -29,7 +29,7 @@ def environment(**changes: str) -> dict[str, str]:
     return inherited | {"TERM": "xterm-256color"} | changes
 
 
-def vitalstream(*arguments: str, timeout: float = 90) -> "subprocess.CompletedProcess[str]":
+def vitalstream(*arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
     """Run to the end."""
     return subprocess.run(
         argv(*arguments),

@@ -1,5 +1,6 @@
 """`vitalstream demo`: prepares a run, has it run, and says how it ended."""
 
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,7 @@ def demo(
     """
     stop = Stop()
     stop.listen(grace=False)
+    signal.signal(signal.SIGHUP, lambda *_: stop.request())  # a closed terminal leaves no processes either
     if bootstrap_servers is None and "bootstrap_servers" in settings.model_fields_set:
         bootstrap_servers = settings.bootstrap_servers
     where = bootstrap_servers or EMBEDDED

@@ -15,7 +15,7 @@ from vitalstream.demo.simulate import Simulation
 from vitalstream.demo.view import Scene, View
 
 _LOOK_EVERY_S: Final = 0.05
-_WARM_UP_S: Final = 60.0  # for the worker to import, join its group and score the first message
+_WARM_UP_S: Final = 90.0  # for the worker to import, join its group and score the first message
 _SETTLE_S: Final = 15.0  # for what is on its way when sending has ended
 _SETTLE_STOPPED_S: Final = 4.0
 
