@@ -90,7 +90,7 @@ class Report(Observer):
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """Dead letters by reason."""
-        self._dead_letters[reason] += 1
+        self._dead_letters[str(reason)] += 1
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """What became visible."""
