@@ -78,8 +78,11 @@ class Observers(Observer):
     """Passes every event on to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
-        for event in (name for name in vars(Observer) if not name.startswith("_")):
-            setattr(self, event, _fan_out([getattr(observer, event) for observer in observers]))
+        for event, nothing in vars(Observer).items():
+            if not event.startswith("_"):
+                listeners = [getattr(observer, event) for observer in observers]
+                interested = [one for one in listeners if getattr(one, "__func__", one) is not nothing]
+                setattr(self, event, _fan_out(interested))
 
 
 def _fan_out(listeners: list[Callable[..., None]]) -> Callable[..., None]:
