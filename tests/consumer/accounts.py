@@ -29,7 +29,7 @@ class Accounts:
     sources: dict[Position, Message]
     results: list[tuple[Message, RiskResult]]
     dead_letters: list[tuple[Message, Origin]]
-    metrics: list[ChunkMetrics]
+    metrics: list[ChunkMetrics]  # in the order of their sources
     committed: dict[int, int]
 
     @cached_property
@@ -61,7 +61,9 @@ def read_accounts(settings: Settings, *, isolation: str = "read_committed") -> A
         dead_letters=[
             (one, read_dead_letter_headers(_headers(one))) for one in read(settings.dead_letter_topic)
         ],
-        metrics=[decode_metrics(one.value()) for one in read(settings.metrics_topic)],
+        metrics=sorted(
+            map(_metrics, read(settings.metrics_topic)), key=lambda one: sorted(one.offsets.items())
+        ),
         committed=committed_offsets(kafka, settings.group, settings.input_topic),
     )
 
@@ -187,6 +189,10 @@ def _last(sources: Iterable[Position]) -> dict[int, int]:
     for partition, offset in sources:
         last[partition] = max(offset, last.get(partition, -1))
     return last
+
+
+def _metrics(message: Message) -> ChunkMetrics:
+    return decode_metrics(message.value())
 
 
 def _headers(message: Message) -> list[tuple[str, bytes | None]]:

@@ -35,13 +35,14 @@ SESSION_MS = 3000  # a killed worker's partitions move on after this long
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pinned model files by name: two fitted on patients' rows, one hand-written."""
+    """Pinned model files by name: two fitted on patients' rows, two hand-written."""
     folder = tmp_path_factory.mktemp("models")
     X, y = _training_data()
     made = {
         "boosting": HistGradientBoostingClassifier(max_iter=30, random_state=0).fit(X, y),
         "logistic": make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(X, y),
         "fragile": Fragile(),
+        "fragile_vitals": Fragile(("heart_rate", "spo2")),
     }
     return {name: save(model, folder / f"{name}.joblib") for name, model in made.items()}
 

@@ -7,12 +7,13 @@ from typing import Any
 import orjson
 
 from broker.settings import Settings
+from consumer.observer import Step
 from tests.conftest import MakeSettings
+from tests.consumer import dying
 from tests.consumer.accounts import Progress
 from tests.consumer.processes import Process, flags
 from tests.kafka import Row, produce
-
-CONSUME = ("-m", "vitalstream", "consume")
+from vitalstream import cli
 
 
 class Stage:
@@ -33,32 +34,47 @@ class Stage:
         self._processes: list[Process] = []
         self._watches: dict[str, Progress] = {}
 
-    def settings(self, *, model: str = "boosting", partitions: int = 4, **changes: Any) -> Settings:
-        """Fresh topics and a fresh group, with one of the models."""
-        return self._make_settings(partitions=partitions, **({"model": self._models[model]} | changes))
+    def settings(
+        self,
+        *,
+        model: str = "boosting",
+        partitions: int = 4,
+        properties: Mapping[str, str] = {},
+        **changes: Any,
+    ) -> Settings:
+        """Fresh topics and a fresh group, with one of the models and librdkafka properties."""
+        made = self._make_settings(partitions=partitions, model=self._models[model], **changes)
+        return made.model_copy(update={"kafka": dict(properties)})
 
     def worker(
-        self,
-        settings: Settings,
-        *arguments: str,
-        entry: Sequence[str] = CONSUME,
-        environment: Mapping[str, str] = {},
+        self, settings: Settings, *arguments: str, environment: Mapping[str, str] = {}, fork: bool = True
     ) -> Process:
-        """`vitalstream consume`, in a session so short that a dead worker is soon missed."""
-        options = flags(settings, properties=self._properties)
-        return self.run(*entry, *options, *arguments, environment=environment)
+        """`vitalstream consume`, in a session so short that a dead worker is soon missed.
+
+        Forked from a process that has imported all it needs, or, for several and without `fork`, as a user
+        starts it.
+        """
+        line = ["consume", *flags(settings, properties=self._properties), *arguments]
+        if fork and settings.workers == 1:
+            return self._add(Process.fork(cli.main, line, files=self._files(), environment=environment))
+        return self.command("-m", "vitalstream", *line, environment=environment)
+
+    def dying(self, settings: Settings, step: Step, *, times: int = 3) -> Process:
+        """A worker that kills itself with SIGKILL when it reaches `step` for so many times."""
+        kafka = {**self._properties, **settings.kafka}
+        whole = settings.model_copy(update={"kafka": kafka}).model_dump_json()
+        line = [step, str(times), whole]
+        return self._add(Process.fork(dying.main, line, files=self._files(), environment={}))
 
     def replay(self, settings: Settings, files: Sequence[str], *arguments: str) -> Process:
         """`vitalstream replay` of files to the input topic."""
-        where = ("--bootstrap-servers", settings.bootstrap_servers, "--input-topic", settings.input_topic)
-        return self.run("-m", "vitalstream", "replay", *files, *where, *arguments)
+        where = ["--bootstrap-servers", settings.bootstrap_servers, "--input-topic", settings.input_topic]
+        line = ["replay", *files, *where, *arguments]
+        return self._add(Process.fork(cli.main, line, files=self._files(), environment={}))
 
-    def run(self, *arguments: str, environment: Mapping[str, str] = {}) -> Process:
-        """Any Python process."""
-        name = f"process-{len(self._processes)}"
-        process = Process(arguments, folder=self.folder, name=name, environment=environment)
-        self._processes.append(process)
-        return process
+    def command(self, *arguments: str, environment: Mapping[str, str] = {}) -> Process:
+        """Any `python ARGUMENTS`."""
+        return self._add(Process.command(arguments, files=self._files(), environment=environment))
 
     def send(self, settings: Settings, rows: Iterable[Row]) -> None:
         """Publish (key, value) or (key, value, partition) rows to the input topic."""
@@ -86,6 +102,13 @@ class Stage:
             process.end()
         for watch in self._watches.values():
             watch.close()
+
+    def _files(self) -> Path:
+        return self.folder / f"process-{len(self._processes)}"
+
+    def _add(self, process: Process) -> Process:
+        self._processes.append(process)
+        return process
 
     def _watch(self, settings: Settings) -> Progress:
         if settings.group not in self._watches:

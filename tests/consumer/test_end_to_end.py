@@ -16,7 +16,7 @@ def test_every_message_is_scored_exactly_once_as_offline(
     stage: Stage, vitals_file: list[str], model: str, ulp: int
 ) -> None:
     settings = stage.settings(model=model)
-    worker = stage.worker(settings, "--json")
+    worker = stage.worker(settings, "--json", fork=False)
     sender = stage.replay(settings, vitals_file, "--limit", str(ROWS))
     assert sender.wait(timeout=120) == 0, sender.log
     worker.joined()

@@ -1,0 +1,89 @@
+"""Workers that are killed or stopped in the middle: whoever comes after them ends in the same state."""
+
+import signal
+
+import pytest
+from confluent_kafka import IsolationLevel
+
+from broker.settings import Settings
+from consumer.observer import Step
+from tests.consumer.accounts import end_offsets, read_accounts, require_exactly_once
+from tests.consumer.conftest import patient_rows
+from tests.consumer.scores import require_offline_scores
+from tests.consumer.stage import Stage
+from tests.kafka import wait_until
+
+pytestmark = pytest.mark.kafka
+
+ROWS = 10_000
+FEW_ROWS = 2_000
+DELIVERED = (Step.FLUSHED, Step.OFFSETS_SENT)  # an open transaction's results are in the topic
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_worker_that_ends_mid_stream_is_continued(
+    stage: Stage, vitals_file: list[str], number: signal.Signals
+) -> None:
+    settings = stage.settings(chunk_size=20)
+    worker = stage.worker(settings)
+    sender = stage.replay(settings, vitals_file, "--limit", str(ROWS))
+    stage.wait_committed(settings, ROWS // 10)
+    worker.signal(number)
+    assert worker.wait() == (-number if number == signal.SIGKILL else 0), worker.log
+    assert sender.wait(timeout=60) == 0
+    assert stage.committed(settings) < ROWS, "not mid-stream"
+
+    stage.worker(settings)
+    stage.wait_committed(settings, ROWS)
+    found = require_exactly_once(settings, rows=ROWS)
+    assert len({chunk.worker for chunk in found.metrics}) == 1, "a restarted worker has its old name"
+    require_offline_scores(found, settings, ulp=0)
+
+
+def test_killed_at_any_step_nothing_is_lost_or_doubled(stage: Stage) -> None:
+    every = {step: stage.settings(partitions=2, chunk_size=50) for step in Step}
+    for settings in every.values():
+        stage.send_patients(settings, patient_rows(FEW_ROWS))
+    killed = {step: stage.dying(settings, step) for step, settings in every.items()}
+    for step, settings in every.items():
+        assert killed[step].wait(timeout=60) == -signal.SIGKILL, killed[step].log
+        assert stage.committed(settings) < FEW_ROWS, f"not before the end: {step}"
+    for step in DELIVERED:
+        seen = read_accounts(every[step]).accounted
+        assert seen.keys() < read_accounts(every[step], isolation="read_uncommitted").accounted.keys(), step
+
+    for settings in every.values():
+        stage.worker(settings)
+    for step, settings in every.items():
+        stage.wait_committed(settings, FEW_ROWS)
+        try:
+            require_exactly_once(settings, rows=FEW_ROWS)
+        except AssertionError as error:
+            raise AssertionError(f"killed at {step}: {error}") from error
+    for step in DELIVERED:
+        everything = read_accounts(every[step], isolation="read_uncommitted").accounted
+        assert max(everything.values()) == 2, "the aborted transaction is in the log for all to see"
+
+
+def test_a_restarted_worker_unblocks_readers_at_once(stage: Stage) -> None:
+    settings = stage.settings(partitions=1, properties={"transaction.timeout.ms": "120000"})
+    stage.send_patients(settings, patient_rows(FEW_ROWS))
+    worker = stage.dying(settings, Step.OFFSETS_SENT, times=2)
+    assert worker.wait(timeout=60) == -signal.SIGKILL, worker.log
+    written = end_offsets(settings, settings.output_topic)[0]
+    assert stable(settings) < written, "readers are held up"
+
+    stage.worker(settings).logged("worker .* scores")
+    wait_until(
+        lambda: stable(settings) > written,
+        timeout=30,
+        what="the dead worker's transaction settled, long before its timeout",
+    )
+    stage.wait_committed(settings, FEW_ROWS)
+    require_exactly_once(settings, rows=FEW_ROWS)
+
+
+def stable(settings: Settings) -> int:
+    """How far read_committed readers of the output topic's partition 0 get."""
+    ends = end_offsets(settings, settings.output_topic, isolation=IsolationLevel.READ_COMMITTED)
+    return ends[0]

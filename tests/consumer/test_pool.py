@@ -1,0 +1,66 @@
+"""`--workers N`: several processes that live and end together."""
+
+import os
+import re
+import signal
+
+import pytest
+
+from tests.consumer.accounts import require_exactly_once
+from tests.consumer.conftest import patient_rows
+from tests.consumer.processes import Process, gone
+from tests.consumer.stage import Stage
+from tests.kafka import wait_until
+
+pytestmark = pytest.mark.kafka
+
+ROWS = 4_000
+
+
+def joined(pool: Process) -> list[int]:
+    """The pool's worker processes, once each has partitions."""
+    pool.logged(r"assigned partitions \d", times=2)
+    children = pool.children()
+    assert len(children) == 2
+    return children
+
+
+def test_both_work_and_sigterm_to_the_parent_ends_all(stage: Stage) -> None:
+    settings = stage.settings(workers=2)
+    pool = stage.worker(settings, "--json")
+    children = joined(pool)
+    stage.send_patients(settings, patient_rows(ROWS))
+    stage.wait_committed(settings, ROWS)
+    pool.stop()
+
+    assert gone(children)()
+    found = require_exactly_once(settings, rows=ROWS)
+    assert len({chunk.worker for chunk in found.metrics}) == 2
+    reports = [line for line in pool.out.splitlines() if line]
+    assert len(reports) == 2
+    assert sum(int(re.findall(r'"rows":(\d+)', line)[0]) for line in reports) == ROWS
+
+
+def test_one_that_dies_takes_the_rest_down_and_nothing_is_lost(stage: Stage) -> None:
+    settings = stage.settings(workers=2)
+    pool = stage.worker(settings)
+    children = joined(pool)
+    stage.send_patients(settings, patient_rows(ROWS // 2))
+    os.kill(children[0], signal.SIGKILL)
+    assert pool.wait(timeout=15) == 1
+    assert gone(children)()
+    assert re.findall(r"vitalstream: worker-[01] with -9 ended, so all workers were stopped", pool.log)
+    assert "Traceback" not in pool.log
+
+    stage.send_patients(settings, patient_rows(ROWS // 2))
+    stage.worker(settings.model_copy(update={"workers": 1}))
+    stage.wait_committed(settings, ROWS)
+    require_exactly_once(settings, rows=ROWS)
+
+
+def test_the_workers_do_not_outlive_their_parent(stage: Stage) -> None:
+    settings = stage.settings(workers=2)
+    pool = stage.worker(settings)
+    children = joined(pool)
+    pool.kill()
+    wait_until(gone(children), timeout=15, what="the workers gone after their parent")
