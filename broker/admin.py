@@ -12,9 +12,21 @@ from broker.settings import Settings, is_secret
 
 _CREDENTIALS = "refuses the credentials; check sasl.mechanism, sasl.username and sasl.password (-X)"
 _TLS = "and this client do not agree on TLS; check security.protocol and the ssl.* properties (-X)"
+_UNVERIFIED = (
+    "shows a certificate that can't be verified; check ssl.ca.location (-X), whether the certificate has expired, "
+    "and that it names the host of --bootstrap-servers"
+)
+_UNKNOWN_US = (
+    "refuses this client's certificate, or wants one; check ssl.certificate.location and ssl.key.location (-X)"
+)
 _REFUSALS = {KafkaError._AUTHENTICATION: _CREDENTIALS, KafkaError._SSL: _TLS}
-# librdkafka's words where its code says no more than that the connection went away.
-_SUSPICIONS = ("SSL handshake failed", "incorrect security.protocol")
+# librdkafka's words where its code says less, such as that the connection went away.
+_SUSPICIONS = {
+    "certificate verify failed": _UNVERIFIED,
+    "ssl/tls alert": _UNKNOWN_US,
+    "SSL handshake failed": _TLS,
+    "incorrect security.protocol": _TLS,
+}
 _POLL_SECONDS = 0.02
 _SLICE_SECONDS = 0.5  # so that a refusal is noticed early, not at the end of the whole wait
 
@@ -75,13 +87,15 @@ class Admin:
         if reason := self._refusal or self._suspicion:
             raise BrokerError(f"Kafka at {self.servers} {reason}")
         raise BrokerError(
-            f"can't reach Kafka at {self.servers} within {self.timeout:g} s; check --bootstrap-servers"
+            f"can't reach Kafka at {self.servers} within {self.timeout:g} s; check --bootstrap-servers, and "
+            "security.protocol (-X) if it wants TLS or a password"
         )
 
     def _note(self, error: KafkaError) -> None:
-        self._refusal = self._refusal or _REFUSALS.get(error.code())
-        if any(words in error.str() for words in _SUSPICIONS):
-            self._suspicion = _TLS
+        told = next((reason for words, reason in _SUSPICIONS.items() if words in error.str()), None)
+        self._suspicion = told or self._suspicion
+        if error.code() in _REFUSALS:
+            self._refusal = self._refusal or told or _REFUSALS[error.code()]
 
 
 def _without_secrets(text: str, settings: Settings) -> str:

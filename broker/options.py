@@ -23,7 +23,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "metrics_topic": Option(str, "risk-metrics", "TOPIC", "one StreamMetrics message per chunk"),
     "dead_letter_topic": Option(str, "vitals-dead-letter", "TOPIC", "messages that can't be scored"),
     "group": Option(str, "vitalstream", "NAME", "consumer group"),
-    "model": Option(Path, None, "FILE", "fitted classifier (joblib or pickle), pinned by <FILE>.sha256"),
+    "secrets_dir": Option(Path, None, "DIR", "files named as librdkafka properties, such as sasl.password"),
+    "model": Option(Path, None, "FILE", "fitted classifier (joblib, pickle, skops), pinned by <FILE>.sha256"),
+    "trusted_types": Option(
+        str, "", "TYPE,TYPE", "what a .skops model may be made of, beside what skops trusts by itself"
+    ),
     "threshold": Option(float, 0.5, "P", "risk_label is 1 from this probability on"),
     "ranges": Option(
         str, None, "FILE", "TOML of feature = [lowest, highest] instead of the physiologic limits, or off"

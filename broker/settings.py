@@ -42,7 +42,8 @@ OWNED_PROPERTIES = {
 
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
-_SECRET_WORDS = ("password", "secret", ".pem", "jaas", "oauthbearer.config", "ssl.key", "token")
+_SECRET_WORDS = ("password", "passphrase", "secret", ".pem", "jaas", "oauthbearer.config", "token")
+_PLACES = (".location", ".file")
 
 
 def _option(name: str, **rules: Any) -> Any:
@@ -59,6 +60,7 @@ class Settings(BaseModel):
 
     bootstrap_servers: str = _option("bootstrap_servers", min_length=1)
     kafka: dict[str, str] = Field({}, description="librdkafka properties", repr=False)
+    secrets_dir: Path | None = _option("secrets_dir")
 
     input_topic: TopicName = _option("input_topic")
     output_topic: TopicName = _option("output_topic")
@@ -67,6 +69,7 @@ class Settings(BaseModel):
 
     group: str = _option("group", pattern=r"^[A-Za-z0-9._-]{1,200}$")
     model: Path | None = _option("model")
+    trusted_types: str = _option("trusted_types", pattern=r"^[\w.]*(,[\w.]+)*$")
     threshold: float = _option("threshold", ge=0, le=1)
     ranges: str | None = _option("ranges", min_length=1)
     chunk_size: int = _option("chunk_size", ge=1, le=100_000)
@@ -104,6 +107,11 @@ class Settings(BaseModel):
         return self.model_copy(update={"http": f"{host}:{int(port) + number}"})
 
     @property
+    def trusted(self) -> tuple[str, ...]:
+        """The types that a skops file may hold beside skops' own, one by one."""
+        return tuple(filter(None, self.trusted_types.split(",")))
+
+    @property
     def output_topics(self) -> tuple[str, str, str]:
         """The three topics a worker writes."""
         return self.output_topic, self.metrics_topic, self.dead_letter_topic
@@ -126,7 +134,8 @@ class Settings(BaseModel):
 
 def is_secret(property_name: str) -> bool:
     """Whether the value of this librdkafka property must never be shown."""
-    return any(word in property_name for word in _SECRET_WORDS)
+    name = property_name.lower()
+    return not name.endswith(_PLACES) and any(word in name for word in _SECRET_WORDS)
 
 
 class _Sources(BaseSettings, Settings):
@@ -149,7 +158,8 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
 
     Args:
         config: TOML file with the settings' names as keys and a `[kafka]` table of librdkafka properties.
-        properties: `key=value` pairs given by `-X`, laid over those from the environment or the file.
+        properties: `key=value` pairs given by `-X`, laid over those from `secrets_dir`, and these over those from the
+            environment or the file.
         flags: values from the command line; None means not given.
 
     Raises:
@@ -162,7 +172,8 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
     try:
         # exclude_unset, so that model_fields_set tells what was given.
         found = sources(**given).model_dump(exclude_unset=True)
-        found["kafka"] = {**found.get("kafka", {}), **dict(map(_property, properties))}
+        given_kafka = dict(map(_property, properties))
+        found["kafka"] = {**found.get("kafka", {}), **_secrets(found.get("secrets_dir")), **given_kafka}
         return Settings(**found)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
@@ -170,6 +181,18 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
         raise SettingsError(f"{error}; VITALSTREAM_KAFKA is a JSON object of librdkafka properties") from None
     except ValueError as error:  # tomllib.TOMLDecodeError, or a property without '='
         raise SettingsError(str(error) if config is None else f"--config {config}: {error}") from None
+
+
+def _secrets(folder: Path | None) -> dict[str, str]:
+    """Properties as files of their names, the way Kubernetes and Docker mount secrets."""
+    if folder is None:
+        return {}
+    try:
+        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+        return {path.name: path.read_text(encoding="utf-8").rstrip("\r\n") for path in files}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "a file there is not UTF-8"
+        raise SettingsError(f"--secrets-dir: cannot read {folder}: {reason}") from None
 
 
 def _property(text: str) -> tuple[str, str]:

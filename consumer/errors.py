@@ -79,6 +79,19 @@ def stops_consumer(error: KafkaError) -> bool:
     return error.fatal() or error.code() in _CONSUMER_STOPS
 
 
+_CREDENTIALS = "check sasl.mechanism, sasl.username and sasl.password"
+_REMEDIES = {
+    KafkaError._AUTHENTICATION: _CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: _CREDENTIALS,
+    KafkaError._SSL: "check security.protocol and the ssl.* properties",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user needs READ on the input topic and WRITE on the other three",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user needs READ on the consumer group (--group)",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        "this user needs WRITE on the transactional ids that begin with the group's name and a hyphen"
+    ),
+}
+
+
 class KafkaCallError(VitalstreamError):
     """A Kafka call failed; `action` says how the worker goes on, `error_name` is Kafka's name for it."""
 
@@ -86,7 +99,8 @@ class KafkaCallError(VitalstreamError):
         self.operation = operation
         self.error_name = error.name() if error is not None else "outcome unknown"
         self.action = action
-        super().__init__(f"{operation} failed with {self.error_name}: {action.value}")
+        remedy = _REMEDIES.get(error.code()) if error is not None and action is Action.STOP else None
+        super().__init__(f"{operation} failed with {self.error_name}: {remedy or action.value}")
 
 
 class FencedError(VitalstreamError):

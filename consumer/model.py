@@ -22,7 +22,7 @@ def load(settings: Settings) -> Model:
         )
     try:
         sha256 = pinned_sha256(settings.model)
-        model = load_model(settings.model, sha256=sha256)
+        model = load_model(settings.model, sha256=sha256, trusted=settings.trusted)
         scorer = RiskScorer(_single_threaded(model), threshold=settings.threshold)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None

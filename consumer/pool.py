@@ -9,6 +9,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 from broker.errors import VitalstreamError
+from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
 from consumer import model as models
@@ -37,6 +38,7 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
     """
     models.load(settings)
     require_topics(settings, settings.topics)
+    require_rights(settings, "consume")
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_work, args=(settings.of_worker(number), run), name=f"worker-{number}")

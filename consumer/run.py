@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from threadpoolctl import threadpool_limits
 
+from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import message_limits, require_topics
 from consumer import model as models
@@ -24,11 +25,12 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
 
     Raises:
         SettingsError: the settings or the model can't be used.
-        BrokerError: the brokers can't be reached, or a topic is missing.
+        BrokerError: the brokers can't be reached, a topic is missing, or this user may not use it.
         VitalstreamError: a failure that can't be cured by trying again.
     """
     model = models.load(settings)
     require_topics(settings, settings.topics)
+    require_rights(settings, "consume")
     with take_slot(settings) as slot, threadpool_limits(limits=1):
         worker = _assemble(settings, model, name=slot.name, observer=observer, should_stop=should_stop)
         observer.started(worker=slot.name, model=model.sha256, features=model.features)

@@ -1,9 +1,14 @@
-"""Model files. A pickle runs code as it loads, so one is loaded only if its bytes have the pinned SHA-256."""
+"""Model files. A pickle runs code as it loads, so one is loaded only if its bytes have the pinned SHA-256.
+
+A skops file runs none, but can make objects of any type; it is pinned too, and loaded only if it is made of types
+that skops trusts or that are listed.
+"""
 
 import hashlib
 import hmac
 import re
 import warnings
+from collections.abc import Callable, Collection
 from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
@@ -13,6 +18,8 @@ import joblib
 from sklearn.exceptions import InconsistentVersionWarning
 
 ModelPath: TypeAlias = str | PathLike[str]
+
+SKOPS = ".skops"
 
 
 class ModelError(ValueError):
@@ -35,15 +42,24 @@ class ModelLoadError(ModelError):
     """The bytes are the pinned ones, but no model comes out of them."""
 
 
+class ModelTypesError(ModelLoadError):
+    """A skops file is made of types that are not trusted; `types` are their names."""
+
+    def __init__(self, message: str, *, types: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.types = types
+
+
 class ModelVersionError(ModelLoadError):
     """A model was fitted with another version of scikit-learn than the one installed."""
 
 
-def load_model(path: ModelPath, *, sha256: str | None = None) -> Any:
-    """The model in the joblib or pickle file `path`, whose bytes must have the hash `sha256`.
+def load_model(path: ModelPath, *, sha256: str | None = None, trusted: Collection[str] = ()) -> Any:
+    """The model in the joblib, pickle or skops file `path`, whose bytes must have the hash `sha256`.
 
     Without `sha256` the hash comes from `<path>.sha256`, as `pin_model` or sha256sum writes it. The bytes
-    that are loaded are the very bytes that were hashed. Raises a subclass of ModelError.
+    that are loaded are the very bytes that were hashed. A file is skops' if its name ends in .skops; of its types
+    only those of `trusted`, by full name, are made beside those that skops trusts. Raises a subclass of ModelError.
     """
     content = _read(path)
     expected = pinned_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
@@ -53,7 +69,9 @@ def load_model(path: ModelPath, *, sha256: str | None = None) -> Any:
             f"model file {fspath(path)} has the SHA-256 {actual}, not the pinned {expected}: "
             "it is not the file that was pinned"
         )
-    return _unpickled(content, path)
+    if fspath(path).endswith(SKOPS):
+        return _loaded(path, lambda: _skops_loads(content, path, trusted))
+    return _loaded(path, lambda: joblib.load(BytesIO(content)))
 
 
 def pin_model(path: ModelPath) -> str:
@@ -105,19 +123,39 @@ def _checked_sha256(digest: str, source: str) -> str:
     return digest.lower()
 
 
-def _unpickled(content: bytes, path: ModelPath) -> Any:
+def _loaded(path: ModelPath, load: Callable[[], Any]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
-            return joblib.load(BytesIO(content))
+            return load()
     except InconsistentVersionWarning as warning:
         fitted, installed = warning.original_sklearn_version, warning.current_sklearn_version
         raise ModelVersionError(
             f"model file {fspath(path)} was fitted with scikit-learn {fitted} but {installed} is installed: "
             f"fit it again with {installed}, or install scikit-learn=={fitted}"
         ) from None
+    except ModelLoadError:
+        raise
     except Exception as error:  # anything may come out of a pickle; its text may quote the content
+        how = "skops.io.dump" if fspath(path).endswith(SKOPS) else "joblib.dump"
         raise ModelLoadError(
             f"model file {fspath(path)} cannot be loaded ({type(error).__name__}): "
-            "save it with joblib.dump, and install here the packages it uses"
+            f"save it with {how}, and install here the packages it uses"
         ) from None
+
+
+def _skops_loads(content: bytes, path: ModelPath, trusted: Collection[str]) -> Any:
+    try:
+        from skops import io as skops
+    except ImportError:
+        raise ModelLoadError(
+            f"model file {fspath(path)} needs skops to be loaded: run pip install 'vitalstream[skops]'"
+        ) from None
+    unknown = tuple(sorted(set(skops.get_untrusted_types(data=content)) - set(trusted)))
+    if unknown:
+        raise ModelTypesError(
+            f"model file {fspath(path)} is made of types that are not trusted: "
+            f"if you trust them, say --trusted-types {','.join(unknown)}",
+            types=unknown,
+        )
+    return skops.loads(content, trusted=list(trusted))

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Literal
@@ -29,6 +29,13 @@ def log_to_stderr(format_: Format = "text") -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     if format_ == "json":
         logging.captureWarnings(True)
+
+
+def warn(texts: Iterable[str], format_: Format) -> None:
+    """Warnings on stderr from before the work begins."""
+    log_to_stderr(format_)
+    for text in texts:
+        log.warning("%s", text)
 
 
 def name_worker(name: str) -> None:

@@ -22,15 +22,27 @@ _PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka prope
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these settings, `--config` and `-X`; it is called with Settings first."""
+    """Give a command the options of these settings, `--config`, `-X` and `--secrets-dir`.
+
+    It is called with Settings first, after a warning of what is unsafe in them.
+    """
+    if "model" in names:
+        names += ("trusted_types",)
+    names += ("secrets_dir",)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(*, config: Path | None, properties: list[str] | None, **given: Any) -> None:
+            from broker.cautions import cautions
             from broker.settings import load_settings
 
             flags = {name: given.pop(name) for name in names}
-            command(load_settings(config=config, properties=properties or (), **flags), **given)
+            settings = load_settings(config=config, properties=properties or (), **flags)
+            if unsafe := cautions(settings, properties or ()):
+                from vitalstream.logs import warn
+
+                warn(unsafe, settings.log_format)
+            command(settings, **given)
 
         _, *own = inspect.signature(command).parameters.values()
         shared = [_parameter(name, _annotation(name)) for name in names]
@@ -52,7 +64,7 @@ def _annotation(name: str) -> Any:
     setting = OPTIONS[name]
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        help=setting.help if setting.default is None else f"{setting.help} (default: {setting.default})",
+        help=setting.help if setting.default in (None, "") else f"{setting.help} (default: {setting.default})",
         metavar=setting.metavar,
     )
     return Annotated[setting.type | None, option]

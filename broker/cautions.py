@@ -1,0 +1,50 @@
+"""What in the settings is unsafe, though it works."""
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from broker.settings import Settings, is_secret
+
+_PLAIN = ("plaintext", "sasl_plaintext")
+
+
+def cautions(settings: Settings, properties: Sequence[str] = ()) -> list[str]:
+    """One sentence for each thing that is unsafe, naming the setting; `properties` are those given by `-X`."""
+    return [*_on_the_command_line(properties), *_in_plain_text(settings)]
+
+
+def _on_the_command_line(properties: Sequence[str]) -> list[str]:
+    names = [name.strip() for name, _, _ in (text.partition("=") for text in properties)]
+    if not (secrets := [name for name in names if is_secret(name)]):
+        return []
+    return [
+        f"-X {', '.join(secrets)}: everybody on this machine can read a command line; "
+        "use --secrets-dir, VITALSTREAM_KAFKA or --config instead"
+    ]
+
+
+def _in_plain_text(settings: Settings) -> list[str]:
+    protocol = settings.kafka.get("security.protocol", "plaintext")
+    far = [host for host in _hosts(settings.bootstrap_servers) if not _is_loopback(host)]
+    if protocol.lower() not in _PLAIN or not far:
+        return []
+    return [
+        f"security.protocol is {protocol.lower()}: patients' data travel unencrypted to {', '.join(far)}; "
+        "set it to SSL or SASL_SSL"
+    ]
+
+
+def _hosts(servers: str) -> list[str]:
+    """Of `HOST:PORT` or `PROTOCOL://HOST:PORT`, comma-separated; an IPv6 address is in brackets."""
+    bare = (one.strip().rpartition("//")[2] for one in servers.split(","))
+    return list(dict.fromkeys(re.sub(r":\d+$", "", one).strip("[]") for one in bare if one))
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,86 @@
+"""A secured Kafka for the session, a model, and commands run as their users run them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import joblib
+import pytest
+
+from broker.errors import BrokerError
+from broker.settings import Settings, is_secret
+from broker.topics import create_topics
+from real_time.model_file import pin_model
+from tests.conftest import fresh_settings
+from tests.consumer.models import Fragile
+from tests.consumer.processes import Process, flags
+from tests.security.secured import SecuredKafka
+from vitalstream import cli
+
+
+class Run(Protocol):
+    """Starts a `vitalstream` command; passwords reach it through a directory of secrets."""
+
+    def __call__(self, settings: Settings, *command: str) -> Process: ...
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A broker with TLS, SCRAM and ACLs; it needs Java and Maven, whatever the other tests run on."""
+    broker = SecuredKafka(tmp_path_factory.mktemp("secured"))
+    try:
+        broker.start()
+    except BrokerError as error:
+        pytest.skip(str(error))
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(secured: SecuredKafka) -> str:
+    """Where the secured broker's administrator connects, for the fixtures that make topics."""
+    return secured.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pinned model."""
+    path = tmp_path_factory.mktemp("model") / "fragile.joblib"
+    joblib.dump(Fragile(), path)
+    pin_model(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def module_settings(kafka: str) -> Settings:
+    """The administrator's settings, with topics and a group for the tests of a module."""
+    settings = fresh_settings(kafka)
+    create_topics(settings, partitions=2, replication_factor=1)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Starts `vitalstream` commands with the given settings; ends what is left of them."""
+    folder = tmp_path_factory.mktemp("processes")
+    processes: list[Process] = []
+
+    def start(settings: Settings, *command: str) -> Process:
+        files = folder / f"process-{len(processes)}"
+        line = [*command, *flags(_secret_in_a_file(settings, files.with_suffix(".secrets")))]
+        processes.append(Process.fork(cli.main, line, files=files, environment={}))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
+
+
+def _secret_in_a_file(settings: Settings, folder: Path) -> Settings:
+    folder.mkdir()
+    kafka = dict(settings.kafka)
+    for name in (name for name in settings.kafka if is_secret(name)):
+        (folder / name).write_text(kafka.pop(name) + "\n")
+    return settings.model_copy(update={"kafka": kafka, "secrets_dir": folder})

@@ -1,0 +1,127 @@
+"""Whoever is not let in is told why: in one sentence, soon, and without a secret in it."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from broker.rights import RIGHTS, Right
+from broker.settings import Settings, is_secret
+from tests.consumer.processes import Process
+from tests.security.certificates import Authority
+from tests.security.conftest import Run
+from tests.security.secured import SecuredKafka
+
+pytestmark = pytest.mark.kafka
+
+SOON_S = 30.0  # 10 s for a broker that may be about to come back; and the machine is busy
+PASSWORD = "canary-of-a-key"
+
+UNVERIFIED = r"shows a certificate that can't be verified; check ssl\.ca\.location"
+NO_TLS = r"and this client do not agree on TLS; check security\.protocol"
+NO_CERTIFICATE = r"refuses this client's certificate, or wants one; check ssl\.certificate\.location"
+NO_ANSWER = r"can't reach Kafka at .* and security\.protocol \(-X\) if it wants TLS or a password"
+CREDENTIALS = r"refuses the credentials; check sasl\.mechanism, sasl\.username and sasl\.password"
+
+Change = Callable[[SecuredKafka, Settings, Authority], Settings]
+
+
+def _wrong_password(secured: SecuredKafka, settings: Settings, _: Authority) -> Settings:
+    user = secured.user(settings)
+    return user.model_copy(update={"kafka": user.kafka | {"sasl.password": "canary-of-a-wrong-one"}})
+
+
+def _unknown_user(secured: SecuredKafka, settings: Settings, _: Authority) -> Settings:
+    user = secured.user(settings)
+    return user.model_copy(update={"kafka": user.kafka | {"sasl.username": "nobody"}})
+
+
+def _foreign_certificate(secured: SecuredKafka, settings: Settings, foreign: Authority) -> Settings:
+    one = foreign.issue("worker", password=PASSWORD)
+    return secured.at("MTLS", settings, **one.properties(PASSWORD))
+
+
+def _plain_text(listener: str) -> Change:
+    return lambda secured, settings, _: settings.model_copy(
+        update={"bootstrap_servers": secured.address(listener)}
+    )
+
+
+def _tls_to_plain_text(secured: SecuredKafka, settings: Settings, _: Authority) -> Settings:
+    secure = secured.at("TLS", settings)
+    return secure.model_copy(update={"bootstrap_servers": secured.bootstrap_servers})
+
+
+STRANGERS: Mapping[str, tuple[Change, str]] = {
+    "wrong authority": (
+        lambda secured, settings, foreign: secured.at(
+            "TLS", settings, **{"ssl.ca.location": str(foreign.certificate)}
+        ),
+        UNVERIFIED,
+    ),
+    "expired": (lambda secured, settings, _: secured.at("EXPIRED", settings), UNVERIFIED),
+    "wrong host name": (lambda secured, settings, _: secured.at("MISNAMED", settings), UNVERIFIED),
+    "no client certificate": (lambda secured, settings, _: secured.at("MTLS", settings), NO_CERTIFICATE),
+    "foreign client certificate": (_foreign_certificate, NO_CERTIFICATE),
+    "wrong password": (_wrong_password, CREDENTIALS),
+    "unknown user": (_unknown_user, CREDENTIALS),
+    "plain text to TLS": (_plain_text("TLS"), NO_ANSWER),
+    "plain text to SASL_SSL": (_plain_text("SCRAM"), NO_ANSWER),
+    "plain text to SASL_PLAINTEXT": (_plain_text("BARE"), NO_ANSWER),
+    "TLS to plain text": (_tls_to_plain_text, NO_TLS),
+}
+
+NEEDED = [right for right in RIGHTS["consume"] if not right.optional]
+
+SENTENCES = {
+    ("READ", "topic"): r"topics? vitals-\w+ is missing \(or hidden from this user\)",
+    ("WRITE", "topic"): r"topics? [\w-]+ is missing \(or hidden from this user\)",
+    ("READ", "group"): r"GROUP_AUTHORIZATION_FAILED: this user needs READ on the consumer group \(--group\)",
+    ("WRITE", "transactional id"): r"this user needs WRITE on the transactional ids that begin with",
+}
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("foreign") / "authority")
+
+
+@pytest.fixture(scope="module")
+def refused(
+    secured: SecuredKafka, module_settings: Settings, foreign: Authority, model: Path, run: Run
+) -> dict[str | Right, tuple[Process, Settings]]:
+    """A worker for each reason to be refused, all started at once: most of them wait most of the time."""
+    settings = module_settings.model_copy(update={"model": model})
+    cases: dict[str | Right, Settings] = {
+        name: change(secured, settings, foreign) for name, (change, _) in STRANGERS.items()
+    }
+    for right in NEEDED:
+        cases[right] = secured.user(settings, [one for one in NEEDED if one != right])
+    return {case: (run(of_case, "consume"), of_case) for case, of_case in cases.items()}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_a_stranger_is_told_why(stranger: str, refused: dict[str | Right, tuple[Process, Settings]]) -> None:
+    ends_in_one_sentence(*refused[stranger], sentence=STRANGERS[stranger][1])
+
+
+@pytest.mark.parametrize(
+    "right", NEEDED, ids=lambda right: f"{right.operation} {right.setting or right.kind}"
+)
+def test_a_worker_without_a_right_names_it(
+    right: Right, refused: dict[str | Right, tuple[Process, Settings]]
+) -> None:
+    ends_in_one_sentence(*refused[right], sentence=SENTENCES[right.operation, right.kind])
+
+
+def ends_in_one_sentence(process: Process, settings: Settings, *, sentence: str) -> None:
+    code = process.wait(timeout=SOON_S)
+    told = [line for line in process.log.splitlines() if line.startswith("vitalstream: ")]
+    assert code == 1, process.log
+    assert len(told) == 1, process.log
+    assert re.search(sentence, told[0]), process.log
+    assert "Traceback" not in process.log
+    assert process.out == ""
+    for name, value in settings.kafka.items():
+        assert not is_secret(name) or value not in process.log, process.log
