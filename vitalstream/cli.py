@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.errors import VitalstreamError
+from schemas.contract import Reason
 from vitalstream.options import Json, with_settings
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Make or check the four topics.")
 model_app = typer.Typer(no_args_is_help=True, help="Pin, inspect or make a model file.")
+letters_app = typer.Typer(no_args_is_help=True, help="List, show or put back messages that were not scored.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(model_app, name="model")
+app.add_typer(letters_app, name="dead-letters")
 
 TOPICS = ("input_topic", "output_topic", "metrics_topic", "dead_letter_topic")
 
@@ -225,3 +228,71 @@ def demo(
         rate=rate,
         json=json,
     )
+
+
+OfReason = Annotated[Reason | None, typer.Option("--reason", help="only those with this reason")]
+OfField = Annotated[str | None, typer.Option("--field", metavar="NAME", help="only those with this field")]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="WHEN", help="only of messages sent since: a time, or 90m, 2h, 3d ago"),
+]
+
+
+@letters_app.command("list")
+@with_settings("bootstrap_servers", "dead_letter_topic")
+def list_dead_letters(
+    settings: "Settings",
+    *,
+    reason: OfReason = None,
+    field: OfField = None,
+    since: Since = None,
+    json: Json = False,
+) -> None:
+    """Count the dead letters by reason and field, and tell from when they are. Shows nothing of patients."""
+    from vitalstream import dead_letters
+
+    selection = dead_letters.select(reason=reason, field=field, since=since)
+    dead_letters.list_letters(settings, selection, json=json)
+
+
+@letters_app.command("show")
+@with_settings("bootstrap_servers", "dead_letter_topic")
+def show_dead_letter(
+    settings: "Settings",
+    partition: Annotated[int, typer.Argument(min=0, metavar="PARTITION", help="of the message not scored")],
+    offset: Annotated[int, typer.Argument(min=0, metavar="OFFSET", help="of the message not scored")],
+    *,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="also key, headers and value, which may tell of a patient")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show why the input topic's message at this position was not scored."""
+    from vitalstream import dead_letters
+
+    dead_letters.show(settings, partition, offset, payload=payload, json=json)
+
+
+@letters_app.command("replay")
+@with_settings("bootstrap_servers", "input_topic", "dead_letter_topic", "model", "ranges")
+def replay_dead_letters(
+    settings: "Settings",
+    *,
+    reason: OfReason = None,
+    field: OfField = None,
+    since: Since = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="put back even what would be rejected again")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only tell what would be put back")] = False,
+    json: Json = False,
+) -> None:
+    """Put dead letters back into the input topic after a fix, once each however often this is run.
+
+    What would be rejected again stays: it is decoded with the standard features or, with --model, decoded and
+    scored as a worker would. Exit code 1 when something that was selected stays.
+    """
+    from vitalstream import dead_letters, redrive
+
+    selection = dead_letters.select(reason=reason, field=field, since=since)
+    redrive.replay(settings, selection, force=force, dry_run=dry_run, json=json)

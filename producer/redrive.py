@@ -1,0 +1,327 @@
+"""Putting dead letters back into the input topic, once each.
+
+What was put back is marked on the dead-letter topic itself: one transaction holds the message on the input topic
+and, in the letter's own partition, a record without key and value that names the letter's offset. So both are
+there or neither is, and a replay that dies is simply run again. Why not elsewhere:
+
+- Committed offsets of a group can't say that some letters were left out by a filter, and Kafka forgets them a
+  week after the group was last used, when the letters are still there.
+- The messages on the input topic would do as marks, but are deleted before the letters.
+- A mark in its letter's partition comes after it there, so retention, which deletes from the front, never takes
+  the mark first. And reading that partition is all it takes to know.
+
+Two replays can't do the same twice: the transactional id is the dead-letter topic's, and a replay takes it over,
+by which the brokers end what another one had open and refuse its next step, before it reads which letters are
+marked. It reads to the very end of the topic, past open transactions of workers, for a mark may stand behind one.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import pandas as pd
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from broker.errors import BrokerError
+from broker.log import kafka_logger
+from broker.settings import Settings
+from broker.topics import message_limits, require_topics
+from producer.letters import PATIENCE_S, Letter, LetterBox, Selection, Sources, own_headers
+from producer.sender import PRODUCER_DEFAULTS
+from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES, Reason
+from schemas.dead_letters import PREFIX, REPLAYED_FROM, DeadLetter, message_size, replay_mark
+from schemas.ranges import PHYSIOLOGIC, Ranges
+from schemas.vitals import Decoder
+
+_TRANSACTIONAL: Final[dict[str, Any]] = {
+    # Readers of both topics wait behind an open transaction; this is how long a dead replay can make them.
+    "transaction.timeout.ms": 10_000,
+    "message.timeout.ms": 10_000,
+    "client.id": "vitalstream-dead-letters",
+}
+_START_S = 30.0
+_COMMIT_S = 30.0
+_BATCH = 500  # letters in a transaction,
+_BATCH_BYTES = 4_000_000  # or so many bytes of them
+
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+_FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "WRITE on both topics",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "WRITE on the transactional id",
+}
+
+
+class RedriveError(BrokerError):
+    """Putting letters back failed; what was committed before is marked, the rest is as it was."""
+
+
+class Obstacle(StrEnum):
+    """Why a letter was not put back."""
+
+    STILL_REJECTED = "still_rejected"
+    NEEDS_MODEL = "needs_model"
+    RESULT_TOO_LARGE = "result_too_large"
+    GONE = "gone"
+    TOO_LARGE = "too_large_for_topic"
+
+
+class Judge:
+    """Foretells whether a worker rejects a message: by decoding it and, with a model, by scoring it.
+
+    `refused` gets a frame of features and gives the index labels of the rows that the model rejects. Without
+    it a letter whose field is not one of `features` can't be judged.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str] = STANDARD_FEATURES,
+        *,
+        ranges: Ranges = PHYSIOLOGIC,
+        refused: Callable[[pd.DataFrame], Collection[int]] | None = None,
+    ) -> None:
+        self._decode = Decoder(features, ranges=ranges)
+        self._refused = refused
+        self._fields = {"", PATIENT_ID, EVENT_TIME, *features}
+
+    def __call__(self, letters: Sequence[Letter], values: Sequence[bytes | None]) -> list[Obstacle | None]:
+        """What stands against each letter, given its value."""
+        decoded = self._decode(values)
+        out = {reject.position for reject in decoded.rejects}
+        if self._refused is not None:
+            out |= {*self._refused(decoded.frame)}
+        return [
+            Obstacle.STILL_REJECTED if position in out else self._doubt(letter)
+            for position, letter in enumerate(letters)
+        ]
+
+    def _doubt(self, letter: Letter) -> Obstacle | None:
+        if self._refused is None and letter.origin.field not in self._fields:
+            return Obstacle.NEEDS_MODEL
+        # It can be decoded, so it was its result that did not fit into the risk topic.
+        return Obstacle.RESULT_TOO_LARGE if letter.origin.reason is Reason.TOO_LARGE else None
+
+
+@dataclass
+class Redriven:
+    """What became of the selected letters that had not been put back before.
+
+    `left` counts the others by obstacle, reason and field. In a dry run, `replayed` are those that would be.
+    """
+
+    selected: int = 0
+    replayed: int = 0
+    before: int = 0  # of the selection, put back by an earlier run
+    left: Counter[tuple[Obstacle, Reason, str]] = field(default_factory=Counter)
+    stopped: bool = False
+
+
+def redrive(
+    settings: Settings,
+    *,
+    selection: Selection,
+    judge: Judge,
+    force: bool = False,
+    dry_run: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+    patience: float = PATIENCE_S,
+) -> Redriven:
+    """Put the selected letters of the input topic back into it, unless they were already.
+
+    A message keeps its key, value and headers and gets a header `replayed.from`; its timestamp is of now, for
+    by its old one retention might delete it before it is read. With `force` also goes what would be rejected
+    again. `patience` is how many seconds an open transaction on the dead-letter topic may take.
+
+    Raises:
+        BrokerError: the brokers can't be reached, or a topic is missing or can't be read.
+        RedriveError: a transaction failed, or another replay has taken over.
+    """
+    require_topics(settings, [settings.input_topic, settings.dead_letter_topic])
+    transactions = None if dry_run else _Transactions(settings)
+    box = LetterBox(settings, settled=True, patience=patience)
+    marked = box.put_back()
+    result = Redriven()
+    with closing(_Contents(settings)) as contents, closing(box.letters()) as letters:
+        for batch in _batches(_chosen(letters, selection, settings.input_topic, marked, result)):
+            if stopped():
+                result.stopped = True
+                break
+            messages = contents.of(batch)
+            obstacles = _obstacles(batch, messages, judge=judge, room=contents.room, force=force)
+            going = [
+                (letter, message)
+                for letter, message, obstacle in zip(batch, messages, obstacles, strict=True)
+                if obstacle is None and message is not None
+            ]
+            if transactions is not None and going:
+                transactions.send(going)
+            result.selected += len(batch)
+            result.replayed += len(going)
+            result.left.update(
+                (obstacle, letter.origin.reason, letter.origin.field)
+                for letter, obstacle in zip(batch, obstacles, strict=True)
+                if obstacle is not None
+            )
+    return result
+
+
+def _chosen(
+    letters: Iterable[Letter],
+    selection: Selection,
+    topic: str,
+    marked: set[tuple[int, int]],
+    result: Redriven,
+) -> Iterator[Letter]:
+    for letter in letters:
+        if letter in selection and letter.origin.topic == topic:
+            if (letter.partition, letter.offset) in marked:
+                result.before += 1
+            else:
+                yield letter
+
+
+def _batches(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
+    batch: list[Letter] = []
+    size = 0
+    for letter in letters:
+        batch.append(letter)
+        size += len(letter.message)
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _obstacles(
+    letters: Sequence[Letter],
+    messages: Sequence[DeadLetter | None],
+    *,
+    judge: Judge,
+    room: int,
+    force: bool,
+) -> list[Obstacle | None]:
+    """What stands against each letter; a message of None is gone."""
+    there = [row for row, message in enumerate(messages) if message is not None]
+    values = [message.value for message in messages if message is not None]
+    verdicts = judge([letters[row] for row in there], values) if there and not force else []
+    judged = dict(zip(there, verdicts, strict=False))
+    obstacles: list[Obstacle | None] = []
+    for row, message in enumerate(messages):
+        if message is None:
+            obstacles.append(Obstacle.GONE)
+        elif message_size(message) > room:
+            obstacles.append(Obstacle.TOO_LARGE)
+        else:
+            obstacles.append(judged.get(row))
+    return obstacles
+
+
+class _Contents:
+    """The messages to be sent for letters: of a pointer, the source message is fetched."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.dead_letter_topic
+        self._sources = Sources(settings)
+        self.room = message_limits(settings, [settings.input_topic])[settings.input_topic]
+
+    def close(self) -> None:
+        self._sources.close()
+
+    def of(self, letters: Iterable[Letter]) -> list[DeadLetter | None]:
+        return [*map(self._of, letters)]
+
+    def _of(self, letter: Letter) -> DeadLetter | None:
+        message = self._sources.fetch(letter) if letter.origin.pointer else letter.message
+        if message is None:
+            return None
+        own = [(n, v) for n, v in own_headers(message) if not n.startswith(PREFIX) and n != REPLAYED_FROM]
+        origin = f"{self._topic}-{letter.partition}@{letter.offset}".encode()
+        return DeadLetter(_bytes(message.key()), _bytes(message.value()), [*own, (REPLAYED_FROM, origin)])
+
+
+def _bytes(content: Any) -> bytes | None:
+    return content if content is None else bytes(content)
+
+
+class _Transactions:
+    """Sends letters and their marks, a batch in a transaction. Making one takes over from any other replay."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._input = settings.input_topic
+        self._dead_letters = settings.dead_letter_topic
+        self._done = 0
+        limits = message_limits(settings, [self._input, self._dead_letters])
+        defaults = {**PRODUCER_DEFAULTS, **_TRANSACTIONAL, "message.max.bytes": max(limits.values())}
+        own = {"transactional.id": transactional_id(settings)}
+        self._producer = Producer(settings.client(defaults) | own, logger=kafka_logger("vitalstream.kafka"))
+        with self._failing("starting"):
+            self._producer.init_transactions(_START_S)
+
+    def send(self, batch: Sequence[tuple[Letter, DeadLetter]]) -> None:
+        """Both or neither of each message and its mark, and of the whole batch."""
+        try:
+            with self._failing("sending"):
+                self._producer.begin_transaction()
+                for letter, message in batch:
+                    self._produce(self._input, message.key, message.value, message.headers)
+                    self._produce(
+                        self._dead_letters, None, None, replay_mark(letter.offset), letter.partition
+                    )
+                self._commit()
+        except RedriveError:
+            with suppress(KafkaException):  # if it can't, the brokers do so after 10 s
+                self._producer.abort_transaction(5)
+            raise
+        self._done += len(batch)
+
+    def _produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Any,
+        partition: int = -1,  # by its key
+    ) -> None:
+        self._producer.produce(topic, value, key, partition=partition, headers=headers)
+
+    def _commit(self) -> None:
+        deadline = time.monotonic() + _COMMIT_S
+        while True:
+            try:
+                self._producer.commit_transaction(_COMMIT_S / 3)
+                return
+            except KafkaException as exception:
+                if not exception.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+
+    @contextmanager
+    def _failing(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            raise RedriveError(
+                f"{self._sentence(doing, error)}; {self._done:,} were put back before"
+            ) from None
+
+    def _sentence(self, doing: str, error: KafkaError) -> str:
+        topic = self._dead_letters
+        if error.code() in _FENCED:
+            return (
+                f"another replay of topic {topic} has taken over, or this one was held up: run it again later"
+            )
+        if right := _FORBIDDEN.get(error.code()):
+            return f"a replay of topic {topic} needs the right {right}"
+        return (
+            f"{doing} failed with {error.name()}: nothing is half done, and what was put back is marked, so run it "
+            "again"
+        )
+
+
+def transactional_id(settings: Settings) -> str:
+    """The one that every replay of this dead-letter topic uses."""
+    return f"vitalstream-replay-{settings.dead_letter_topic}"

@@ -1,0 +1,429 @@
+"""`vitalstream dead-letters`: what operators see of dead letters, and that a replay sends each of them once."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import orjson
+import pytest
+from confluent_kafka import Message, Producer
+from typer.testing import CliRunner
+
+from broker.errors import BrokerError, VitalstreamError
+from broker.settings import Settings
+from consumer.stop import Stop
+from producer.letters import Selection
+from producer.redrive import Judge, redrive
+from real_time.model_file import pin_model
+from schemas.contract import MAX_MESSAGE_BYTES, Reason
+from schemas.dead_letters import Headers, dead_letter, read_dead_letter_headers, read_replay_mark
+from tests.conftest import MakeSettings
+from tests.consumer.models import NOT_A_NUMBER, RAISES, Fragile
+from tests.kafka import read_all, wait_until
+from tests.vitalstream.command import ROOT, environment, vitalstream
+from vitalstream.cli import app
+
+pytestmark = pytest.mark.kafka
+
+CANARY = "canary-51c9"
+KEY = CANARY.encode()
+TIME = "2026-01-05T08:30:00Z"
+SENT = 1_767_598_200_000  # 2026-01-05T07:30:00Z
+NOW = int(time.time() * 1000)  # what is old, retention may delete from the input topic
+
+
+def good(**fields: Any) -> bytes:
+    return orjson.dumps({"patient_id": CANARY, "event_time": TIME, "heart_rate": 80} | fields)
+
+
+class Said(NamedTuple):
+    """What a command wrote."""
+
+    stdout: str
+    stderr: str
+
+
+class Topics:
+    """Four topics, and dead letters planted on them as a worker would."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.producer = Producer(
+            {"bootstrap.servers": settings.bootstrap_servers, "message.max.bytes": 2_000_000}
+        )
+        self.planted = 0
+
+    def plant(
+        self,
+        value: bytes | None,
+        reason: Reason = Reason.BAD_TIME,
+        field: str = "event_time",
+        *,
+        key: bytes | None = KEY,
+        headers: Headers = (("trace", KEY),),
+        timestamp: int = SENT,
+        offset: int | None = None,
+        topic: str | None = None,
+        max_bytes: int = 1_000_000,
+    ) -> None:
+        letter = dead_letter(
+            key=key,
+            value=value,
+            headers=headers,
+            reason=reason,
+            field=field,
+            topic=topic or self.settings.input_topic,
+            partition=0,
+            offset=self.planted if offset is None else offset,
+            timestamp=timestamp,
+            max_bytes=max_bytes,
+        )
+        self.planted += 1
+        sent: Any = letter.headers
+        self.producer.produce(self.settings.dead_letter_topic, letter.value, letter.key, headers=sent)
+        assert not self.producer.flush(30)
+
+    def send(self, value: bytes, *, timestamp: int = NOW) -> int:
+        """A message on the input topic, as whose partition 0 offset this returns."""
+        landed: list[Message] = []
+        self.producer.produce(
+            self.settings.input_topic,
+            value,
+            CANARY,
+            partition=0,
+            timestamp=timestamp,
+            on_delivery=lambda _, message: landed.append(message),
+        )
+        assert not self.producer.flush(30)
+        offset = landed[0].offset()
+        assert offset is not None
+        return offset
+
+    def run(self, *arguments: str, code: int = 0) -> Said:
+        """The command, in this process: loading scikit-learn anew for each would take minutes."""
+        line = ["dead-letters", *arguments, *self.flags(arguments[0])]
+        done = CliRunner().invoke(app, line)
+        error = done.exception if isinstance(done.exception, VitalstreamError) else None
+        assert (error.exit_code if error else done.exit_code) == code, done.exception
+        return Said(done.stdout, done.stderr + str(error or ""))
+
+    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        document: dict[str, Any] = orjson.loads(self.run(*arguments, "--json", code=code).stdout)
+        return document
+
+    def flags(self, command: str) -> list[str]:
+        names = ["bootstrap_servers", "dead_letter_topic", *(["input_topic"] if command == "replay" else [])]
+        return [p for name in names for p in (f"--{name.replace('_', '-')}", getattr(self.settings, name))]
+
+    def input(self) -> list[Message]:
+        return read_all(self.settings.bootstrap_servers, self.settings.input_topic)
+
+    def marks(self) -> list[int]:
+        found = read_all(self.settings.bootstrap_servers, self.settings.dead_letter_topic)
+        offsets = (read_replay_mark(headers_of(one)) for one in found)
+        return [offset for offset in offsets if offset is not None]
+
+
+def headers_of(message: Message) -> Any:
+    return message.headers() or []
+
+
+@pytest.fixture
+def topics(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Topics:
+    monkeypatch.setattr(Stop, "listen", lambda *_, **__: None)  # pytest's own signals stay pytest's
+    return Topics(settings)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "fragile.joblib"
+    joblib.dump(Fragile(), path)
+    pin_model(path)
+    return str(path)
+
+
+# --- list and show
+
+
+def test_list_counts_by_reason_and_field_and_shows_no_patient(topics: Topics) -> None:
+    topics.plant(good(heart_rate=CANARY), Reason.WRONG_TYPE, "heart_rate")
+    topics.plant(good(heart_rate=CANARY), Reason.WRONG_TYPE, "heart_rate", timestamp=SENT + 60_000)
+    topics.plant(good(spo2=CANARY), Reason.WRONG_TYPE, "spo2", timestamp=SENT + 3_600_000)
+    topics.plant(None, Reason.EMPTY, "", timestamp=SENT + 7_200_000)
+    topics.producer.produce(topics.settings.dead_letter_topic, CANARY, CANARY)
+    assert not topics.producer.flush(30)
+
+    found = topics.json("list")
+    hearts = {"reason": "wrong_type", "field": "heart_rate", "letters": 2, "replayed": 0,
+              "first": "2026-01-05T07:30:00.000Z", "last": "2026-01-05T07:31:00.000Z"}  # fmt: skip
+    assert [(one["reason"], one["field"], one["letters"]) for one in found["dead_letters"]] == [
+        ("empty", "", 1),
+        ("wrong_type", "heart_rate", 2),
+        ("wrong_type", "spo2", 1),
+    ]
+    assert found["dead_letters"][1] == hearts
+    assert found["unreadable"] == 1
+    assert topics.json("list", "--reason", "wrong_type", "--field", "heart_rate")["dead_letters"] == [hearts]
+    late = topics.json("list", "--since", "2026-01-05T08:30:00Z")["dead_letters"]
+    assert [one["field"] for one in late] == ["", "spo2"]
+    assert topics.json("list", "--since", "1h")["dead_letters"] == []
+
+    text = topics.run("list").stdout
+    assert re.search(r"wrong_type +heart_rate +2 +0 +2026-01-05T07:30:00.000Z +2026-01-05T07:31", text)
+    assert f"4 dead letters on {topics.settings.dead_letter_topic}, 0 of them replayed" in text
+    assert "1 records there are no dead letters" in text
+    assert CANARY not in text + str(found)
+    done = vitalstream("dead-letters", "list", *topics.flags("list"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, text, "")
+
+
+def test_a_wrong_time_is_bad_usage(topics: Topics) -> None:
+    assert "--since takes a time" in topics.run("list", "--since", "yesterday", code=2).stderr
+
+
+def test_show_keeps_the_content_to_itself_unless_told(topics: Topics) -> None:
+    value = good(note="\x1b[31m", heart_rate="80")
+    topics.plant(value, Reason.WRONG_TYPE, "heart_rate", offset=17)
+    done = topics.run("show", "0", "17")
+    assert CANARY not in done.stdout + done.stderr
+    for text in ("wrong_type", "heart_rate", topics.settings.input_topic, str(len(value))):
+        assert text in done.stdout
+
+    told = topics.run("show", "0", "17", "--payload").stdout
+    assert value.decode() in told, "JSON escapes what a terminal would obey"
+    assert f"header trace    {CANARY}" in told
+    assert topics.json("show", "0", "17", "--payload")["dead_letters"][0]["value"] == value.decode()
+
+
+def test_show_prints_no_control_characters(topics: Topics) -> None:
+    topics.plant(b"\x1b[2J\n{", Reason.NOT_JSON, "", offset=1)
+    topics.plant(b"\xff\x00", Reason.NOT_JSON, "", offset=1)
+    told = topics.run("show", "0", "1", "--payload").stdout
+    assert "\x1b" not in told
+    assert r"\x1b[2J\n{" in told
+    assert "base64:/wA=" in told
+
+
+def test_show_says_when_there_is_none(topics: Topics) -> None:
+    assert "no dead letter of partition 3 offset 4 " in topics.run("show", "3", "4", code=1).stderr
+
+
+# --- replay
+
+
+def test_a_letter_is_put_back_as_it_came_and_once(topics: Topics) -> None:
+    topics.plant(good(), headers=[("trace", b"\x00"), ("none", None), ("replayed.from", b"earlier")])
+    topics.plant(good(heart_rate=None), key=None)
+    first = topics.json("replay")
+    assert (first["selected"], first["replayed"], first["replayed_before"]) == (2, 2, 0)
+
+    letters = read_all(topics.settings.bootstrap_servers, topics.settings.dead_letter_topic)
+    places = {
+        read_dead_letter_headers(headers_of(one)).offset: f"{one.topic()}-{one.partition()}@{one.offset()}"
+        for one in letters
+        if read_replay_mark(headers_of(one)) is None
+    }
+    sent = {one.value(): one for one in topics.input()}
+    whole, keyless = sent[good()], sent[good(heart_rate=None)]
+    assert whole.key() == KEY
+    assert whole.headers() == [
+        ("trace", b"\x00"),
+        ("none", None),
+        ("replayed.from", places[0].encode()),
+    ]
+    assert abs(whole.timestamp()[1] / 1000 - time.time()) < 600, "by its old time it might be deleted unread"
+    assert keyless.key() is None
+    assert keyless.headers() == [("trace", KEY), ("replayed.from", places[1].encode())]
+
+    again = topics.json("replay")
+    assert (again["selected"], again["replayed"], again["replayed_before"]) == (0, 0, 2)
+    assert len(topics.input()) == 2
+    (group,) = topics.json("list")["dead_letters"]
+    assert (group["letters"], group["replayed"]) == (2, 2)
+
+
+def test_what_was_not_selected_can_be_replayed_later(topics: Topics) -> None:
+    for number in range(6):
+        topics.plant(good(n=number), *[(Reason.BAD_TIME, "event_time"), (Reason.NOT_JSON, "")][number % 2])
+    topics.plant(good(n=6), topic="another-input")
+    assert topics.json("replay", "--reason", "not_json")["replayed"] == 3
+    assert {orjson.loads(one.value() or b"")["n"] for one in topics.input()} == {1, 3, 5}
+    assert topics.json("replay", "--field", "event_time")["replayed"] == 3
+    assert topics.json("replay")["selected"] == 0
+    assert sorted(orjson.loads(one.value() or b"")["n"] for one in topics.input()) == [*range(6)]
+
+
+def test_what_would_fail_again_stays_unless_forced(topics: Topics) -> None:
+    topics.plant(good())
+    topics.plant(good(heart_rate=CANARY), Reason.WRONG_TYPE, "heart_rate")
+    topics.plant(None, Reason.EMPTY, "")
+    topics.plant(good(), Reason.MODEL_REJECTED, "risk_probability")
+    topics.plant(good(lactate=CANARY), Reason.WRONG_TYPE, "lactate")
+    topics.plant(good(), Reason.TOO_LARGE, "")
+    found = topics.json("replay", code=1)
+    assert (found["selected"], found["replayed"]) == (6, 1)
+    assert {(one["why"], one["reason"], one["field"], one["letters"]) for one in found["left"]} == {
+        ("still_rejected", "wrong_type", "heart_rate", 1),
+        ("still_rejected", "empty", "", 1),
+        ("needs_model", "model_rejected", "risk_probability", 1),
+        ("needs_model", "wrong_type", "lactate", 1),
+        ("result_too_large", "too_large", "", 1),
+    }
+    told = topics.run("replay", code=1)
+    assert "put back 0 of 5 dead letters" in told.stdout
+    assert "1 wrong_type heart_rate: would be rejected again" in told.stdout
+    assert "5 dead letters stay where they are; " in told.stderr
+    assert CANARY not in told.stdout + told.stderr
+
+    assert topics.json("replay", "--force")["replayed"] == 5
+    assert len(topics.input()) == 6
+    assert [one.value() for one in topics.input()].count(None) == 1, "a tombstone stays one"
+
+
+def test_with_the_model_it_is_known_what_the_model_rejects(topics: Topics, model: str) -> None:
+    for signal_ in (1.0, RAISES, NOT_A_NUMBER):
+        topics.plant(good(signal=signal_), Reason.MODEL_REJECTED, "risk_probability")
+    for _ in range(12):  # a worker would call so many in a row the model's own fault
+        topics.plant(good(signal=RAISES), Reason.MODEL_REJECTED, "risk_probability")
+    topics.plant(good(signal="1"), Reason.WRONG_TYPE, "signal")
+    topics.plant(good(heart_rate="80"), Reason.WRONG_TYPE, "heart_rate")  # this model does not read it
+    found = topics.json("replay", "--model", model, code=1)
+    assert found["replayed"] == 3
+    assert {(one["why"], one["reason"], one["letters"]) for one in found["left"]} == {
+        ("still_rejected", "model_rejected", 13),
+        ("still_rejected", "wrong_type", 1),
+    }
+
+
+def test_a_pointers_message_is_fetched_unless_it_is_gone(topics: Topics) -> None:
+    there = topics.send(good(note="x" * 5000))
+    other = topics.send(good(note="y" * 5000), timestamp=NOW + 1)
+    for offset in (there, other, 999):
+        topics.plant(good(note="x" * 5000), offset=offset, timestamp=NOW, max_bytes=2000)
+    shown = topics.json("show", "0", str(there), "--payload")["dead_letters"][0]
+    assert shown["value"] == good(note="x" * 5000).decode()
+
+    found = topics.json("replay", code=1)
+    assert (found["selected"], found["replayed"]) == (3, 1)
+    assert [(one["why"], one["letters"]) for one in found["left"]] == [("gone", 2)]
+    assert [one.value() for one in topics.input()].count(good(note="x" * 5000)) == 2
+
+
+def test_what_the_input_topic_does_not_take_is_told(topics: Topics) -> None:
+    topics.plant(b"x" * 1_048_000, Reason.TOO_LARGE, "", max_bytes=2_000_000)
+    topics.plant(b"x" * (MAX_MESSAGE_BYTES + 1), Reason.TOO_LARGE, "", max_bytes=2_000_000)
+    topics.plant(good())
+    found = topics.json("replay", "--force", code=1)
+    assert (found["replayed"], found["left"][0]["why"]) == (2, "too_large_for_topic")
+
+
+def test_a_dry_run_tells_and_does_nothing(topics: Topics) -> None:
+    topics.plant(good())
+    topics.plant(None, Reason.EMPTY, "")
+    found = topics.json("replay", "--dry-run", code=1)
+    assert (found["selected"], found["replayed"], len(found["left"])) == (2, 1, 1)
+    assert "would put back 1 of 2" in topics.run("replay", "--dry-run", code=1).stdout
+    assert not topics.input()
+    assert not topics.marks()
+
+
+# --- once each, whatever happens
+
+
+@contextmanager
+def interrupted(topics: Topics, ending: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A replay that gets a signal before its first commit."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.vitalstream.dying_replay", ending, "dead-letters", "replay",
+         *topics.flags("replay")],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_killed_replay_leaves_nothing_half_done_and_is_run_again(topics: Topics) -> None:
+    for number in range(20):
+        topics.plant(good(n=number))
+    with interrupted(topics, "SIGKILL") as process:
+        assert process.wait(60) == -signal.SIGKILL
+    kafka, name = topics.settings.bootstrap_servers, topics.settings.input_topic
+    assert len(read_all(kafka, name, isolation="read_uncommitted")) == 20, "it was killed too early"
+    assert not topics.input()
+    assert not topics.marks()
+
+    assert topics.json("replay")["replayed"] == 20
+    assert sorted(orjson.loads(one.value() or b"")["n"] for one in topics.input()) == [*range(20)]
+    assert topics.json("replay")["replayed_before"] == 20
+
+
+def test_of_two_replays_at_once_the_later_wins_and_nothing_is_doubled(topics: Topics) -> None:
+    for number in range(20):
+        topics.plant(good(n=number))
+    with interrupted(topics, "SIGSTOP") as held_up:
+        stopped = f"/proc/{held_up.pid}/stat"
+        wait_until(lambda: " T " in Path(stopped).read_text(), timeout=60, what="the first is held up")
+        assert topics.json("replay")["replayed"] == 20
+        os.kill(held_up.pid, signal.SIGCONT)
+        _, err = held_up.communicate(timeout=60)
+    assert held_up.returncode == 1
+    assert "another replay of topic" in err.decode()
+    assert sorted(orjson.loads(one.value() or b"")["n"] for one in topics.input()) == [*range(20)]
+
+
+def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSettings) -> None:
+    settings = make_settings(partitions=1)
+    topics = Topics(settings)
+    topics.plant(good())
+    hanging = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": settings.group})
+    hanging.init_transactions(30)
+    hanging.begin_transaction()
+    hanging.produce(settings.dead_letter_topic, b"", headers=[("worker", b"")])
+    hanging.flush(30)
+    with pytest.raises(BrokerError, match="a transaction on it was open"):
+        redrive(settings, selection=Selection(), judge=Judge(), patience=1)
+    assert not topics.input()
+    hanging.abort_transaction(30)
+    assert redrive(settings, selection=Selection(), judge=Judge()).replayed == 1
+
+
+def test_a_worker_scores_what_was_put_back_and_the_audit_is_content(
+    make_settings: MakeSettings, model: str
+) -> None:
+    settings = make_settings(partitions=2)
+    topics = Topics(settings)
+    for number in range(10):
+        topics.send(good(signal=number if number % 2 else CANARY))
+    names = (
+        "input_topic",
+        "output_topic",
+        "metrics_topic",
+        "dead_letter_topic",
+        "group",
+        "bootstrap_servers",
+    )
+    flags = [part for name in names for part in (f"--{name.replace('_', '-')}", getattr(settings, name))]
+
+    def work() -> None:
+        done = vitalstream("consume", "--model", model, "--until-idle", "2", *flags)
+        assert done.returncode == 0, done.stderr
+        judged = vitalstream("audit", *flags)
+        assert judged.returncode == 0, judged.stdout + judged.stderr
+
+    work()
+    assert topics.json("replay", "--force")["replayed"] == 5
+    work()
+    (group,) = topics.json("list")["dead_letters"]
+    assert (group["letters"], group["replayed"]) == (10, 5), "what was forced has failed again"
+    assert topics.json("replay", "--model", model, code=1)["left"][0]["letters"] == 5

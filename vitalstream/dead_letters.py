@@ -1,0 +1,194 @@
+"""`vitalstream dead-letters list` and `show`: what is there, and one of them.
+
+A letter's key, payload and own headers may tell of a patient. They are printed by `show --payload` alone.
+"""
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from broker.errors import SettingsError, VitalstreamError
+from broker.settings import Settings
+from producer.letters import Letter, LetterBox, Selection, Sources, own_headers
+from schemas.clock import rfc3339
+from schemas.contract import Reason
+from schemas.dead_letters import PREFIX, dead_letter_headers
+from vitalstream.board import printable
+
+_WIDTH = 100  # where there is no terminal to tell its own
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class NoSuchLetterError(VitalstreamError):
+    """No dead letter is of that message."""
+
+
+@dataclass
+class _Group:
+    """Letters of one reason and field."""
+
+    letters: int = 0
+    replayed: int = 0
+    first: float = float("inf")
+    last: float = 0
+
+    def add(self, letter: Letter, *, replayed: bool) -> None:
+        self.letters += 1
+        self.replayed += replayed
+        self.first = min(self.first, letter.at)
+        self.last = max(self.last, letter.at)
+
+
+def select(*, reason: Reason | None, field: str | None, since: str | None) -> Selection:
+    """The letters that the options name.
+
+    Raises SettingsError where `since` is neither a time nor a duration.
+    """
+    return Selection(reason=reason, field=field, since=None if since is None else _parse_since(since) * 1000)
+
+
+def list_letters(settings: Settings, selection: Selection, *, json: bool) -> None:
+    """Print how many letters there are by reason and field, how many were replayed, and from when they are."""
+    letter_box = LetterBox(settings, settled=False)
+    put_back = letter_box.put_back()
+    groups: dict[tuple[str, str], _Group] = {}
+    for letter in letter_box.letters():
+        if letter in selection:
+            group = groups.setdefault((letter.origin.reason, letter.origin.field), _Group())
+            group.add(letter, replayed=(letter.partition, letter.offset) in put_back)
+    if json:
+        print_json({"dead_letters": [*_documents(groups)], "unreadable": letter_box.unreadable})
+        return
+    if groups:
+        console = Console()
+        console = console if console.is_terminal else Console(width=_WIDTH)
+        console.print(_table(groups))
+    letters = sum(group.letters for group in groups.values())
+    replayed = sum(group.replayed for group in groups.values())
+    typer.echo(f"{letters:,} dead letters on {settings.dead_letter_topic}, {replayed:,} of them replayed")
+    if letter_box.unreadable:
+        typer.echo(f"{letter_box.unreadable:,} records there are no dead letters")
+
+
+def _documents(groups: dict[tuple[str, str], _Group]) -> Iterator[dict[str, Any]]:
+    for (reason, field), group in sorted(groups.items()):
+        yield {
+            "reason": reason,
+            "field": field,
+            "letters": group.letters,
+            "replayed": group.replayed,
+            "first": rfc3339(group.first / 1000),
+            "last": rfc3339(group.last / 1000),
+        }
+
+
+def _table(groups: dict[tuple[str, str], _Group]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("reason", "field"):
+        table.add_column(name, no_wrap=True)
+    for name in ("letters", "replayed"):
+        table.add_column(name, justify="right")
+    for name in ("first", "last"):
+        table.add_column(name, no_wrap=True)
+    for one in _documents(groups):
+        counts = f"{one['letters']:,}", f"{one['replayed']:,}"
+        table.add_row(one["reason"], printable(one["field"]), *counts, one["first"], one["last"])
+    return table
+
+
+def show(settings: Settings, partition: int, offset: int, *, payload: bool, json: bool) -> None:
+    """Print the dead letters of the input's message at this position; its content only if `payload`."""
+    letter_box = LetterBox(settings, settled=False)
+    put_back = letter_box.put_back()
+    documents = []
+    with closing(Sources(settings)) as sources:
+        for letter in letter_box.letters():
+            if (letter.origin.partition, letter.origin.offset) == (partition, offset):
+                replayed = (letter.partition, letter.offset) in put_back
+                found = _about(settings, letter, replayed=replayed)
+                documents.append(found | (_content(letter, sources) if payload else {}))
+    if not documents:
+        raise NoSuchLetterError(
+            f"topic {settings.dead_letter_topic} has no dead letter of partition {partition} offset {offset} of an "
+            "input topic; give the source message's position, as the worker's log does"
+        )
+    if json:
+        print_json({"dead_letters": documents})
+        return
+    for document in documents:
+        for name, text in document.items():
+            typer.echo(f"{name:<15} {_line(text)}")
+        typer.echo()
+
+
+def _about(settings: Settings, letter: Letter, *, replayed: bool) -> dict[str, Any]:
+    """Where the letter stands and what its `dlq.*` headers say; of the rest the sizes only."""
+    own = [(name, value) for name, value in own_headers(letter.message) if not name.startswith(PREFIX)]
+    return {
+        "dead_letter": f"{settings.dead_letter_topic}-{letter.partition}@{letter.offset}",
+        **{name: value.decode() for name, value in dead_letter_headers(letter.origin)},
+        "source_sent": rfc3339(letter.at / 1000),
+        "replayed": replayed,
+        "key_bytes": len(_bytes(letter.message.key())),
+        "value_bytes": len(_bytes(letter.message.value())),
+        "other_headers": len(own),
+    }
+
+
+def _content(letter: Letter, sources: Sources) -> dict[str, Any]:
+    """Key, headers and value as the sender sent them."""
+    message = sources.fetch(letter) if letter.origin.pointer else letter.message
+    if message is None:
+        return {"value": None, "note": "too large to be kept here, and gone from the input topic"}
+    own = {f"header {name}": value for name, value in own_headers(message) if not name.startswith(PREFIX)}
+    parts = {**own, "key": message.key(), "value": message.value()}
+    return {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}
+
+
+def _parse_since(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time (without zone: UTC) or of a time so long ago, such as 2h."""
+    if ago := re.fullmatch(r"([0-9]+)([smhd])", text):
+        return datetime.now(UTC).timestamp() - int(ago[1]) * _SECONDS[ago[2]]
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            "--since takes a time such as 2026-01-05T08:30:00Z, or how long ago: 90m, 2h, 3d"
+        ) from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _text(content: bytes) -> str:
+    """As text where it is UTF-8, else in base64."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(content).decode()
+
+
+def _line(value: Any) -> str:
+    """A value on one line, without what a terminal would obey."""
+    if value is None:
+        return "(none)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def _bytes(content: Any) -> bytes:
+    return b"" if content is None else bytes(content)
+
+
+def print_json(document: Any) -> None:
+    """One JSON object on stdout."""
+    typer.echo(orjson.dumps(document).decode())

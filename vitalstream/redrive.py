@@ -1,0 +1,109 @@
+"""`vitalstream dead-letters replay`: puts them back, and says what became of each kind."""
+
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+import pandas as pd
+import typer
+
+from broker.errors import VitalstreamError
+from broker.settings import Settings
+from consumer import model as models
+from consumer.errors import ModelFailedError
+from consumer.scoring import score
+from consumer.stop import Stop
+from producer.letters import Selection
+from producer.redrive import Judge, Obstacle, Redriven, redrive
+from real_time.inference import RiskScorer
+from schemas.ranges import load_ranges
+from vitalstream.board import printable
+from vitalstream.dead_letters import print_json
+
+_WORDS: Final = {
+    Obstacle.STILL_REJECTED: "would be rejected again",
+    Obstacle.NEEDS_MODEL: "only the model can tell: give --model",
+    Obstacle.RESULT_TOO_LARGE: "its result did not fit into the risk topic",
+    Obstacle.GONE: "too large to be kept here, and gone from the input topic",
+    Obstacle.TOO_LARGE: "does not fit into the input topic",
+}
+
+
+class NotReplayedError(VitalstreamError):
+    """Some of the selected dead letters were not put back."""
+
+
+def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bool, json: bool) -> None:
+    """Put the selected letters back and print what became of them.
+
+    Raises:
+        NotReplayedError: not all of them went.
+    """
+    judge = _judge(settings)
+    stop = Stop()
+    stop.listen(grace=False)
+    found = redrive(
+        settings,
+        selection=selection,
+        judge=judge,
+        force=force,
+        dry_run=dry_run,
+        stopped=lambda: stop.requested,
+    )
+    if json:
+        print_json(_summary(found, dry_run=dry_run))
+    else:
+        typer.echo("\n".join(_lines(found, settings, dry_run=dry_run)))
+    if found.left:
+        hint = (
+            "mend what is wrong with them"
+            if force
+            else "mend what is wrong with them, or send them with --force"
+        )
+        raise NotReplayedError(f"{found.left.total():,} dead letters stay where they are; {hint}")
+
+
+def _judge(settings: Settings) -> Judge:
+    """By the model where one is named, else by the standard features."""
+    ranges = load_ranges(settings.ranges)
+    if settings.model is None:
+        return Judge(ranges=ranges)
+    model = models.load(settings)
+    return Judge(model.features, ranges=ranges, refused=lambda frame: _refused(frame, model.scorer))
+
+
+def _refused(frame: pd.DataFrame, scorer: RiskScorer) -> Collection[int]:
+    """The rows that the model rejects. One at a time: a worker would take many such in a chunk for its own fault."""
+    return [index for row, index in enumerate(frame.index) if _is_refused(frame.iloc[[row]], scorer)]
+
+
+def _is_refused(row: pd.DataFrame, scorer: RiskScorer) -> bool:
+    try:
+        _, _, rejected = score(row, scorer)
+    except ModelFailedError:
+        return True
+    return bool(rejected)
+
+
+def _summary(found: Redriven, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "selected": found.selected,
+        "replayed": found.replayed,
+        "replayed_before": found.before,
+        "stopped": found.stopped,
+        "left": [
+            {"why": why, "reason": reason, "field": field, "letters": count}
+            for (why, reason, field), count in found.left.most_common()
+        ],
+    }
+
+
+def _lines(found: Redriven, settings: Settings, *, dry_run: bool) -> Iterator[str]:
+    done = "would put back" if dry_run else "put back"
+    before = f"; {found.before:,} were before" if found.before else ""
+    early = " (stopped early)" if found.stopped else ""
+    yield (
+        f"{done} {found.replayed:,} of {found.selected:,} dead letters to {settings.input_topic}{early}{before}"
+    )
+    for (why, reason, field), count in found.left.most_common():
+        yield f"  {count:,} {f'{reason} {printable(field)}'.rstrip()}: {_WORDS[why]}"
