@@ -106,8 +106,8 @@ class Health(Observer):
         self._scoring = step is Step.COLLECTED
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """Progress."""
-        self._oldest.committed()
+        """Progress: whatever is left has all the time again."""
+        self._oldest.committed(left_since=self._clock())
 
     def behind(self, lags: Mapping[int, int]) -> None:
         """Whether there is something to do."""

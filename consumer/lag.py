@@ -74,7 +74,7 @@ class Oldest:
     def __init__(self) -> None:
         self._in_hand: float | None = None  # collected, not committed
         self._doubtful = False  # whether what was in hand may be committed after all
-        self._before: float | None = None  # what was committed last, while more was left
+        self._before: float | None = None  # stands for what was left at the last commit
         self._noticed: float | None = None
 
     @property
@@ -89,9 +89,10 @@ class Oldest:
         self._in_hand = since if self._in_hand is None else min(self._in_hand, since)
         self._doubtful = False
 
-    def committed(self) -> None:
-        """All that was collected is committed."""
-        self._before, self._in_hand = self._in_hand, None
+    def committed(self, left_since: float | None = None) -> None:
+        """All that was collected is committed; what is left counts from `left_since`, else like what was in hand."""
+        self._before = self._in_hand if left_since is None else left_since
+        self._in_hand = None
 
     def taken_back(self) -> None:
         """What was collected is read again, or is committed already; which, the next lags will tell."""

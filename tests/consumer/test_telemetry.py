@@ -1,0 +1,330 @@
+"""Prometheus metrics: what counts, when it counts, and what the rules and the dashboard name."""
+
+import json
+import re
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.errors import Action
+from consumer.lag import answering, lag_listener, lags
+from consumer.observer import Observer, Step
+from consumer.telemetry import PrometheusObserver
+from schemas.contract import Reason
+from schemas.metrics import ChunkMetrics, ClosedBy
+from tests.consumer.fakes import Clock, FakeMessage, chunk_of, messages
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "ops" / "vitalstream.rules.yml"
+DASHBOARD = ROOT / "ops" / "grafana-dashboard.json"
+OPERATIONS = ROOT / "docs" / "operations.md"
+PROMTOOL = shutil.which("promtool")
+
+
+class Told:
+    """A PrometheusObserver, told of chunks as a worker would."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()  # of intervals and of the day at once
+        self.observer = PrometheusObserver(clock=self.clock, now=self.clock)
+        self.observer.started(worker="w", model="f00d", features=["spo2"])
+        self.observer.assigned([0, 1])
+
+    def chunk(self, *, waits_ms: list[float], dead: int = 0, oldest: float | None = None) -> None:
+        tell = self.observer
+        tell.collected(oldest=self.clock.now if oldest is None else oldest)
+        tell.reached(Step.COLLECTED)
+        self.clock.now += 0.02
+        tell.waited(np.array(waits_ms))
+        tell.scored(_metrics(scored=len(waits_ms), dead_lettered=dead))
+        for offset in range(dead):
+            tell.rejected(0, offset, Reason.NOT_JSON, "")
+        tell.reached(Step.SCORED)
+        tell.reached(Step.PRODUCED)
+
+    def commit(self) -> None:
+        self.observer.reached(Step.OFFSETS_SENT)
+        self.observer.reached(Step.COMMITTED)
+        self.observer.committed(chunks=1, rows=1, seconds=0.004)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.observer.registry.get_sample_value(name, labels)
+
+    def rows(self) -> tuple[float | None, float | None]:
+        name = "vitalstream_rows_total"
+        return self.value(name, outcome="scored"), self.value(name, outcome="dead_lettered")
+
+    def transactions(self) -> dict[str, float | None]:
+        name = "vitalstream_transactions_total"
+        results = ("committed", "aborted", "unknown", "fenced")
+        return {one: count for one in results if (count := self.value(name, result=one))}
+
+    @property
+    def oldest(self) -> float | None:
+        return self.value("vitalstream_oldest_unprocessed_seconds")
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_rows_count_when_they_are_committed_and_not_before(told: Told) -> None:
+    told.chunk(waits_ms=[5.0, 6.0], dead=3)
+    told.chunk(waits_ms=[7.0])
+    assert told.rows() == (0, 0)
+    told.commit()
+    assert told.rows() == (3, 3)
+    assert told.value("vitalstream_dead_letters_total", reason="not_json") == 3
+    assert told.value("vitalstream_end_to_end_seconds_count") == 3
+    assert told.value("vitalstream_last_commit_timestamp_seconds") == told.clock.now
+    assert told.transactions() == {"committed": 1}
+
+
+@pytest.mark.parametrize(
+    ("committing", "action", "result"),
+    [
+        (False, Action.ABORT, "aborted"),
+        (False, Action.REBUILD, "aborted"),
+        (True, Action.ABORT, "aborted"),
+        (True, Action.REBUILD, "unknown"),
+        (True, Action.FENCED, "fenced"),
+        (False, Action.FENCED, "fenced"),
+    ],
+)
+def test_what_is_taken_back_counts_once_it_is_read_again(
+    told: Told, committing: bool, action: Action, result: str
+) -> None:
+    told.chunk(waits_ms=[5.0, 6.0], dead=1)
+    if committing:
+        told.observer.reached(Step.OFFSETS_SENT)
+    told.observer.failed("committing", "_TIMED_OUT", action.value)
+    told.observer.failed("starting transactions", "_TIMED_OUT", Action.RETRY.value)
+    told.observer.renewed()
+    assert told.rows() == (0, 0)
+    assert told.transactions() == {result: 1}
+    assert told.value("vitalstream_producer_rebuilds_total") == 1
+
+    told.chunk(waits_ms=[50.0, 60.0], dead=1)
+    told.commit()
+    assert told.rows() == (2, 1)
+    assert told.transactions() == {result: 1, "committed": 1}
+
+
+def test_what_a_stopped_worker_leaves_is_aborted(told: Told) -> None:
+    told.chunk(waits_ms=[5.0])
+    told.observer.stopped()
+    assert told.transactions() == {"aborted": 1}
+
+
+def test_end_to_end_is_each_message_up_to_its_commit(told: Told) -> None:
+    told.chunk(waits_ms=[3.0, 80.0, 700.0])
+    told.clock.now += 0.15
+    told.commit()
+    at_most = {
+        le: told.value("vitalstream_end_to_end_seconds_bucket", le=le) for le in ("0.1", "0.25", "0.5", "1.0")
+    }
+    assert at_most == {"0.1": 0, "0.25": 2, "0.5": 2, "1.0": 3}
+    assert told.value("vitalstream_end_to_end_seconds_bucket", le="+Inf") == 3
+    assert told.value("vitalstream_end_to_end_seconds_sum") == pytest.approx(0.783 + 3 * 0.15)
+
+
+def test_a_producer_whose_clock_is_ahead_does_not_turn_the_sum_back(told: Told) -> None:
+    told.chunk(waits_ms=[-60_000.0])
+    told.commit()
+    assert told.value("vitalstream_end_to_end_seconds_sum") == 0
+    assert told.value("vitalstream_end_to_end_seconds_count") == 1
+
+
+def test_the_time_of_a_chunk_is_that_of_scoring_it(told: Told) -> None:
+    told.chunk(waits_ms=[3.0])
+    assert told.value("vitalstream_chunk_seconds_sum") == pytest.approx(0.02)
+
+
+def test_the_oldest_message_ages_until_it_is_committed(told: Told) -> None:
+    assert told.oldest == 0
+    told.chunk(waits_ms=[3.0], oldest=told.clock.now - 7)
+    told.chunk(waits_ms=[3.0], oldest=told.clock.now - 2)
+    told.clock.now += 100  # the model hangs, or the broker is away
+    assert told.oldest == pytest.approx(107.04)
+    told.commit()
+    assert told.oldest == 0
+
+
+def test_the_oldest_message_ages_on_between_commits_while_others_are_left(told: Told) -> None:
+    told.observer.behind({0: 500, 1: 0})
+    told.chunk(waits_ms=[3.0], oldest=told.clock.now - 3600)
+    told.commit()
+    assert told.oldest == pytest.approx(3600, abs=1)
+    told.chunk(waits_ms=[3.0], oldest=told.clock.now - 60)
+    told.commit()
+    assert told.oldest == pytest.approx(60, abs=1), "it is the backlog's age, not its duration"
+    told.observer.behind({0: 1, 1: 0})  # the marker of a transaction
+    assert told.oldest == 0
+
+
+def test_nothing_is_old_once_an_unknown_commit_turns_out_to_have_happened(told: Told) -> None:
+    told.chunk(waits_ms=[3.0], oldest=told.clock.now - 5)
+    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD.value)
+    assert told.oldest == pytest.approx(5, abs=1)
+    told.observer.behind({0: 0, 1: 0})
+    assert told.oldest == 0
+
+
+def test_lag_is_told_by_partition_while_it_is_ours(told: Told) -> None:
+    told.observer.behind({0: 5, 1: 7})
+    assert told.value("vitalstream_consumer_lag_messages", partition="1") == 7
+    told.observer.revoked([1], lost=False)
+    told.observer.behind({0: 4})
+    assert told.value("vitalstream_consumer_lag_messages", partition="0") == 4
+    assert told.value("vitalstream_consumer_lag_messages", partition="1") is None
+    assert told.value("vitalstream_assigned_partitions") == 1
+
+
+def test_what_is_exposed_parses_and_keeps_to_the_conventions(told: Told) -> None:
+    told.chunk(waits_ms=[3.0])
+    told.commit()
+    told.observer.behind({0: 5})
+    ours = [
+        family
+        for family in text_string_to_metric_families(generate_latest(told.observer.registry).decode())
+        if family.name.startswith("vitalstream_")
+    ]
+    assert told.value("vitalstream_model_info", sha256="f00d") == 1
+    assert all(family.documentation for family in ours if not family.name.endswith("_created"))
+    labels = {label for family in ours for sample in family.samples for label in sample.labels}
+    assert labels <= {"outcome", "reason", "result", "partition", "sha256", "version", "librdkafka", "le"}
+
+
+# --- lag
+
+
+def _statistics(**partition: Any) -> dict[str, Any]:
+    idle = {"fetch_state": "active", "app_offset": 5, "next_offset": 5, "ls_offset": 5, "hi_offset": 5}
+    return {
+        "brokers": {"a:9092/bootstrap": {"rxidle": -1}, "a:9092/1": {"rxidle": 300_000}},
+        "topics": {"vitals": {"partitions": {"0": idle | partition, "-1": idle | {"fetch_state": "none"}}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("partition", "expected"),
+    [
+        ({}, {0: 0}),
+        ({"ls_offset": 12, "hi_offset": 12}, {0: 7}),
+        ({"hi_offset": 12}, {0: 0}),  # a transaction of the input's producer is open
+        ({"app_offset": -1001, "next_offset": 3}, {0: 2}),
+        ({"app_offset": -1001, "next_offset": -1001}, {0: 0}),
+        ({"ls_offset": -1001}, {0: 0}),
+        ({"fetch_state": "stopped", "ls_offset": 12}, {}),
+    ],
+)
+def test_lag_is_what_can_be_read_and_was_not(partition: dict[str, Any], expected: dict[int, int]) -> None:
+    assert lags(_statistics(**partition), "vitals") == expected
+    assert lags(_statistics(**partition), "another") == {}
+
+
+def test_a_broker_answers_that_has_sent_something_lately() -> None:
+    assert answering(_statistics())
+    assert not answering({"brokers": {"a": {"rxidle": 20_000_000}, "b": {"rxidle": -1}}})
+
+
+def test_the_statistics_callback_never_raises() -> None:
+    class Failing(Observer):
+        def behind(self, lags: Any) -> None:
+            raise RuntimeError
+
+    for text in ("", "{}", "[]", json.dumps(_statistics())):
+        lag_listener("vitals", Failing())(text)
+
+
+def test_a_chunk_knows_its_oldest_message() -> None:
+    two = [
+        FakeMessage(timestamp=9_000),
+        FakeMessage(timestamp=7_500, partition=1),
+        FakeMessage(timestamp=8_000),
+    ]
+    assert chunk_of(two).oldest() == 7.5
+    assert chunk_of(messages((0, 1))).oldest() is None
+
+
+# --- what is named elsewhere
+
+
+def _exposed(told: Told) -> set[str]:
+    told.observer.behind({0: 5})
+    families = told.observer.registry.collect()
+    names = {sample.name for family in families for sample in family.samples}
+    return {name for name in names if name.startswith("vitalstream_") and not name.endswith("_created")}
+
+
+def _named_in(path: Path) -> set[str]:
+    return set(re.findall(r"\bvitalstream_[a-z_]+\b", path.read_text()))
+
+
+@pytest.mark.parametrize("path", [RULES, DASHBOARD], ids=lambda path: path.name)
+def test_every_metric_that_is_named_exists(told: Told, path: Path) -> None:
+    named = _named_in(path)
+    assert len(named) > 5
+    assert named <= _exposed(told)
+
+
+def test_the_documentation_names_every_metric_and_no_other(told: Told) -> None:
+    exposed = {re.sub(r"_(bucket|sum|count)$", "", name) for name in _exposed(told)}
+    assert _named_in(OPERATIONS) == exposed
+
+
+def test_every_alert_is_documented() -> None:
+    alerts = re.findall(r"alert: (\w+)", RULES.read_text())
+    assert [one for one in alerts if f"`{one}`" not in OPERATIONS.read_text()] == []
+
+
+def test_the_dashboard_has_panels_that_fit() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+def test_every_rule_says_what_is_wrong_and_how_badly() -> None:
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    for rule in rules:
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["annotations"].keys() == {"summary", "description"}
+
+
+@pytest.mark.parametrize("what", [("check", RULES), ("test", Path(__file__).with_name("alerts.test.yml"))])
+def test_promtool_accepts_the_rules(what: tuple[str, Path]) -> None:
+    if PROMTOOL is None:
+        warnings.warn("promtool not installed (Debian: prometheus): only names were checked", stacklevel=1)
+        return
+    command = [PROMTOOL, what[0], "rules", str(what[1])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _metrics(*, scored: int, dead_lettered: int) -> ChunkMetrics:
+    return ChunkMetrics(
+        chunk_id="vitals-0@0",
+        worker="w",
+        closed_by=ClosedBy.FULL,
+        rows=scored + dead_lettered,
+        scored=scored,
+        dead_lettered=dead_lettered,
+        latency_ms=1.0,
+        throughput_rows_per_s=1.0,
+        end_to_end_ms_p50=None,
+        end_to_end_ms_p99=None,
+        end_to_end_ms_max=None,
+        lag=0,
+        offsets={},
+        model="f00d",
+        at="2026-01-05T08:30:00.000Z",
+    )
