@@ -72,7 +72,12 @@ class Positions:
         Raises:
             KafkaCallError: the broker refuses to tell.
         """
-        self._next = self._committed(self._next)
+        starts = None
+        while starts is None and self._keep_trying():
+            starts = self._try_committed(self._next)
+            if starts is None:
+                self._serve()
+        self._next = starts or {}
         for partition in self._listed(self._next):
             self._seek(partition)
 
@@ -100,21 +105,36 @@ class Positions:
         return [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
 
     def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
+        asked = list(partitions)
+        while self._keep_trying():
+            starts = self._try_committed(asked)
+            if starts is not None:
+                return starts
+            time.sleep(RETRY_S)
+        return {}
+
+    def _try_committed(self, partitions: Iterable[int]) -> dict[int, int] | None:
         asked = [TopicPartition(self._topic, partition) for partition in partitions]
         if not asked:
             return {}
-        while self._keep_trying():
-            try:
-                return {
-                    a.partition: a.offset if a.offset >= 0 else OFFSET_BEGINNING for a in self._ask(asked)
-                }
-            except KafkaException as exception:
-                # A new group's coordinator answers NOT_COORDINATOR for a moment; a broker may be restarting.
-                error: KafkaError = exception.args[0]
-                if stops_consumer(error):
-                    raise KafkaCallError("reading committed offsets", error, Action.STOP) from None
-                time.sleep(RETRY_S)
-        return {}
+        try:
+            return {a.partition: a.offset if a.offset >= 0 else OFFSET_BEGINNING for a in self._ask(asked)}
+        except KafkaException as exception:
+            # A new group's coordinator answers NOT_COORDINATOR for a moment; a broker may be restarting.
+            error: KafkaError = exception.args[0]
+            if stops_consumer(error):
+                raise KafkaCallError("reading committed offsets", error, Action.STOP) from None
+            return None
+
+    def _serve(self) -> None:
+        """Let the consumer take note of what happened, and forget what it hands out: it is read again.
+
+        A group that has excluded us in an outage answers no question before we have heard of it.
+        """
+        for message in self._consumer.consume(1, RETRY_S):
+            error = message.error()
+            if error is not None and stops_consumer(error):
+                raise KafkaCallError("reading", error, Action.STOP)
 
     def _ask(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         answers = self._consumer.committed(partitions, timeout=ANSWER_S)
