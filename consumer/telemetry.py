@@ -187,16 +187,15 @@ class _Waits(Collector):
         # One object, replaced and never changed: a scrape sees counts and sum of the same moment.
         self._state = (np.zeros(len(_WAIT_BUCKETS) + 1, np.int64), 0.0)
 
-    def add(self, waits: Iterable[tuple[NDArray[np.float64], float]], now: float) -> None:
-        """Ascending milliseconds, and when they were taken; the time from then to `now` is added to each."""
+    def add(self, waits: Sequence[tuple[NDArray[np.float64], float]], now: float) -> None:
+        """Milliseconds, and when they were taken; the time from then to `now` is added to each."""
+        if not waits:
+            return
         counts, total = self._state
-        for milliseconds, taken_at in waits:
-            since = (now - taken_at) * 1000
-            below = milliseconds.searchsorted(self._bounds - since, side="right")
-            counts = counts + np.append(below, len(milliseconds))
-            # Clocks differ; a sum that goes down would look like a restart.
-            total += max(0.0, float(milliseconds.sum()) + since * len(milliseconds)) / 1000
-        self._state = counts, total
+        every = np.concatenate([milliseconds + (now - taken_at) * 1000 for milliseconds, taken_at in waits])
+        buckets = np.bincount(self._bounds.searchsorted(every), minlength=len(counts))
+        # Clocks differ; a sum that goes down would look like a restart.
+        self._state = counts + buckets.cumsum(), total + max(0.0, float(every.sum())) / 1000
 
     def collect(self) -> Iterable[Metric]:
         """The histogram of this moment."""
