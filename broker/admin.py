@@ -17,7 +17,8 @@ _UNVERIFIED = (
     "and that it names the host of --bootstrap-servers"
 )
 _UNKNOWN_US = (
-    "refuses this client's certificate, or wants one; check ssl.certificate.location and ssl.key.location (-X)"
+    "refuses this client's certificate, or wants to see one; "
+    "check ssl.certificate.location and ssl.key.location (-X)"
 )
 _REFUSALS = {KafkaError._AUTHENTICATION: _CREDENTIALS, KafkaError._SSL: _TLS}
 # librdkafka's words where its code says less, such as that the connection went away.
@@ -68,7 +69,8 @@ class Admin:
         while late := [name for name in topics if not self._is_led(name)]:
             if time.monotonic() > deadline:
                 raise BrokerError(
-                    f"topic {late[0]} has no leader after {self.timeout:g} s; check the brokers"
+                    f"topic {late[0]} has no leader after {self.timeout:g} s, or is hidden from this user; check the "
+                    "brokers, and that this user has DESCRIBE on it"
                 )
             time.sleep(_POLL_SECONDS)
             self.metadata = self._reach()

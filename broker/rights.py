@@ -20,39 +20,56 @@ Kind = Literal["topic", "group", "transactional id"]
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """An operation on what the setting `setting` names, or on all whose names begin with `prefix`."""
+    """An operation on the one resource of a name, or on all whose names begin so if `prefixed`.
+
+    The name has settings in it, in braces.
+    """
 
     operation: Operation
     kind: Kind
-    setting: str = ""
-    prefix: str = ""
+    template: str
+    prefixed: bool = False
     optional: bool = False
 
     def name(self, settings: Settings) -> str:
-        """The name, or the beginning of the names, that the right is for."""
-        return self.prefix.format(group=settings.group) or str(getattr(settings, self.setting))
+        """The name, or the beginning of the names, under these settings."""
+        return self.template.format(**vars(settings))
 
 
-def _topics(operation: Operation, *settings: str, optional: bool = False) -> tuple[Right, ...]:
-    return tuple(Right(operation, "topic", setting, optional=optional) for setting in settings)
+_INPUT: Final = "{input_topic}"
+_RISK: Final = "{output_topic}"
+_METRICS: Final = "{metrics_topic}"
+_DEAD: Final = "{dead_letter_topic}"
+_OUTPUTS: Final = (_RISK, _METRICS, _DEAD)
+_ALL: Final = (_INPUT, *_OUTPUTS)
 
 
-_OUTPUTS: Final = ("output_topic", "metrics_topic", "dead_letter_topic")
-_ALL: Final = ("input_topic", *_OUTPUTS)
+def _topics(operation: Operation, *templates: str, optional: bool = False) -> tuple[Right, ...]:
+    return tuple(Right(operation, "topic", one, optional=optional) for one in templates)
+
 
 RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
     "consume": (
-        *_topics("READ", "input_topic"),
+        *_topics("READ", _INPUT),
         *_topics("WRITE", *_OUTPUTS),
-        Right("READ", "group", "group"),
-        Right("WRITE", "transactional id", prefix="{group}-"),
+        Right("READ", "group", "{group}"),
+        Right("WRITE", "transactional id", "{group}-", prefixed=True),
         # Tells their max.message.bytes; without it Kafka's default is taken.
         *_topics("DESCRIBE_CONFIGS", *_OUTPUTS, optional=True),
     ),
-    "replay": _topics("WRITE", "input_topic"),
-    "publish": _topics("WRITE", "input_topic"),
-    "watch": _topics("READ", "output_topic"),
-    "audit": (*_topics("READ", *_ALL), Right("DESCRIBE", "group", "group")),
+    "replay": _topics("WRITE", _INPUT),
+    "publish": _topics("WRITE", _INPUT),
+    "watch": _topics("READ", _RISK),
+    "audit": (*_topics("READ", *_ALL), Right("DESCRIBE", "group", "{group}")),
+    "dead-letters list": _topics("READ", _DEAD),
+    "dead-letters replay": (
+        *_topics("READ", _DEAD),
+        *_topics("WRITE", _DEAD, _INPUT),
+        Right("WRITE", "transactional id", "vitalstream-replay-{dead_letter_topic}"),
+        # For letters that are but pointers, and for max.message.bytes.
+        *_topics("READ", _INPUT, optional=True),
+        *_topics("DESCRIBE_CONFIGS", _DEAD, _INPUT, optional=True),
+    ),
     "topics create": (*_topics("CREATE", *_ALL), *_topics("DESCRIBE", *_ALL)),
     "topics check": (*_topics("DESCRIBE", *_ALL), *_topics("DESCRIBE_CONFIGS", *_ALL)),
 }
@@ -69,17 +86,17 @@ def require_rights(settings: Settings, command: str, *, timeout: float = 10) -> 
     """
     rights = [one for one in RIGHTS[command] if one.kind == "topic" and not one.optional]
     allowed = _allowed(Admin(settings, timeout=timeout), {one.name(settings) for one in rights})
-    lacking = {
-        one.name(settings): one.operation
+    lacking = [
+        (one.operation, one.name(settings))
         for one in rights
         if AclOperation[one.operation] not in allowed.get(one.name(settings), AclOperation)
-    }
+    ]
     if lacking:
-        what = ", ".join(f"{operation} on topic {name}" for name, operation in lacking.items())
+        what = ", ".join(f"{operation} on topic {name}" for operation, name in lacking)
         raise TopicError(
             f"this user lacks rights at {settings.bootstrap_servers}: {what}; docs/security.md lists what "
             f"{command} needs",
-            topics=tuple(lacking),
+            topics=tuple(name for _, name in lacking),
         )
 
 

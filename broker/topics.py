@@ -96,6 +96,10 @@ def check_topics(settings: Settings, *, timeout: float = 10) -> list[Finding]:
         for name in _missing(admin, settings.topics)
     ]
     for spec in there:
+        if spec.name not in configs and not admin.is_mock:
+            findings.append(
+                Finding(spec.name, "warning", "hides its settings: this user lacks DESCRIBE_CONFIGS on it")
+            )
         findings += _shape_findings(spec.name, admin.metadata.topics, settings)
         findings += _config_findings(spec, configs.get(spec.name, {}))
     return findings + _limit_findings(settings, configs)

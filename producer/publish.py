@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Final
 
+from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
 from producer.replay import FLUSH_S
@@ -45,10 +46,11 @@ def publish(
     counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
 
     Raises:
-        BrokerError: no broker answers, or the topic is missing.
+        BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time.
     """
     require_topics(settings, [settings.input_topic])
+    require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)
     decode = Decoder(STANDARD_FEATURES)
     refused = 0

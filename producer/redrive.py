@@ -28,6 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from broker.errors import BrokerError
 from broker.log import kafka_logger
+from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import message_limits, require_topics
 from producer.letters import PATIENCE_S, Letter, LetterBox, Selection, Sources, own_headers
@@ -140,6 +141,7 @@ def redrive(
         RedriveError: a transaction failed, or another replay has taken over.
     """
     require_topics(settings, [settings.input_topic, settings.dead_letter_topic])
+    require_rights(settings, "dead-letters list" if dry_run else "dead-letters replay")
     transactions = None if dry_run else _Transactions(settings)
     box = LetterBox(settings, settled=True, patience=patience)
     marked = box.put_back()

@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
 from producer.pacing import Pacer
@@ -66,11 +67,12 @@ def replay(
         on_progress: called some ten times a second.
 
     Raises:
-        BrokerError: no broker answers, or the topic is missing.
+        BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time.
         SourceError: a file is malformed; what came before it has been sent.
     """
     require_topics(settings, [settings.input_topic])
+    require_rights(settings, "replay")
     sender = Sender(settings, topic=settings.input_topic)
     run = _Run(sender, pacer or Pacer(), stopped, on_progress)
     try:

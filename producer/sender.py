@@ -1,7 +1,8 @@
 """The producer that replay and publish share."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,23 +66,24 @@ class Sender:
         while not self._queued(key, value):
             if stopped():
                 return False
-            self._producer.poll(_ROOM_WAIT_S)
-            self._raise_on_failure()
+            self.poll(_ROOM_WAIT_S)
         self.sent += 1
         if self.sent % _POLL_EVERY == 0:
             self.poll()
         return True
 
-    def poll(self) -> None:
+    def poll(self, timeout: float = 0) -> None:
         """Serve the client; raises DeliveryError as soon as a delivery is known to have failed."""
-        self._producer.poll(0)
+        with self._alive():
+            self._producer.poll(timeout)
         self._raise_on_failure()
 
     def flush(self, timeout: float) -> None:
         """Wait until all is acknowledged; DeliveryError unless that is so within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while len(self._producer) and (left := deadline - time.monotonic()) > 0:
-            self._producer.flush(min(left, 1.0))
+            with self._alive():
+                self._producer.flush(min(left, 1.0))
         self._raise_on_failure()
         if self.acknowledged < self.sent:
             raise self._error(f"not acknowledged within {timeout:g} s")
@@ -99,6 +101,16 @@ class Sender:
         except KafkaException as error:
             raise self._error(f"refused by the client ({error.args[0].name()})") from None
         return True
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """A client that has died raises its reason here; a SystemError where a delivery report ran into that."""
+        try:
+            yield
+        except (KafkaException, SystemError) as raised:
+            reason = raised.__cause__ if isinstance(raised, SystemError) else raised
+            code = reason.args[0].name() if isinstance(reason, KafkaException) else "_FATAL"
+            raise self._error(f"not delivered ({code})") from None
 
     def _raise_on_failure(self) -> None:
         if self._failures.count:

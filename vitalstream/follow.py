@@ -74,6 +74,8 @@ class Follower:
         error = message.error()
         if error is None:
             return True
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return False  # nothing of a group is wanted: offsets are neither asked for nor committed
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicError(f"topic {message.topic()} is gone", topics=(str(message.topic()),))
         if stops_consumer(error):

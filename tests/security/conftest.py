@@ -5,21 +5,22 @@ from pathlib import Path
 from typing import Protocol
 
 import joblib
+import orjson
 import pytest
 
 from broker.errors import BrokerError
-from broker.settings import Settings, is_secret
+from broker.settings import ENV_PREFIX, Settings, is_secret
 from broker.topics import create_topics
 from real_time.model_file import pin_model
 from tests.conftest import fresh_settings
 from tests.consumer.models import Fragile
-from tests.consumer.processes import Process, flags
+from tests.consumer.processes import Process
 from tests.security.secured import SecuredKafka
 from vitalstream import cli
 
 
 class Run(Protocol):
-    """Starts a `vitalstream` command; passwords reach it through a directory of secrets."""
+    """Starts a `vitalstream` command with the settings in the environment and the passwords in files."""
 
     def __call__(self, settings: Settings, *command: str) -> Process: ...
 
@@ -69,8 +70,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
     def start(settings: Settings, *command: str) -> Process:
         files = folder / f"process-{len(processes)}"
-        line = [*command, *flags(_secret_in_a_file(settings, files.with_suffix(".secrets")))]
-        processes.append(Process.fork(cli.main, line, files=files, environment={}))
+        environment = _in_the_environment(settings, files.with_suffix(".secrets"))
+        processes.append(Process.fork(cli.main, command, files=files, environment=environment))
         return processes[-1]
 
     yield start
@@ -78,9 +79,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         process.end()
 
 
-def _secret_in_a_file(settings: Settings, folder: Path) -> Settings:
+def _in_the_environment(settings: Settings, folder: Path) -> dict[str, str]:
+    """What every command understands; the secrets are in files of `folder`."""
     folder.mkdir()
     kafka = dict(settings.kafka)
-    for name in (name for name in settings.kafka if is_secret(name)):
+    for name in filter(is_secret, settings.kafka):
         (folder / name).write_text(kafka.pop(name) + "\n")
-    return settings.model_copy(update={"kafka": kafka, "secrets_dir": folder})
+    given = settings.model_dump(mode="json", exclude_defaults=True)
+    given |= {"secrets_dir": str(folder), "kafka": orjson.dumps(kafka).decode()}
+    return {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()}

@@ -79,7 +79,7 @@ class SecuredKafka(LocalKafka):
 
     def grant(self, user: str, settings: Settings, rights: Iterable[Right]) -> None:
         """Allow `user` these, and nothing more; the broker knows on return."""
-        bindings = [_binding(user, settings, one) for one in rights]
+        bindings = [_binding(user, settings, one) for one in dict.fromkeys(rights)]
         for future in self.admin.create_acls(bindings).values() if bindings else ():
             future.result(30)
         wait_until(lambda: set(bindings) <= set(self._bindings(user)), what=f"ACLs of {user}")
@@ -153,7 +153,7 @@ def _binding(user: str, settings: Settings, right: Right) -> AclBinding:
     return AclBinding(
         _KINDS[right.kind],
         right.name(settings),
-        ResourcePatternType.PREFIXED if right.prefix else ResourcePatternType.LITERAL,
+        ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL,
         f"User:{user}",
         "*",
         AclOperation[right.operation],

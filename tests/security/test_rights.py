@@ -1,0 +1,237 @@
+"""Each command works with the rights in its table and no others, and names the one that it lacks."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.errors import BrokerError
+from broker.rights import RIGHTS, Right
+from broker.settings import Settings
+from broker.topics import create_topics
+from producer.publish import publish
+from producer.sender import DeliveryError, Sender
+from tests.conftest import fresh_settings
+from tests.consumer.processes import Process
+from tests.kafka import produce, read_all
+from tests.security.conftest import Run
+from tests.security.endings import ends_in_one_sentence
+from tests.security.secured import SecuredKafka
+
+pytestmark = pytest.mark.kafka
+
+NEEDED = {command: [one for one in rights if not one.optional] for command, rights in RIGHTS.items()}
+ROW = {"patient_id": "p", "event_time": "2026-01-01T00:00:00Z", "signal": 64, "spo2": 98}
+ROWS = [orjson.dumps(ROW), orjson.dumps(ROW), b"{"]
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "watch": ("watch", "--from-beginning", "--limit", "2", "--json"),
+    "audit": ("audit",),
+    "dead-letters list": ("dead-letters", "list"),
+    "dead-letters replay": ("dead-letters", "replay", "--force"),
+    "topics create": ("topics", "create", "--partitions", "1", "--replication-factor", "1"),
+    "topics check": ("topics", "check"),
+}
+"""On topics on which a worker has been; replay and publish come on their own."""
+
+
+def named(right: Right) -> str:
+    return f"{right.operation} {right.template}"
+
+
+def without(rights: Iterable[Right], gone: Right) -> list[Right]:
+    return [one for one in rights if one != gone]
+
+
+def but_looking(rights: Iterable[Right], gone: Right) -> list[Right]:
+    """DESCRIBE in the place of `gone`, unless it is that."""
+    if gone.operation == "DESCRIBE":
+        return without(rights, gone)
+    return [*without(rights, gone), Right("DESCRIBE", gone.kind, gone.template, prefixed=gone.prefixed)]
+
+
+def fresh(settings: Settings, **changes: Any) -> Settings:
+    """Settings with topics and a group that nobody else uses."""
+    made = fresh_settings(settings.bootstrap_servers, **changes)
+    create_topics(made, partitions=1, replication_factor=1)
+    return made
+
+
+Case = tuple[str, Right]
+CASES: list[Case] = [
+    (command, right)
+    for command in ("replay", "watch", "audit", "dead-letters list", "dead-letters replay", "topics create")
+    for right in NEEDED[command]
+    if (command, right.operation) != ("topics create", "DESCRIBE")  # takes half a minute; see below
+]
+
+
+# --- the worker
+
+
+@pytest.fixture(scope="module")
+def scored(secured: SecuredKafka, module_settings: Settings, model: Path, run: Run) -> Settings:
+    """The administrator's settings of topics on which a worker with the least rights has been."""
+    produce(module_settings.bootstrap_servers, module_settings.input_topic, [("p", row) for row in ROWS])
+    settings = module_settings.model_copy(update={"model": model, "until_idle": 2.0})
+    worker = run(secured.user(settings, NEEDED["consume"]), "consume")
+    assert worker.wait(timeout=60) == 0, worker.log
+    return settings
+
+
+def test_the_worker_works_with_the_least_rights(scored: Settings) -> None:
+    counts = {topic: len(read_all(scored.bootstrap_servers, topic)) for topic in scored.output_topics}
+    assert counts[scored.output_topic] == 2
+    assert counts[scored.dead_letter_topic] == 1
+    assert counts[scored.metrics_topic] >= 1
+
+
+def test_the_worker_works_with_a_certificate(
+    secured: SecuredKafka, module_settings: Settings, model: Path, run: Run
+) -> None:
+    settings = fresh(module_settings, model=model, until_idle=1.0)
+    certificate = secured.authority.issue("certified-worker", password="canary-of-a-key")
+    secured.grant("certified-worker", settings, NEEDED["consume"])
+    worker = run(secured.at("MTLS", settings, **certificate.properties("canary-of-a-key")), "consume")
+    assert worker.wait(timeout=60) == 0, worker.log
+
+
+def test_at_least_once_needs_no_right_on_transactional_ids(
+    secured: SecuredKafka, module_settings: Settings, model: Path, run: Run
+) -> None:
+    settings = fresh(module_settings, model=model, until_idle=1.0, delivery="at-least-once")
+    rights = [one for one in NEEDED["consume"] if one.kind != "transactional id"]
+    worker = run(secured.user(settings, rights), "consume")
+    assert worker.wait(timeout=60) == 0, worker.log
+
+
+@pytest.fixture(scope="module")
+def lacking(
+    secured: SecuredKafka, module_settings: Settings, model: Path, run: Run
+) -> dict[tuple[str, Right], tuple[Process, Settings]]:
+    """Workers that each lack one right, or may but look, all started at once."""
+    settings = module_settings.model_copy(update={"model": model})
+    users = {
+        (change.__name__, right): secured.user(settings, change(NEEDED["consume"], right))
+        for right in NEEDED["consume"]
+        for change in (without, but_looking)
+    }
+    return {case: (run(user, "consume"), user) for case, user in users.items()}
+
+
+OF_A_RIGHT = {
+    "topic": r"this user lacks rights at \S+: {operation} on topic {name}; docs/security\.md lists",
+    "group": r"GROUP_AUTHORIZATION_FAILED: this user needs READ on the consumer group \(--group\)",
+    "transactional id": r"this user needs WRITE on the transactional ids that begin with the group's name",
+}
+
+
+@pytest.mark.parametrize("change", [without, but_looking])
+@pytest.mark.parametrize("right", NEEDED["consume"], ids=named)
+def test_a_worker_names_the_right_that_it_lacks(
+    right: Right,
+    change: Callable[..., object],
+    lacking: dict[tuple[str, Right], tuple[Process, Settings]],
+) -> None:
+    process, settings = lacking[change.__name__, right]
+    sentence = OF_A_RIGHT[right.kind].format(operation=right.operation, name=right.name(settings))
+    if right.kind == "topic" and change is without:  # its name alone is hidden then
+        sentence = f"topic {right.name(settings)} is missing \\(or hidden from this user\\)"
+    ends_in_one_sentence(process, settings, sentence=sentence)
+
+
+@pytest.mark.parametrize("right", NEEDED["consume"], ids=named)
+def test_a_worker_that_loses_a_right_stops_and_names_it(
+    right: Right, secured: SecuredKafka, module_settings: Settings, model: Path, run: Run
+) -> None:
+    settings = fresh(module_settings, model=model)
+    user = secured.user(settings, NEEDED["consume"])
+    worker = run(user, "consume").joined()
+    secured.revoke(user.kafka["sasl.username"], settings, right)
+    produce(settings.bootstrap_servers, settings.input_topic, [("p", row) for row in ROWS])
+    sentence = OF_A_RIGHT[right.kind]
+    if right.kind == "topic":
+        sentence = (
+            "TOPIC_AUTHORIZATION_FAILED: this user needs READ on the input topic and WRITE on the other"
+        )
+    ends_in_one_sentence(worker, user, sentence=sentence)
+
+
+# --- the other commands
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to replay."""
+    path = tmp_path_factory.mktemp("rows") / "rows.ndjson"
+    path.write_bytes(b"\n".join(ROWS[:2]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def line(rows: Path) -> Callable[[str], tuple[str, ...]]:
+    """The command line of a command."""
+    return lambda command: {**COMMANDS, "replay": ("replay", str(rows))}[command]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "replay"])
+def test_a_command_works_with_the_least_rights(
+    command: str, secured: SecuredKafka, scored: Settings, run: Run, line: Callable[[str], tuple[str, ...]]
+) -> None:
+    settings = fresh_settings(scored.bootstrap_servers) if command == "topics create" else scored
+    process = run(secured.user(settings, NEEDED[command]), *line(command))
+    assert process.wait(timeout=30) == 0, process.log + process.out
+
+
+def test_publish_works_with_the_least_rights(secured: SecuredKafka, scored: Settings) -> None:
+    row = orjson.dumps(ROW | {"heart_rate": 70})
+    assert publish(secured.user(scored, NEEDED["publish"]), io.BytesIO(row)).sent == 1
+    looking = but_looking(NEEDED["publish"], NEEDED["publish"][0])
+    with pytest.raises(BrokerError, match=f"this user lacks rights .* WRITE on topic {scored.input_topic}"):
+        publish(secured.user(scored, looking), io.BytesIO(row))
+
+
+def test_a_producer_that_loses_its_right_says_so(secured: SecuredKafka, scored: Settings) -> None:
+    looking = but_looking(NEEDED["replay"], NEEDED["replay"][0])
+    sender = Sender(secured.user(scored, looking), topic=scored.input_topic)
+    sender.send(b"p", ROWS[0])
+    with pytest.raises(DeliveryError, match="AUTHORIZATION_FAILED"):
+        sender.flush(20)
+
+
+@pytest.fixture(scope="module")
+def forbidden(
+    secured: SecuredKafka, scored: Settings, run: Run, line: Callable[[str], tuple[str, ...]]
+) -> dict[Case, tuple[Process, Settings]]:
+    """The other commands, each lacking one right, all started at once."""
+    started = {}
+    for command, right in CASES:
+        settings = fresh_settings(scored.bootstrap_servers) if command == "topics create" else scored
+        user = secured.user(settings, but_looking(NEEDED[command], right))
+        started[command, right] = run(user, *line(command)), user
+    return started
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}: {named(case[1])}")
+def test_a_command_says_that_it_lacks_a_right(
+    case: Case, forbidden: dict[Case, tuple[Process, Settings]]
+) -> None:
+    ends_in_one_sentence(*forbidden[case], sentence=r"\bright|AUTHORIZATION_FAILED")
+
+
+def test_topics_check_says_what_it_can_not_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
+    rights = [one for one in NEEDED["topics check"] if one.operation == "DESCRIBE"]
+    process = run(secured.user(scored, rights), "topics", "check")
+    assert process.wait(timeout=30) == 0, process.log
+    hides = "hides its settings: this user lacks DESCRIBE_CONFIGS on it"
+    assert all(f"warning: {topic} {hides}" in process.out for topic in scored.topics), process.out
+
+
+def test_topics_create_asks_for_describe(secured: SecuredKafka, scored: Settings) -> None:
+    settings = fresh_settings(scored.bootstrap_servers)
+    rights = [one for one in NEEDED["topics create"] if one.operation == "CREATE"]
+    with pytest.raises(BrokerError, match="DESCRIBE"):
+        create_topics(secured.user(settings, rights), replication_factor=1, timeout=2)
