@@ -39,7 +39,11 @@ def kafka_call(operation: str) -> Iterator[None]:
     """Turn a Kafka error inside into the KafkaCallError that says what to do about it."""
     try:
         yield
-    except KafkaException as exception:
+    except (KafkaException, SystemError) as raised:
+        # What a producer dies of is raised amid its callbacks; a SystemError is one that ran into that.
+        exception = raised.__cause__ if isinstance(raised, SystemError) else raised
+        if not isinstance(exception, KafkaException):
+            raise
         error: KafkaError = exception.args[0]
         raise KafkaCallError(operation, error, action_for(error)) from None
 

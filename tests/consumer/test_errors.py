@@ -1,9 +1,10 @@
 """Which action each class of Kafka error leads to."""
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from consumer.errors import Action, FencedError, KafkaCallError, action_for, stops_consumer
+from consumer.sending import kafka_call
 
 # error code, then its flags: fatal, retriable, txn_requires_abort
 TABLE = [
@@ -75,3 +76,12 @@ def test_a_failed_call_shows_kafkas_name_not_its_text() -> None:
 def test_the_fenced_worker_says_what_to_do() -> None:
     assert "transactional id g-0" in str(FencedError("g-0"))
     assert "different --instance" in str(FencedError("g-0"))
+
+
+def test_a_callback_that_runs_into_the_death_of_its_producer_hides_nothing() -> None:
+    death = KafkaError(KafkaError._FENCED, fatal=True)
+    with pytest.raises(KafkaCallError) as caught, kafka_call("delivering"):
+        raise SystemError("returned a result with an exception set") from KafkaException(death)
+    assert caught.value.action is Action.FENCED
+    with pytest.raises(SystemError, match="another"), kafka_call("delivering"):
+        raise SystemError("another")
