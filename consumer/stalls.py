@@ -39,18 +39,23 @@ def watching(health: Health, *, stall_after: float, check: float = CHECK_S) -> I
 def _watch(health: Health, done: threading.Event, stall_after: float, check: float) -> None:
     before: str | None = None
     told = False
+    _expect_to_be_back(stall_after + 2 * check)
     while not done.wait(check):
-        faulthandler.dump_traceback_later(stall_after + 2 * check, file=sys.__stderr__ or sys.stderr)
+        _expect_to_be_back(stall_after + 2 * check)
         reason = health.stalled()
-        if (
-            reason and before and not told
-        ):  # twice, for after a pause of the whole process the loop needs a moment
+        # Seen twice, because after a pause of the whole process the loop needs a moment to beat again.
+        if reason and before and not told:
             log.error("stalled: %s; the threads are at\n%s", reason, stacks())
             told = True
         elif told and not reason:
             log.warning("going on after a stall")
             told = False
         before = reason
+
+
+def _expect_to_be_back(seconds: float) -> None:
+    """Have the watchdog write the stacks unless this is called again within `seconds`."""
+    faulthandler.dump_traceback_later(seconds, file=sys.__stderr__ or sys.stderr)
 
 
 def stacks() -> str:
