@@ -188,7 +188,12 @@ def test_a_stall_is_told_once_with_stacks(
 ) -> None:
     secret = "canary-7f3a"  # noqa: F841
     looks: list[str | None] = []
-    monkeypatch.setattr(health, "stalled", lambda: looks.append(Health.stalled(health)) or looks[-1])
+
+    def look() -> str | None:
+        looks.append(Health.stalled(health))
+        return looks[-1]
+
+    monkeypatch.setattr(health, "stalled", look)
 
     def stall() -> None:
         collect(health)
