@@ -40,8 +40,11 @@ def kafka_call(operation: str) -> Iterator[None]:
     try:
         yield
     except (KafkaException, SystemError) as raised:
-        # What a producer dies of is raised amid its callbacks; a SystemError is one that ran into that.
-        exception = raised.__cause__ if isinstance(raised, SystemError) else raised
+        # What a producer dies of is raised amid its callbacks; a SystemError is one that ran into that, or
+        # into such a SystemError.
+        exception: BaseException | None = raised
+        while isinstance(exception, SystemError):
+            exception = exception.__cause__
         if not isinstance(exception, KafkaException):
             raise
         error: KafkaError = exception.args[0]

@@ -80,8 +80,13 @@ def test_the_fenced_worker_says_what_to_do() -> None:
 
 def test_a_callback_that_runs_into_the_death_of_its_producer_hides_nothing() -> None:
     death = KafkaError(KafkaError._FENCED, fatal=True)
+    first = SystemError("returned a result with an exception set")
+    first.__cause__ = KafkaException(death)
     with pytest.raises(KafkaCallError) as caught, kafka_call("delivering"):
-        raise SystemError("returned a result with an exception set") from KafkaException(death)
+        raise first
+    assert caught.value.action is Action.FENCED
+    with pytest.raises(KafkaCallError) as caught, kafka_call("delivering"):
+        raise SystemError("returned a result with an exception set") from first
     assert caught.value.action is Action.FENCED
     with pytest.raises(SystemError, match="another"), kafka_call("delivering"):
         raise SystemError("another")
