@@ -86,6 +86,11 @@ def producer_config(
     return settings.client(defaults | _TRANSACTIONAL) | {"transactional.id": transactional_id}
 
 
+def transaction_timeout(settings: Settings) -> float:
+    """Seconds after which the brokers give up an open transaction."""
+    return float(settings.client(_TRANSACTIONAL)["transaction.timeout.ms"]) / 1000
+
+
 def make_producer(
     settings: Settings,
     *,

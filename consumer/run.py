@@ -10,7 +10,7 @@ from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import message_limits, require_topics
 from consumer import model as models
-from consumer.clients import TRANSACTION_TIMEOUT_S, make_consumer, make_producer
+from consumer.clients import make_consumer, make_producer, transaction_timeout
 from consumer.commit import AtLeastOnce, Committer, Transactions
 from consumer.lag import lag_listener
 from consumer.observer import Observer
@@ -58,7 +58,7 @@ def _assemble(
     committer: Committer
     if exactly_once:
         committer = Transactions(
-            consumer, sender, timeout=TRANSACTION_TIMEOUT_S, observer=observer, clock=clock
+            consumer, sender, timeout=transaction_timeout(settings), observer=observer, clock=clock
         )
     else:
         committer = AtLeastOnce(consumer, sender, observer=observer, clock=clock)
