@@ -1,6 +1,6 @@
 """What an end-to-end test plays on: topics of its own, models, processes, and a look at the group's progress."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Stage:
         """
         line = ["consume", *flags(settings, properties=self._properties), *arguments]
         if fork and settings.workers == 1:
-            return self._add(Process.fork(cli.main, line, files=self._files(), environment=environment))
+            return self.start(cli.main, line, environment=environment)
         return self.command("-m", "vitalstream", *line, environment=environment)
 
     def dying(self, settings: Settings, step: Step, *, times: int = 3) -> Process:
@@ -64,13 +64,18 @@ class Stage:
         kafka = {**self._properties, **settings.kafka}
         whole = settings.model_copy(update={"kafka": kafka}).model_dump_json()
         line = [step, str(times), whole]
-        return self._add(Process.fork(dying.main, line, files=self._files(), environment={}))
+        return self.start(dying.main, line)
 
     def replay(self, settings: Settings, files: Sequence[str], *arguments: str) -> Process:
         """`vitalstream replay` of files to the input topic."""
         where = ["--bootstrap-servers", settings.bootstrap_servers, "--input-topic", settings.input_topic]
-        line = ["replay", *files, *where, *arguments]
-        return self._add(Process.fork(cli.main, line, files=self._files(), environment={}))
+        return self.start(cli.main, ["replay", *files, *where, *arguments])
+
+    def start(
+        self, main: Callable[[], None], arguments: Sequence[str], *, environment: Mapping[str, str] = {}
+    ) -> Process:
+        """`main` with `arguments` as its command line."""
+        return self._add(Process.fork(main, arguments, files=self._files(), environment=environment))
 
     def command(self, *arguments: str, environment: Mapping[str, str] = {}) -> Process:
         """Any `python ARGUMENTS`."""

@@ -1,0 +1,63 @@
+"""A worker as users run it, with something in it that fails on purpose."""
+
+import logging
+import os
+import signal
+import sys
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from broker.errors import VitalstreamError
+from broker.settings import Settings
+from consumer.observer import Observer, Step
+from consumer.stop import Stop
+from tests.faults.guards import switch_off
+from vitalstream.work import work
+
+log = logging.getLogger("vitalstream.faults")
+
+
+class Doom(BaseModel):
+    """What befalls a worker: a signal to itself at the n-th pass of a step, and guards that are missing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: Step | None = None
+    passes: int = 1
+    signal: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL"
+    again: bool = False  # every n-th pass, not only the first
+    without: str = ""  # the guard to switch off
+
+
+class Fate(Observer):
+    """Carries out a doom, and tells the log of what the suite counts."""
+
+    def __init__(self, doom: Doom) -> None:
+        self._doom = doom
+        self._left = doom.passes
+
+    def reached(self, step: Step) -> None:
+        if step is not self._doom.step:
+            return
+        self._left -= 1
+        if self._left == 0:
+            self._left = self._doom.passes if self._doom.again else 0
+            os.kill(os.getpid(), signal.Signals[self._doom.signal])
+
+    def renewed(self) -> None:
+        log.warning("renewed the producer")
+
+
+def main() -> None:
+    """Arguments: a Doom and Settings, both as JSON."""
+    doom, settings = Doom.model_validate_json(sys.argv[1]), Settings.model_validate_json(sys.argv[2])
+    if doom.without:
+        switch_off(doom.without)
+    stop = Stop()
+    stop.listen()
+    try:
+        work(settings, stop, Fate(doom))
+    except VitalstreamError as error:
+        sys.stderr.write(f"vitalstream: {error}\n")
+        sys.exit(error.exit_code)

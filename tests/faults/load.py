@@ -1,0 +1,64 @@
+"""Vitals that keep coming, whatever happens to the brokers."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Self
+
+from broker.settings import Settings
+from producer.pacing import Pacer, at_rate
+from producer.replay import Progress, replay
+
+Records = Sequence[dict[str, Any]]
+
+PATIENT = {"message.timeout.ms": "600000"}  # keeps trying for as long as a broker may be down
+
+
+class Load:
+    """`replay` in a thread, over and over, at a bounded rate, until stopped."""
+
+    def __init__(self, settings: Settings, records: Records, *, rate: float) -> None:
+        self._settings = settings.model_copy(update={"kafka": PATIENT})
+        self._records = records
+        self._rate = rate
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._send, daemon=True, name="load")
+        self._error: Exception | None = None
+        self.acknowledged = 0
+
+    def start(self) -> Self:
+        self._thread.start()
+        return self
+
+    def stop(self) -> int:
+        """Stop sending; the number of messages sent, all of which the broker has acknowledged."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self.acknowledged
+
+    def _send(self) -> None:
+        try:
+            summary = replay(
+                self._settings,
+                self._records,
+                pacer=Pacer(at_rate(self._rate)),
+                repeat=1_000_000,
+                stopped=self._stopped.is_set,
+                on_progress=self._note,
+            )
+            self.acknowledged = summary.acknowledged
+        except Exception as error:
+            self._error = error
+
+    def _note(self, progress: Progress) -> None:
+        self.acknowledged = progress.acknowledged
+
+
+def soiled(records: Records, *, every: int = 61) -> Records:
+    """The same records, some of which can't be scored: dead letters belong to every transaction."""
+    spoilt: tuple[dict[str, Any], ...] = ({"heart_rate": "fast"}, {"event_time": "yesterday"}, {"spo2": True})
+    return [
+        row | spoilt[number // every % 3] if number % every == 7 else row for number, row in enumerate(records)
+    ]

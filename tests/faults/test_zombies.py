@@ -1,0 +1,108 @@
+"""Workers that stand still for too long: those who take over, and those who wake up again, agree."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.observer import Step
+from tests.consumer.processes import Process
+from tests.faults.conftest import Begin
+from tests.faults.doomed import Doom
+from tests.faults.load import Records
+from tests.faults.trial import Trial
+
+pytestmark = pytest.mark.kafka
+
+SMALL = (Step.FLUSHED, Step.OFFSETS_SENT)
+OTHERS = (Step.COLLECTED, Step.SCORED, Step.PRODUCING, Step.PRODUCED, Step.COMMITTED)
+KIP_848 = {"group.protocol": "consumer"}
+# As short as makes sense: an orphan's messages wait for it when nobody of its name comes back.
+SHORT_TRANSACTION = {"transaction.timeout.ms": "4000", "socket.timeout.ms": "3000"}
+
+
+def stop_at(trial: Trial, step: Step, **changes: Any) -> Process:
+    """A worker that has stopped itself at a step."""
+    doom = Doom(step=step, passes=trial.random.randint(2, 20), signal="SIGSTOP")
+    worker = trial.worker(doom, **changes)
+    trial.stopped_itself(worker)
+    return worker
+
+
+def wake(worker: Process) -> None:
+    worker.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "step", [*SMALL, *(pytest.param(step, marks=pytest.mark.faults) for step in OTHERS)]
+)
+@pytest.mark.parametrize(
+    "properties", [{}, pytest.param(KIP_848, marks=pytest.mark.faults)], ids=["classic", "consumer"]
+)
+def test_a_zombie_changes_nothing(
+    begin: Begin, records: Records, step: Step, properties: dict[str, str]
+) -> None:
+    trial = begin("worker stopped beyond its session, replaced, woken", properties=properties)
+    trial.load(records, rate=1000)
+    zombie = stop_at(trial, step, instance="zombie")
+    setback = trial.note_fault()
+    trial.worker(instance="heir")
+    trial.recovered(setback)
+    wake(zombie)
+    zombie.logged("assigned partitions", times=2)
+    trial.progressed(2000)
+    trial.finish()
+
+
+def test_two_workers_with_one_transactional_id_do_not_duel(
+    begin: Begin, records: Records, tmp_path: Path
+) -> None:
+    trial = begin("two workers with one transactional id")
+    trial.load(records, rate=1000)
+    first = trial.worker(instance="same", environment=_elsewhere(tmp_path / "one")).joined()
+    trial.progressed(500)
+    second = trial.worker(instance="same", environment=_elsewhere(tmp_path / "two"))
+    setback = trial.note_fault()
+    assert first.wait(timeout=60) == 1, first.log
+    assert "another worker has taken over the transactional id" in first.log
+    trial.recovered(setback)
+    trial.workers.remove(first)
+    trial.finish()
+    assert second.code == 0
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step.FLUSHED,
+        *(
+            pytest.param(step, marks=pytest.mark.faults)
+            for step in (Step.PRODUCING, Step.PRODUCED, Step.OFFSETS_SENT)
+        ),
+    ],
+)
+def test_a_transaction_outlives_its_timeout(begin: Begin, records: Records, step: Step) -> None:
+    # The session is long: nobody else gets the partitions, nothing is revoked, and only going back helps.
+    trial = begin(
+        "transaction beyond its timeout",
+        session={"session.timeout.ms": "60000"},
+        properties=SHORT_TRANSACTION,
+    )
+    trial.load(records, rate=1000)
+    worker = stop_at(trial, step)
+    setback = trial.note_fault()
+    time.sleep(7)  # the timeout and the brokers' look for such transactions, each second here
+    wake(worker)
+    trial.recovered(setback)
+    assert "renewed the producer" in worker.log
+    found = trial.finish()
+    assert sum(found.aborted.values()) > 0
+
+
+def _elsewhere(folder: Path) -> dict[str, str]:
+    """A folder for temporary files, and so for locks, of its own: as if on another host."""
+    folder.mkdir()
+    return {**os.environ, "TMPDIR": str(folder)}
