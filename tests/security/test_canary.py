@@ -99,13 +99,20 @@ def test_a_patients_data_show_nowhere(
     assert reasons == {reason.value.encode() for reason in Reason}
 
 
+@pytest.mark.parametrize(
+    ("signals", "told"),
+    [
+        ([ONE_ROW_LESS], "predict_proba must return shape"),
+        ([RAISES] * 20, "the model raised ValueError on all"),
+    ],
+)
 def test_a_patients_data_are_not_among_its_last_words(
-    secured: SecuredKafka, settings: Settings, run: Run
+    signals: list[float], told: str, secured: SecuredKafka, settings: Settings, run: Run
 ) -> None:
-    send(settings, [row(ONE_ROW_LESS)])
+    send(settings, [row(signal) for signal in signals])
     worker = run(secured.user(settings, RIGHTS["consume"]), "consume", "--json")
     assert worker.wait(timeout=60) == 1
-    assert "predict_proba must return shape" in worker.log
+    assert told in worker.log
     assert not any(secret in worker.log + worker.out for secret in TOLD)
 
 
