@@ -136,7 +136,7 @@ def check_topics(settings: "Settings", *, json: Json = False) -> None:
     topics.check(settings, json=json)
 
 
-ModelFile = Annotated[Path, typer.Argument(metavar="FILE", help="joblib or pickle file of a fitted model")]
+ModelFile = Annotated[Path, typer.Argument(metavar="FILE", help="joblib, pickle or skops file of a fitted model")]
 
 
 @model_app.command("pin")
@@ -148,11 +148,18 @@ def pin_model(path: ModelFile, *, json: Json = False) -> None:
 
 
 @model_app.command("inspect")
-def inspect_model(path: ModelFile, *, json: Json = False) -> None:
+def inspect_model(
+    path: ModelFile,
+    *,
+    trusted_types: Annotated[
+        str, typer.Option(metavar="TYPE,TYPE", help="what a .skops model may be made of, as for consume")
+    ] = "",
+    json: Json = False,
+) -> None:
     """Show the features, classes and versions of a pinned model."""
     from vitalstream import model
 
-    model.inspect(path, json=json)
+    model.inspect(path, trusted=trusted_types.split(","), json=json)
 
 
 @app.command()

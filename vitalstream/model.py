@@ -1,5 +1,6 @@
 """`vitalstream model`: pins and inspects model files."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,10 @@ def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
         typer.echo(f"{data}: {rows:,} readings of other simulated patients, to replay")
 
 
-def inspect(path: Path, *, json: bool) -> None:
+def inspect(path: Path, *, trusted: Sequence[str], json: bool) -> None:
     """Load a pinned model and print what a worker would use it for."""
     try:
-        model = load_model(path)
+        model = load_model(path, trusted=trusted)
         scorer = RiskScorer(model)
     except ModelError as error:
         raise SettingsError(str(error)) from None
