@@ -64,7 +64,9 @@ def _annotation(name: str) -> Any:
     setting = OPTIONS[name]
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        help=setting.help if setting.default in (None, "") else f"{setting.help} (default: {setting.default})",
+        help=setting.help
+        if setting.default in (None, "")
+        else f"{setting.help} (default: {setting.default})",
         metavar=setting.metavar,
     )
     return Annotated[setting.type | None, option]
