@@ -1,0 +1,70 @@
+"""compose.yaml and Dockerfile, as far as they can be checked without Docker."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from broker.options import OPTIONS
+from broker.settings import ENV_PREFIX
+from tests.kafka import KAFKA_IMAGE
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> str:
+    return (ROOT / "Dockerfile").read_text()
+
+
+def test_it_runs_the_kafka_that_the_tests_run(services: dict[str, Any]) -> None:
+    assert services["kafka"]["image"] == KAFKA_IMAGE
+
+
+def test_every_image_has_a_version(services: dict[str, Any], dockerfile: str) -> None:
+    images = [service["image"] for service in services.values()]
+    images += re.findall(r"^ARG \w*IMAGE=(\S+)", dockerfile, re.MULTILINE)
+    assert all(re.search(r":\d", image) for image in images), images
+
+
+def test_what_is_set_by_the_environment_is_a_setting(services: dict[str, Any]) -> None:
+    names = {name for one in services.values() for name in one["environment"] if name.startswith(ENV_PREFIX)}
+    assert names
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in names} <= {*OPTIONS}
+
+
+@pytest.mark.parametrize("name", ["worker", "replay", "watch", "topics", "model"])
+def test_services_of_ours_have_no_rights_they_do_not_need(services: dict[str, Any], name: str) -> None:
+    service = services[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert "user" not in service
+
+
+def test_workers_have_time_to_stop(services: dict[str, Any]) -> None:
+    assert services["worker"]["stop_grace_period"] == "15s"
+    assert services["worker"]["deploy"]["replicas"] == 2
+
+
+def test_only_this_machine_reaches_the_broker(services: dict[str, Any]) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in services["kafka"]["ports"])
+
+
+def test_the_image_is_not_root_and_signals_reach_the_command(dockerfile: str) -> None:
+    assert re.search(r"^USER 1\d+:1\d+$", dockerfile, re.MULTILINE)
+    assert re.search(r'^ENTRYPOINT \["vitalstream"\]$', dockerfile, re.MULTILINE)
+
+
+def test_the_image_gets_every_package_of_the_wheel() -> None:
+    wheel = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert wheel
+    kept = (ROOT / ".dockerignore").read_text().split()
+    assert {f"!{name}" for name in re.findall(r'"(\w+)"', wheel.group(1))} <= {*kept}
