@@ -162,6 +162,22 @@ def inspect_model(
     model.inspect(path, trusted=trusted_types.split(","), json=json)
 
 
+@model_app.command("demo")
+def make_demo_model(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="where to save it")] = Path("demo.joblib"),
+    *,
+    data: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="also write simulated readings there, to replay")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="of the simulated patients")] = 0,
+    json: Json = False,
+) -> None:
+    """Make and pin a small model from simulated patients, for trying things out."""
+    from vitalstream import model
+
+    model.make_demo(path, data=data, seed=seed, json=json)
+
+
 @app.command()
 def broker(
     *,
@@ -235,6 +251,19 @@ def demo(
         rate=rate,
         json=json,
     )
+
+
+@app.command()
+@with_settings("bootstrap_servers", "group", *TOPICS, "model", "ranges")
+def audit(settings: "Settings", *, json: Json = False) -> None:
+    """Prove or disprove that every message the group has consumed was scored exactly once.
+
+    Reads the four topics once, in bounded memory, while workers may go on. With --model it scores everything
+    again and compares the values. Exit code 1 unless all is clean; the first offenders are named.
+    """
+    from vitalstream.audit import audit as judge
+
+    judge(settings, json=json)
 
 
 OfReason = Annotated[Reason | None, typer.Option("--reason", help="only those with this reason")]

@@ -1,0 +1,101 @@
+"""One bit a message: what makes topics of any size fit into memory."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+_BIT = (1 << np.arange(8)).astype(np.uint8)  # bit 0 is the lowest, as np.packbits(bitorder="little") has it
+_FULL = 0xFF
+_BLOCK = 1 << 20  # bytes looked at together: what numpy answers takes eight times as much
+
+
+class Bitmap:
+    """A set of the integers from 0 to below `size`, at one bit each. Ranges are half open."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._bytes: Bytes = np.zeros((size + 7) // 8, dtype=np.uint8)
+
+    def add(self, members: Ints) -> Bools:
+        """Add `members`; tells of each whether it was in already, or stands earlier in `members`."""
+        again = self.has(members)
+        if len(members) > 1 and not (members[1:] > members[:-1]).all():
+            first = np.zeros(len(members), dtype=np.bool_)
+            first[np.unique(members, return_index=True)[1]] = True
+            again |= ~first
+        np.bitwise_or.at(self._bytes, members >> 3, _BIT[members & 7])
+        return again
+
+    def has(self, members: Ints) -> Bools:
+        """Of each of `members` whether it is in."""
+        found: Bools = (self._bytes[members >> 3] & _BIT[members & 7]) != 0
+        return found
+
+    def add_range(self, start: int, stop: int) -> None:
+        """Add every integer of the range."""
+        for where, mask in _pieces(start, stop):
+            self._bytes[where] |= mask
+
+    def clear_range(self, start: int, stop: int) -> None:
+        """Take every integer of the range out."""
+        for where, mask in _pieces(start, stop):
+            self._bytes[where] &= np.uint8(~mask & _FULL)
+
+    def count(self, start: int = 0, stop: int | None = None) -> int:
+        """How many are in, in the range."""
+        pieces = _pieces(start, self.size if stop is None else stop)
+        return sum(int(np.bitwise_count(self._bytes[where] & mask).sum()) for where, mask in pieces)
+
+    def last(self, start: int, stop: int) -> int | None:
+        """The greatest that is in, in the range; None when there is none."""
+        for where, mask in reversed(_pieces(start, stop)):
+            found = np.flatnonzero(self._bytes[where] & mask)
+            if len(found):
+                byte = int(where.start) + int(found[-1])
+                inside = int(self._bytes[byte]) & int(mask)
+                return 8 * byte + inside.bit_length() - 1
+        return None
+
+    def first(self, limit: int) -> Ints:
+        """The `limit` smallest that are in, in order."""
+        found: Ints = np.empty(0, dtype=np.int64)
+        for where, _ in _pieces(0, self.size):
+            if len(found) >= limit:
+                break
+            # Each of these bytes holds one at least.
+            filled = where.start + np.flatnonzero(self._bytes[where])[:limit]
+            bits = np.unpackbits(self._bytes[filled], bitorder="little").reshape(-1, 8)
+            rows, columns = np.nonzero(bits)
+            found = np.concatenate([found, filled[rows] * 8 + columns])
+        return found[:limit]
+
+    def __or__(self, other: "Bitmap") -> "Bitmap":
+        return self._made(self._bytes | other._bytes)
+
+    def __and__(self, other: "Bitmap") -> "Bitmap":
+        return self._made(self._bytes & other._bytes)
+
+    def __sub__(self, other: "Bitmap") -> "Bitmap":
+        return self._made(self._bytes & ~other._bytes)
+
+    def _made(self, content: Bytes) -> "Bitmap":
+        made = Bitmap(0)
+        made.size, made._bytes = self.size, content
+        return made
+
+
+def _pieces(start: int, stop: int) -> list[tuple[slice, np.uint8]]:
+    """The bytes that the range touches, as slices of limited length, each with the bits meant in its bytes."""
+    if start >= stop:
+        return []
+    first, last = start >> 3, (stop - 1) >> 3
+    head, tail = _FULL << (start & 7) & _FULL, _FULL >> (7 - (stop - 1 & 7))
+    if first == last:
+        return [(slice(first, first + 1), np.uint8(head & tail))]
+    blocks = range(first + 1, last, _BLOCK)
+    middle = [(slice(block, min(block + _BLOCK, last)), np.uint8(_FULL)) for block in blocks]
+    return [(slice(first, first + 1), np.uint8(head)), *middle, (slice(last, last + 1), np.uint8(tail))]

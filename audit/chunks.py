@@ -1,0 +1,130 @@
+"""The pass over the metrics topic: every chunk whole, none twice, and together all there is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from audit.bitmap import Bitmap, Ints
+from audit.cluster import Offsets
+from audit.findings import Findings, Invariant
+from audit.heads import Heads
+from audit.reading import Batch
+from audit.scope import Scope
+from schemas.metrics import ChunkMetrics, decode_metrics
+from schemas.reading import MessageError
+
+Span = tuple[int, int, int]
+"""Partition, first and last offset."""
+
+_LARGEST = 1 << 62
+
+_AMISS = "is no chunk: its spans are malformed"
+
+
+class Chunks:
+    """Judges chunks against the messages that have results and dead letters.
+
+    When no chunk is torn, none overlap and all accounted messages are in one, then the chunks' rows add up to
+    the results and dead letters. What begins below `floors` (by partition) is not judged: its outputs are gone.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        starts: Offsets,
+        input_topic: str,
+        results: Bitmap,
+        dead_letters: Bitmap,
+        floors: Ints,
+        scope: Scope,
+        findings: Findings,
+    ) -> None:
+        self.records = 0
+        self.rows = 0  # of the chunks that are judged
+        self.reach = np.full(scope.partitions, -1)
+        self.covered = Bitmap(scope.size)
+        self.heads = Heads(starts, inputs=scope.partitions)
+        self._sources = {f"{input_topic}-{partition}": partition for partition in range(scope.partitions)}
+        self._topic = topic
+        self._results = results
+        self._dead_letters = dead_letters
+        self._accounted = results | dead_letters
+        self._floors = floors
+        self._scope = scope
+        self._findings = findings
+
+    def __call__(self, batch: Batch) -> None:
+        """Take a batch in."""
+        self.records += len(batch)
+        self.heads.see(batch)
+        places = zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)
+        for message, (partition, offset) in zip(batch.messages, places, strict=True):
+            for problem in self._problems(partition, message.value()):
+                self._findings.add(Invariant.ATOMIC, self._topic, partition, offset, problem)
+
+    def _problems(self, partition: int, value: bytes | None) -> list[str]:
+        try:
+            metrics = decode_metrics(value)
+        except MessageError:
+            return ["is no chunk: its fields are missing or malformed"]
+        spans = self._spans(metrics)
+        if not spans:
+            return [_AMISS]
+        self._note(partition, spans)
+        ranges = [self._scope.range(source, first, last + 1) for source, first, last in spans]
+        overlaps = sum(self._cover(*range_) for range_ in ranges)
+        problems = [f"{_named(spans)} overlaps another chunk"] if overlaps else []
+        return problems + (self._torn(metrics, spans, ranges) if self._judged(spans, ranges) else [])
+
+    def _spans(self, metrics: ChunkMetrics) -> list[Span]:
+        """The chunk's spans; none at all where any is amiss."""
+        spans = []
+        for name, bounds in metrics.offsets.items():
+            match self._sources.get(name), bounds:
+                case int(source), [int(first), int(last)] if 0 <= first <= last < _LARGEST:
+                    spans.append((source, first, last))
+                case _:
+                    return []
+        return spans
+
+    def _note(self, partition: int, spans: Sequence[Span]) -> None:
+        sources, firsts, lasts = np.array(spans, dtype=np.int64).T
+        np.maximum.at(self.reach, sources, lasts)
+        self.heads.note(np.full(len(spans), partition), sources, firsts)
+
+    def _cover(self, start: int, stop: int) -> bool:
+        overlaps = self.covered.count(start, stop) > 0
+        self.covered.add_range(start, stop)
+        return overlaps
+
+    def _judged(self, spans: Sequence[Span], ranges: Sequence[tuple[int, int]]) -> bool:
+        """Whether all of the chunk lies in scope, and its outputs are not deleted yet."""
+        whole = all(
+            stop - start == last + 1 - first
+            for (_, first, last), (start, stop) in zip(spans, ranges, strict=True)
+        )
+        return whole and all(first >= self._floors[source] for source, first, _ in spans)
+
+    def _torn(
+        self, metrics: ChunkMetrics, spans: Sequence[Span], ranges: Sequence[tuple[int, int]]
+    ) -> list[str]:
+        self.rows += metrics.rows
+        told = metrics.rows, metrics.scored, metrics.dead_lettered
+        found = tuple(
+            sum(bitmap.count(*range_) for range_ in ranges)
+            for bitmap in (self._accounted, self._results, self._dead_letters)
+        )
+        if told == found and metrics.rows == metrics.scored + metrics.dead_lettered:
+            return []
+        return [
+            f"{_named(spans)} tells of {_counts(*told)}, but there are {_counts(*found)}",
+        ]
+
+
+def _named(spans: Sequence[Span]) -> str:
+    return "chunk " + ", ".join(f"[{partition}]@{first}-{last}" for partition, first, last in spans[:4])
+
+
+def _counts(rows: int, scored: int, dead_lettered: int) -> str:
+    return f"{rows} rows ({scored} scored, {dead_lettered} dead-lettered)"

@@ -1,0 +1,139 @@
+"""Offsets: where the group stands, where topics begin and end, and up to where transactions are settled."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import ConfigResource, OffsetSpec
+
+from audit.errors import NotAuditableError
+from broker.admin import Admin
+from broker.settings import Settings
+from broker.topics import require_topics
+
+Offsets = dict[int, int]
+"""An offset for each partition of a topic."""
+
+_POLL_S = 0.1
+_NEVER = 1 << 62
+_SPEC: Any = OffsetSpec  # has no types
+
+
+class Cluster:
+    """The cluster, asked about the topics and the group of `settings`.
+
+    Transactions open now may take `patience` seconds to be settled. Raises BrokerError where the
+    brokers can't be reached or a topic is missing, NotAuditableError where they refuse to tell.
+    """
+
+    def __init__(self, settings: Settings, *, patience: float) -> None:
+        require_topics(settings, settings.topics)
+        self._admin = Admin(settings)
+        self._group = settings.group
+        self._input = settings.input_topic
+        self._deadline = time.monotonic() + patience
+
+    def committed(self) -> Offsets | None:
+        """The group's committed offset of each partition that has one; None while a transaction holds them."""
+        while True:
+            try:
+                return self._committed(stable=True)
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                if error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT and not error.retriable():
+                    raise _refused("the committed offsets of group " + self._group, error) from None
+            if time.monotonic() > self._deadline:
+                return None
+            time.sleep(_POLL_S)
+
+    def last_committed(self) -> Offsets:
+        """The same, but what an open transaction is about to change is told as it was before."""
+        try:
+            return self._committed(stable=False)
+        except KafkaException as exception:
+            raise _refused("the committed offsets of group " + self._group, exception.args[0]) from None
+
+    def starts(self, topic: str) -> Offsets:
+        """The first offset that retention has left."""
+        return self._ends(topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
+
+    def ends(self, topic: str) -> Offsets:
+        """The offset after the last record, be its transaction settled or not."""
+        return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_UNCOMMITTED)
+
+    def at_time(self, topic: str, ms: int) -> Offsets:
+        """The first offset with a timestamp from `ms` on; beyond all there are where none is so young."""
+        found = self._ends(topic, _SPEC.for_timestamp(ms), IsolationLevel.READ_UNCOMMITTED)
+        return {partition: offset if offset >= 0 else _NEVER for partition, offset in found.items()}
+
+    def kept_since(self, topic: str) -> int | None:
+        """The time (ms since 1970) from which on retention keeps everything; None where that is not known."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        asked = self._admin.client.describe_configs([resource], request_timeout=self._admin.timeout)
+        try:
+            config = asked[resource].result()
+        except KafkaException:  # this user may not see configurations
+            return None
+        age, size = (int(config[name].value) for name in ("retention.ms", "retention.bytes"))
+        return round(time.time() * 1000) - age if age >= 0 > size else None
+
+    def settled(self, topic: str, ends: Offsets) -> Offsets:
+        """Up to where all transactions are settled, at most `ends`: waits for that as long as patience lasts.
+
+        Less than `ends` means that the transaction which begins there is still open.
+        """
+        while True:
+            stable = self._ends(topic, _SPEC.latest(), IsolationLevel.READ_COMMITTED)
+            settled = {partition: min(end, stable[partition]) for partition, end in ends.items()}
+            if settled == ends or time.monotonic() > self._deadline:
+                return settled
+            time.sleep(_POLL_S)
+
+    def _committed(self, *, stable: bool) -> Offsets:
+        asked = [TopicPartition(self._input, partition) for partition in self._partitions(self._input)]
+        request = [ConsumerGroupTopicPartitions(self._group, asked)]
+        futures = self._admin.client.list_consumer_group_offsets(
+            request, require_stable=stable, request_timeout=self._admin.timeout
+        )
+        found = futures[self._group].result().topic_partitions
+        for one in found:
+            if one.error is not None:
+                raise KafkaException(one.error)
+        return {one.partition: one.offset for one in found if one.offset >= 0}
+
+    def _ends(self, topic: str, spec: OffsetSpec, isolation: IsolationLevel) -> Offsets:
+        asked = {TopicPartition(topic, partition): spec for partition in self._partitions(topic)}
+        return self._patiently(
+            topic,
+            lambda: {
+                one.partition: future.result().offset
+                for one, future in self._admin.client.list_offsets(
+                    asked, isolation_level=isolation, request_timeout=self._admin.timeout
+                ).items()
+            },
+        )
+
+    def _patiently(self, topic: str, ask: Callable[[], Offsets]) -> Offsets:
+        deadline = time.monotonic() + self._admin.timeout
+        while True:
+            try:
+                return ask()
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                if not error.retriable() or time.monotonic() > deadline:
+                    raise _refused(f"the offsets of topic {topic}", error) from None
+            time.sleep(_POLL_S)
+
+    def _partitions(self, topic: str) -> Sequence[int]:
+        return sorted(self._admin.metadata.topics[topic].partitions)
+
+
+def _refused(what: str, error: KafkaError) -> NotAuditableError:
+    return NotAuditableError(f"the brokers do not tell {what}: {error.name()}; check this user's rights")

@@ -1,0 +1,7 @@
+"""Why an audit can't be made."""
+
+from broker.errors import VitalstreamError
+
+
+class NotAuditableError(VitalstreamError):
+    """There is nothing to judge, or it can't be read."""

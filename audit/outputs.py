@@ -1,0 +1,246 @@
+"""The passes over results and dead letters: which message each of them is of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import itemgetter
+from types import UnionType
+from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
+
+import numpy as np
+import orjson
+from confluent_kafka import Message
+
+from audit.bitmap import Bitmap, Bools, Ints
+from audit.cluster import Offsets
+from audit.findings import Findings, Invariant
+from audit.heads import Heads
+from audit.published import Floats, Published
+from audit.reading import Batch
+from audit.scope import Scope
+from schemas.dead_letters import Headers, Origin, read_dead_letter_headers, read_replay_mark
+from schemas.reading import MessageError
+from schemas.results import RiskResult, decode_result
+
+Columns: TypeAlias = dict[str, Sequence[Any]]
+
+_LARGEST = np.iinfo(np.int64).max
+
+
+class Order:
+    """In every output partition, the offsets of one input partition must rise."""
+
+    def __init__(self, *, outputs: int, inputs: int) -> None:
+        self._inputs = inputs
+        self._last = np.full(outputs * inputs, -1)
+
+    def feed(self, outputs: Ints, inputs: Ints, offsets: Ints) -> Bools:
+        """Take the next records in; tells of each whether it comes too late."""
+        late = np.zeros(len(offsets), dtype=np.bool_)
+        if len(offsets) == 0:
+            return late
+        tracks = outputs * self._inputs + inputs
+        by_track = np.argsort(tracks, kind="stable")
+        tracks, sorted_ = tracks[by_track], offsets[by_track]
+        changes = np.flatnonzero(tracks[1:] != tracks[:-1])
+        heads, tails = np.concatenate([[0], changes + 1]), np.concatenate([changes, [len(tracks) - 1]])
+        before = np.concatenate([[0], sorted_[:-1]])
+        before[heads] = self._last[tracks[heads]]
+        late[by_track] = sorted_ <= before
+        self._last[tracks[tails]] = sorted_[tails]
+        return late
+
+
+class Outputs:
+    """The messages in scope that the records of one output topic are of. `kind` is what a record is called."""
+
+    def __init__(self, topic: str, kind: str, *, starts: Offsets, scope: Scope, findings: Findings) -> None:
+        self.topic = topic
+        self.messages = Bitmap(scope.size)
+        self.records = 0
+        self.reach = np.full(scope.partitions, -1)  # the greatest offset by input partition
+        self.heads = Heads(starts, inputs=scope.partitions)
+        self._order = Order(outputs=len(starts), inputs=scope.partitions)
+        self._kind = kind
+        self._scope = scope
+        self._findings = findings
+
+    def see(self, batch: Batch) -> None:
+        """Count all that is there, readable or not."""
+        self.records += len(batch)
+        self.heads.see(batch)
+
+    def unreadable(self, partition: int, offset: int) -> None:
+        """A record that is none."""
+        self._findings.add(Invariant.GENUINE, self.topic, partition, offset, f"is no {self._kind}")
+
+    def account(self, batch: Batch, *, topic: str, ours: Bools, sources: Ints, offsets: Ints) -> Ints:
+        """Take in what the records of `batch` are of; returns the rows that account for a message in scope.
+
+        `ours` tells which are of input `topic`, `sources` and `offsets` of which of its messages.
+        """
+        known = ours & (sources >= 0) & (sources < self._scope.partitions) & (offsets >= 0)
+        for row in np.flatnonzero(~known).tolist():
+            self._accuse(Invariant.GENUINE, batch, row, f"is of no message of {topic}")
+        rows = np.flatnonzero(known)
+        np.maximum.at(self.reach, sources[rows], offsets[rows])
+        self.heads.note(batch.partitions[rows], sources[rows], offsets[rows])
+        rows = rows[self._scope.holds(sources[rows], offsets[rows])]
+        again = self.messages.add(self._scope.numbers(sources[rows], offsets[rows]))
+        for row in rows[again].tolist():
+            problem = f"has another {self._kind} at {self._at(batch, row)}"
+            self._findings.add(Invariant.ONCE, topic, int(sources[row]), int(offsets[row]), problem)
+        rows = rows[~again]
+        late = self._order.feed(batch.partitions[rows], sources[rows], offsets[rows])
+        for row in rows[late].tolist():
+            problem = f"its {self._kind} at {self._at(batch, row)} comes after that of a later message"
+            self._findings.add(Invariant.ORDERED, topic, int(sources[row]), int(offsets[row]), problem)
+        return rows
+
+    def _accuse(self, invariant: Invariant, batch: Batch, row: int, problem: str) -> None:
+        partition, offset = int(batch.partitions[row]), int(batch.offsets[row])
+        self._findings.add(invariant, self.topic, partition, offset, problem)
+
+    def _at(self, batch: Batch, row: int) -> str:
+        return f"{self.topic}[{batch.partitions[row]}]@{batch.offsets[row]}"
+
+
+class Results:
+    """The pass over the risk topic. `published` keeps the values for a comparison with offline scoring."""
+
+    def __init__(
+        self, outputs: Outputs, *, topic: str, scope: Scope, findings: Findings, published: Published | None
+    ) -> None:
+        self._outputs = outputs
+        self._topic = topic
+        self._scope = scope
+        self._findings = findings
+        self._published = published
+
+    def __call__(self, batch: Batch) -> None:
+        """Take a batch in."""
+        self._outputs.see(batch)
+        columns = _columns(batch.values())
+        if columns is None:
+            batch = _readable(batch, lambda message: decode_result(message.value()), self._outputs)
+            columns = _columns(batch.values())
+        if columns:
+            self._take(batch, columns)
+
+    def _take(self, batch: Batch, columns: Columns) -> None:
+        ours = _equal(columns["source_topic"], self._topic)
+        sources, offsets = _ints(columns["source_partition"]), _ints(columns["source_offset"])
+        probabilities = np.array(columns["risk_probability"], dtype=np.float64)  # None becomes NaN
+        rows = self._outputs.account(batch, topic=self._topic, ours=ours, sources=sources, offsets=offsets)
+        self._check_labels(rows, sources, offsets, probabilities, columns)
+        if self._published is not None:
+            self._published.add_results(
+                self._scope.numbers(sources[rows], offsets[rows]),
+                probabilities[rows],
+                implausible=[columns["implausible"][row] for row in rows.tolist()],
+                comparable=_equal(columns["model"], self._published.sha256)[rows],
+            )
+
+    def _check_labels(
+        self,
+        rows: Ints,
+        sources: Ints,
+        offsets: Ints,
+        probabilities: Floats,
+        columns: Columns,
+    ) -> None:
+        labels = np.array(columns["risk_label"], dtype=np.float64)
+        thresholds = np.array(columns["threshold"], dtype=np.float64)
+        expected = np.where(np.isnan(probabilities), np.nan, probabilities >= thresholds)
+        wrong = ~((labels == expected) | (np.isnan(labels) & np.isnan(expected)))
+        wrong |= (probabilities < 0) | (probabilities > 1)
+        for row in rows[wrong[rows]].tolist():
+            self._findings.add(
+                Invariant.CORRECT,
+                self._topic,
+                int(sources[row]),
+                int(offsets[row]),
+                "its probability is none, or its label does not follow from it and the threshold",
+            )
+
+
+class DeadLetters:
+    """The pass over the dead-letter topic. `published` keeps the reasons for a comparison with decoding.
+
+    Marks, which say that a dead letter was put back into the input topic, are passed over.
+    """
+
+    def __init__(self, outputs: Outputs, *, topic: str, scope: Scope, published: Published | None) -> None:
+        self._outputs = outputs
+        self._topic = topic
+        self._scope = scope
+        self._published = published
+
+    def __call__(self, batch: Batch) -> None:
+        """Take a batch in."""
+        marks = (read_replay_mark(_headers(message)) is not None for message in batch.messages)
+        batch = batch.kept(~np.fromiter(marks, np.bool_, len(batch)))
+        self._outputs.see(batch)
+        origins: list[Origin] = []
+        batch = _readable(
+            batch, lambda message: origins.append(read_dead_letter_headers(_headers(message))), self._outputs
+        )
+        ours = _equal([origin.topic for origin in origins], self._topic)
+        sources = _ints([origin.partition for origin in origins])
+        offsets = _ints([origin.offset for origin in origins])
+        rows = self._outputs.account(batch, topic=self._topic, ours=ours, sources=sources, offsets=offsets)
+        if self._published is not None:
+            numbers = self._scope.numbers(sources[rows], offsets[rows])
+            self._published.add_reasons(numbers, [origins[row].reason for row in rows.tolist()])
+
+
+def _readable(batch: Batch, reader: Callable[[Any], object], outputs: Outputs) -> Batch:
+    """The rows that `reader` can read; the others are offenders."""
+    fine = np.ones(len(batch), dtype=np.bool_)
+    for row, message in enumerate(batch.messages):
+        try:
+            reader(message)
+        except MessageError:
+            fine[row] = False
+            outputs.unreadable(int(batch.partitions[row]), int(batch.offsets[row]))
+    return batch.kept(fine)
+
+
+def _headers(message: Message) -> Headers:
+    headers: Any = message.headers()  # its type allows more than a consumer gives
+    return headers or ()
+
+
+def _json_types(hint: Any) -> frozenset[type]:
+    """The types that orjson gives for a field of this type."""
+    kinds = {get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])}
+    return frozenset(kinds | ({int} if float in kinds else set()))
+
+
+_HINTS = get_type_hints(RiskResult)
+_TYPES = {field.name: _json_types(_HINTS[field.name]) for field in fields(RiskResult)}
+_row = itemgetter(*_TYPES)
+
+
+def _columns(values: Sequence[Any]) -> Columns | None:
+    """The fields of results, column by column; None where any value is no result. One pass, no object a row."""
+    try:
+        rows = [*map(_row, map(orjson.loads, values))]
+    except (ValueError, KeyError, TypeError):  # no value, no JSON, no object, a field missing
+        return None
+    columns: Columns = dict(zip(_TYPES, zip(*rows, strict=True), strict=False))
+    right = all({*map(type, column)} <= _TYPES[name] for name, column in columns.items())
+    return columns if right else None
+
+
+def _ints(column: Sequence[int]) -> Ints:
+    """As int64; what is out of its range is of no message, and becomes -1."""
+    try:
+        return np.fromiter(column, np.int64, len(column))
+    except OverflowError:
+        return np.fromiter((n if 0 <= n <= _LARGEST else -1 for n in column), np.int64, len(column))
+
+
+def _equal(column: Sequence[str], wanted: str) -> Bools:
+    if column.count(wanted) == len(column):
+        return np.ones(len(column), dtype=np.bool_)
+    return np.fromiter((value == wanted for value in column), np.bool_, len(column))

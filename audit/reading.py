@@ -1,0 +1,175 @@
+"""One pass over a topic, from given offsets to given offsets, in batches."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from audit.bitmap import Bools, Ints
+from audit.cluster import Offsets
+from audit.errors import NotAuditableError
+from broker.log import kafka_logger
+from broker.settings import Settings
+
+BATCH = 10_000
+STALL_S = 60.0
+
+READ_COMMITTED = "read_committed"
+READ_UNCOMMITTED = "read_uncommitted"
+
+_READER = {
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,  # the last offsets may hold no message, but the end of a transaction
+    "auto.offset.reset": "error",
+    "allow.auto.create.topics": False,
+    "check.crcs": True,
+    "fetch.queue.backoff.ms": 10,
+    "queued.max.messages.kbytes": 32_768,
+    "fetch.wait.max.ms": 100,
+}
+
+_HOPELESS = {
+    KafkaError._AUTO_OFFSET_RESET: "its messages were deleted while being read; run the audit again",
+    KafkaError.OFFSET_OUT_OF_RANGE: "its messages were deleted while being read; run the audit again",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user has no READ right on it",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user has no READ right on the group",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "it was deleted",
+    KafkaError._UNKNOWN_PARTITION: "it was deleted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the pass over a topic is: `share` of its offsets, and messages read in `seconds`."""
+
+    stage: str
+    share: float
+    rows: int
+    seconds: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages with their partitions and offsets; those of one partition are in order."""
+
+    messages: list[Message]
+    partitions: Ints
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def kept(self, rows: Bools) -> "Batch":
+        """Only these rows."""
+        if rows.all():
+            return self
+        messages = [self.messages[row] for row in np.flatnonzero(rows).tolist()]
+        return Batch(messages, self.partitions[rows], self.offsets[rows])
+
+    def values(self) -> list[bytes | None]:
+        """The messages' values."""
+        return [*map(Message.value, self.messages)]
+
+
+def read(
+    settings: Settings,
+    topic: str,
+    *,
+    starts: Offsets,
+    ends: Offsets,
+    stage: str,
+    on_progress: OnProgress,
+    isolation: str = READ_COMMITTED,
+) -> Iterator[Batch]:
+    """All messages of `topic` from `starts` to below `ends`.
+
+    Raises NotAuditableError when they can't be read, or nothing comes for a minute.
+    """
+    config = settings.client(_READER) | {"isolation.level": isolation, "group.id": settings.group}
+    reader = Consumer(config, logger=kafka_logger("vitalstream.kafka"))
+    try:
+        yield from _Pass(reader, topic, starts=starts, ends=ends, stage=stage, on_progress=on_progress)
+    finally:
+        reader.close()
+
+
+class _Pass:
+    def __init__(
+        self,
+        reader: Consumer,
+        topic: str,
+        *,
+        starts: Offsets,
+        ends: Offsets,
+        stage: str,
+        on_progress: OnProgress,
+    ) -> None:
+        self._reader = reader
+        self._topic = topic
+        self._stage = stage
+        self._on_progress = on_progress
+        self._left = {p for p, start in starts.items() if start < ends[p]}
+        self._ends = np.array([ends[p] for p in range(len(ends))], dtype=np.int64)
+        self._next = np.minimum(np.array([starts[p] for p in range(len(ends))], dtype=np.int64), self._ends)
+        self._total = max(1, int((self._ends - self._next).sum()))
+        self._rows = 0
+        self._began = self._moved_at = time.monotonic()
+
+    def __iter__(self) -> Iterator[Batch]:
+        starts = [TopicPartition(self._topic, p, int(self._next[p])) for p in sorted(self._left)]
+        if starts:
+            self._reader.assign(starts)
+        while self._left:
+            batch = self._batch(self._reader.consume(BATCH, timeout=0.1))
+            if len(batch):
+                yield batch
+            self._settle()
+            self._tell()
+
+    def _batch(self, arrived: list[Message]) -> Batch:
+        """What arrived, without what is no message, or lies at the end or beyond."""
+        if arrived:
+            self._moved_at = time.monotonic()
+        elif time.monotonic() - self._moved_at > STALL_S:
+            raise NotAuditableError(f"topic {self._topic} can't be read: nothing came for {STALL_S:g} s")
+        messages = arrived
+        if any(map(Message.error, arrived)):
+            messages = [message for message in arrived if message.error() is None]
+            for event in arrived:
+                if event.error() is not None:
+                    self._hear(event)
+        partitions = _ints(map(Message.partition, messages), len(messages))
+        offsets = _ints(map(Message.offset, messages), len(messages))
+        np.maximum.at(self._next, partitions, offsets + 1)
+        batch = Batch(messages, partitions, offsets).kept(offsets < self._ends[partitions])
+        self._rows += len(batch)
+        return batch
+
+    def _hear(self, event: Message) -> None:
+        error, partition, offset = event.error(), event.partition(), event.offset()
+        code = error.code() if error is not None else 0
+        if code == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
+            self._next[partition] = max(self._next[partition], offset)
+        elif code in _HOPELESS:
+            raise NotAuditableError(f"topic {self._topic} can't be read: {_HOPELESS[code]}")
+
+    def _settle(self) -> None:
+        done = {p for p in self._left if self._next[p] >= self._ends[p]}
+        if done:
+            self._reader.incremental_unassign([TopicPartition(self._topic, p) for p in sorted(done)])
+            self._left -= done
+
+    def _tell(self) -> None:
+        left = int(np.maximum(0, self._ends - self._next).sum())
+        seconds = time.monotonic() - self._began
+        self._on_progress(Progress(self._stage, 1 - left / self._total, self._rows, seconds))
+
+
+def _ints(values: Iterable[Any], count: int) -> Ints:
+    return np.fromiter(values, np.int64, count)

@@ -1,0 +1,58 @@
+"""Where everything stands when an audit begins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audit.cluster import Cluster, Offsets
+from audit.errors import NotAuditableError
+from audit.findings import Findings, Invariant
+from audit.scope import Scope
+from broker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The group's committed offsets, and from where to where each topic is read.
+
+    The committed offsets are taken first, so that all that was committed by then lies before the ends.
+    """
+
+    committed: Offsets
+    starts: Mapping[str, Offsets]
+    ends: Mapping[str, Offsets]
+    scope: Scope
+
+
+def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> Snapshot:
+    """Look at everything; what open transactions hold up is a finding.
+
+    Raises NotAuditableError when the group has committed nothing.
+    """
+    committed = cluster.committed()
+    source = settings.input_topic
+    if committed is None:
+        committed = cluster.last_committed()
+        for partition, offset in sorted(committed.items())[:1] or [(0, 0)]:
+            problem = f"an open transaction holds the offsets of group {settings.group}"
+            findings.add(Invariant.SETTLED, source, partition, offset, problem)
+    if not committed:
+        raise NotAuditableError(
+            f"group {settings.group} has no committed offsets on topic {source}: it has scored nothing, or "
+            "the brokers have forgotten it; check --group and --input-topic"
+        )
+    starts = {topic: cluster.starts(topic) for topic in settings.topics}
+    ends = {topic: _settled(topic, cluster, findings) for topic in settings.output_topics}
+    # What is committed beyond the input's end can't be read; it is judged with the committed offsets.
+    there = cluster.ends(source)
+    ends[source] = {p: min(committed.get(p, starts[source][p]), end) for p, end in there.items()}
+    return Snapshot(committed, starts, ends, Scope(starts[source], ends[source]))
+
+
+def _settled(topic: str, cluster: Cluster, findings: Findings) -> Offsets:
+    ends = cluster.ends(topic)
+    settled = cluster.settled(topic, ends)
+    for partition, offset in settled.items():
+        if offset < ends[partition]:
+            problem = f"a transaction that begins here is open; readers see nothing of {topic} beyond it"
+            findings.add(Invariant.SETTLED, topic, partition, offset, problem)
+    return settled

@@ -1,0 +1,154 @@
+"""Whether what was published of each message is what decoding and scoring it here gives."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from audit.bitmap import Bitmap, Bools, Ints
+from audit.findings import Findings, Invariant
+from audit.model import OfflineModel
+from audit.published import REASONS, Floats, Published, fingerprints
+from audit.reading import Batch
+from real_time import run_streaming_inference
+from schemas.contract import RISK_PROBABILITY, Reason
+from schemas.ranges import Ranges
+from schemas.vitals import Decoded, Decoder
+
+_ANY_MODEL_ERROR = Exception  # a model raises what it likes; its text may hold values, and is not looked at
+
+
+class Values:
+    """Compares batches of the input topic with what was published of them."""
+
+    def __init__(
+        self,
+        model: OfflineModel,
+        *,
+        ranges: Ranges,
+        topic: str,
+        published: Published,
+        results: Bitmap,
+        dead_letters: Bitmap,
+        findings: Findings,
+    ) -> None:
+        self.compared = 0
+        self.ulp = 0  # the largest difference that was found
+        self._model = model
+        self._decode = Decoder(model.features, ranges=ranges)
+        self._topic = topic
+        self._published = published
+        self._results = results
+        self._dead_letters = dead_letters
+        self._findings = findings
+
+    def check(self, batch: Batch, numbers: Ints) -> None:
+        """Compare a batch of messages that have these numbers."""
+        decoded = self._decode(batch.values())
+        check = _Check(batch, numbers, self._topic, self._findings)
+        self._check_rejected(check, decoded)
+        accepted = decoded.frame.index.to_numpy()
+        self._check_accepted(check, decoded.frame, accepted)
+        by_model = self._results.has(numbers[accepted])
+        others = by_model & ~self._published.comparable.has(numbers[accepted])
+        check.accuse(accepted[others], "its result is by another model")
+        rows = np.flatnonzero(by_model & ~others)
+        self._check_implausible(check, decoded, accepted, rows)
+        self._check_scores(check, decoded.frame.iloc[rows], accepted[rows])
+
+    def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
+        """What can't be decoded has no result, and a dead letter with the same reason."""
+        rows = np.array([reject.position for reject in decoded.rejects], dtype=np.int64)
+        reasons = np.array([REASONS.index(reject.reason) for reject in decoded.rejects], dtype=np.int64)
+        numbers = check.numbers[rows]
+        check.accuse(rows[self._results.has(numbers)], "has a result, but can't be decoded")
+        wrong = self._dead_letters.has(numbers) & (self._published.remarks(numbers) != reasons)
+        check.accuse(rows[wrong], "its dead letter gives another reason than decoding it does")
+
+    def _check_accepted(self, check: "_Check", frame: pd.DataFrame, rows: Ints) -> None:
+        """What can be decoded is a dead letter only if the model refuses it, or its result was too large."""
+        dead = self._dead_letters.has(check.numbers[rows]) & ~self._results.has(check.numbers[rows])
+        told = self._published.remarks(check.numbers[rows])
+        by_model = dead & (told == REASONS.index(Reason.MODEL_REJECTED))
+        too_large = told == REASONS.index(Reason.TOO_LARGE)
+        check.accuse(rows[dead & ~by_model & ~too_large], "is a dead letter, but can be decoded")
+        if by_model.any():
+            scores, refused = self._score(frame.iloc[np.flatnonzero(by_model)])
+            accepted = ~refused & ~((scores < 0) | (scores > 1))
+            check.accuse(rows[by_model][accepted], "is a dead letter of the model, which accepts it")
+
+    def _check_implausible(self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints) -> None:
+        # Of what has both, the remark is the dead letter's.
+        rows = rows[~self._dead_letters.has(check.numbers[accepted[rows]])]
+        found = fingerprints([decoded.implausible[row] for row in rows.tolist()])
+        told = self._published.remarks(check.numbers[accepted[rows]])
+        check.accuse(accepted[rows][found != told], "its list of implausible features differs")
+
+    def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints) -> None:
+        if len(rows) == 0:
+            return
+        told = self._published.probabilities(check.numbers[rows])
+        found, refused = self._score(frame)
+        check.accuse(rows[refused], "has a result, but the model raises on it")
+        distances = ulps(told, found)
+        self.compared += len(rows)
+        finite = ~(np.isnan(told) | np.isnan(found))
+        self.ulp = max(self.ulp, int(distances[finite].max(initial=0)))
+        wrong = (distances > self._model.ulp) & ~refused
+        for row, distance in zip(rows[wrong], distances[wrong], strict=True):
+            problem = f"its probability is {_apart(int(distance))}"
+            check.accuse(np.array([row]), problem)
+
+    def _score(self, frame: pd.DataFrame) -> tuple[Floats, Bools]:
+        """Probabilities, and the rows on which the model raises, found by halving."""
+        try:
+            with threadpool_limits(limits=1, user_api="blas"):
+                risk: Any = run_streaming_inference(frame, self._model.classifier, len(frame))
+            return risk[RISK_PROBABILITY].to_numpy(), np.zeros(len(frame), dtype=np.bool_)
+        except _ANY_MODEL_ERROR:
+            if len(frame) == 1:
+                return np.array([np.nan]), np.array([True])
+        half = len(frame) // 2
+        (a, b), (c, d) = self._score(frame.iloc[:half]), self._score(frame.iloc[half:])
+        return np.concatenate([a, c]), np.concatenate([b, d])
+
+
+class _Check:
+    """A batch being compared; rows are positions in it."""
+
+    def __init__(self, batch: Batch, numbers: Ints, topic: str, findings: Findings) -> None:
+        self.numbers = numbers
+        self._batch = batch
+        self._topic = topic
+        self._findings = findings
+
+    def accuse(self, rows: Ints, problem: str) -> None:
+        for row in rows.tolist():
+            partition, offset = int(self._batch.partitions[row]), int(self._batch.offsets[row])
+            self._findings.add(Invariant.CORRECT, self._topic, partition, offset, problem)
+
+
+# Between a number and null.
+_NOT_A_NUMBER = np.iinfo(np.int64).max
+
+
+def ulps(told: Floats, found: Floats) -> Ints:
+    """How many doubles lie between; 0 where both are NaN, the largest integer where one is."""
+    nan = np.isnan(told) | np.isnan(found)
+    distances = np.abs(_ranks(told) - _ranks(found))
+    both = np.isnan(told) & np.isnan(found)
+    ranked: Ints = np.where(both, 0, np.where(nan, _NOT_A_NUMBER, distances))
+    return ranked
+
+
+def _ranks(values: Floats) -> Ints:
+    """Doubles as integers in the same order, neighbours one apart; NaN as 0."""
+    bits = np.where(np.isnan(values), 0.0, values).view(np.int64)
+    return np.where(bits < 0, np.iinfo(np.int64).min - bits, bits)
+
+
+def _apart(distance: int) -> str:
+    if distance == _NOT_A_NUMBER:
+        return "null where offline scoring gives a number, or the other way round"
+    return f"{distance} units in the last place off offline scoring"

@@ -1,0 +1,421 @@
+"""The audit on a real broker: what a real worker writes is clean, and every way to spoil it is found."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit.errors import NotAuditableError
+from audit.findings import Invariant, Offender
+from audit.reading import Progress
+from audit.run import Audit, audit
+from broker.errors import TopicError
+from broker.settings import Settings
+from tests.audit.conftest import ROWS
+from tests.audit.topics import Record, Written
+from tests.conftest import MakeSettings, fresh_settings
+
+pytestmark = pytest.mark.kafka
+
+I = Invariant  # noqa: E741
+
+
+def judged(settings: Settings, **options: Any) -> Audit:
+    return audit(settings, **({"patience": 5.0} | options))
+
+
+def failed(found: Audit) -> set[Invariant]:
+    return {verdict.invariant for verdict in found.verdicts if verdict.failed}
+
+
+def offenders(found: Audit, invariant: Invariant) -> list[Offender]:
+    return [one for one in found.offenders if one.invariant is invariant]
+
+
+def places(found: Audit, invariant: Invariant) -> list[tuple[str, int, int]]:
+    return [(one.topic, one.partition, one.offset) for one in offenders(found, invariant)]
+
+
+def of_partition(written: Written, partition: int) -> list[int]:
+    """The positions of the results of an input partition, in the order of its messages."""
+    mine = [n for n, record in enumerate(written.results) if record.place[0] == partition]
+    return sorted(mine, key=lambda n: written.results[n].place)
+
+
+def busiest(written: Written) -> int:
+    """The input partition with the most results."""
+    sources = [record.place[0] for record in written.results]
+    return max(sources, key=sources.count)
+
+
+def some_chunk(written: Written) -> int:
+    """The position of a chunk of a few rows."""
+    return next(n for n, one in enumerate(written.metrics) if one.json["scored"] > 2)
+
+
+def test_what_a_worker_writes_is_clean(
+    clean: Written, moody: Path, worked: Callable[[Path], Written]
+) -> None:
+    for written in (clean, worked(moody)):
+        found = judged(written.settings)
+        assert found.clean, found.offenders
+        assert found.messages == found.accounted == ROWS
+        assert (found.offenders, found.notes) == ([], [])
+        assert found.records == {
+            written.settings.output_topic: len(written.results),
+            written.settings.dead_letter_topic: len(written.dead_letters),
+            written.settings.metrics_topic: len(written.metrics),
+        }
+        assert len(written.dead_letters) > 10
+    reasons = {dict(one.headers)["dlq.reason"] for one in worked(moody).dead_letters}
+    assert reasons == {b"not_json", b"missing_field", b"wrong_type", b"model_rejected"}
+    assert any(one.json["implausible"] for one in worked(moody).results)
+    assert any(one.json["risk_probability"] is None for one in worked(moody).results)
+
+
+def test_a_copy_is_clean_without_the_model_too(clean: Written) -> None:
+    found = judged(clean.copied().model_copy(update={"model": None}))
+    assert found.clean, found.offenders
+    assert found.messages == ROWS
+
+
+def test_one_result_missing(clean: Written) -> None:
+    place = clean.results.pop(100).place
+    found = judged(clean.copied())
+    assert places(found, I.COMPLETE) == [(clean.settings.input_topic, *place)]
+    assert failed(found) == {I.COMPLETE, I.ATOMIC}  # its chunk is torn
+    assert found.accounted == ROWS - 1
+
+
+def test_one_dead_letter_missing(clean: Written) -> None:
+    place = clean.dead_letters.pop(3).letter_place
+    found = judged(clean.copied())
+    assert places(found, I.COMPLETE) == [(clean.settings.input_topic, *place)]
+
+
+@pytest.mark.parametrize("distance", [0, 150])
+def test_one_result_doubled(clean: Written, distance: int) -> None:
+    record = clean.results[20]
+    clean.results.insert(21 + distance, record)
+    found = judged(clean.copied())
+    assert places(found, I.ONCE) == [(clean.settings.input_topic, *record.place)]
+    assert failed(found) == {I.ONCE}
+
+
+def test_one_dead_letter_doubled(clean: Written) -> None:
+    record = clean.dead_letters[2]
+    clean.dead_letters.append(record)
+    found = judged(clean.copied())
+    assert places(found, I.ONCE) == [(clean.settings.input_topic, *record.letter_place)]
+    assert failed(found) == {I.ONCE}
+
+
+def test_a_message_with_both(clean: Written) -> None:
+    place = clean.results[20].place
+    letter = clean.dead_letters[0]
+    headers = dict(letter.headers) | {"dlq.partition": b"%d" % place[0], "dlq.offset": b"%d" % place[1]}
+    clean.dead_letters.append(
+        Record((letter.partition + 1) % 4, letter.key, letter.value, [*headers.items()])
+    )
+    found = judged(clean.copied())
+    assert places(found, I.ONCE) == [(clean.settings.input_topic, *place)]
+    assert {I.ONCE, I.ATOMIC} >= failed(found)
+
+
+def test_results_of_messages_that_are_not_there(clean: Written) -> None:
+    record = clean.results[0]
+    strangers = [
+        record.saying(source_topic="another"),
+        record.saying(source_partition=4),
+        record.saying(source_partition=-1),
+        record.saying(source_offset=-1),
+        record.saying(source_offset=2**63 + 5),
+    ]
+    clean.results += strangers
+    settings = clean.copied()
+    found = judged(settings)
+    count = sum(one.partition == record.partition for one in clean.results)
+    assert places(found, I.GENUINE) == [
+        (settings.output_topic, record.partition, count - len(strangers) + n) for n in range(len(strangers))
+    ]
+    assert failed(found) == {I.GENUINE}
+
+
+def test_results_that_are_none(clean: Written) -> None:
+    good = clean.results[0]
+    values: list[bytes | None] = [None, b"", b"{", b"[]", b'"x"', b"{}"]
+    clean.results[50:50] = [Record(1, b"k", value) for value in values]
+    clean.results += [
+        replace(good.saying(**change), partition=1)
+        for change in (
+            {"risk_probability": "0.5"},
+            {"patient_id": 7},
+            {"source_offset": 1.5},
+            {"scored_at": None},
+        )
+    ]
+    settings = clean.copied()
+    found = judged(settings)
+    before = sum(one.partition == 1 for one in clean.results[:50])
+    end = sum(one.partition == 1 for one in clean.results)
+    offsets = [*range(before, before + 6), *range(end - 4, end)]
+    assert places(found, I.GENUINE) == [(settings.output_topic, 1, offset) for offset in offsets]
+    assert failed(found) == {I.GENUINE}
+
+
+def test_a_dead_letter_without_its_headers(clean: Written) -> None:
+    clean.dead_letters.append(replace(clean.dead_letters[0], headers=[("trace", b"1")]))
+    settings = clean.copied()
+    partition = clean.dead_letters[0].partition
+    offset = sum(one.partition == partition for one in clean.dead_letters) - 1
+    found = judged(settings)
+    assert places(found, I.GENUINE) == [(settings.dead_letter_topic, partition, offset)]
+    assert failed(found) == {I.GENUINE}
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_probability_of_a_tree_wrong_in_the_last_bit(clean: Written, step: int) -> None:
+    record = clean.results[77]
+    wrong = float(np.nextafter(record.json["risk_probability"], 0.5 + step))
+    clean.results[77] = record.saying(risk_probability=wrong, risk_label=int(wrong >= 0.5))
+    found = judged(clean.copied())
+    assert places(found, I.CORRECT) == [(clean.settings.input_topic, *record.place)]
+    assert "1 units in the last place" in offenders(found, I.CORRECT)[0].problem
+    assert failed(found) == {I.CORRECT}
+    assert judged(clean.copied().model_copy(update={"model": None})).clean
+
+
+@pytest.mark.parametrize(("steps", "wrong"), [(4, False), (5, True)])
+def test_four_units_are_forgiven_to_what_is_no_tree(
+    worked: Callable[[Path], Written], moody: Path, steps: int, wrong: bool
+) -> None:
+    written = worked(moody)
+    record = written.results[77]
+    value = record.json["risk_probability"]
+    for _ in range(steps):
+        value = float(np.nextafter(value, 1.0))
+    written.results[77] = record.saying(risk_probability=value)
+    found = judged(written.copied())
+    assert places(found, I.CORRECT) == ([(written.settings.input_topic, *record.place)] if wrong else [])
+
+
+def test_results_that_say_something_else(clean: Written) -> None:
+    plain = [n for n, one in enumerate(clean.results) if not one.json["implausible"]]
+    changes: list[dict[str, Any]] = [
+        {"risk_label": 7},
+        {"risk_label": None},
+        {"risk_probability": None},
+        {"risk_probability": None, "risk_label": None},
+        {"risk_probability": 1.5, "risk_label": 1},
+        {"implausible": ["spo2"]},
+        {"model": "0" * 64},
+    ]
+    spoilt = set()
+    for position, change in zip(plain[::20], changes, strict=False):
+        spoilt.add((clean.settings.input_topic, *clean.results[position].place))
+        clean.results[position] = clean.results[position].saying(**change)
+    assert len(spoilt) == len(changes)
+    found = judged(clean.copied())
+    assert {*places(found, I.CORRECT)} == spoilt
+    assert failed(found) == {I.CORRECT}
+
+
+def test_a_label_is_checked_without_the_model(clean: Written) -> None:
+    record = clean.results[5]
+    clean.results[5] = record.saying(risk_label=1 - record.json["risk_label"])
+    found = judged(clean.copied().model_copy(update={"model": None}))
+    assert places(found, I.CORRECT) == [(clean.settings.input_topic, *record.place)]
+
+
+def test_the_threshold_is_the_results_own(clean: Written) -> None:
+    clean.results = [
+        one.saying(threshold=0.0, risk_label=1) if one.json["risk_label"] is not None else one
+        for one in clean.results
+    ]
+    assert judged(clean.copied()).clean
+
+
+def test_a_dead_letter_with_another_reason(clean: Written) -> None:
+    letter = clean.dead_letters[0]
+    headers = dict(letter.headers) | {"dlq.reason": b"bad_time"}
+    clean.dead_letters[0] = replace(letter, headers=[*headers.items()])
+    found = judged(clean.copied())
+    assert places(found, I.CORRECT) == [(clean.settings.input_topic, *letter.letter_place)]
+    assert failed(found) == {I.CORRECT}
+
+
+def test_a_dead_letter_that_could_have_been_scored(clean: Written) -> None:
+    record = clean.results.pop(40)
+    partition, offset = record.place
+    # At the place among the dead letters that keeps them in order.
+    for reason in (b"not_json", b"model_rejected"):
+        letters = [*clean.dead_letters, _letter(clean, partition, offset, reason)]
+        clean_copy = replace(clean, dead_letters=sorted(letters, key=lambda one: one.letter_place))
+        found = judged(clean_copy.copied())
+        assert places(found, I.CORRECT) == [(clean.settings.input_topic, partition, offset)]
+
+
+def test_a_result_for_what_cannot_be_decoded(clean: Written) -> None:
+    letter = clean.dead_letters.pop(0)
+    partition, offset = letter.letter_place
+    clean.results.append(clean.results[0].saying(source_partition=partition, source_offset=offset))
+    found = judged(clean.copied())
+    assert places(found, I.CORRECT) == [(clean.settings.input_topic, partition, offset)]
+
+
+def test_committed_too_far(clean: Written) -> None:
+    partition = busiest(clean)
+    committed = clean.committed[partition]
+    clean.committed[partition] += 5
+    found = judged(clean.copied())
+    assert places(found, I.OFFSETS) == [(clean.settings.input_topic, partition, committed)]
+    assert failed(found) == {I.OFFSETS}
+
+
+def test_committed_too_far_over_a_missing_result(clean: Written) -> None:
+    partition = busiest(clean)
+    last = clean.results.pop(of_partition(clean, partition)[-1]).place
+    found = judged(clean.copied())
+    assert (clean.settings.input_topic, *last) in places(found, I.COMPLETE)
+
+
+def test_committed_too_short(clean: Written) -> None:
+    partition = busiest(clean)
+    clean.committed[partition] -= 3
+    found = judged(clean.copied())
+    assert places(found, I.OFFSETS) == [(clean.settings.input_topic, partition, clean.committed[partition])]
+    assert failed(found) == {I.OFFSETS}
+
+
+def test_never_committed(clean: Written) -> None:
+    partition = busiest(clean)
+    del clean.committed[partition]
+    found = judged(clean.copied())
+    assert places(found, I.OFFSETS) == [(clean.settings.input_topic, partition, 0)]
+    assert found.notes
+
+
+def test_an_order_swap_for_a_patient(clean: Written) -> None:
+    first, second = [n for n, one in enumerate(clean.results) if one.key == b"p4"][3:5]
+    earlier = clean.results[first].place
+    clean.results[first], clean.results[second] = clean.results[second], clean.results[first]
+    found = judged(clean.copied())
+    assert (clean.settings.input_topic, *earlier) in places(found, I.ORDERED)
+    assert failed(found) == {I.ORDERED}
+
+
+def test_an_order_swap_of_dead_letters(clean: Written) -> None:
+    letters = clean.dead_letters
+    tracks = [(one.partition, one.letter_place[0]) for one in letters]
+    busy = max(tracks, key=tracks.count)
+    first, second = [n for n, track in enumerate(tracks) if track == busy][:2]
+    letters[first], letters[second] = letters[second], letters[first]
+    found = judged(clean.copied())
+    assert places(found, I.ORDERED) == [(clean.settings.input_topic, *letters[second].letter_place)]
+    assert failed(found) == {I.ORDERED}
+
+
+def test_chunks_that_do_not_add_up(clean: Written) -> None:
+    changes: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+        lambda one: {"rows": one["rows"] + 1},
+        lambda one: {"rows": one["rows"] + 1, "scored": one["scored"] + 1},
+        lambda one: {"scored": one["scored"] - 1, "dead_lettered": one["dead_lettered"] + 1},
+        lambda one: {"offsets": {}},
+        lambda one: {"offsets": {"another-0": [0, 1]}},
+        lambda one: {"offsets": {name: [last, first - 1] for name, (first, last) in one["offsets"].items()}},
+        lambda one: {"closed_by": "magic"},
+    ]
+    spoilt = []
+    for position, change in enumerate(changes):
+        record = clean.metrics[position]
+        assert record.json["scored"] > 1
+        clean.metrics[position] = record.saying(**change(record.json))
+        spoilt.append(
+            (record.partition, sum(one.partition == record.partition for one in clean.metrics[:position]))
+        )
+    settings = clean.copied()
+    found = judged(settings)
+    named = places(found, I.ATOMIC)
+    assert {*named} >= {(settings.metrics_topic, *place) for place in spoilt}
+    assert failed(found) == {I.ATOMIC}
+
+
+def test_overlapping_chunks(clean: Written) -> None:
+    position = some_chunk(clean)
+    record = clean.metrics[position]
+    clean.metrics.append(record)
+    settings = clean.copied()
+    found = judged(settings)
+    offset = sum(one.partition == record.partition for one in clean.metrics) - 1
+    assert places(found, I.ATOMIC) == [(settings.metrics_topic, record.partition, offset)]
+    assert "overlaps" in offenders(found, I.ATOMIC)[0].problem
+
+
+def test_a_missing_chunk(clean: Written) -> None:
+    record = clean.metrics.pop(some_chunk(clean))
+    found = judged(clean.copied())
+    verdict = next(one for one in found.verdicts if one.invariant is I.ATOMIC)
+    assert verdict.failed == record.json["rows"]
+    assert failed(found) == {I.ATOMIC}
+    name, (first, _) = min(record.json["offsets"].items())
+    topic, _, partition = name.rpartition("-")
+    assert (topic, int(partition), first) in places(found, I.ATOMIC)
+
+
+def test_a_torn_chunk(clean: Written) -> None:
+    """Its second half never became visible."""
+    position = some_chunk(clean)
+    spans = clean.metrics[position].json["offsets"]
+    name, (first, last) = max(spans.items(), key=lambda span: span[1][1] - span[1][0])
+    partition = int(name.rpartition("-")[2])
+    lost = {(partition, offset) for offset in range((first + last + 1) // 2, last + 1)}
+    clean.results = [one for one in clean.results if one.place not in lost]
+    settings = clean.copied()
+    found = judged(settings)
+    offset = sum(one.partition == clean.metrics[position].partition for one in clean.metrics[:position])
+    assert places(found, I.ATOMIC) == [(settings.metrics_topic, clean.metrics[position].partition, offset)]
+    assert failed(found) >= {I.ATOMIC, I.COMPLETE}
+
+
+def test_ten_offenders_are_named_and_all_are_counted(clean: Written) -> None:
+    lost = clean.results[:70]
+    del clean.results[:70]
+    found = judged(clean.copied())
+    counts = {one.invariant: one.failed for one in found.verdicts}
+    assert counts[I.COMPLETE] == 70
+    assert len(found.offenders) == 10
+    named = [(partition, offset) for _, partition, offset in places(found, I.COMPLETE)]
+    assert named == sorted(one.place for one in lost)[: len(named)]
+    assert offenders(found, I.ATOMIC)
+
+
+def test_progress_comes_to_an_end(clean: Written) -> None:
+    seen: list[Progress] = []
+    settings = clean.copied()
+    judged(settings, on_progress=seen.append)
+    last = {one.stage: one for one in seen}
+    assert {*settings.topics} <= {*last}
+    assert all(one.share == 1 for one in last.values())
+    assert last[settings.output_topic].rows == len(clean.results)
+    assert last[settings.input_topic].rows == ROWS
+
+
+def test_nothing_to_judge(settings: Settings, kafka: str, make_settings: MakeSettings) -> None:
+    with pytest.raises(NotAuditableError, match=settings.group):
+        judged(settings)
+    with pytest.raises(TopicError):
+        judged(fresh_settings(kafka))
+
+
+def _letter(written: Written, partition: int, offset: int, reason: bytes) -> Record:
+    """A dead letter for a message, in an output partition that has none of its input partition after it."""
+    letter = next(one for one in written.dead_letters)
+    headers = dict(letter.headers) | {
+        "dlq.partition": b"%d" % partition,
+        "dlq.offset": b"%d" % offset,
+        "dlq.reason": reason,
+    }
+    return Record(partition, letter.key, letter.value, [*headers.items()])

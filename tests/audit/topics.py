@@ -1,0 +1,131 @@
+"""What a real worker wrote, copied record by record into topics where one of them can be altered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from broker.settings import Settings
+from broker.topics import create_topics
+from schemas.dead_letters import read_dead_letter_headers
+from tests.conftest import fresh_settings
+from tests.kafka import committed_offsets, read_all
+
+Headers = list[tuple[str, bytes | None]]
+Place = tuple[int, int]
+"""Partition and offset of an input message."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of an output topic."""
+
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = field(default_factory=list)
+    time: int = 0  # ms since 1970; 0: now
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Its value, read."""
+        doc: dict[str, Any] = orjson.loads(self.value or b"")
+        return doc
+
+    def saying(self, **changes: Any) -> "Record":
+        """The same with some fields of its value changed."""
+        return replace(self, value=orjson.dumps(self.json | changes))
+
+    @property
+    def place(self) -> Place:
+        """What a result is of."""
+        return self.json["source_partition"], self.json["source_offset"]
+
+    @property
+    def letter_place(self) -> Place:
+        """What a dead letter is of."""
+        origin = read_dead_letter_headers(self.headers)
+        return origin.partition, origin.offset
+
+
+@dataclass
+class Written:
+    """The output topics of a run and its committed offsets, to be altered at will."""
+
+    settings: Settings
+    results: list[Record]
+    dead_letters: list[Record]
+    metrics: list[Record]
+    committed: dict[int, int]
+
+    def copied(self) -> Settings:
+        """Settings with fresh topics that hold this, and a fresh group; the input topic is the same."""
+        topic = self.settings.input_topic
+        kafka = self.settings.bootstrap_servers
+        settings = fresh_settings(kafka, input_topic=topic, model=self.settings.model)
+        create_topics(settings, partitions=4, replication_factor=1)
+        producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5})
+        for name, records in (
+            (settings.output_topic, self.results),
+            (settings.dead_letter_topic, self.dead_letters),
+            (settings.metrics_topic, self.metrics),
+        ):
+            publish(producer, name, records)
+        commit(settings, self.committed)
+        return settings
+
+
+def written(settings: Settings) -> Written:
+    """What was written by the worker of `settings`, as a read_committed reader sees it."""
+    kafka = settings.bootstrap_servers
+    results, dead_letters, metrics = (
+        [
+            Record(
+                message.partition() or 0,
+                message.key(),
+                message.value(),
+                _headers(message),
+                message.timestamp()[1],
+            )
+            for message in read_all(kafka, topic)
+        ]
+        for topic in (settings.output_topic, settings.dead_letter_topic, settings.metrics_topic)
+    )
+    committed = committed_offsets(kafka, settings.group, settings.input_topic)
+    return Written(settings, results, dead_letters, metrics, committed)
+
+
+def _headers(message: Message) -> Headers:
+    found: Any = message.headers() or []
+    return [*found]
+
+
+def publish(producer: Producer, topic: str, records: Sequence[Record]) -> list[int]:
+    """Write records, each to its own partition; their offsets."""
+    offsets: list[int] = []
+
+    def note(_: object, message: Message) -> None:
+        offsets.append(message.offset() or 0)
+
+    for one in records:
+        producer.produce(
+            topic, one.value, one.key, one.partition, note, timestamp=one.time, headers=[*one.headers]
+        )
+        producer.poll(0)
+    assert producer.flush(30) == 0
+    assert len(offsets) == len(records)
+    return offsets
+
+
+def commit(settings: Settings, offsets: dict[int, int]) -> None:
+    """Set the group's offsets."""
+    client = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group})
+    try:
+        client.commit(
+            offsets=[TopicPartition(settings.input_topic, p, o) for p, o in offsets.items()],
+            asynchronous=False,
+        )
+    finally:
+        client.close()
