@@ -3,6 +3,7 @@
 A user's own librdkafka properties (`-X`) are laid over these.
 """
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -83,7 +84,9 @@ def producer_config(
     defaults = _PRODUCER | {"message.max.bytes": max(limits), "batch.size": min(1_000_000, *limits)}
     if transactional_id is None:
         return settings.client(defaults)
-    return settings.client(defaults | _TRANSACTIONAL) | {"transactional.id": transactional_id}
+    # The log must tell of every connection that breaks; see CoordinatorLog.
+    told = {"transactional.id": transactional_id, "log.connection.close": True, "log_level": 6}
+    return settings.client(defaults | _TRANSACTIONAL) | told
 
 
 def transaction_timeout(settings: Settings) -> float:
@@ -98,9 +101,34 @@ def make_producer(
     limits: Collection[int],
     on_trouble: Callable[[KafkaError], None],
     on_undelivered: Callable[[KafkaError], None],
+    on_disturbed: Callable[[], None],
 ) -> Producer:
-    """A producer that tells `on_trouble` of connection errors and `on_undelivered` of each lost message."""
+    """A producer with listeners, called out of its own calls.
+
+    `on_trouble` hears of connection errors, `on_undelivered` of each lost message, and `on_disturbed` when a
+    request to the transaction coordinator may have been sent twice.
+    """
     config = producer_config(settings, transactional_id=transactional_id, limits=limits)
     config["error_cb"] = on_trouble
     config["on_delivery"] = lambda error, _message: on_undelivered(error) if error is not None else None
-    return Producer(config, logger=kafka_log)
+    log: Any = CoordinatorLog(kafka_log, on_disturbed=on_disturbed)
+    return Producer(config, logger=log)
+
+
+class CoordinatorLog:
+    """Passes a producer's log on, and hears in it that the connection to the transaction coordinator broke.
+
+    librdkafka then repeats the request on a new connection and the call succeeds, without a word to any callback
+    (measured with 2.16). The log alone tells at once; statistics come later. The first failure of a client is always
+    logged, identical ones within 30 s are not: whoever listens must not rely on the second.
+    """
+
+    def __init__(self, log: logging.Logger, *, on_disturbed: Callable[[], None]) -> None:
+        self._log = log
+        self._on_disturbed = on_disturbed
+
+    def log(self, level: int, form: str, facility: str, client: str, text: str) -> None:
+        """What a client calls for each line; lines begin with the name of librdkafka's thread."""
+        if facility in ("FAIL", "REQTMOUT") and text.startswith("[thrd:TxnCoordinator]"):
+            self._on_disturbed()
+        self._log.log(level, form, facility, client, text)

@@ -96,6 +96,8 @@ class Transactions:
         self._observer.committed(chunks=self._sender.chunks, rows=self._sender.rows, seconds=took)
         # 4. A request that librdkafka sent twice may still be on its way, and would end the next transaction
         #    of the same producer epoch. A new producer has a new epoch.
+        with kafka_call("listening"):
+            self._sender.producer.poll(0)  # brings the news of it
         if self._sender.disturbed or took > SLOW_S:
             self.renew()
             self.start(timeout)

@@ -26,10 +26,14 @@ class Output:
 
 
 class MakeProducer(Protocol):
-    """Makes a producer that reports connection trouble and undelivered messages to the given functions."""
+    """Makes a producer that reports to the given functions; see `consumer.clients.make_producer`."""
 
     def __call__(
-        self, *, on_trouble: Callable[[KafkaError], None], on_undelivered: Callable[[KafkaError], None]
+        self,
+        *,
+        on_trouble: Callable[[KafkaError], None],
+        on_undelivered: Callable[[KafkaError], None],
+        on_disturbed: Callable[[], None],
     ) -> Producer:
         """A new producer."""
 
@@ -74,7 +78,9 @@ class Sender:
         self._observer.renewed()
 
     def _new_producer(self) -> None:
-        self.producer = self._make(on_trouble=self._on_trouble, on_undelivered=self._on_undelivered)
+        self.producer = self._make(
+            on_trouble=self._on_trouble, on_undelivered=self._on_undelivered, on_disturbed=self._on_disturbed
+        )
         self.clear()
 
     def clear(self) -> None:
@@ -82,7 +88,7 @@ class Sender:
         self.chunks = 0
         self.rows = 0
         self.undelivered = 0
-        self.disturbed = False  # whether a connection has failed since
+        self.disturbed = False  # whether the coordinator's connection has failed since
 
     def send(self, output: Output) -> None:
         """Hand over everything a chunk sends, in order."""
@@ -125,8 +131,10 @@ class Sender:
                     raise KafkaCallError("waiting for room to produce", None, Action.REBUILD) from None
                 self.producer.poll(0.01)
 
-    def _on_trouble(self, error: KafkaError) -> None:
+    def _on_disturbed(self) -> None:
         self.disturbed = True
+
+    def _on_trouble(self, error: KafkaError) -> None:
         self._observer.kafka_error(error.name())
 
     def _on_undelivered(self, error: KafkaError) -> None:
