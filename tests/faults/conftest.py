@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import pytest
 
-from broker.errors import BrokerError
-from broker.local import LocalKafka
+from broker.local import LocalKafka, free_port
 from tests.conftest import MakeSettings, _tell
 from tests.consumer.conftest import models, patient_rows, vitals_file
 from tests.consumer.stage import Stage
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import Entry, Ledger
 from tests.faults.load import Records, soiled
+from tests.faults.proxy import Proxy
 from tests.faults.trial import Trial
 
 __all__ = ["models", "vitals_file"]
@@ -61,18 +61,40 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def broker(request: pytest.FixtureRequest) -> Iterator[LocalKafka]:
-    """A broker that belongs to this suite."""
-    made = LocalKafka(fast_start=True, overrides=KIP_848)
-    try:
-        made.start()
-    except BrokerError as error:
-        pytest.skip(f"faults need a broker that may be killed: {error}")
-    _tell(request.config, f"faults: seed {request.config.stash[LEDGER].seed}")
-    try:
-        yield made
-    finally:
-        made.stop()
+def hurt(request: pytest.FixtureRequest) -> Iterator[tuple[LocalKafka, Proxy]]:
+    """A broker that belongs to this suite, and a proxy that it believes to be itself."""
+    port, behind, controller = free_port(), free_port(), free_port()
+    with (
+        Proxy(behind) as proxy,
+        LocalKafka(
+            port=port,
+            fast_start=True,
+            overrides={
+                **KIP_848,
+                "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+                "listeners": f"PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},"
+                f"CONTROLLER://127.0.0.1:{controller}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},PROXIED://{proxy.bootstrap_servers}",
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "inter.broker.listener.name": "PLAINTEXT",
+            },
+        ) as broker,
+    ):
+        _tell(request.config, f"faults: seed {request.config.stash[LEDGER].seed}")
+        yield broker, proxy
+
+
+@pytest.fixture(scope="session")
+def broker(hurt: tuple[LocalKafka, Proxy]) -> LocalKafka:
+    """The suite's broker."""
+    return hurt[0]
+
+
+@pytest.fixture
+def proxy(hurt: tuple[LocalKafka, Proxy]) -> Iterator[Proxy]:
+    """What is between it and workers whose `bootstrap_servers` are the proxy's."""
+    yield hurt[1]
+    hurt[1].reset()
 
 
 @pytest.fixture(scope="session")
@@ -96,35 +118,41 @@ def seeded(request: pytest.FixtureRequest) -> Random:
 class Begin(Protocol):
     """Begins a trial of a fault, with settings of its own."""
 
-    def __call__(self, fault: str, **settings: Any) -> Trial: ...
+    def __call__(
+        self, fault: str, *, session: dict[str, str] = SESSION, recorded: bool = True, **settings: Any
+    ) -> Trial: ...
 
 
 @pytest.fixture
-def begin(
-    broker: LocalKafka,
-    tmp_path: Path,
-    make_settings: MakeSettings,
-    models: dict[str, Path],
-    seeded: Random,
-    request: pytest.FixtureRequest,
-) -> Iterator[Begin]:
+def stage(
+    broker: LocalKafka, tmp_path: Path, make_settings: MakeSettings, models: dict[str, Path]
+) -> Iterator[Stage]:
+    """Processes that are ended with the test, on a broker that runs, whatever the test before did to it."""
+    broker.start()
+    made = Stage(tmp_path, make_settings=make_settings, models=models, properties={})
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def begin(stage: Stage, seeded: Random, request: pytest.FixtureRequest) -> Iterator[Begin]:
     """Trials; all that runs in them is ended with the test."""
-    broker.start()  # a test before may have left it dead
-    stage = Stage(tmp_path, make_settings=make_settings, models=models, properties={})
     trials: list[Trial] = []
 
-    def make(fault: str, *, session: dict[str, str] = SESSION, **changes: Any) -> Trial:
+    def make(
+        fault: str, *, session: dict[str, str] = SESSION, recorded: bool = True, **changes: Any
+    ) -> Trial:
         kafka = changes.pop("properties", {})
         properties = kafka if "group.protocol" in kafka else {**session, **kafka}
         settings = stage.settings(properties=properties, **changes)
-        entry = request.config.stash[LEDGER].entry(fault)
-        trial = Trial(stage, settings, entry=entry, random=seeded, folder=tmp_path)
-        trials.append(trial)
-        return trial
+        entry = request.config.stash[LEDGER].entry(fault) if recorded else Entry(fault)
+        trials.append(Trial(stage, settings, entry=entry, random=seeded))
+        return trials[-1]
 
     try:
         yield make
     finally:
         for trial in trials:
             trial.end()
-        stage.end()

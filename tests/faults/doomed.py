@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,7 +27,7 @@ class Doom(BaseModel):
     step: Step | None = None
     passes: int = 1
     signal: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL"
-    again: bool = False  # every n-th pass, not only the first
+    cue: Path | None = None  # nothing happens before this file is there
     without: str = ""  # the guard to switch off
 
 
@@ -38,12 +39,14 @@ class Fate(Observer):
         self._left = doom.passes
 
     def reached(self, step: Step) -> None:
-        if step is not self._doom.step:
+        if step is not self._doom.step or not self._cued():
             return
         self._left -= 1
         if self._left == 0:
-            self._left = self._doom.passes if self._doom.again else 0
             os.kill(os.getpid(), signal.Signals[self._doom.signal])
+
+    def _cued(self) -> bool:
+        return self._doom.cue is None or self._doom.cue.exists()
 
     def renewed(self) -> None:
         log.warning("renewed the producer")

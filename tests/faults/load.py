@@ -60,5 +60,6 @@ def soiled(records: Records, *, every: int = 61) -> Records:
     """The same records, some of which can't be scored: dead letters belong to every transaction."""
     spoilt: tuple[dict[str, Any], ...] = ({"heart_rate": "fast"}, {"event_time": "yesterday"}, {"spo2": True})
     return [
-        row | spoilt[number // every % 3] if number % every == 7 else row for number, row in enumerate(records)
+        row | spoilt[number // every % 3] if number % every == 7 else row
+        for number, row in enumerate(records)
     ]

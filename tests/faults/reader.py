@@ -88,7 +88,9 @@ def require_final(reader: Reader, settings: Settings) -> int:
     on_the_way = reader.read_to_end()
     afterwards = Reader(settings).start()
     try:
-        assert on_the_way == afterwards.read_to_end(), "a read_committed reader saw what is not there at the end"
+        assert on_the_way == afterwards.read_to_end(), (
+            "a read_committed reader saw what is not there at the end"
+        )
     finally:
         afterwards.stop()
     return sum(count for count, _ in on_the_way.values())

@@ -36,9 +36,7 @@ def wake(worker: Process) -> None:
     worker.signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize(
-    "step", [*SMALL, *(pytest.param(step, marks=pytest.mark.faults) for step in OTHERS)]
-)
+@pytest.mark.parametrize("step", [*SMALL, *(pytest.param(step, marks=pytest.mark.faults) for step in OTHERS)])
 @pytest.mark.parametrize(
     "properties", [{}, pytest.param(KIP_848, marks=pytest.mark.faults)], ids=["classic", "consumer"]
 )

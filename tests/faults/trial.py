@@ -27,13 +27,12 @@ QUICK = {"reconnect.backoff.max.ms": "500"}  # of librdkafka's 10 s: a restarted
 class Trial:
     """One fault, done to a system at work. Made with `begin`, judged by `finish`, ended by `end`."""
 
-    def __init__(self, stage: Stage, settings: Settings, *, entry: Entry, random: Random, folder: Path) -> None:
+    def __init__(self, stage: Stage, settings: Settings, *, entry: Entry, random: Random) -> None:
         self.settings = settings
         self.random = random
         self.workers: list[Process] = []
         self._stage = stage
         self._entry = entry
-        self._folder = folder
         self._watch = Watch(settings)
         self._reader = Reader(settings).start()
         self._loads: list[Load] = []
@@ -133,7 +132,9 @@ class Trial:
         try:
             wait_until(condition, timeout=timeout, what=what)
         except AssertionError as error:
-            raise AssertionError(f"{error}: {self._watch.rows} of {self._watch.sent}\n{self._logs()}") from None
+            raise AssertionError(
+                f"{error}: {self._watch.rows} of {self._watch.sent}\n{self._logs()}"
+            ) from None
 
     def _logs(self) -> str:
         last = self.workers[-6:]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from broker.settings import Settings
@@ -30,7 +30,12 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+        client = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
+        self._admin = AdminClient(client)
+        # AdminClient could tell what is committed, too; librdkafka 2.16 dies of it when the group's coordinator
+        # is not ready. What an open transaction is about to commit is not waited for here.
+        member = {"group.id": settings.group, "isolation.level": "read_uncommitted"}
+        self._client = Consumer({**client, **member})
         self.ends: Offsets = {}
         self.committed: Offsets = {}
         self.setbacks: list[Setback] = []
@@ -57,6 +62,7 @@ class Watch:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
+        self._client.close()
         del self._admin
 
     def _poll(self) -> None:
@@ -73,11 +79,10 @@ class Watch:
         return all(self.committed.get(partition, 0) >= offset for partition, offset in goal.items())
 
     def _look(self) -> None:
-        topic, group = self._settings.input_topic, self._settings.group
+        topic = self._settings.input_topic
         numbers = self._admin.list_topics(topic, timeout=5).topics[topic].partitions
         asked: dict[TopicPartition, Any] = {TopicPartition(topic, number): LATEST for number in numbers}
         found = self._admin.list_offsets(asked, request_timeout=5)
         self.ends = {one.partition: answer.result().offset for one, answer in found.items()}
-        request = [ConsumerGroupTopicPartitions(group, [*asked])]
-        answer = self._admin.list_consumer_group_offsets(request, request_timeout=5)[group].result()
-        self.committed = {one.partition: one.offset for one in answer.topic_partitions if one.offset >= 0}
+        answer = self._client.committed([*asked], timeout=5)
+        self.committed = {one.partition: one.offset for one in answer if one.offset >= 0}

@@ -1,0 +1,186 @@
+"""Between worker and broker: knows which request is which, and loses, keeps or delays the one it is told to."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
+
+from broker.local import free_port
+
+PRODUCE, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 0, 25, 26, 28
+
+_HOST = "127.0.0.1"
+_HEAD = struct.Struct(">hhi")  # of a request, after its length: api key, api version, correlation id
+_LOOK_S = 0.2
+
+
+class Prank:
+    """Something to be done once, to the next request of a kind or to its answer."""
+
+    def __init__(self, api: int, *, count: int = 1) -> None:
+        self.api = api
+        self.left = count
+        self.happened = threading.Event()
+        self.kept = b""  # the request, as it was sent
+
+    def take(self, api: int) -> bool:
+        """Whether it is to be done now."""
+        if api != self.api or self.left == 0:
+            return False
+        self.left -= 1
+        return True
+
+
+class Proxy:
+    """A TCP proxy for one broker. Everything passes, until a prank is ordered."""
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self._target = target
+        self._server = socket.create_server((_HOST, self.port))
+        self._server.settimeout(_LOOK_S)
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._pairs: set[_Pair] = set()
+        self.keeping: Prank | None = None
+        self.losing: Prank | None = None
+        self.delays: dict[int, float] = {}
+        threading.Thread(target=self._accept, daemon=True, name="proxy").start()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{_HOST}:{self.port}"
+
+    def keep_request(self, api: int) -> Prank:
+        """The next request of that kind goes no further, and its connection breaks; see `release`."""
+        self.keeping = Prank(api)
+        return self.keeping
+
+    def lose_answer(self, api: int, *, count: int = 1) -> Prank:
+        """The broker does what it is asked to, but nobody hears of it: the connection breaks instead."""
+        self.losing = Prank(api, count=count)
+        return self.losing
+
+    def delay(self, api: int, seconds: float) -> None:
+        """Requests of that kind arrive later; with 0, in time again."""
+        self.delays[api] = seconds
+
+    def release(self, prank: Prank) -> int:
+        """Let a request that was kept arrive at last; the error code of an EndTxn's answer, 0 for success."""
+        with socket.create_connection((_HOST, self._target), timeout=10) as broker:
+            broker.sendall(prank.kept)
+            answer = _frame(broker)
+        code: int = struct.unpack_from(">h", answer, 12)[0]  # length, correlation id, throttle time
+        return code
+
+    def cut(self) -> None:
+        """Break every connection."""
+        with self._lock:
+            pairs = [*self._pairs]
+        for pair in pairs:
+            pair.cut()
+
+    def reset(self) -> None:
+        """Let everything pass."""
+        self.keeping = self.losing = None
+        self.delays.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.cut()
+        self._server.close()
+
+    def forget(self, pair: "_Pair") -> None:
+        with self._lock:
+            self._pairs.discard(pair)
+
+    def _accept(self) -> None:
+        while not self._done.is_set():
+            try:
+                client, _ = self._server.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            try:
+                broker = socket.create_connection((_HOST, self._target), timeout=5)
+            except OSError:  # the broker is down, and so are we
+                client.close()
+                continue
+            broker.settimeout(None)
+            pair = _Pair(self, client, broker)
+            with self._lock:
+                self._pairs.add(pair)
+            pair.start()
+
+
+class _Pair:
+    """A client's connection and the one to the broker that belongs to it."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket, broker: socket.socket) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._broker = broker
+        self._asked: dict[int, int] = {}  # api key of each correlation id on its way
+
+    def start(self) -> None:
+        for pump in (self._requests, self._answers):
+            threading.Thread(target=self._run, args=(pump,), daemon=True, name="proxy-pair").start()
+
+    def cut(self) -> None:
+        for one in (self._client, self._broker):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _run(self, pump: Callable[[], None]) -> None:
+        with suppress(OSError):
+            pump()
+        self.cut()
+        self._proxy.forget(self)
+
+    def _requests(self) -> None:
+        while frame := _frame(self._client):
+            api, _, correlation = _HEAD.unpack_from(frame, 4)
+            self._asked[correlation] = api
+            if delay := self._proxy.delays.get(api, 0):
+                time.sleep(delay)
+            prank = self._proxy.keeping
+            if prank is not None and prank.take(api):
+                prank.kept = frame
+                prank.happened.set()
+                return
+            self._broker.sendall(frame)
+
+    def _answers(self) -> None:
+        while frame := _frame(self._broker):
+            api = self._asked.pop(struct.unpack_from(">i", frame, 4)[0], -1)
+            prank = self._proxy.losing
+            if prank is not None and prank.take(api):
+                prank.happened.set()
+                return
+            self._client.sendall(frame)
+
+
+def _frame(source: socket.socket) -> bytes:
+    """The next request or answer with its length before it; nothing at the end."""
+    head = _exactly(source, 4)
+    if not head:
+        return b""
+    return head + _exactly(source, int(struct.unpack(">i", head)[0]))
+
+
+def _exactly(source: socket.socket, count: int) -> bytes:
+    parts = []
+    while count:
+        part = source.recv(min(count, 1 << 16))
+        if not part:
+            return b""
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
