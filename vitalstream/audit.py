@@ -37,8 +37,8 @@ def _lines(found: Audit) -> Iterator[str]:
     if failed > len(found.offenders):
         yield f"  and {failed - len(found.offenders):,} more"
     yield (
-        f"{'clean' if found.clean else 'NOT clean'}: {found.accounted:,} of {found.messages:,} messages consumed by group {found.group} are "
-        f"accounted for ({found.seconds:.1f} s)"
+        f"{'clean' if found.clean else 'NOT clean'}: {found.accounted:,} of {found.messages:,} messages "
+        f"consumed by group {found.group} are accounted for ({found.seconds:.1f} s)"
     )
 
 
