@@ -136,7 +136,9 @@ def check_topics(settings: "Settings", *, json: Json = False) -> None:
     topics.check(settings, json=json)
 
 
-ModelFile = Annotated[Path, typer.Argument(metavar="FILE", help="joblib, pickle or skops file of a fitted model")]
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="joblib, pickle or skops file of a fitted model")
+]
 
 
 @model_app.command("pin")
