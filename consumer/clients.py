@@ -105,12 +105,15 @@ def make_producer(
 ) -> Producer:
     """A producer with listeners, called out of its own calls.
 
-    `on_trouble` hears of connection errors, `on_undelivered` of each lost message, and `on_disturbed` when a
-    request to the transaction coordinator may have been sent twice.
+    `on_trouble` hears of connection errors, `on_undelivered` of each lost message (but in transactions, whose
+    commit tells), and `on_disturbed` when a request to the transaction coordinator may have been sent twice.
     """
     config = producer_config(settings, transactional_id=transactional_id, limits=limits)
     config["error_cb"] = on_trouble
-    config["on_delivery"] = lambda error, _message: on_undelivered(error) if error is not None else None
+    if transactional_id is None:
+        # A transaction learns of lost messages from its commit. And called while a producer dies, a callback
+        # turns what it died of into a SystemError without a cause.
+        config["on_delivery"] = lambda error, _message: on_undelivered(error) if error is not None else None
     log: Any = CoordinatorLog(kafka_log, on_disturbed=on_disturbed)
     return Producer(config, logger=log)
 
