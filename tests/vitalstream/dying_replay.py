@@ -1,4 +1,4 @@
-"""`vitalstream`, but a signal comes when a replay has delivered everything and only its commit is left to do."""
+"""`vitalstream`, but a signal comes when a replay is about to `begin` sending, or has only the `commit` left to do."""
 
 import os
 import signal
@@ -10,10 +10,17 @@ import confluent_kafka
 
 class Dying(confluent_kafka.Producer):
     ending = signal.Signals[sys.argv.pop(1)]
+    step = sys.argv.pop(1)
+
+    def begin_transaction(self) -> None:
+        if self.step == "begin":
+            os.kill(os.getpid(), self.ending)
+        super().begin_transaction()
 
     def commit_transaction(self, *args: Any) -> None:
-        self.flush()
-        os.kill(os.getpid(), self.ending)
+        if self.step == "commit":
+            self.flush()
+            os.kill(os.getpid(), self.ending)
         super().commit_transaction(*args)
 
 

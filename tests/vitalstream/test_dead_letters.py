@@ -339,10 +339,10 @@ def test_a_dry_run_tells_and_does_nothing(topics: Topics) -> None:
 
 
 @contextmanager
-def interrupted(topics: Topics, ending: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A replay that gets a signal before its first commit."""
+def interrupted(topics: Topics, ending: str, step: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A replay that gets a signal at its first `begin` or `commit`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.vitalstream.dying_replay", ending, "dead-letters", "replay",
+        [sys.executable, "-m", "tests.vitalstream.dying_replay", ending, step, "dead-letters", "replay",
          *topics.flags("replay")],
         cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -356,7 +356,7 @@ def interrupted(topics: Topics, ending: str) -> Iterator["subprocess.Popen[bytes
 def test_a_killed_replay_leaves_nothing_half_done_and_is_run_again(topics: Topics) -> None:
     for number in range(20):
         topics.plant(good(n=number))
-    with interrupted(topics, "SIGKILL") as process:
+    with interrupted(topics, "SIGKILL", "commit") as process:
         assert process.wait(60) == -signal.SIGKILL
     kafka, name = topics.settings.bootstrap_servers, topics.settings.input_topic
     assert len(read_all(kafka, name, isolation="read_uncommitted")) == 20, "it was killed too early"
@@ -368,10 +368,11 @@ def test_a_killed_replay_leaves_nothing_half_done_and_is_run_again(topics: Topic
     assert topics.json("replay")["replayed_before"] == 20
 
 
-def test_of_two_replays_at_once_the_later_wins_and_nothing_is_doubled(topics: Topics) -> None:
+@pytest.mark.parametrize("step", ["begin", "commit"])
+def test_of_two_replays_at_once_the_later_wins_and_nothing_is_doubled(topics: Topics, step: str) -> None:
     for number in range(20):
         topics.plant(good(n=number))
-    with interrupted(topics, "SIGSTOP") as held_up:
+    with interrupted(topics, "SIGSTOP", step) as held_up:
         stopped = f"/proc/{held_up.pid}/stat"
         wait_until(lambda: " T " in Path(stopped).read_text(), timeout=60, what="the first is held up")
         assert topics.json("replay")["replayed"] == 20
@@ -380,6 +381,23 @@ def test_of_two_replays_at_once_the_later_wins_and_nothing_is_doubled(topics: To
     assert held_up.returncode == 1
     assert "another replay of topic" in err.decode()
     assert sorted(orjson.loads(one.value() or b"")["n"] for one in topics.input()) == [*range(20)]
+
+
+def test_what_another_replay_did_until_it_is_taken_over_is_not_done_again(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.plant(good())
+
+    class Late(Producer):
+        def init_transactions(self, *args: Any) -> None:
+            monkeypatch.setattr("producer.redrive.Producer", Producer)
+            assert topics.json("replay")["replayed"] == 1
+            super().init_transactions(*args)
+
+    monkeypatch.setattr("producer.redrive.Producer", Late)
+    found = topics.json("replay")
+    assert (found["replayed"], found["replayed_before"]) == (0, 1)
+    assert len(topics.input()) == 1
 
 
 def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSettings) -> None:
