@@ -1,16 +1,20 @@
 """Committing: results, dead letters, metrics and offsets become visible together, or none of them does."""
 
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from consumer.bounded import bounded
 from consumer.errors import Action, KafkaCallError, action_for
 from consumer.observer import Observer, Step
 from consumer.sending import Output, Sender, kafka_call
 
 # A commit that took this long was perhaps repeated on the way.
 SLOW_S = 5.0
+# A call that overruns its timeout by so much does not return.
+HANGS_S = 2.0
 
 
 class Committer(Protocol):
@@ -122,15 +126,23 @@ class Transactions:
     def _send_offsets(self, offsets: list[TopicPartition], *, deadline: float) -> None:
         while True:
             try:
-                with kafka_call("sending offsets"):
-                    self._sender.producer.send_offsets_to_transaction(
-                        offsets, self._consumer.consumer_group_metadata(), max(0.1, deadline - self._clock())
-                    )
+                self._try_to_send_offsets(offsets, timeout=max(0.1, deadline - self._clock()))
                 break
             except KafkaCallError as failure:
                 if failure.action is not Action.RETRY or self._clock() >= deadline:
                     raise
         self._observer.reached(Step.OFFSETS_SENT)
+
+    def _try_to_send_offsets(self, offsets: list[TopicPartition], *, timeout: float) -> None:
+        # librdkafka (2.16) never returns from this call when the group's coordinator has left the cluster's
+        # metadata for a moment, as in a restart, and has come back: it waits for the object of the one that left.
+        group = self._consumer.consumer_group_metadata()
+        send = functools.partial(self._sender.producer.send_offsets_to_transaction, offsets, group, timeout)
+        try:
+            with kafka_call("sending offsets"):
+                bounded(send, seconds=timeout + HANGS_S)
+        except TimeoutError:
+            raise KafkaCallError("sending offsets", None, Action.REBUILD) from None
 
     def _end(self, timeout: float) -> None:
         try:
