@@ -44,7 +44,11 @@ def test_an_answer_is_lost(begin: Begin, records: Records, proxy: Proxy, api: in
         prank = proxy.lose_answer(api)
         assert prank.happened.wait(PATIENCE_S)
         trial.recovered(trial.note_fault())
-    assert worker.log.count("renewed the producer") >= 1, worker.log
+    if api in (
+        END_TXN,
+        ADD_OFFSETS_TO_TXN,
+    ):  # these go to the transaction's coordinator, others do no harm late
+        assert "renewed the producer" in worker.log, worker.log
     trial.finish()
 
 

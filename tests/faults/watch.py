@@ -30,7 +30,7 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        client = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
+        client: dict[str, Any] = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
         self._admin = AdminClient(client)
         # AdminClient could tell what is committed, too; librdkafka 2.16 dies of it when the group's coordinator
         # is not ready. What an open transaction is about to commit is not waited for here.
