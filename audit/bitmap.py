@@ -10,6 +10,7 @@ Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 _BIT = (1 << np.arange(8)).astype(np.uint8)  # bit 0 is the lowest, as np.packbits(bitorder="little") has it
 _FULL = 0xFF
+_SHORT = 1 << 14
 _BLOCK = 1 << 20  # bytes looked at together: what numpy answers takes eight times as much
 
 
@@ -47,7 +48,11 @@ class Bitmap:
 
     def count(self, start: int = 0, stop: int | None = None) -> int:
         """How many are in, in the range."""
-        pieces = _pieces(start, self.size if stop is None else stop)
+        stop = self.size if stop is None else stop
+        if stop - start < _SHORT:  # nearly every chunk: one integer is sooner counted than three slices
+            content = int.from_bytes(self._bytes[start >> 3 : (stop + 7) >> 3].tobytes(), "little")
+            return ((content >> (start & 7)) & ((1 << max(0, stop - start)) - 1)).bit_count()
+        pieces = _pieces(start, stop)
         return sum(int(np.bitwise_count(self._bytes[where] & mask).sum()) for where, mask in pieces)
 
     def last(self, start: int, stop: int) -> int | None:

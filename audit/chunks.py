@@ -89,9 +89,11 @@ class Chunks:
         return spans
 
     def _note(self, partition: int, spans: Sequence[Span]) -> None:
-        sources, firsts, lasts = np.array(spans, dtype=np.int64).T
-        np.maximum.at(self.reach, sources, lasts)
-        self.heads.note(np.full(len(spans), partition), sources, firsts)
+        for source, _, last in spans:
+            self.reach[source] = max(last, int(self.reach[source]))
+        if self.heads.cut:
+            sources, firsts, _ = np.array(spans, dtype=np.int64).T
+            self.heads.note(np.full(len(spans), partition), sources, firsts)
 
     def _cover(self, start: int, stop: int) -> bool:
         overlaps = self.covered.count(start, stop) > 0

@@ -73,6 +73,7 @@ TestBitmap.settings = settings(max_examples=40, stateful_step_count=15, deadline
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audit.bitmap._BLOCK", 3)
+    monkeypatch.setattr("audit.bitmap._SHORT", 50)
 
 
 @given(st.sets(st.integers(0, SIZE - 1)), st.sets(st.integers(0, SIZE - 1)))
