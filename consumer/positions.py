@@ -7,7 +7,14 @@ also counts messages which were fetched and then dropped, for example when a cal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from consumer.chunks import Chunk
 from consumer.errors import Action, KafkaCallError, stops_consumer
@@ -85,6 +92,10 @@ class Positions:
         """Messages not yet processed, by the newest end offsets that fetching has brought along."""
         return sum(self._behind(partition, offset) for partition, offset in self._next.items())
 
+    def heard_of(self) -> bool:
+        """Whether the broker has answered a fetch of every partition, so that their ends are known."""
+        return all(self._ends(partition)[1] >= 0 for partition in self._next)
+
     def _seek(self, partition: TopicPartition) -> None:
         while self._keep_trying():
             try:
@@ -98,8 +109,12 @@ class Positions:
                 time.sleep(RETRY_S)
 
     def _behind(self, partition: int, offset: int) -> int:
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        low, high = self._ends(partition)
         return max(0, high - max(offset, low)) if high >= 0 else 0
+
+    def _ends(self, partition: int) -> tuple[int, int]:
+        ends = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        return ends or (OFFSET_INVALID, OFFSET_INVALID)
 
     def _listed(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]

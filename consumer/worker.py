@@ -135,8 +135,9 @@ class Worker:
     def _done(self) -> bool:
         if self._should_stop():
             return True
-        idle = self._clock() - self._active_at
-        return self._until_idle is not None and self._joined and idle >= self._until_idle
+        if self._until_idle is None or not self._joined or self._clock() - self._active_at < self._until_idle:
+            return False
+        return self._positions.heard_of()  # a slow broker's silence says nothing about its topic
 
     # --- recovery: every failure ends in one of four ways, and all but one read again from what is committed
 
