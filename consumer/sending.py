@@ -94,7 +94,7 @@ class Sender:
         """Hand over everything a chunk sends, in order."""
         self.chunks += 1
         self.rows += output.rows
-        with kafka_call("producing"):
+        with kafka_call("producing"), self._telling_why():
             self._send_results(output)
             for letter in output.dead_letters:
                 self._produce(self._dead_letter_topic, letter.value, letter.key, headers=letter.headers)
@@ -102,6 +102,17 @@ class Sender:
             self._produce(self._metrics_topic, output.metrics)
             self.producer.poll(0)
         self._observer.reached(Step.PRODUCED)
+
+    @contextmanager
+    def _telling_why(self) -> Iterator[None]:
+        """A dead producer takes no message and says no more than _FATAL; poll raises what it died of."""
+        try:
+            yield
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            if error.code() == KafkaError._FATAL:
+                self.producer.poll(0)
+            raise
 
     def flush(self, timeout: float) -> None:
         """Wait until everything is delivered."""
