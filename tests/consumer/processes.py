@@ -1,5 +1,6 @@
 """Worker processes: started as a user starts them, watched through their log, always ended."""
 
+import faulthandler
 import multiprocessing
 import os
 import re
@@ -35,9 +36,10 @@ _SERVER.set_forkserver_preload(
 class Process:
     """A process in a session of its own, with its stdout and stderr in files."""
 
-    def __init__(self, pid: int, poll: Callable[[], int | None], files: Path) -> None:
+    def __init__(self, pid: int, poll: Callable[[], int | None], files: Path, *, dumps: bool) -> None:
         self.pid = pid
         self._poll = poll
+        self._dumps = dumps
         self._log, self._out = files.with_suffix(".log"), files.with_suffix(".out")
 
     @classmethod
@@ -53,7 +55,7 @@ class Process:
                 stderr=log,
                 start_new_session=True,
             )
-        return cls(process.pid, process.poll, files)
+        return cls(process.pid, process.poll, files, dumps=False)
 
     @classmethod
     def fork(
@@ -72,7 +74,7 @@ class Process:
         )
         process.start()
         assert process.pid is not None
-        return cls(process.pid, lambda: process.exitcode, files)
+        return cls(process.pid, lambda: process.exitcode, files, dumps=True)
 
     @property
     def log(self) -> str:
@@ -122,11 +124,11 @@ class Process:
 
     def wait(self, *, timeout: float = END_S) -> int:
         """The exit code, within `timeout` seconds."""
-        wait_until(
-            lambda: self.code is not None,
-            timeout=timeout,
-            what=f"the end of process {self.pid}, whose log is\n{self.log}\n",
-        )
+        try:
+            wait_until(lambda: self.code is not None, timeout=timeout, what=f"the end of {self.pid}")
+        except AssertionError as error:
+            self._dump_stacks()
+            raise AssertionError(f"{error}\n{self.log}") from None
         assert self.code is not None
         return self.code
 
@@ -139,6 +141,13 @@ class Process:
         """Kill -9."""
         self.signal(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL, self.log
+
+    def _dump_stacks(self) -> None:
+        """Have a forked process write its threads' stacks to its log."""
+        if self._dumps:
+            self.signal(signal.SIGUSR2)
+            with suppress(AssertionError):
+                wait_until(lambda: "most recent call first" in self.log, timeout=2)
 
     def end(self) -> None:
         """End it and what it started, whatever state they are in."""
@@ -159,6 +168,7 @@ def _forked(main: Callable[[], None], arguments: list[str], files: Path, environ
     os.setsid()
     for descriptor, suffix in ((1, ".out"), (2, ".log")):
         os.dup2(os.open(files.with_suffix(suffix), os.O_WRONLY | os.O_APPEND), descriptor)
+    faulthandler.register(signal.SIGUSR2, file=sys.stderr.fileno(), all_threads=True)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
