@@ -1,0 +1,132 @@
+"""What is refused at the start: one plain sentence that says what to do, the right exit code, no traceback."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+
+from broker.settings import Settings
+from real_time.model_file import pin_model
+from tests.consumer.conftest import save
+from tests.consumer.models import Featureless, Fragile, Regressor
+from tests.consumer.processes import Process
+from tests.consumer.stage import Stage
+
+pytestmark = pytest.mark.kafka
+
+
+def refusal(process: Process, code: int) -> str:
+    """The one sentence on stderr of a process that ends with `code`."""
+    assert process.wait(timeout=60) == code, process.log
+    assert process.out == ""
+    (line,) = process.log.splitlines()
+    assert line.startswith("vitalstream: ")
+    return line.removeprefix("vitalstream: ")
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """An address at which something listens and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def changed(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update=changes)
+
+
+def test_missing_topics(stage: Stage) -> None:
+    settings = changed(stage.settings(), output_topic="risk-not-made", dead_letter_topic="letters-not-made")
+    assert refusal(stage.worker(settings), 1) == (
+        "topics risk-not-made, letters-not-made are missing (or hidden from this user) at "
+        f"{settings.bootstrap_servers}; run: vitalstream topics create"
+    )
+
+
+def test_an_unreachable_broker(stage: Stage, silent_server: str) -> None:
+    settings = changed(stage.settings(), bootstrap_servers=silent_server)
+    line = refusal(stage.worker(settings), 1)
+    assert line.startswith(f"can't reach Kafka at {silent_server} within 10 s; check --bootstrap-servers")
+
+
+def test_no_model(stage: Stage) -> None:
+    line = refusal(stage.worker(changed(stage.settings(), model=None)), 2)
+    assert line.startswith("--model is missing: name the file of a fitted classifier")
+
+
+def unpinned(path: Path) -> None:
+    joblib.dump(Fragile(), path)
+
+
+def absent(path: Path) -> None:
+    pass
+
+
+def exchanged(path: Path) -> None:
+    save(Fragile(), path)
+    joblib.dump(Fragile(("other",)), path)
+
+
+def featureless(path: Path) -> None:
+    save(Featureless(), path)
+
+
+def no_classifier(path: Path) -> None:
+    save(Regressor(), path)
+
+
+def no_pickle(path: Path) -> None:
+    path.write_bytes(b"canary")
+    pin_model(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (absent, r"(no file|No such file)"),
+        (unpinned, r"is not pinned: if you trust it, run `?vitalstream model pin \S+m\.joblib`?"),
+        (
+            exchanged,
+            r"has the SHA-256 [0-9a-f]{64}, not the pinned [0-9a-f]{64}: it is not the file that was",
+        ),
+        (featureless, r"does not say which features it wants: fit it on a DataFrame"),
+        (no_classifier, r"Regressor has no predict_proba: use a classifier"),
+        (no_pickle, r"cannot be loaded \(\w+\): save it with joblib\.dump"),
+    ],
+)
+def test_a_model_that_can_not_be_used(stage: Stage, make: Any, told: str) -> None:
+    path = stage.folder / "m.joblib"
+    make(path)
+    line = refusal(stage.worker(changed(stage.settings(), model=path)), 2)
+    assert re.search(told, line), line
+    assert line.startswith("--model")
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--chunk-size", "0"], "--chunk-size (VITALSTREAM_CHUNK_SIZE): input should be greater than"),
+        (["--threshold", "1.5"], "--threshold (VITALSTREAM_THRESHOLD): input should be less than"),
+        (["--delivery", "maybe"], "--delivery (VITALSTREAM_DELIVERY): input should be 'exactly-once' or"),
+        (["-X", "isolation.level=read_uncommitted"], "-X: isolation.level is set by vitalstream itself"),
+        (
+            ["-X", "no.such.property=1"],
+            "librdkafka refuses the -X properties: No such configuration property",
+        ),
+        (["--config", "no-such.toml"], "--config: there is no file no-such.toml"),
+    ],
+    ids=str,
+)
+def test_bad_settings(stage: Stage, arguments: list[str], told: str) -> None:
+    line = refusal(stage.worker(stage.settings(), *arguments), 2)
+    assert line.startswith(told), line
+
+
+def test_several_workers_refuse_once(stage: Stage) -> None:
+    settings = changed(stage.settings(workers=2), model=stage.folder / "none.joblib")
+    assert refusal(stage.worker(settings), 2).startswith("--model")
