@@ -10,14 +10,15 @@ import pytest
 
 from broker.local import LocalKafka, free_port
 from tests.conftest import MakeSettings, _tell
-from tests.consumer.conftest import models, patient_rows, vitals_file
+from tests.consumer.conftest import models, patient_rows, save
 from tests.consumer.stage import Stage
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.load import Records, soiled
+from tests.faults.models import Erratic
 from tests.faults.proxy import Proxy
 from tests.faults.trial import Trial
 
-__all__ = ["models", "vitals_file"]
+__all__ = ["models"]
 
 # A dead worker is missed after this long. The least a broker takes by default is 6 s; ours takes 1 s.
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "400"}
@@ -123,13 +124,20 @@ class Begin(Protocol):
     ) -> Trial: ...
 
 
+@pytest.fixture(scope="session")
+def all_models(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """And one that goes wrong in many ways."""
+    path = tmp_path_factory.mktemp("models") / "erratic.joblib"
+    return {**models, "erratic": save(Erratic(), path)}
+
+
 @pytest.fixture
 def stage(
-    broker: LocalKafka, tmp_path: Path, make_settings: MakeSettings, models: dict[str, Path]
+    broker: LocalKafka, tmp_path: Path, make_settings: MakeSettings, all_models: dict[str, Path]
 ) -> Iterator[Stage]:
     """Processes that are ended with the test, on a broker that runs, whatever the test before did to it."""
     broker.start()
-    made = Stage(tmp_path, make_settings=make_settings, models=models, properties={})
+    made = Stage(tmp_path, make_settings=make_settings, models=all_models, properties={})
     try:
         yield made
     finally:

@@ -10,7 +10,10 @@ from producer.replay import Progress, replay
 
 Records = Sequence[dict[str, Any]]
 
-PATIENT = {"message.timeout.ms": "600000"}  # keeps trying for as long as a broker may be down
+PATIENT = {
+    "message.timeout.ms": "600000",  # keeps trying for as long as a broker may be down
+    "topic.metadata.refresh.interval.ms": "1000",  # finds partitions that were added
+}
 
 
 class Load:

@@ -1,8 +1,10 @@
 """Somebody who reads the results all the while, as hospitals do: what was seen once must be the final truth."""
 
+import functools
 import threading
 import zlib
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, TopicPartition
@@ -59,15 +61,26 @@ class Reader:
         """Wait until all that is stable now has been read; what was seen of it."""
         for topic in self._settings.output_topics:
             ends = end_offsets(self._settings, topic, isolation=IsolationLevel.READ_COMMITTED)
-            wait_until(
-                lambda topic=topic, ends=ends: all(self._next[topic, p] >= end for p, end in ends.items()),  # type: ignore[misc]
-                timeout=timeout,
-                what=f"the reader at the end of {topic}, {ends}",
-            )
+            try:
+                wait_until(
+                    functools.partial(self._is_at, topic, ends), timeout=timeout, what=f"the end of {topic}"
+                )
+            except AssertionError as error:
+                places = {number: self._next[topic, number] for number in ends}
+                raise AssertionError(f"{error}: {places}, not {ends}; {self._trouble}") from None
         assert not self._trouble, self._trouble
         return {place: told for place, told in self.seen.items() if told[0]}
 
+    def _is_at(self, topic: str, ends: Mapping[int, int]) -> bool:
+        return all(self._next[topic, number] >= end for number, end in ends.items())
+
     def _read(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:
+            self._trouble.append(repr(error))
+
+    def _follow(self) -> None:
         while not self._done.is_set():
             for message in self._consumer.consume(1000, 0.1):
                 topic, number, offset = message.topic() or "", message.partition() or 0, message.offset() or 0

@@ -73,6 +73,15 @@ class Trial:
         self._entry.times += 1
         return self._watch.note_fault()
 
+    @property
+    def faults(self) -> int:
+        """Faults of this trial so far."""
+        return len(self._watch.setbacks)
+
+    def count(self, faults: int) -> None:
+        """So many faults more, which hold nothing up."""
+        self._entry.times += faults
+
     def recovered(self, setback: Setback, *, timeout: float = PATIENCE_S) -> None:
         """Wait until all that was sent before the fault is committed."""
         self._wait(lambda: setback.seconds is not None, "recovery", timeout)
@@ -114,7 +123,7 @@ class Trial:
 
     def stop_workers(self) -> None:
         """SIGTERM to all that run; each must end well."""
-        running = [worker for worker in self.workers if worker.code is None]
+        running = [worker for worker in self.workers if worker.code is None]  # zombies included
         for worker in running:
             worker.signal(signal.SIGCONT)
             worker.signal(signal.SIGTERM)

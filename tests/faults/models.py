@@ -1,0 +1,40 @@
+"""A model that goes wrong: on some rows always, and, where its worker is told to, at any moment."""
+
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# The chance, in a call, of: death by SIGKILL, a long sleep, one row too few. Unset, and in the audit, never.
+DIES, SLEEPS, FORGETS = "FAULTS_MODEL_DIES", "FAULTS_MODEL_SLEEPS", "FAULTS_MODEL_FORGETS"
+SLEEP_S = 8.0
+
+
+class Erratic:
+    """Heart rate / 512, exactly; of some heart rates an exception, an infinity or NaN."""
+
+    classes_ = (0, 1)
+    feature_names_in_ = ("heart_rate",)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        rate = X["heart_rate"].to_numpy()
+        if happens(DIES):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if happens(SLEEPS):
+            time.sleep(SLEEP_S)
+        if (rate % 37 == 5).any():
+            raise ValueError("a heart rate that I cannot stand")
+        positive = np.select(
+            [rate % 41 == 3, rate % 41 == 4, rate % 41 == 5], [np.inf, -np.inf, np.nan], rate / 512
+        )
+        if happens(FORGETS):
+            positive = positive[1:]
+        return np.column_stack([1 - positive, positive])
+
+
+def happens(what: str) -> bool:
+    return random.random() < float(os.environ.get(what, "0"))
