@@ -1,0 +1,177 @@
+"""What the committer makes of each error that a broker can answer: injected one by one."""
+
+import functools
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from broker.settings import Settings
+from consumer.clients import make_consumer, make_producer
+from consumer.commit import Transactions
+from consumer.errors import Action, KafkaCallError
+from consumer.observer import Observer, Step
+from consumer.sending import Output, Sender
+from tests.consumer.mock_cluster import (
+    ADD_OFFSETS,
+    ADD_PARTITIONS,
+    END_TXN,
+    PRODUCE,
+    TXN_OFFSET_COMMIT,
+    MockCluster,
+)
+from tests.kafka import wait_until
+
+OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=b"{}", rows=1)
+TIMEOUT_S = 5.0
+
+# The request that fails, how, and what follows: None is a commit all the same.
+CASES = [
+    (END_TXN, KafkaError.CONCURRENT_TRANSACTIONS, None),
+    (ADD_PARTITIONS, KafkaError.CONCURRENT_TRANSACTIONS, None),
+    (ADD_OFFSETS, KafkaError.COORDINATOR_NOT_AVAILABLE, None),
+    (TXN_OFFSET_COMMIT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, None),
+    (PRODUCE, KafkaError.KAFKA_STORAGE_ERROR, None),
+    (PRODUCE, KafkaError.UNKNOWN_PRODUCER_ID, Action.ABORT),
+    (TXN_OFFSET_COMMIT, KafkaError.ILLEGAL_GENERATION, Action.ABORT),
+    (TXN_OFFSET_COMMIT, KafkaError.UNKNOWN_MEMBER_ID, Action.ABORT),
+    (TXN_OFFSET_COMMIT, KafkaError.REBALANCE_IN_PROGRESS, Action.ABORT),
+    (END_TXN, KafkaError.INVALID_PRODUCER_ID_MAPPING, Action.ABORT),
+    (PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, Action.REBUILD),
+    (END_TXN, KafkaError.INVALID_TXN_STATE, Action.REBUILD),
+    (PRODUCE, KafkaError.INVALID_PRODUCER_EPOCH, Action.FENCED),
+    (ADD_PARTITIONS, KafkaError.PRODUCER_FENCED, Action.FENCED),
+    (ADD_OFFSETS, KafkaError.PRODUCER_FENCED, Action.FENCED),
+    (TXN_OFFSET_COMMIT, KafkaError.INVALID_PRODUCER_EPOCH, Action.FENCED),
+    (END_TXN, KafkaError.PRODUCER_FENCED, Action.FENCED),
+    (PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED, Action.STOP),
+    (END_TXN, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Action.STOP),
+]
+
+
+class Commits(Observer):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def reached(self, step: Step) -> None:
+        self.count += step is Step.COMMITTED
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A committer at work on a mock cluster."""
+
+    cluster: MockCluster
+    committer: Transactions
+    sender: Sender
+    consumer: Consumer
+    commits: Commits
+    settings: Settings
+
+    def commit(self, *, timeout: float = TIMEOUT_S) -> None:
+        self.committer.add(OUTPUT)
+        self.committer.commit([TopicPartition(self.settings.input_topic, 0, 1)], timeout)
+
+    def failure(self, *, timeout: float = TIMEOUT_S) -> Action:
+        """The action that a commit's failure leads to."""
+        with pytest.raises(KafkaCallError) as raised:
+            self.commit(timeout=timeout)
+        return raised.value.action
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[MockCluster]:
+    with MockCluster(Settings().topics) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def scene(cluster: MockCluster) -> Iterator[Scene]:
+    settings = Settings(bootstrap_servers=cluster.bootstrap_servers)
+    commits = Commits()
+    consumer = make_consumer(settings, on_statistics=lambda _: None)
+    sender = Sender(
+        functools.partial(make_producer, settings, transactional_id=f"w-{uuid.uuid4()}", limits=[1_000_000]),
+        topics=settings.output_topics,
+        observer=commits,
+        clock=time.monotonic,
+    )
+    committer = Transactions(consumer, sender, timeout=60, observer=commits, clock=time.monotonic)
+    committer.start(TIMEOUT_S)
+    try:
+        yield Scene(cluster, committer, sender, consumer, commits, settings)
+    finally:
+        consumer.close()
+        cluster.forget()
+
+
+@pytest.mark.parametrize(("request_", "error", "action"), CASES)
+def test_each_error_answer(scene: Scene, request_: int, error: int, action: Action | None) -> None:
+    scene.cluster.answer(request_, error)
+    if action is None:
+        scene.commit()
+        assert scene.commits.count == 1
+        return
+    assert scene.failure() is action
+    assert scene.commits.count == 0
+
+    # The remedy cures it.
+    if action is Action.ABORT:
+        scene.committer.abort(TIMEOUT_S)
+    else:
+        scene.committer.renew()
+        scene.committer.start(TIMEOUT_S)
+    assert scene.committer.chunks == 0
+    scene.commit()
+    assert scene.commits.count == 1
+
+
+def test_a_commit_without_an_answer_has_an_unknown_outcome(scene: Scene) -> None:
+    scene.committer.add(OUTPUT)
+    scene.sender.flush(TIMEOUT_S)
+    scene.sender.producer.send_offsets_to_transaction(
+        [TopicPartition(scene.settings.input_topic, 0, 1)],
+        scene.consumer.consumer_group_metadata(),
+        TIMEOUT_S,
+    )
+    scene.cluster.down()
+    with pytest.raises(KafkaCallError) as raised:
+        scene.committer._end(0.5)
+    assert raised.value.action is Action.REBUILD
+
+    scene.cluster.up()
+    scene.committer.renew()
+    scene.committer.start(2 * TIMEOUT_S)
+    scene.commit()
+    assert scene.commits.count == 1
+
+
+def test_a_producer_that_was_fenced_between_two_chunks_says_so(scene: Scene) -> None:
+    scene.cluster.answer(ADD_PARTITIONS, KafkaError.PRODUCER_FENCED)
+    scene.committer.add(OUTPUT)
+
+    def dead() -> bool:
+        try:  # unlike poll, this does not take the reason away
+            scene.sender.producer.produce(scene.settings.output_topic, b"{}")
+        except KafkaException as exception:
+            return bool(exception.args[0].code() == KafkaError._FATAL)
+        return False
+
+    wait_until(dead, what="the producer dead")
+    with pytest.raises(KafkaCallError) as raised:
+        scene.committer.add(OUTPUT)
+    assert raised.value.action is Action.FENCED
+
+
+def test_a_rough_way_to_a_commit_renews_the_producer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = scene.sender.producer
+    scene.commit()
+    assert scene.sender.producer is before
+    monkeypatch.setattr("consumer.commit.SLOW_S", 0.0)
+    scene.commit()
+    assert scene.sender.producer is not before
+    scene.commit()
+    assert scene.commits.count == 3
