@@ -1,0 +1,151 @@
+"""Input that is gone where the group has stopped reading: the worker stops loudly, and skips nothing in silence."""
+
+import time
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from broker.settings import Settings
+from tests.consumer.accounts import end_offsets
+from tests.faults.conftest import Begin
+from tests.faults.load import Records
+from tests.faults.trial import Trial
+from tests.kafka import committed_offsets, wait_until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
+
+GONE = "are gone (retention, or the topic was made anew); nothing is skipped in silence"
+
+
+def admin(settings: Settings) -> AdminClient:
+    return AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+
+
+def delete_all_records(settings: Settings) -> None:
+    """As retention would, everything there is."""
+    client = admin(settings)
+    ends = end_offsets(settings, settings.input_topic)
+    for future in client.delete_records(
+        [TopicPartition(settings.input_topic, number, end) for number, end in ends.items()]
+    ).values():
+        future.result(30)
+
+
+def make_anew(settings: Settings, *, partitions: int = 4) -> None:
+    client, topic = admin(settings), settings.input_topic
+    for future in client.delete_topics([topic]).values():
+        future.result(30)
+
+    def made() -> bool:
+        try:
+            for future in client.create_topics([NewTopic(topic, partitions, 1)]).values():
+                future.result(30)
+        except Exception:  # it is still being deleted
+            time.sleep(0.2)
+            return False
+        return True
+
+    wait_until(made, timeout=60, what="the topic made anew")
+
+
+def worked_and_stopped(trial: Trial, records: Records) -> None:
+    """Some messages are scored, and some have come since."""
+    load = trial.load(records, rate=2000)
+    worker = trial.worker().joined()
+    trial.progressed(1000)
+    worker.stop()
+    time.sleep(1)
+    load.stop()
+
+
+def test_retention_has_passed_what_is_committed(begin: Begin, records: Records) -> None:
+    trial = begin("records deleted before they were scored")
+    worked_and_stopped(trial, records)
+    before = committed_offsets(
+        trial.settings.bootstrap_servers, trial.settings.group, trial.settings.input_topic
+    )
+    delete_all_records(trial.settings)
+    trial.count(1)
+    for _ in range(2):  # it must not help to start again
+        worker = trial.worker()
+        assert worker.wait(timeout=60) == 1, worker.log
+        assert GONE in worker.log
+    after = committed_offsets(
+        trial.settings.bootstrap_servers, trial.settings.group, trial.settings.input_topic
+    )
+    assert after == before
+
+
+@pytest.mark.faults
+def test_retention_passes_a_worker_that_stands_still(begin: Begin, records: Records) -> None:
+    from tests.faults.test_brokers import PHASES
+    from tests.faults.test_zombies import stop_at, wake
+
+    trial = begin(
+        "records deleted before they were scored",
+        session={"session.timeout.ms": "60000"},
+        # So that it has to ask for more when it wakes up.
+        properties={
+            "queued.max.messages.kbytes": "1",
+            "queued.min.messages": "1",
+            "fetch.message.max.bytes": "1000",
+        },
+    )
+    load = trial.load(records, rate=2000)
+    worker = stop_at(trial, PHASES[0])
+    time.sleep(2)
+    load.stop()
+    delete_all_records(trial.settings)
+    trial.count(1)
+    wake(worker)
+    assert worker.wait(timeout=60) == 1, worker.log
+    assert GONE in worker.log
+
+
+def test_the_topic_is_made_anew_while_the_worker_is_away(begin: Begin, records: Records) -> None:
+    trial = begin("input topic deleted and made anew")
+    worked_and_stopped(trial, records)
+    make_anew(trial.settings)
+    trial.count(1)
+    worker = trial.worker()
+    trial.load(records, rate=1000)
+    # Kafka forgets the group's offsets together with the topic: everything in the new one is scored, from its
+    # beginning. Were they still there, the worker would have to stop.
+    wait_until(
+        lambda: worker.code is not None or committed_somewhere(trial.settings), timeout=60, what="a decision"
+    )
+    if worker.code is not None:
+        assert worker.code == 1
+        assert GONE in worker.log
+    else:
+        trial.progressed(500)
+        assert earliest_scored(trial.settings) == 0, "the beginning was skipped"
+
+
+@pytest.mark.faults
+def test_the_topic_is_made_anew_under_a_running_worker(begin: Begin, records: Records) -> None:
+    trial = begin(
+        "input topic deleted and made anew", properties={"topic.metadata.refresh.interval.ms": "1000"}
+    )
+    load = trial.load(records, rate=1000)
+    worker = trial.worker().joined()
+    trial.progressed(1000)
+    load.stop()
+    make_anew(trial.settings)
+    trial.count(1)
+    trial.load(records, rate=1000)
+    wait_until(lambda: worker.code is not None, timeout=120, what="a worker that stops loudly")
+    assert worker.code == 1, worker.log
+
+
+def committed_somewhere(settings: Settings) -> bool:
+    return bool(committed_offsets(settings.bootstrap_servers, settings.group, settings.input_topic))
+
+
+def earliest_scored(settings: Settings) -> int:
+    """The smallest source offset among the results since the topic was made anew."""
+    from tests.consumer.accounts import read_accounts
+
+    found = read_accounts(settings)
+    return min(offset for _, offset in found.accounted)
