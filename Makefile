@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: help setup demo test lint format lock wheel broker clean
+.PHONY: help setup demo test faults lint format lock wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -16,6 +16,9 @@ demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kaf
 
 test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit; ARGS="--seed N" replays a run
+	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(BIN)/ruff check .
