@@ -73,11 +73,6 @@ class Trial:
         self._entry.times += 1
         return self._watch.note_fault()
 
-    @property
-    def faults(self) -> int:
-        """Faults of this trial so far."""
-        return len(self._watch.setbacks)
-
     def count(self, faults: int) -> None:
         """So many faults more, which hold nothing up."""
         self._entry.times += faults
