@@ -204,6 +204,14 @@ def _is_gone(error: KafkaError) -> bool:
     return error.code() in _GONE
 
 
+# What is so for a moment after a topic was made or a broker went; an admin's answer does not say that it passes.
+_PASSES = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+
+
 def _letter(message: Message, origin: Origin) -> Letter:
     partition: Any = message.partition()
     offset: Any = message.offset()
@@ -222,7 +230,7 @@ def _offsets(admin: Admin, topic: str, spec: Any, isolation: IsolationLevel) -> 
             return {one.partition: answer.result().offset for one, answer in answers.items()}
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
-            if not error.retriable() or time.monotonic() > deadline:
+            if not (error.retriable() or error.code() in _PASSES) or time.monotonic() > deadline:
                 raise BrokerError(
                     f"the brokers do not tell the offsets of topic {topic} ({error.name()}); check this user's rights"
                 ) from None
