@@ -20,6 +20,9 @@ test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS
 faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit; ARGS="--seed N" replays a run
 	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
 
+faults: $(VENV)/dev.stamp  ## every fault on real brokers, about an hour; ARGS="--seed N --hours H --rate N"
+	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
+
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--faults", action="store_true", help="all faults, not only the small set")
     group.addoption("--seed", type=int, default=None, help="of the schedules; default: random, and printed")
     group.addoption("--hours", type=float, default=0.05, help="how long to soak")
+    group.addoption("--rate", type=float, default=1000, help="messages a second while soaking")
 
 
 def pytest_configure(config: pytest.Config) -> None:

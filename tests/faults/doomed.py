@@ -64,3 +64,7 @@ def main() -> None:
     except VitalstreamError as error:
         sys.stderr.write(f"vitalstream: {error}\n")
         sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ class Reader:
             self._thread.join()
         self._consumer.close()
 
-    def read_to_end(self, *, timeout: float = 120) -> dict[Place, tuple[int, int]]:
+    def read_to_end(self, *, timeout: float = 240) -> dict[Place, tuple[int, int]]:
         """Wait until all that is stable now has been read; what was seen of it."""
         for topic in self._settings.output_topics:
             ends = end_offsets(self._settings, topic, isolation=IsolationLevel.READ_COMMITTED)

@@ -51,7 +51,7 @@ def test_a_rebalance_storm(
     everything = request.config.getoption("--faults", default=False)
     trial = begin("worker joins, leaves or is killed", partitions=partitions, properties=WAYS[way])
     trial.load(records, rate=1000)
-    storm(trial, seconds=60 if everything else 15)
+    storm(trial, seconds=40 if everything else 15)
     trial.finish()
     assert trial.log.count("gave back partitions") + trial.log.count("lost partitions") > 0
 

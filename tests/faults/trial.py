@@ -20,7 +20,7 @@ from tests.faults.watch import Setback, Watch
 from tests.kafka import wait_until
 
 HEALTHY = Doom()
-PATIENCE_S = 120.0  # for whatever must happen; it is there to end a test, not to measure
+PATIENCE_S = 240.0  # for whatever must happen; it is there to end a test, not to measure
 QUICK = {"reconnect.backoff.max.ms": "500"}  # of librdkafka's 10 s: a restarted broker is found soon
 
 
@@ -51,13 +51,17 @@ class Trial:
         *,
         environment: Mapping[str, str] = {},
         properties: Mapping[str, str] = {},
+        fork: bool = True,
         **changes: Any,
     ) -> Process:
-        """Start a worker; `changes` are of its settings."""
+        """Start a worker; `changes` are of its settings. Without `fork` it is born with the environment."""
         kafka = {**QUICK, **self.settings.kafka, **properties}
         settings = self.settings.model_copy(update={"kafka": kafka, **changes})
         arguments = [doom.model_dump_json(), settings.model_dump_json()]
-        process = self._stage.start(doomed.main, arguments, environment=environment)
+        if fork:
+            process = self._stage.start(doomed.main, arguments, environment=environment)
+        else:
+            process = self._stage.command("-m", doomed.__name__, *arguments, environment=environment)
         self.workers.append(process)
         return process
 
