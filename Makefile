@@ -17,6 +17,9 @@ demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kaf
 test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
 	$(BIN)/python -m pytest $(ARGS)
 
+faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
+	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
+
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
