@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -102,7 +102,6 @@ class _Judge:
     cluster: Cluster
     findings: Findings
     on_progress: OnProgress
-    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings, scope = self.settings, self.snapshot.scope
@@ -157,10 +156,9 @@ class _Judge:
                 findings=self.findings,
             )
         self.inputs = Inputs(scope=self.snapshot.scope, check=self.values)
-        self._pass(topic, self.inputs)
-        # What retention has deleted meanwhile was perhaps not read.
-        deleted = np.array([*_by_partition(self.cluster.starts(topic))], dtype=np.int64)
-        np.maximum(self.floors, deleted, out=self.floors)
+        starts = self.cluster.starts(topic)  # retention may have deleted some meanwhile
+        self._pass(topic, self.inputs, starts)
+        np.maximum(self.floors, [*_by_partition(starts)], out=self.floors)
 
     # --- conclusions
 
@@ -220,15 +218,17 @@ class _Judge:
             kept_since=self.cluster.kept_since(topic),
         )
 
-    def _pass(self, topic: str, take: Callable[[Batch], None]) -> None:
-        for batch in self._batches(topic, READ_COMMITTED, stage=topic):
+    def _pass(self, topic: str, take: Callable[[Batch], None], starts: Offsets | None = None) -> None:
+        for batch in self._batches(topic, READ_COMMITTED, stage=topic, starts=starts):
             take(batch)
 
-    def _batches(self, topic: str, isolation: str, *, stage: str) -> Iterator[Batch]:
+    def _batches(
+        self, topic: str, isolation: str, *, stage: str, starts: Offsets | None = None
+    ) -> Iterator[Batch]:
         return read(
             self.settings,
             topic,
-            starts=self.snapshot.starts[topic],
+            starts=starts or self.snapshot.starts[topic],
             ends=self.snapshot.ends[topic],
             stage=stage,
             on_progress=self.on_progress,

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from audit.findings import Invariant
+from audit.reading import Progress
 from audit.run import audit
 from broker.settings import Settings
 from consumer.observer import Observer
@@ -215,6 +216,25 @@ def _ends(chunk: Record) -> list[tuple[int, int]]:
 
 def _time(began: int, partition: int, offset: int) -> int:
     return began + 1000 * (4 * offset + partition) + 500
+
+
+def test_retention_at_work_during_the_audit(clean: Written, make_settings: MakeSettings) -> None:
+    settings = make_settings(model=clean.settings.model)
+    produce(settings.bootstrap_servers, settings.input_topic, messages(ROWS))
+    work(settings)
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
+    deleted: dict[int, int] = {}
+
+    def on_progress(now: Progress) -> None:
+        if now.stage == settings.metrics_topic and not deleted:
+            deleted.update({partition: offset // 3 for partition, offset in committed(settings).items()})
+            cuts = [TopicPartition(settings.input_topic, p, offset) for p, offset in deleted.items()]
+            for future in admin.delete_records(cuts).values():
+                future.result()
+
+    found = judged(settings, on_progress=on_progress)
+    assert found.clean, found.offenders
+    assert found.messages == ROWS - sum(deleted.values()) < ROWS
 
 
 def committed(settings: Settings) -> dict[int, int]:
