@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,12 +36,16 @@ _SERVER.set_forkserver_preload(
 
 
 class Process:
-    """A process in a session of its own, with its stdout and stderr in files."""
+    """A process in a session of its own, with its stdout and stderr in files.
+
+    However the tests end, by kill -9 too, it does not outlive them.
+    """
 
     def __init__(self, pid: int, poll: Callable[[], int | None], files: Path, *, dumps: bool) -> None:
         self.pid = pid
         self._poll = poll
         self._dumps = dumps
+        self._guard: subprocess.Popen[bytes] | None = None  # ends it when our end of its stdin closes
         self._log, self._out = files.with_suffix(".log"), files.with_suffix(".out")
 
     @classmethod
@@ -55,7 +61,14 @@ class Process:
                 stderr=log,
                 start_new_session=True,
             )
-        return cls(process.pid, process.poll, files, dumps=False)
+        made = cls(process.pid, process.poll, files, dumps=False)
+        made._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read _; kill -9 "-$0"', str(process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return made
 
     @classmethod
     def fork(
@@ -151,6 +164,9 @@ class Process:
 
     def end(self) -> None:
         """End it and what it started, whatever state they are in."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
         if self.code is not None and not is_running(self.pid):
             return
         for kill in (os.kill, os.killpg):  # its own session: nobody else is in that group
@@ -169,12 +185,20 @@ def _forked(main: Callable[[], None], arguments: list[str], files: Path, environ
     for descriptor, suffix in ((1, ".out"), (2, ".log")):
         os.dup2(os.open(files.with_suffix(suffix), os.O_WRONLY | os.O_APPEND), descriptor)
     faulthandler.register(signal.SIGUSR2, file=sys.stderr.fileno(), all_threads=True)
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
     sys.argv = ["vitalstream", *arguments]
     main()
+
+
+def _end_with_the_tests() -> None:
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    wait([tests.sentinel])
+    os.killpg(0, signal.SIGKILL)
 
 
 def flags(settings: Settings, *, properties: Mapping[str, str] = {}) -> list[str]:
