@@ -98,28 +98,36 @@ class Transactions:
         took = self._clock() - began
         self._observer.reached(Step.COMMITTED)
         self._observer.committed(chunks=self._sender.chunks, rows=self._sender.rows, seconds=took)
-        # 4. A request that librdkafka sent twice may still be on its way, and would end the next transaction
-        #    of the same producer epoch. A new producer has a new epoch.
+        # 4. What may still be on its way.
+        self._close(took, timeout)
+
+    def abort(self, timeout: float) -> None:
+        """Abort the open transaction; renew the producer, too, when the way there was rough."""
+        if self._opened_at is not None:
+            began = self._clock()
+            with kafka_call("aborting"):
+                self._sender.producer.abort_transaction(timeout)
+            self._close(self._clock() - began, timeout)
+
+    def renew(self) -> None:
+        """A new producer with the same transactional id."""
+        self._sender.renew()
+        self._forget()
+
+    def _close(self, took: float, timeout: float) -> None:
+        """A transaction has ended.
+
+        A request to end it that librdkafka sent twice may still be on its way, and would end the next transaction of
+        the same producer epoch. A new producer has a new epoch.
+        """
         with kafka_call("listening"):
             self._sender.producer.poll(0)  # brings the news of it
         if self._sender.disturbed or took > SLOW_S:
             self.renew()
             self.start(timeout)
-        self._close()
+        self._forget()
 
-    def abort(self, timeout: float) -> None:
-        """Abort the open transaction."""
-        if self._opened_at is not None:
-            with kafka_call("aborting"):
-                self._sender.producer.abort_transaction(timeout)
-            self._close()
-
-    def renew(self) -> None:
-        """A new producer with the same transactional id."""
-        self._sender.renew()
-        self._close()
-
-    def _close(self) -> None:
+    def _forget(self) -> None:
         self._opened_at = None
         self._sender.clear()
 
