@@ -27,7 +27,9 @@ class Doom(BaseModel):
     step: Step | None = None
     passes: int = 1
     signal: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL"
-    cue: Path | None = None  # nothing happens before this file is there
+    cue: Path | None = (
+        None  # nothing happens before this file is there; it happens once for each time it is made
+    )
     without: str = ""  # the guard to switch off
 
 
@@ -43,6 +45,9 @@ class Fate(Observer):
             return
         self._left -= 1
         if self._left == 0:
+            if self._doom.cue is not None:
+                self._doom.cue.unlink()
+                self._left = self._doom.passes
             os.kill(os.getpid(), signal.Signals[self._doom.signal])
 
     def _cued(self) -> bool:

@@ -13,7 +13,7 @@ from tests.faults.load import Records
 from tests.faults.trial import HEALTHY, PATIENCE_S, Trial
 from tests.kafka import wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 # Everything up to FLUSHED is undone by the successor; OFFSETS_SENT is the last moment before the commit.
 FAILPOINTS = (

@@ -13,9 +13,10 @@ from tests.faults.conftest import Begin
 from tests.faults.doomed import Doom
 from tests.faults.load import Records
 from tests.faults.proxy import ADD_OFFSETS_TO_TXN, END_TXN, PRODUCE, TXN_OFFSET_COMMIT, Proxy
+from tests.faults.test_zombies import wake
 from tests.faults.trial import PATIENCE_S, Trial
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 LONG_SESSION = {"session.timeout.ms": "60000"}
 ACCEPTED, OLD_EPOCH = 0, 47
@@ -92,6 +93,45 @@ def test_without_the_rebuild_a_late_commit_does_end_a_later_transaction(
     code = release_into_a_later_transaction(trial, proxy, tmp_path / "cue", without="producer rebuild")
     assert code == ACCEPTED
     assert Invariant.ONCE in disproved(trial.judge())
+
+
+def release_an_abort_into_a_later_transaction(
+    trial: Trial, proxy: Proxy, cue: Path, *, without: str = ""
+) -> int:
+    """A worker loses its session amid a transaction and aborts it; that comes late and meets the next one."""
+    worker = trial.worker(
+        Doom(step=Step.FLUSHED, signal="SIGSTOP", cue=cue, without=without), **behind(proxy)
+    )
+    trial.progressed(200)
+    cue.touch()
+    trial.stopped_itself(worker)
+    time.sleep(4)  # beyond the session, within the transaction's time
+    prank = proxy.keep_request(END_TXN)
+    wake(worker)
+    assert prank.happened.wait(PATIENCE_S), worker.log
+    cue.touch()
+    trial.stopped_itself(worker)
+    code = proxy.release(prank)
+    trial.note_fault()
+    wake(worker)
+    trial.progressed(200)
+    return code
+
+
+@pytest.mark.parametrize("guarded", [True, pytest.param(False, marks=pytest.mark.faults)])
+def test_a_late_abort_ends_no_later_transaction(
+    begin: Begin, records: Records, proxy: Proxy, tmp_path: Path, guarded: bool
+) -> None:
+    trial = begin("abort held, repeated, and released into a later transaction", recorded=guarded)
+    trial.load(records, rate=300)
+    without = "" if guarded else "producer rebuild"
+    code = release_an_abort_into_a_later_transaction(trial, proxy, tmp_path / "cue", without=without)
+    if guarded:
+        assert code == OLD_EPOCH
+        trial.finish()
+    else:
+        assert code == ACCEPTED
+        assert disproved(trial.judge())
 
 
 @pytest.mark.faults

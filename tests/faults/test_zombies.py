@@ -15,7 +15,7 @@ from tests.faults.doomed import Doom
 from tests.faults.load import Records
 from tests.faults.trial import Trial
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
 SMALL = (Step.FLUSHED, Step.OFFSETS_SENT)
 OTHERS = (Step.COLLECTED, Step.SCORED, Step.PRODUCING, Step.PRODUCED, Step.COMMITTED)
