@@ -41,7 +41,7 @@ def test_a_worker_that_ends_mid_stream_is_continued(
 
 
 def test_killed_at_any_step_nothing_is_lost_or_doubled(stage: Stage) -> None:
-    every = {step: stage.settings(partitions=2, chunk_size=50) for step in Step}
+    every = {step: stage.settings(partitions=2, chunk_size=50, commit_interval_ms=0) for step in Step}
     for settings in every.values():
         stage.send_patients(settings, patient_rows(FEW_ROWS))
     killed = {step: stage.dying(settings, step) for step, settings in every.items()}
@@ -66,7 +66,9 @@ def test_killed_at_any_step_nothing_is_lost_or_doubled(stage: Stage) -> None:
 
 
 def test_a_restarted_worker_unblocks_readers_at_once(stage: Stage) -> None:
-    settings = stage.settings(partitions=1, properties={"transaction.timeout.ms": "120000"})
+    settings = stage.settings(
+        partitions=1, commit_interval_ms=0, properties={"transaction.timeout.ms": "120000"}
+    )
     stage.send_patients(settings, patient_rows(FEW_ROWS))
     worker = stage.dying(settings, Step.OFFSETS_SENT, times=2)
     assert worker.wait(timeout=60) == -signal.SIGKILL, worker.log

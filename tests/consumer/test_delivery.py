@@ -1,6 +1,7 @@
 """`--delivery at-least-once`: nothing is lost, and nothing is committed before it is delivered."""
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,16 @@ from tests.consumer.stage import Stage
 pytestmark = pytest.mark.kafka
 
 ROWS = 2_000
+OFTEN: dict[str, Any] = {
+    "delivery": "at-least-once",
+    "partitions": 2,
+    "chunk_size": 50,
+    "commit_interval_ms": 0,
+}  # a commit for each chunk
 
 
 def test_after_a_kill_everything_is_there_at_least_once(stage: Stage) -> None:
-    settings = stage.settings(partitions=2, chunk_size=50, delivery="at-least-once")
+    settings = stage.settings(**OFTEN)
     stage.send_patients(settings, patient_rows(ROWS))
     worker = stage.dying(settings, Step.FLUSHED)
     assert worker.wait(timeout=60) == -signal.SIGKILL, worker.log
@@ -30,9 +37,7 @@ def test_after_a_kill_everything_is_there_at_least_once(stage: Stage) -> None:
 
 def test_nothing_is_committed_before_it_is_delivered(stage: Stage) -> None:
     # Left to itself the producer would hold its messages back for a minute.
-    settings = stage.settings(
-        partitions=2, chunk_size=50, delivery="at-least-once", properties={"linger.ms": "60000"}
-    )
+    settings = stage.settings(**OFTEN, properties={"linger.ms": "60000"})
     stage.send_patients(settings, patient_rows(ROWS))
     worker = stage.dying(settings, Step.COMMITTED)
     assert worker.wait(timeout=60) == -signal.SIGKILL, worker.log
