@@ -3,6 +3,8 @@
 What a command needs is imported inside it, so that `--help` answers at once.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +37,9 @@ TOPICS = ("input_topic", "output_topic", "metrics_topic", "dead_letter_topic")
 
 def main() -> None:
     """Run the command; an error raised on purpose becomes one line on stderr and its exit code."""
+    # Process 1 of a container is not ended by a signal that it has no handler for. Commands that have something
+    # to finish set one of their own.
+    signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     try:
         app()
     except VitalstreamError as error:
@@ -54,9 +59,13 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
     Start it as often as you like with the same --group: Kafka shares the partitions out. SIGTERM or Ctrl-C
     finishes the current chunk, commits it and leaves the group.
     """
+    from consumer.stop import Stop
+
+    stop = Stop()
+    stop.listen()  # first, for what comes now takes seconds: a worker stopped while it starts was stopped as asked
     from vitalstream.work import run_workers
 
-    run_workers(settings, json=json)
+    run_workers(settings, stop=stop, json=json)
 
 
 @app.command()

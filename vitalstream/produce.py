@@ -1,5 +1,6 @@
 """`vitalstream replay` and `publish`: the producers, with progress and a closing line."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ def publish(settings: Settings, *, json: bool) -> None:
     def refused(refusal: Refusal) -> None:
         typer.echo(f"line {refusal.line} not sent: {refusal.reason} {refusal.field}".rstrip(), err=True)
 
+    # SIGTERM ends the input as Ctrl-C does: what was read is sent.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     summary = publish_lines(settings, sys.stdin.buffer, on_refused=refused)  # type: ignore[arg-type]
     if json:
         typer.echo(orjson.dumps({"sent": summary.sent, "refused": summary.refused}).decode())

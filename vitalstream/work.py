@@ -18,10 +18,8 @@ from schemas.contract import Reason
 from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
 
 
-def run_workers(settings: Settings, *, json: bool) -> None:
+def run_workers(settings: Settings, *, stop: Stop, json: bool) -> None:
     """Run the workers that `settings` ask for until they are stopped or idle; `json` reports on stdout."""
-    stop = Stop()
-    stop.listen()
     run = work_and_report if json else work
     log_to_stderr(settings.log_format)
     if settings.workers > 1:
