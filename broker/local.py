@@ -204,7 +204,7 @@ class LocalKafka:
     def _format(self, java: list[str]) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         properties = str(self._dir / "server.properties")
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties]
+        command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties]
         if Child(command, log_file=self.log_file).wait():
             raise BrokerError(f"the local Kafka could not prepare {self._dir}:{self._tail()}")
 
