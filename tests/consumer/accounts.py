@@ -1,5 +1,6 @@
 """The oracle: reads the topics as any other program would and proves that every message is accounted for."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -173,8 +174,6 @@ class Progress:
 
 def offline_frame(found: Accounts, features: Iterable[str]) -> pd.DataFrame:
     """The source messages as one frame, read with Python's own JSON parser, indexed by position."""
-    import json
-
     names = [*features]
     documents: dict[Any, dict[str, Any]] = {
         position: json.loads(message.value() or b"") for position, message in sorted(found.sources.items())

@@ -3,7 +3,7 @@
 import numpy as np
 
 from broker.settings import Settings
-from real_time.inference import load_model, run_streaming_inference
+from real_time.inference import RiskScorer, load_model, run_streaming_inference
 from schemas.ranges import RangeCheck, load_ranges
 from tests.consumer.accounts import Accounts, offline_frame
 
@@ -14,7 +14,7 @@ def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> 
     """Every result is what offline scoring gives for its source message; bit for bit when `ulp` is 0."""
     assert settings.model is not None
     model = load_model(settings.model)
-    features = list(found_features(model))
+    features = list(RiskScorer(model).features or ())
     X = offline_frame(found, features)
     values = X.to_numpy(copy=True)
     implausible = RangeCheck(features, load_ranges(settings.ranges)).clear(values)
@@ -32,11 +32,3 @@ def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> 
     assert ((labels == expected["risk_label"].to_numpy(int)) | near).all()
     assert set(labels) == {0, 1}
     assert [one.implausible for one in published] == implausible
-
-
-def found_features(model: object) -> tuple[str, ...]:
-    from real_time.inference import RiskScorer
-
-    features = RiskScorer(model).features  # type: ignore[arg-type]
-    assert features is not None
-    return features

@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
 from broker.settings import Settings
 from broker.topics import message_limits
 from schemas.contract import MAX_MESSAGE_BYTES, Reason
-from schemas.dead_letters import POINTER, PREFIX
+from schemas.dead_letters import POINTER, dead_letter_headers
 from tests.consumer.accounts import Position, require_exactly_once
 from tests.consumer.models import RAISES
 from tests.consumer.stage import Stage
@@ -81,7 +81,7 @@ def test_every_reason_end_to_end(stage: Stage) -> None:
         assert (letter.key(), letter.value()) == (KEY, one.value), name
         assert origin.timestamp == sent[name].timestamp()[1], name
         assert (origin.topic, origin.pointer) == (settings.input_topic, False)
-        assert [header for header in headers(letter) if not header[0].startswith(PREFIX)] == OWN[:2], name
+        assert headers(letter) == [*OWN[:2], *dead_letter_headers(origin)], name
     for number in range(len(bad)):
         result = found.by_position[position(sent[f"neighbour {number}"])]
         assert result.risk_probability == number / 256

@@ -120,8 +120,12 @@ def test_locks_are_shared_by_all_users_of_the_host(tmp_path: Path, monkeypatch: 
         assert stat.S_IMODE((tmp_path / "vitalstream").stat().st_mode) == 0o1777
 
 
-def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "g-icu.lock").symlink_to(tmp_path / "elsewhere")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_planted_link_is_not_followed(tmp_path: Path, there: bool) -> None:
+    target = tmp_path / "elsewhere"
+    if there:
+        target.touch()
+    (tmp_path / "g-icu.lock").symlink_to(target)
     with pytest.raises(OSError, match=r"g-icu\.lock"):
         take_slot(Settings(group="g", instance="icu"), directory=tmp_path)
-    assert not (tmp_path / "elsewhere").exists()
+    assert target.exists() is there
