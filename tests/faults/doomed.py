@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ class Doom(BaseModel):
         None  # nothing happens before this file is there; it happens once for each time it is made
     )
     without: str = ""  # the guard to switch off
+    clock: Path | None = None  # a file with the seconds that the wall clock is off
 
 
 class Fate(Observer):
@@ -57,11 +59,19 @@ class Fate(Observer):
         log.warning("renewed the producer")
 
 
+def disturb_clock(off_by: Path) -> None:
+    """From now on the wall clock is off by as many seconds as the file says, whenever it is read."""
+    truth = time.time
+    time.time = lambda: truth() + float(off_by.read_text())
+
+
 def main() -> None:
     """Arguments: a Doom and Settings, both as JSON."""
     doom, settings = Doom.model_validate_json(sys.argv[1]), Settings.model_validate_json(sys.argv[2])
     if doom.without:
         switch_off(doom.without)
+    if doom.clock is not None:
+        disturb_clock(doom.clock)
     stop = Stop()
     stop.listen()
     try:
@@ -69,7 +79,3 @@ def main() -> None:
     except VitalstreamError as error:
         sys.stderr.write(f"vitalstream: {error}\n")
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -51,17 +51,13 @@ class Trial:
         *,
         environment: Mapping[str, str] = {},
         properties: Mapping[str, str] = {},
-        fork: bool = True,
         **changes: Any,
     ) -> Process:
-        """Start a worker; `changes` are of its settings. Without `fork` it is born with the environment."""
+        """Start a worker; `changes` are of its settings."""
         kafka = {**QUICK, **self.settings.kafka, **properties}
         settings = self.settings.model_copy(update={"kafka": kafka, **changes})
         arguments = [doom.model_dump_json(), settings.model_dump_json()]
-        if fork:
-            process = self._stage.start(doomed.main, arguments, environment=environment)
-        else:
-            process = self._stage.command("-m", doomed.__name__, *arguments, environment=environment)
+        process = self._stage.start(doomed.main, arguments, environment=environment)
         self.workers.append(process)
         return process
 
