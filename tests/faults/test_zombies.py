@@ -95,8 +95,8 @@ def test_a_transaction_outlives_its_timeout(begin: Begin, records: Records, step
     time.sleep(7)  # the timeout and the brokers' look for such transactions, each second here
     wake(worker)
     trial.recovered(setback)
-    assert "renewed the producer" in worker.log
     found = trial.finish()
+    assert "renewed the producer" in worker.log
     assert sum(found.aborted.values()) > 0
 
 
