@@ -6,6 +6,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from broker.admin import Admin
 from broker.settings import Settings
 from tests.consumer.accounts import end_offsets
 from tests.faults.conftest import Begin
@@ -47,6 +48,7 @@ def make_anew(settings: Settings, *, partitions: int = 4) -> None:
         return True
 
     wait_until(made, timeout=60, what="the topic made anew")
+    Admin(settings).wait_for([topic])
 
 
 def worked_and_stopped(trial: Trial, records: Records) -> None:
