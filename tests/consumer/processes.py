@@ -167,8 +167,8 @@ class Process:
         if self._guard is not None:
             self._guard.kill()
             self._guard.communicate()
-        if self.code is not None and not is_running(self.pid):
-            return
+        if self.code is not None and is_running(self.pid):
+            return  # ended long ago, with all it started: its number is somebody else's by now
         for kill in (os.kill, os.killpg):  # its own session: nobody else is in that group
             with suppress(ProcessLookupError):
                 kill(self.pid, signal.SIGKILL)
