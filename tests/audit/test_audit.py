@@ -383,9 +383,9 @@ def test_chunks_that_do_not_add_up(clean: Written) -> None:
         lambda one: {"closed_by": "magic"},
     ]
     spoilt = []
-    for position, change in enumerate(changes):
+    fit = [position for position, one in enumerate(clean.metrics) if one.json["scored"] > 1]
+    for position, change in zip(fit[: len(changes)], changes, strict=True):
         record = clean.metrics[position]
-        assert record.json["scored"] > 1
         clean.metrics[position] = record.saying(**change(record.json))
         spoilt.append(
             (record.partition, sum(one.partition == record.partition for one in clean.metrics[:position]))
