@@ -277,6 +277,52 @@ def audit(settings: "Settings", *, json: Json = False) -> None:
     judge(settings, json=json)
 
 
+@app.command()
+@with_settings("model", "ranges", "bootstrap_servers")
+def sweep(
+    settings: "Settings",
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="rows, in a file as for replay; else simulated patients"),
+    ] = None,
+    chunk_sizes: Annotated[
+        str, typer.Option(metavar="N,N,...", help="rows at once, to compare")
+    ] = "1,10,30,100,300,1000,3000",
+    rows: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="to measure with (default: 20,000, or 100,000 with --kafka)"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="for each chunk size, at most")] = 3,
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="end to end on --bootstrap-servers, on topics of its own")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="also draw it; needs vitalstream[plot]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure what each chunk size costs with your model and rows on this machine, and recommend one.
+
+    Alone it times scoring, as a worker does it and, where that differs, by plain predict_proba. With --kafka a
+    worker process scores a backlog for each size, and an audit checks that every row came out exactly once; the
+    throughput is then that of the whole worker. A file with fewer rows than --rows is taken over and over.
+    Recommended is the knee: the smallest size with 90 % of the best throughput. Ctrl-C shows what there is so far.
+    """
+    from vitalstream.sweep.command import sweep as measure
+
+    measure(
+        settings,
+        data=data,
+        chunk_sizes=chunk_sizes,
+        rows=rows,
+        seconds=seconds,
+        kafka=kafka,
+        plot=plot,
+        json=json,
+    )
+
+
 OfReason = Annotated[Reason | None, typer.Option("--reason", help="only those with this reason")]
 OfField = Annotated[str | None, typer.Option("--field", metavar="NAME", help="only those with this field")]
 Since = Annotated[

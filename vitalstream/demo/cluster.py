@@ -5,13 +5,11 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from confluent_kafka import KafkaException
-
-from broker.admin import Admin
 from broker.embedded import EmbeddedBroker, touch_topics
-from broker.errors import BrokerError, TopicError
+from broker.errors import TopicError
 from broker.settings import Settings
 from broker.topics import create_topics, require_topics
+from vitalstream.own_topics import delete, renamed
 
 _VISIBLE_S = 10.0
 _UNTIL_IDLE_S = 120.0  # a worker whose demo was killed ends by itself
@@ -39,22 +37,12 @@ def given(settings: Settings, bootstrap_servers: str) -> Iterator[Settings]:
     create_topics(own)
     _await_topics(own)
     yield own
-    _delete(own)
+    delete(own, own.topics)
 
 
 def _named(settings: Settings, **changes: object) -> Settings:
-    """The settings with names that nobody else uses."""
     prefix = f"vitalstream-demo-{uuid.uuid4().hex[:8]}"
-    names = {
-        "input_topic": f"{prefix}-vitals",
-        "output_topic": f"{prefix}-risk",
-        "metrics_topic": f"{prefix}-risk-metrics",
-        "dead_letter_topic": f"{prefix}-vitals-dead-letter",
-        "group": prefix,
-        "instance": None,
-        "until_idle": _UNTIL_IDLE_S,
-    }
-    return Settings.model_validate({**settings.model_dump(), **names, **changes})
+    return renamed(settings, prefix, until_idle=_UNTIL_IDLE_S, **changes)
 
 
 def _await_topics(settings: Settings) -> None:
@@ -67,13 +55,3 @@ def _await_topics(settings: Settings) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
-
-
-def _delete(settings: Settings) -> None:
-    """Delete what the demo made, as far as that is allowed."""
-    with contextlib.suppress(BrokerError, KafkaException):
-        client = Admin(settings).client
-        gone = client.delete_topics(list(settings.topics)) | client.delete_consumer_groups([settings.group])
-        for future in gone.values():
-            with contextlib.suppress(KafkaException):
-                future.result()

@@ -15,11 +15,11 @@ from broker.errors import VitalstreamError
 from broker.settings import Settings
 from consumer.stop import Stop
 from vitalstream.demo import cluster
-from vitalstream.demo.process import WorkerError
 from vitalstream.demo.run import Demo
 from vitalstream.demo.summary import Summary
 from vitalstream.demo.view import View
 from vitalstream.demo_model import DemoModel, make_demo_model
+from vitalstream.worker_process import WorkerError
 
 EMBEDDED: Final = "an embedded broker"
 

@@ -9,10 +9,10 @@ from typing import Final
 from broker.errors import BrokerError
 from broker.settings import Settings
 from vitalstream.demo.accounts import Accounts
-from vitalstream.demo.process import WorkerProcess
 from vitalstream.demo.reader import Reader
 from vitalstream.demo.simulate import Simulation
 from vitalstream.demo.view import Scene, View
+from vitalstream.worker_process import WorkerProcess
 
 _LOOK_EVERY_S: Final = 0.05
 _WARM_UP_S: Final = 90.0  # for the worker to import, join its group and score the first message

@@ -1,4 +1,4 @@
-"""The demo's worker: `vitalstream consume` as a process of its own."""
+"""A worker as a process of its own: `vitalstream consume`, for the demo and the sweep."""
 
 import os
 import subprocess
