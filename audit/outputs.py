@@ -14,7 +14,7 @@ from audit.bitmap import Bitmap, Bools, Ints
 from audit.cluster import Offsets
 from audit.findings import Findings, Invariant
 from audit.heads import Heads
-from audit.published import Floats, Published
+from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch
 from audit.scope import Scope
 from schemas.dead_letters import Headers, Origin, read_dead_letter_headers, read_replay_mark
@@ -136,7 +136,7 @@ class Results:
             self._published.add_results(
                 self._scope.numbers(sources[rows], offsets[rows]),
                 probabilities[rows],
-                implausible=[columns["implausible"][row] for row in rows.tolist()],
+                remarks=_fingerprints(batch, columns)[rows],
                 comparable=_equal(columns["model"], self._published.sha256)[rows],
             )
 
@@ -191,6 +191,11 @@ class DeadLetters:
         if self._published is not None:
             numbers = self._scope.numbers(sources[rows], offsets[rows])
             self._published.add_reasons(numbers, [origins[row].reason for row in rows.tolist()])
+
+
+def _fingerprints(batch: Batch, columns: Columns) -> UInts:
+    keys: list[Any] = [*map(Message.key, batch.messages)]
+    return fingerprints(keys, *(columns[name] for name in ("patient_id", "event_time", "implausible")))
 
 
 def _readable(batch: Batch, reader: Callable[[Any], object], outputs: Outputs) -> Batch:

@@ -22,7 +22,7 @@ REASONS: Final = [*Reason]
 class Published:
     """By message in scope: the probability in its result, and a remark. Twelve bytes each, in a sparse file.
 
-    The remark of a result is the fingerprint of its implausible features, of a dead letter the index of its
+    The remark of a result is the fingerprint of all it holds of its message, of a dead letter the index of its
     reason. `comparable` are the results by the model `sha256`.
     """
 
@@ -47,12 +47,12 @@ class Published:
         numbers: Ints,
         probabilities: Floats,
         *,
-        implausible: Sequence[Sequence[str]],
+        remarks: UInts,
         comparable: Bools,
     ) -> None:
         """Keep what results say; NaN stands for null."""
         self._probabilities[numbers] = probabilities
-        self._remarks[numbers] = fingerprints(implausible)
+        self._remarks[numbers] = remarks
         self.comparable.add(numbers[comparable])
 
     def add_reasons(self, numbers: Ints, reasons: Sequence[Reason]) -> None:
@@ -72,9 +72,10 @@ class Published:
         return np.memmap(path, dtype=dtype, mode="w+", shape=(max(1, size),))
 
 
-def fingerprints(lists: Sequence[Sequence[str]]) -> UInts:
-    """A number for each list of names, 0 for an empty one."""
-    if not any(lists):
-        return np.zeros(len(lists), dtype=np.uint32)
-    codes = (zlib.crc32(orjson.dumps(names)) if names else 0 for names in lists)
-    return np.fromiter(codes, np.uint32, len(lists))
+def fingerprints(keys: Sequence[bytes | None], *columns: Sequence[Any]) -> UInts:
+    """A number for each row of keys and columns: of patient, time and implausible features."""
+    codes = (
+        zlib.crc32(orjson.dumps(rest), zlib.crc32(key or b""))
+        for key, *rest in zip(keys, *columns, strict=True)
+    )
+    return np.fromiter(codes, np.uint32, len(keys))

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from audit.bitmap import Bitmap, Bools, Ints
 from audit.findings import Findings, Invariant
 from audit.model import OfflineModel
-from audit.published import REASONS, Floats, Published, fingerprints
+from audit.published import REASONS, Floats, Published, UInts, fingerprints
 from audit.reading import Batch
 from real_time import run_streaming_inference
 from schemas.contract import RISK_PROBABILITY, Reason
@@ -54,7 +54,7 @@ class Values:
         others = by_model & ~self._published.comparable.has(numbers[accepted])
         check.accuse(accepted[others], "its result is by another model")
         rows = np.flatnonzero(by_model & ~others)
-        self._check_implausible(check, decoded, accepted, rows)
+        self._check_carried(check, decoded, accepted, rows)
         self._check_scores(check, decoded.frame.iloc[rows], accepted[rows])
 
     def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
@@ -78,12 +78,15 @@ class Values:
             accepted = ~refused & ~((scores < 0) | (scores > 1))
             check.accuse(rows[by_model][accepted], "is a dead letter of the model, which accepts it")
 
-    def _check_implausible(self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints) -> None:
+    def _check_carried(self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints) -> None:
+        """What a result carries on is its own message's: a right score must not be shown for a wrong patient."""
         # Of what has both, the remark is the dead letter's.
         rows = rows[~self._dead_letters.has(check.numbers[accepted[rows]])]
-        found = fingerprints([decoded.implausible[row] for row in rows.tolist()])
         told = self._published.remarks(check.numbers[accepted[rows]])
-        check.accuse(accepted[rows][found != told], "its list of implausible features differs")
+        wrong = told != _carried(check, decoded)[rows]
+        check.accuse(
+            accepted[rows][wrong], "its key, patient, time or implausible features are not its message's"
+        )
 
     def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints) -> None:
         if len(rows) == 0:
@@ -123,10 +126,20 @@ class _Check:
         self._topic = topic
         self._findings = findings
 
+    def keys(self, rows: Ints) -> list[Any]:
+        return [self._batch.messages[row].key() for row in rows.tolist()]
+
     def accuse(self, rows: Ints, problem: str) -> None:
         for row in rows.tolist():
             partition, offset = int(self._batch.partitions[row]), int(self._batch.offsets[row])
             self._findings.add(Invariant.CORRECT, self._topic, partition, offset, problem)
+
+
+def _carried(check: _Check, decoded: Decoded) -> UInts:
+    """Fingerprints of what the results of a batch must say of their messages."""
+    own = check.keys(decoded.frame.index.to_numpy())
+    keys = [id_.encode() if key is None else key for key, id_ in zip(own, decoded.patient_ids, strict=True)]
+    return fingerprints(keys, decoded.patient_ids, decoded.event_times, decoded.implausible)
 
 
 # Between a number and null.

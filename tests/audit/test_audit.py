@@ -234,6 +234,17 @@ def test_results_that_say_something_else(clean: Written) -> None:
     assert failed(found) == {I.CORRECT}
 
 
+@pytest.mark.parametrize("what", ["patient_id", "event_time", "key"])
+def test_a_result_that_is_somebody_elses(clean: Written, what: str) -> None:
+    # The score is right for the message at that offset; whom it is shown for is not.
+    record = clean.results[33]
+    spoilt = replace(record, key=b"p77") if what == "key" else record.saying(**{what: "2026-01-05T08:31:00Z"})
+    clean.results[33] = spoilt
+    found = judged(clean.copied())
+    assert places(found, I.CORRECT) == [(clean.settings.input_topic, *record.place)]
+    assert failed(found) == {I.CORRECT}
+
+
 def test_labels_are_checked_without_the_model(clean: Written) -> None:
     first, second = clean.results[5], clean.results[6]
     clean.results[5] = first.saying(risk_label=1 - first.json["risk_label"])
