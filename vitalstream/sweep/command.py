@@ -90,7 +90,7 @@ def parse_sizes(text: str, *, rows: int) -> list[int]:
     if 2 * sizes[-1] > rows:
         raise SettingsError(
             f"--chunk-sizes: {sizes[-1]:,} needs at least {2 * sizes[-1]:,} rows to measure with, not {rows:,}; "
-            "raise --rows"
+            "raise --rows or leave that size out"
         )
     return sizes
 

@@ -1,0 +1,260 @@
+"""`vitalstream sweep`: the table, the picture, the errors, and the same end to end."""
+
+import json
+import signal
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from confluent_kafka.admin import AdminClient
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from typer.testing import CliRunner
+
+from broker.errors import SettingsError
+from broker.settings import Settings
+from consumer.stop import Stop
+from producer.sources import SourceError
+from real_time import pin_model
+from real_time.sweep import Measurement
+from tests.kafka import wait_until
+from tests.vitalstream.command import Running
+from vitalstream.cli import app
+from vitalstream.sweep import end_to_end
+from vitalstream.sweep.command import ModelRaisedError
+from vitalstream.worker_process import WorkerError
+
+FEATURES = ["heart_rate", "spo2"]
+QUICK = ("--rows", "300", "--seconds", "0.5")
+
+
+@pytest.fixture(autouse=True)
+def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
+    """The command's, which leave pytest's own signal handlers alone."""
+    made: list[Stop] = []
+    monkeypatch.setattr(Stop, "listen", lambda self, **_: made.append(self))
+    return made
+
+
+def save(model: Any, path: Path, features: list[str]) -> Path:
+    """A fitted, pinned model."""
+    random = np.random.default_rng(0)
+    X = pd.DataFrame(random.normal(80, 10, (100, len(features))), columns=features)
+    joblib.dump(model.fit(X, X[features[0]] > 80), path)
+    pin_model(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression())
+    return save(pipeline, tmp_path_factory.mktemp("model") / "risk.joblib", FEATURES)
+
+
+def sweep(model: Path, *arguments: str) -> str:
+    """What the command prints on stdout; an error it raises on purpose comes through."""
+    result = CliRunner().invoke(app, ["sweep", "--model", str(model), *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def document(model: Path, *arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(sweep(model, *arguments, "--json"))
+    return found
+
+
+def test_a_table_by_chunk_size_and_a_recommendation(model: Path) -> None:
+    lines = sweep(model, *QUICK, "--chunk-sizes", "100, 1,10,10").splitlines()
+    sizes = [line.split()[0] for line in lines if line.strip()[:1].isdigit()]
+    assert sizes == ["1", "10", "100"]
+    header = next(line for line in lines if "chunk size" in line)
+    assert header.split() == [
+        "chunk",
+        "size",
+        "rows/s",
+        "latency_ms",
+        "p50",
+        "ms",
+        "p99",
+        "ms",
+        "predict_proba",
+    ]
+    assert lines[-1].startswith("chunk size ")
+
+
+def test_json_tells_the_same_to_a_program(model: Path) -> None:
+    found = document(model, *QUICK, "--chunk-sizes", "1,50")
+    assert [one["chunk_size"] for one in found["chunk_sizes"]] == [1, 50]
+    assert found["rows"] == 300
+    assert found["recommended"] in (1, 50)
+    assert found["recommendation"].startswith(f"chunk size {found['recommended']} ")
+    assert found["measured"] == "scoring alone"
+    assert not found["interrupted"]
+    for one in found["chunk_sizes"]:
+        assert one["throughput"] > 0
+        assert one["predict_proba_throughput"] > 0
+        assert 0 < one["latency_ms"] <= one["chunk_ms_p50"] <= one["chunk_ms_p99"]
+
+
+def test_without_a_fast_path_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    bayes = save(make_pipeline(SimpleImputer(), GaussianNB()), tmp_path / "bayes.joblib", FEATURES)
+    (one,) = document(bayes, *QUICK, "--chunk-sizes", "10")["chunk_sizes"]
+    assert one["predict_proba_throughput"] is None
+    assert "predict_proba" not in sweep(bayes, *QUICK, "--chunk-sizes", "10")
+
+
+def test_rows_of_ones_own_for_a_model_of_ones_own(tmp_path: Path) -> None:
+    model = save(make_pipeline(SimpleImputer(), LogisticRegression()), tmp_path / "m.joblib", ["lactate"])
+    with pytest.raises(SettingsError, match="simulated patients have no lactate; give rows with --data"):
+        sweep(model, *QUICK, "--chunk-sizes", "10")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("patient_id,event_time,lactate\n" + "p,2026-01-05T08:30:00,1.5\n" * 7)
+    assert document(model, *QUICK, "--chunk-sizes", "100", "--data", str(rows))["rows"] == 300
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("patient_id,event_time,spo2\np,2026-01-05T08:30:00,97\n", "has no heart_rate"),
+        ("patient_id,event_time,heart_rate,spo2\n", "has no rows"),
+        ("patient_id,event_time,heart_rate,spo2\np,never,80,97\n", "only 0 rows can be scored"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(model: Path, tmp_path: Path, content: str, problem: str) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(content)
+    with pytest.raises(SettingsError, match=problem):
+        sweep(model, *QUICK, "--chunk-sizes", "10", "--data", str(rows))
+
+
+def test_a_malformed_file_is_told_apart_from_bad_usage(model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.ndjson"
+    rows.write_text("nonsense\n")
+    with pytest.raises(SourceError, match="line 1") as raised:
+        sweep(model, *QUICK, "--chunk-sizes", "10", "--data", str(rows))
+    assert raised.value.exit_code == 1
+
+
+@pytest.mark.parametrize("sizes", ["", "0", "-1", "1.5", "ten", "1,,2", "100001", "200"])
+def test_bad_sizes_are_refused(model: Path, sizes: str) -> None:
+    with pytest.raises(SettingsError, match=r"--chunk-sizes: .*(1,10,100|raise --rows)"):
+        sweep(model, *QUICK, "--chunk-sizes", sizes)
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--model: cannot read model file"):
+        sweep(tmp_path / "none.joblib")
+
+
+def test_a_model_that_raises_is_named_without_what_it_says(tmp_path: Path) -> None:
+    model = save(LogisticRegression(), tmp_path / "m.joblib", FEATURES)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("patient_id,event_time,heart_rate,spo2\np,2026-01-05T08:30:00,80,\n")
+    with pytest.raises(ModelRaisedError, match="raised ValueError on a chunk of 10 rows; give rows"):
+        sweep(model, *QUICK, "--chunk-sizes", "10", "--data", str(rows))
+
+
+def test_the_plot_is_a_picture(model: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "sweep.png"
+    sweep(model, *QUICK, "--chunk-sizes", "1,10,100", "--plot", str(picture))
+    head = picture.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", head[16:])
+    assert width > 500
+    assert height > 500
+
+
+def test_a_plot_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "none.joblib"  # would be refused next
+    with pytest.raises(SettingsError, match=r"must end in \.png"):
+        sweep(nowhere, "--plot", str(tmp_path / "sweep.txt"))
+    with pytest.raises(SettingsError, match="there is no directory"):
+        sweep(nowhere, "--plot", str(tmp_path / "none" / "sweep.png"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SettingsError, match=r"pip install 'vitalstream\[plot\]'"):
+        sweep(nowhere, "--plot", str(tmp_path / "sweep.png"))
+
+
+def test_interrupted_it_shows_what_it_has(
+    model: Path, stops: list[Stop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Measurement.run
+
+    def interrupt_at_10(self: Measurement, seconds: float) -> None:
+        run(self, seconds)
+        if self.chunk_size == 10:
+            stops[0].request()
+
+    monkeypatch.setattr(Measurement, "run", interrupt_at_10)
+    found = document(model, *QUICK, "--chunk-sizes", "1,10,100")
+    assert [one["chunk_size"] for one in found["chunk_sizes"]] == [1, 10]
+    assert found["interrupted"]
+    monkeypatch.setattr(Stop, "listen", lambda self, **_: self.request())
+    assert sweep(model, *QUICK, "--chunk-sizes", "1").strip() == "stopped before anything was measured"
+
+
+# --- end to end
+
+
+def leftovers(kafka: str) -> list[str]:
+    """Topics and groups of sweeps."""
+    client = AdminClient({"bootstrap.servers": kafka})
+    groups = [group.group_id for group in client.list_consumer_groups().result().valid]
+    return [name for name in (*client.list_topics(timeout=10).topics, *groups) if name.startswith("sweep-")]
+
+
+@pytest.mark.kafka
+def test_end_to_end_a_worker_scores_the_backlog_at_each_size(kafka: str, model: Path) -> None:
+    arguments = ("--kafka", "--bootstrap-servers", kafka, "--rows", "2000", "--chunk-sizes", "100,500")
+    found = document(model, *arguments, "--seconds", "30")
+    assert found["measured"] == "end to end"
+    assert [one["chunk_size"] for one in found["chunk_sizes"]] == [100, 500]
+    for one in found["chunk_sizes"]:
+        assert one["throughput"] > 0
+        assert 0 < one["chunk_ms_p50"] <= one["chunk_ms_p99"]
+    assert found["recommended"] in (100, 500)
+    wait_until(lambda: not leftovers(kafka), what="everything deleted")
+
+
+@pytest.mark.parametrize(("clean", "accounted", "told"), [(False, 10, 10), (True, 9, 10), (True, 10, 9)])
+def test_end_to_end_rows_that_do_not_come_out_exactly_once_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, clean: bool, accounted: int, told: int
+) -> None:
+    found = SimpleNamespace(clean=clean, messages=10, accounted=accounted)
+    monkeypatch.setattr(end_to_end, "audit", lambda _: found)
+    monkeypatch.setattr(end_to_end, "_SETTLE_S", 0)
+    run: Any = SimpleNamespace(rows=told, read=lambda: None)
+    with pytest.raises(end_to_end.NotOnceError, match=f"{accounted} of 10 consumed rows .* tells of {told}"):
+        end_to_end._check(Settings(chunk_size=50), run)
+
+
+@pytest.mark.kafka
+def test_end_to_end_a_worker_that_fails_leaves_nothing_behind(kafka: str, tmp_path: Path) -> None:
+    model = save(LogisticRegression(), tmp_path / "m.joblib", FEATURES)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("patient_id,event_time,heart_rate,spo2\np,2026-01-05T08:30:00,80,\n")
+    arguments = ("--kafka", "--bootstrap-servers", kafka, "--data", str(rows), "--chunk-sizes", "50")
+    with pytest.raises(WorkerError, match="ended by itself with code 1"):
+        sweep(model, *QUICK, *arguments)
+    wait_until(lambda: not leftovers(kafka), what="everything deleted")
+
+
+@pytest.mark.kafka
+def test_end_to_end_ctrl_c_cleans_up(kafka: str, model: Path) -> None:
+    arguments = ("--kafka", "--bootstrap-servers", kafka, "--rows", "2000", "--chunk-sizes", "100")
+    with Running("sweep", "--model", str(model), *arguments) as running:
+        wait_until(lambda: leftovers(kafka), timeout=90, what="topics made")
+        running.process.send_signal(signal.SIGINT)
+        assert running.end() == 0, running.err
+    assert "stopped before anything was measured" in running.out
+    wait_until(lambda: not leftovers(kafka), what="everything deleted")
