@@ -32,8 +32,16 @@ OPTIONS: Final[dict[str, Option]] = {
     "ranges": Option(
         str, None, "FILE", "TOML of feature = [lowest, highest] instead of the physiologic limits, or off"
     ),
-    "chunk_size": Option(int, 100, "ROWS", "rows scored at once, at most"),
+    "chunk_size": Option(
+        str,
+        100,
+        "ROWS",
+        "rows scored at once, at most; auto finds size and wait for --latency-goal-ms by itself",
+    ),
     "max_wait_ms": Option(float, 0, "MS", "how long a chunk may wait to fill; 0 takes what is there"),
+    "latency_goal_ms": Option(
+        float, 50, "MS", "with --chunk-size auto: 99 % of results within this time, for the least CPU"
+    ),
     "commit_interval_ms": Option(float, 25, "MS", "how long a transaction may gather chunks under backlog"),
     "delivery": Option(str, "exactly-once", "HOW", "or at-least-once, for brokers without transactions"),
     "max_dead_letter_ratio": Option(

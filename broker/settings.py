@@ -72,8 +72,9 @@ class Settings(BaseModel):
     trusted_types: str = _option("trusted_types", pattern=r"^[\w.]*(,[\w.]+)*$")
     threshold: float = _option("threshold", ge=0, le=1)
     ranges: str | None = _option("ranges", min_length=1)
-    chunk_size: int = _option("chunk_size", ge=1, le=100_000)
+    chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
+    latency_goal_ms: float = _option("latency_goal_ms", gt=0, le=60_000)
     commit_interval_ms: float = _option("commit_interval_ms", ge=0, le=10_000)
     delivery: Literal["exactly-once", "at-least-once"] = _option("delivery")
     max_dead_letter_ratio: float = _option("max_dead_letter_ratio", ge=0, le=1)
@@ -83,6 +84,13 @@ class Settings(BaseModel):
     stall_after: float = _option("stall_after", gt=0, le=86_400)
     log_format: Literal["text", "json"] = _option("log_format")
     until_idle: float | None = _option("until_idle", gt=0)
+
+    @field_validator("chunk_size", mode="before")
+    @classmethod
+    def _refuse_other_words(cls, size: object) -> object:
+        if isinstance(size, str) and size != "auto" and not size.isdecimal():
+            raise ValueError("a chunk size is a number of rows, or auto")
+        return size
 
     @field_validator("http")
     @classmethod
@@ -174,13 +182,29 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
         found = sources(**given).model_dump(exclude_unset=True)
         given_kafka = dict(map(_property, properties))
         found["kafka"] = {**found.get("kafka", {}), **_secrets(found.get("secrets_dir")), **given_kafka}
-        return Settings(**found)
+        settings = Settings(**found)
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
+        # The first error of each setting: of one that takes a number or a word, each kind has its own.
+        told = {error["loc"][:1]: _sentence(error) for error in reversed(error.errors())}
+        raise SettingsError("; ".join(reversed(told.values()))) from None
     except SourceError as error:
         raise SettingsError(f"{error}; VITALSTREAM_KAFKA is a JSON object of librdkafka properties") from None
     except ValueError as error:  # tomllib.TOMLDecodeError, or a property without '='
         raise SettingsError(str(error) if config is None else f"--config {config}: {error}") from None
+    _refuse_what_has_no_effect(settings)
+    return settings
+
+
+def _refuse_what_has_no_effect(settings: Settings) -> None:
+    auto, given = settings.chunk_size == "auto", settings.model_fields_set
+    if auto and "max_wait_ms" in given:
+        raise SettingsError(
+            "--max-wait-ms: --chunk-size auto chooses the wait by itself; give --latency-goal-ms in its place"
+        )
+    if not auto and "latency_goal_ms" in given:
+        raise SettingsError(
+            "--latency-goal-ms: a latency goal needs --chunk-size auto; add it, or leave out the goal"
+        )
 
 
 def _secrets(folder: Path | None) -> dict[str, str]:

@@ -19,6 +19,14 @@ class MessageSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """When a chunk takes no more rows: at `chunk_size` rows, or `max_wait` seconds after its first one."""
+
+    chunk_size: int
+    max_wait: float
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Messages of one topic to be scored together, in the order in which they were read."""
 
@@ -27,6 +35,7 @@ class Chunk:
     offsets: list[int]  # of each message
     closed_by: ClosedBy
     first_at: float  # monotonic seconds at which its first message was taken
+    pace: Pace  # by which it was collected
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -47,33 +56,34 @@ class Chunk:
 class Collector:
     """Gathers messages until a chunk is full, the queue is drained, or its first row has waited enough.
 
-    With `max_wait` 0 a chunk takes what is there at once and never waits. `on_error` hears of every error that
-    the consumer reports in place of a message, and may raise.
+    With `max_wait` 0 a chunk takes what is there at once and never waits. `pace` is asked when a chunk begins.
+    `on_error` hears of every error that the consumer reports in place of a message, and may raise.
     """
 
     def __init__(
         self,
         source: MessageSource,
         *,
-        chunk_size: int,
-        max_wait: float,
+        pace: Callable[[], Pace],
         on_error: Callable[[KafkaError], None],
         clock: Callable[[], float],
     ) -> None:
         self._source = source
-        self._chunk_size = chunk_size
-        self._max_wait = max_wait
+        self._next_pace = pace
         self._on_error = on_error
         self._clock = clock
         self._pending: list[Message] = []
+        self._pace = pace()
         self._first_at = 0.0
 
     def collect(self, *, patience: float = POLL_S) -> Chunk | None:
         """The next chunk, or None when nothing came, or a chunk is still waiting to fill, after `patience`."""
+        if not self._pending:
+            self._pace = self._next_pace()
         if not self._take(0.0) and not self._pending:
             self._take_first(patience)
-        if self._pending and not self._full and self._max_wait:
-            self._take(min(patience, max(0.0, self._first_at + self._max_wait - self._clock())))
+        if self._pending and not self._full and self._pace.max_wait:
+            self._take(min(patience, max(0.0, self._first_at + self._pace.max_wait - self._clock())))
         reason = self._closing_reason()
         return self.close(reason) if reason else None
 
@@ -84,7 +94,7 @@ class Collector:
         messages, self._pending = self._pending, []
         partitions: list[Any] = [message.partition() for message in messages]
         offsets: list[Any] = [message.offset() for message in messages]
-        return Chunk(messages, partitions, offsets, closed_by, self._first_at)
+        return Chunk(messages, partitions, offsets, closed_by, self._first_at, self._pace)
 
     def discard(self) -> None:
         """Forget the pending messages: they will be read again."""
@@ -92,16 +102,16 @@ class Collector:
 
     @property
     def _full(self) -> bool:
-        return len(self._pending) >= self._chunk_size
+        return len(self._pending) >= self._pace.chunk_size
 
     def _closing_reason(self) -> ClosedBy | None:
         if not self._pending:
             return None
         if self._full:
             return ClosedBy.FULL
-        if not self._max_wait:
+        if not self._pace.max_wait:
             return ClosedBy.DRAINED
-        return ClosedBy.WAITED if self._clock() >= self._first_at + self._max_wait else None
+        return ClosedBy.WAITED if self._clock() >= self._first_at + self._pace.max_wait else None
 
     def _take_first(self, patience: float) -> None:
         # consume(n, timeout) waits for all n messages, so the wait for the first is for one alone.
@@ -110,7 +120,7 @@ class Collector:
             self._take(0.0)
 
     def _take(self, timeout: float) -> bool:
-        return self._append(self._source.consume(self._chunk_size - len(self._pending), timeout))
+        return self._append(self._source.consume(self._pace.chunk_size - len(self._pending), timeout))
 
     def _append(self, arrived: list[Message]) -> bool:
         if not arrived:

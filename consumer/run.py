@@ -10,13 +10,15 @@ from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import message_limits, require_topics
 from consumer import model as models
+from consumer.chunks import Pace
 from consumer.clients import make_consumer, make_producer, transaction_timeout
 from consumer.commit import AtLeastOnce, Committer, Transactions
 from consumer.lag import lag_listener
-from consumer.observer import Observer
+from consumer.observer import Observer, Observers
 from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
 from consumer.sending import Sender
 from consumer.slots import take_slot
+from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
 
 
@@ -32,13 +34,32 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     with take_slot(settings) as slot, threadpool_limits(limits=1):
-        worker = _assemble(settings, model, name=slot.name, observer=observer, should_stop=should_stop)
+        pace, observer = _paced(settings, model, observer)
+        worker = _assemble(
+            settings, model, name=slot.name, pace=pace, observer=observer, should_stop=should_stop
+        )
         observer.started(worker=slot.name, model=model.sha256, features=model.features)
         worker.run()
 
 
+def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callable[[], Pace], Observer]:
+    """What tells a chunk's size and wait, and the observer with it among the listeners if it has to listen."""
+    if settings.chunk_size != "auto":
+        fixed = Pace(settings.chunk_size, settings.max_wait_ms / 1000)
+        return lambda: fixed, observer
+    costs = measured_costs(model.scorer, model.features)
+    auto = AutoPace(goal=settings.latency_goal_ms / 1000, costs=costs)
+    return auto.pace, Observers(observer, auto)
+
+
 def _assemble(
-    settings: Settings, model: Model, *, name: str, observer: Observer, should_stop: Callable[[], bool]
+    settings: Settings,
+    model: Model,
+    *,
+    name: str,
+    pace: Callable[[], Pace],
+    observer: Observer,
+    should_stop: Callable[[], bool],
 ) -> Worker:
     clock = time.monotonic
     limits = message_limits(settings, settings.output_topics)
@@ -81,5 +102,6 @@ def _assemble(
         observer=observer,
         should_stop=should_stop,
         transactional_id=name,
+        pace=pace,
         clock=clock,
     )

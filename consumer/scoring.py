@@ -178,6 +178,8 @@ class ChunkScorer:
             offsets={f"{self._topic}-{partition}": list(span) for partition, span in chunk.spans().items()},
             model=self._model.sha256,
             at=at,
+            chunk_size=chunk.pace.chunk_size,
+            max_wait_ms=round(chunk.pace.max_wait * 1000, 3),
         )
 
 

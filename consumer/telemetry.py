@@ -93,6 +93,12 @@ class PrometheusObserver(Observer):
         self._partitions = Gauge(
             "vitalstream_assigned_partitions", "Partitions assigned to this worker", registry=registry
         )
+        self._chunk_size = Gauge(
+            "vitalstream_chunk_size_rows", "Rows that a chunk takes at most", registry=registry
+        )
+        self._max_wait = Gauge(
+            "vitalstream_max_wait_seconds", "How long a chunk waits to fill, at most", registry=registry
+        )
         self._model = Info("vitalstream_model", "The model that scores", registry=registry)
         Info("vitalstream_build", "What runs", registry=registry).info(
             {"version": version("vitalstream"), "librdkafka": libversion()[0]}
@@ -134,6 +140,8 @@ class PrometheusObserver(Observer):
         """Counted once committed."""
         self._uncommitted.chunks += 1
         self._uncommitted.scored += metrics.scored
+        self._chunk_size.set(metrics.chunk_size or 0)
+        self._max_wait.set((metrics.max_wait_ms or 0) / 1000)
 
     def reached(self, step: Step) -> None:
         """The chunk's time ends; a commit begins to be of unknown outcome."""

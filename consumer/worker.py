@@ -6,7 +6,7 @@ from collections.abc import Callable
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from broker.settings import Settings
-from consumer.chunks import Chunk, Collector
+from consumer.chunks import Chunk, Collector, Pace
 from consumer.clients import TRANSACTION_TIMEOUT_S, consumer_config, is_eager
 from consumer.commit import Committer
 from consumer.errors import (
@@ -46,6 +46,7 @@ class Worker:
         observer: Observer,
         should_stop: Callable[[], bool],
         transactional_id: str,
+        pace: Callable[[], Pace],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
@@ -59,13 +60,7 @@ class Worker:
         self._eager = is_eager(consumer_config(settings))
         self._commit_interval = settings.commit_interval_ms / 1000
         self._until_idle = settings.until_idle
-        self._collector = Collector(
-            consumer,
-            chunk_size=settings.chunk_size,
-            max_wait=settings.max_wait_ms / 1000,
-            on_error=self._on_consumer_error,
-            clock=clock,
-        )
+        self._collector = Collector(consumer, pace=pace, on_error=self._on_consumer_error, clock=clock)
         self._positions = Positions(consumer, topic=self._topic, keep_trying=lambda: not should_stop())
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
         self._active_at = 0.0  # when something last happened that postpones idleness

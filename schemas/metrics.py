@@ -31,6 +31,7 @@ class ChunkMetrics:
     end-to-end times run from each scored message's source timestamp to its encoding; None where no row had
     one. `lag` is the number of messages not yet consumed on the worker's partitions. `offsets` maps
     "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's file, `at` RFC 3339.
+    `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of earlier versions.
     """
 
     chunk_id: str
@@ -48,6 +49,8 @@ class ChunkMetrics:
     offsets: dict[str, list[int]]
     model: str
     at: str
+    chunk_size: int | None = None
+    max_wait_ms: float | None = None
 
     def encode(self) -> bytes:
         """The value for the metrics topic."""

@@ -1,6 +1,7 @@
 """Reading our own output back: results, metrics and dead letters."""
 
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from enum import StrEnum
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -19,9 +20,12 @@ class MessageError(VitalstreamError):
 def reader(kind: type[Message]) -> Callable[[bytes | None], Message]:
     """A function that reads a JSON object as the dataclass `kind`, checking types by its annotations.
 
-    Unknown fields are ignored. It raises MessageError, which names the field and never shows its content.
+    Unknown fields are ignored; absent ones take their default, if they have one. It raises MessageError, which
+    names the field and never shows its content.
     """
     types = {name: _json_types(hint) for name, hint in get_type_hints(kind).items()}
+    described: Any = kind
+    defaults = {field.name: field.default for field in fields(described) if field.default is not MISSING}
 
     def read(value: bytes | None) -> Message:
         try:
@@ -30,6 +34,7 @@ def reader(kind: type[Message]) -> Callable[[bytes | None], Message]:
             doc = None
         if not isinstance(doc, dict):
             raise MessageError(f"A message is no {kind.__name__}: it is not a JSON object.")
+        doc = defaults | doc
         for name, allowed in types.items():
             if type(doc.get(name, ...)) not in allowed:
                 raise MessageError(

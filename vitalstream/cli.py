@@ -49,9 +49,9 @@ def main() -> None:
 
 @app.command()
 @with_settings(
-    "model", "bootstrap_servers", "group", *TOPICS, "chunk_size", "max_wait_ms", "commit_interval_ms",
-    "threshold", "ranges", "delivery", "max_dead_letter_ratio", "instance", "workers", "http", "stall_after",
-    "log_format", "until_idle",
+    "model", "bootstrap_servers", "group", *TOPICS, "chunk_size", "max_wait_ms", "latency_goal_ms",
+    "commit_interval_ms", "threshold", "ranges", "delivery", "max_dead_letter_ratio", "instance", "workers",
+    "http", "stall_after", "log_format", "until_idle",
 )  # fmt: skip
 def consume(settings: "Settings", *, json: Json = False) -> None:
     """Score the input topic, one risk result per message, exactly once, until stopped.

@@ -110,11 +110,13 @@ def require_metrics_add_up(settings: Settings, found: Accounts) -> None:
             assert topic == settings.input_topic
             tiles[int(number)].append((first, last))
             inside |= {(int(number), offset) for offset in range(first, last + 1)}
-        assert 0 < chunk.rows == len(inside) <= settings.chunk_size
+        assert chunk.chunk_size is not None
+        assert settings.chunk_size in (chunk.chunk_size, "auto")
+        assert 0 < chunk.rows == len(inside) <= chunk.chunk_size
         assert (chunk.scored, chunk.dead_lettered) == (len(inside & scored), len(inside & rejected))
         assert (chunk.latency_ms > 0) == (chunk.throughput_rows_per_s > 0)
         assert chunk.lag >= 0
-        assert (chunk.closed_by is ClosedBy.FULL) == (chunk.rows == settings.chunk_size)
+        assert (chunk.closed_by is ClosedBy.FULL) == (chunk.rows == chunk.chunk_size)
     assert len({chunk.chunk_id for chunk in found.metrics}) == len(found.metrics)
     assert sum(chunk.rows for chunk in found.metrics) == len(found.sources)
     for spans in tiles.values():

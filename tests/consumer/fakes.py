@@ -5,7 +5,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from consumer.chunks import Chunk
+from consumer.chunks import Chunk, Pace
 from schemas.metrics import ClosedBy
 
 
@@ -89,6 +89,5 @@ def messages(*positions: tuple[int, int]) -> list[FakeMessage]:
 
 def chunk_of(given: list[FakeMessage]) -> Chunk:
     taken: list[Any] = list(given)
-    return Chunk(
-        taken, [one.partition() for one in given], [one.offset() for one in given], ClosedBy.FULL, 0.0
-    )
+    partitions, offsets = [one.partition() for one in given], [one.offset() for one in given]
+    return Chunk(taken, partitions, offsets, ClosedBy.FULL, 0.0, Pace(len(given), 0.0))

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from consumer.chunks import POLL_S, Chunk, Collector
+from consumer.chunks import POLL_S, Chunk, Collector, Pace
 from schemas.metrics import ClosedBy
 from tests.consumer.fakes import Clock, FakeMessage, Queue, chunk_of, messages
 
 
 def collector(queue: Queue, clock: Clock, **changes: Any) -> Collector:
-    options: dict[str, Any] = {"chunk_size": 3, "max_wait": 0.0, "on_error": pytest.fail, "clock": clock}
+    size, wait = changes.pop("chunk_size", 3), changes.pop("max_wait", 0.0)
+    options: dict[str, Any] = {"pace": lambda: Pace(size, wait), "on_error": pytest.fail, "clock": clock}
     return Collector(queue, **(options | changes))
 
 

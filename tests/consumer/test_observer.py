@@ -41,6 +41,8 @@ def metrics(*, lag: int = 0) -> ChunkMetrics:
         offsets={"vitals-0": [0, 0]},
         model="ab",
         at="2026-01-05T08:30:00.000Z",
+        chunk_size=100,
+        max_wait_ms=0,
     )
 
 

@@ -327,4 +327,6 @@ def _metrics(*, scored: int, dead_lettered: int) -> ChunkMetrics:
         offsets={},
         model="f00d",
         at="2026-01-05T08:30:00.000Z",
+        chunk_size=100,
+        max_wait_ms=0,
     )

@@ -13,6 +13,7 @@ from schemas import load_schema
 from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
 
 SCHEMA = load_schema("risk-metrics")
+LATER = ("chunk_size", "max_wait_ms")  # fields that came with a later version
 METRICS = ChunkMetrics(
     chunk_id="w1-42",
     worker="w1",
@@ -29,6 +30,8 @@ METRICS = ChunkMetrics(
     offsets={"vitals-0": [981, 995], "vitals-3": [1207, 1216]},
     model="ab" * 32,
     at="2026-01-05T08:30:00.412Z",
+    chunk_size=500,
+    max_wait_ms=27.5,
 )
 
 
@@ -47,9 +50,16 @@ def test_fields_are_in_the_order_of_the_contract() -> None:
         "chunk_id, worker, closed_by, rows, scored, dead_lettered, latency_ms, throughput_rows_per_s, "
         "end_to_end_ms_p50, end_to_end_ms_p99, end_to_end_ms_max, lag, offsets, model, at"
     )
-    assert ", ".join(json.loads(METRICS.encode())) == names
+    later = ", " + ", ".join(LATER)
+    assert ", ".join(json.loads(METRICS.encode())) == names + later
     assert ", ".join(SCHEMA["required"]) == names
-    assert ", ".join(field.name for field in fields(METRICS)) == names
+    assert ", ".join(SCHEMA["properties"]) == names + later
+    assert ", ".join(field.name for field in fields(METRICS)) == names + later
+
+
+def test_metrics_of_earlier_versions_are_read() -> None:
+    earlier = {name: value for name, value in json.loads(METRICS.encode()).items() if name not in LATER}
+    assert decode_metrics(orjson.dumps(earlier)) == replace(METRICS, chunk_size=None, max_wait_ms=None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,265 @@
+"""A chunk size that finds itself: from what chunks cost and how old their rows are when they are committed.
+
+Two questions, two answers. *How long may a chunk wait?* As long as hardly any row becomes too old by it: each
+wait that is spared costs a chunk and a transaction more. That is read off the ages measured, not modelled.
+*How many rows at most?* As many as half of the goal can score, so that no chunk that can meet the goal closes
+early; more where the model's fixed cost would eat the throughput.
+"""
+
+import logging
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from consumer.chunks import Pace
+from consumer.observer import Observer, Step
+from schemas.metrics import ChunkMetrics, ClosedBy
+
+log = logging.getLogger("vitalstream.worker")
+
+SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+FIRST_SIZE: Final = 100
+FIXED_SHARE: Final = 0.05  # of a chunk's time, at most, in a size that is chosen for throughput
+CLEARLY: Final = 1.2  # a size is changed only for one that differs by more than noise
+CLEARLY_LONGER: Final = 0.1  # and a wait only for one that is longer by so much of the goal
+
+WINDOW: Final = 1_024  # chunks that are remembered
+PERIOD: Final = 64  # chunks between two decisions about the wait
+RESIZE: Final = 8  # full chunks between two decisions about the size
+LATE: Final = 0.01  # the goal is for the 99th percentile
+STEPS: Final = 20  # waits considered, in parts of the goal
+# From the return of the commit until a read_committed reader has the results.
+DELIVERY_S: Final = 0.002
+LOG_S: Final = 10.0  # between two lines about what was chosen
+
+PROBE_ROWS: Final = 256
+# What a chunk and a row cost beside the model: decoding, encoding, producing.
+OWN_FIXED: Final = 5e-4
+OWN_PER_ROW: Final = 1e-5
+
+
+class Costs:
+    """What chunks cost: `fixed + per_row * rows` seconds, fitted to those seen, the older the less.
+
+    Errors count relative to a chunk's size, and a light pull towards the first guess tells the two apart while
+    all chunks are alike.
+    """
+
+    FORGET = 0.99
+    PULL = 0.1
+
+    def __init__(self, *, fixed: float = OWN_FIXED, per_row: float = OWN_PER_ROW) -> None:
+        self._first = fixed, per_row
+        self.fixed, self.per_row = fixed, per_row
+        # Sums for least squares; the unknowns are the two costs in units of the first guess.
+        self._aa = self._ab = self._bb = self._az = self._bz = 0.0
+
+    def seconds(self, rows: float) -> float:
+        """What a chunk of so many rows costs."""
+        return self.fixed + self.per_row * rows
+
+    def add(self, rows: int, seconds: float) -> None:
+        """A chunk of so many rows took so long."""
+        # An outlier, when the machine was elsewhere, teaches little; a change for good is soon learned all the same.
+        seconds = min(seconds, 3 * self.seconds(rows))
+        fixed, per_row = self._first
+        guess = fixed + per_row * rows
+        a, b, z, keep = fixed / guess, per_row * rows / guess, seconds / guess, self.FORGET
+        self._aa, self._ab, self._bb = (
+            keep * self._aa + a * a,
+            keep * self._ab + a * b,
+            keep * self._bb + b * b,
+        )
+        self._az, self._bz = keep * self._az + a * z, keep * self._bz + b * z
+        self._solve()
+
+    def _solve(self) -> None:
+        aa, bb, az, bz = (value + self.PULL for value in (self._aa, self._bb, self._az, self._bz))
+        determinant = aa * bb - self._ab**2
+        fixed, per_row = self._first
+        self.fixed = fixed * max(0.01, (bb * az - self._ab * bz) / determinant)
+        self.per_row = per_row * max(0.01, (aa * bz - self._ab * az) / determinant)
+
+
+class Tuner:
+    """Chooses `pace` so that the ages of rows at their commit stay under `goal` seconds (99 %) for the least work."""
+
+    def __init__(self, *, goal: float, costs: Costs) -> None:
+        self._goal = max(0.5 * goal, goal - DELIVERY_S)
+        self.costs = costs
+        self.pace = Pace(FIRST_SIZE, goal / 2)
+        self._waits = np.arange(STEPS) * (goal / STEPS)
+        # Of each chunk's oldest row, as if no chunk waited: its age at the commit, and when the chunk began. Before
+        # anything is known: less than half of the goal, and none.
+        self._rest = np.full(WINDOW, 0.4 * goal)
+        self._before = np.zeros(WINDOW)
+        self._seen = 0
+        self._changed = 0
+        self._full = 0
+        self._rows = 0
+        self._since = 0.0
+        self._rate = 0.0  # rows a second
+        # Seconds that scoring takes longer for each second that chunks wait, for the rows that come meanwhile; a row
+        # meets them twice, in the chunk before its own and in its own.
+        self._grows = 0.0
+
+    @property
+    def floor(self) -> float:
+        """The 99th percentile that remains when no chunk waits, in seconds."""
+        return float(np.quantile(self._rest, 1 - LATE)) + DELIVERY_S
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the goal can be met at all; judged when enough was seen."""
+        return self._seen < WINDOW // 4 or float(np.mean(self._rest > self._goal)) < 10 * LATE
+
+    def scored(self, rows: int, seconds: float) -> None:
+        """A chunk of so many rows took so long to decode, score, encode and produce."""
+        self.costs.add(rows, seconds)
+        self._rows += rows
+        if rows >= self.pace.chunk_size:  # while chunks aren't full, their size does not matter
+            self._full += 1
+            if self._full % RESIZE == 0:
+                self._reconsider_size()
+
+    def committed(self, *, age: float, age_at_first: float, waited: float, at: float) -> None:
+        """A chunk that was not full is committed at `at`.
+
+        Its oldest row's age is now `age` seconds, and was `age_at_first` when the chunk began to wait for so long.
+        Full chunks say nothing of waiting: they are late, if so, because of what piled up before them.
+        """
+        place, grows = self._seen % WINDOW, self._grows
+        self._rest[place] = age - waited * (1 + 2 * grows)
+        self._before[place] = max(0.0, age_at_first - waited * grows)
+        self._seen += 1
+        if self._seen % PERIOD == 0:
+            self._rate = self._rows / max(1e-3, at - self._since)
+            self._rows, self._since = 0, at
+            load = min(0.8, self._rate * self.costs.per_row)
+            self._grows = load / (1 - load)
+            self._reconsider_wait()
+
+    def _reconsider_size(self) -> None:
+        costs, size = self.costs, self.pace.chunk_size
+        fitting = (self._goal - costs.fixed) / costs.per_row
+        efficient = costs.fixed / costs.per_row / FIXED_SHARE
+        best = max(fitting, efficient)
+        larger = SIZES[min(len(SIZES) - 1, SIZES.index(size) + 1)]
+        if best >= larger * CLEARLY:
+            size = larger  # one step at a time: the cost of larger chunks is only surmised
+        elif best * CLEARLY < size:
+            size = SIZES[bisect_right(SIZES[1:], best)]
+        self.pace = Pace(size, self.pace.max_wait)
+
+    def _reconsider_wait(self) -> None:
+        now, late = self.pace.max_wait, self._made_late()
+        good = float(self._waits[np.flatnonzero(late <= LATE / 2)[-1]])
+        longer = good >= now + CLEARLY_LONGER * self._goal and self._seen - self._changed >= WINDOW
+        if longer or (good < now and np.interp(now, self._waits, late) > LATE):
+            self.pace = Pace(self.pace.chunk_size, good)
+            self._changed = self._seen
+
+    def _made_late(self) -> NDArray[np.float64]:
+        """The share of rows that a wait makes too late, for each wait; it grows with the wait, from 0.
+
+        A chunk's rows came evenly, from its oldest one to the end of the wait.
+        """
+        waits = self._waits[:, None]
+        over = self._rest + waits * (1 + 2 * self._grows) - self._goal
+        span = self._before + waits * (1 + self._grows)
+        share = np.clip(over / np.maximum(span, 1e-9), 1 / (1 + self._rate * span), 1.0)
+        late = np.where(over > 0, share, 0.0).mean(axis=1)
+        return np.maximum.accumulate(late - late[0])
+
+
+class AutoPace(Observer):
+    """Listens to the worker and gives it the pace of its next chunk; writes to the log what was chosen."""
+
+    def __init__(
+        self,
+        *,
+        goal: float,
+        costs: Costs,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._tuner = Tuner(goal=goal, costs=costs)
+        self._goal = goal
+        self._clock = clock
+        self._now = now
+        self._chunk: ChunkMetrics | None = None
+        self._collected_at = 0.0
+        self._age = 0.0
+        self._logged = self._tuner.pace
+        self._log_due = 0.0
+        self._told = False
+
+    def pace(self) -> Pace:
+        """For the chunk that begins."""
+        return self._tuner.pace
+
+    def collected(self, *, oldest: float | None) -> None:
+        """A chunk's time begins."""
+        self._collected_at = self._clock()
+        self._age = 0.0 if oldest is None else max(0.0, self._now() - oldest)
+
+    def scored(self, metrics: ChunkMetrics) -> None:
+        """What chunk it is."""
+        self._chunk = metrics
+
+    def reached(self, step: Step) -> None:
+        """A chunk's time ends when it is handed over."""
+        if step is Step.PRODUCED and self._chunk is not None:
+            self._tuner.scored(self._chunk.rows, self._clock() - self._collected_at)
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        """The last chunk's rows are visible."""
+        at, chunk = self._clock(), self._chunk
+        if chunk is not None and chunk.closed_by in (ClosedBy.WAITED, ClosedBy.DRAINED):
+            waited = (chunk.max_wait_ms or 0.0) / 1000
+            age = max(self._age, waited)  # a sender's clock may be ahead of ours
+            self._tuner.committed(
+                age=age + at - self._collected_at, age_at_first=age - waited, waited=waited, at=at
+            )
+        if self._tuner.pace != self._logged and at >= self._log_due:
+            self._log(at)
+
+    def _log(self, at: float) -> None:
+        pace, goal = self._tuner.pace, self._goal * 1000
+        self._logged, self._log_due = pace, at + LOG_S
+        log.info(
+            "chunks take up to %d rows and wait up to %g ms", pace.chunk_size, round(pace.max_wait * 1000, 3)
+        )
+        if not (self._told or self._tuner.reachable):
+            self._told = True
+            floor = self._tuner.floor * 1000
+            log.warning(
+                "--latency-goal-ms %g can't be met: without any wait the 99th percentile is %.0f ms",
+                goal,
+                floor,
+            )
+
+
+def measured_costs(score: Callable[[pd.DataFrame], object], features: Sequence[str]) -> Costs:
+    """A first guess, from how long the model takes for one row and for some hundred; at least Kafka's own share."""
+    few, many = _seconds(score, features, 1), _seconds(score, features, PROBE_ROWS)
+    per_row = max(0.0, many - few) / (PROBE_ROWS - 1)
+    return Costs(fixed=max(0.0, few - per_row) + OWN_FIXED, per_row=per_row + OWN_PER_ROW)
+
+
+def _seconds(score: Callable[[pd.DataFrame], object], features: Sequence[str], rows: int) -> float:
+    frame = pd.DataFrame(np.zeros((rows, len(features))), columns=[*features])
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        try:
+            score(frame)
+        except Exception:
+            return 0.0  # a model that can't score zeros is not at fault
+        times.append(time.perf_counter() - began)
+    return min(times)
