@@ -69,7 +69,7 @@ class WorkerProcess:
 def _environment(settings: Settings, directory: Path) -> dict[str, str]:
     """Settings by environment, as an argument would show a password to everybody on this machine."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-    given = settings.model_dump(mode="json", exclude_none=True)
+    given = settings.model_dump(mode="json", exclude_defaults=True)
     given["kafka"] = orjson.dumps(settings.kafka).decode()
     ours = {f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()}
     return {**inherited, **ours, "TMPDIR": str(directory)}
