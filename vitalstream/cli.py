@@ -298,7 +298,7 @@ def sweep(
         bool, typer.Option("--kafka", help="end to end on --bootstrap-servers, on topics of its own")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="also draw it; needs vitalstream[plot]")
+        Path | None, typer.Option(metavar="FILE.png", help="also draw it; needs the extra plot")
     ] = None,
     json: Json = False,
 ) -> None:

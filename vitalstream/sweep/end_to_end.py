@@ -12,6 +12,7 @@ import numpy as np
 
 from audit.run import audit
 from broker.errors import BrokerError, VitalstreamError
+from broker.options import OPTIONS
 from broker.settings import Settings
 from broker.topics import create_topics
 from producer.replay import replay
@@ -48,6 +49,7 @@ def backlog(
         workers=1,
         http=None,
         log_format="text",
+        latency_goal_ms=OPTIONS["latency_goal_ms"].default,  # goes with a chunk size that is not given
     )
     try:
         create_topics(own)
