@@ -5,11 +5,11 @@ BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 
-.PHONY: help setup demo test faults lint format lock wheel broker clean
+.PHONY: help setup demo test faults bench bench-quick lint format lock wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kafka needed
 	@$(BIN)/vitalstream demo $(ARGS)
@@ -19,6 +19,12 @@ test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS
 
 faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
 	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
+
+bench: $(VENV)/dev.stamp  ## measure it beside its limit and its peers, on a real Kafka, 40 minutes; ARGS="--only latency,starts"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/dev.stamp  ## a few ratios of today beside the recorded ones, 3 minutes; it reports, it is not a test
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -1,0 +1,156 @@
+"""What the parts of a benchmark run share: the cluster, the messages, the models, and one run of a contender."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.cluster import PARTITIONS, Cluster
+from benchmarks.contender import Contender, Work, command, dead_letter_topic, metrics_topic
+from benchmarks.fitted import Models
+from benchmarks.processes import Process, Watch, started
+from benchmarks.results import Reader, Results
+from benchmarks.rows import Floats, Rows
+
+RUN_S: Final = 90.0  # after which a throughput run is cut
+READ_S: Final = 60.0  # after which reading its results is
+_LOOK_S: Final = 0.1
+# The window of a throughput run: filling and emptying queues is left out.
+_FROM, _TO = 0.1, 0.95
+
+
+@dataclass(frozen=True)
+class Run:
+    """One throughput run. `check` says whether each message has exactly one result, equal to offline scoring."""
+
+    rows_per_s: float
+    cpu_us: float  # of the contender, a row
+    broker_us: float  # of the broker, a row; 0 where it is not ours
+    peak_mb: float
+    start_s: float  # from its start until the broker has the first result
+    memory_mb: list[float]  # at ten times of the run, evenly apart
+    check: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Rounded."""
+        return {name: round(v, 3) if isinstance(v, float) else v for name, v in asdict(self).items()}
+
+
+class Bench:
+    """The means of a run. Topics of input are filled when they are first asked for."""
+
+    def __init__(self, cluster: Cluster, directory: Path) -> None:
+        self.cluster = cluster
+        self.directory = directory
+        self.rows = Rows()
+        self.models = Models(self.rows, directory)
+        self._inputs: dict[tuple[int, int], str] = {}
+        self._truth: dict[str, Floats] = {}
+        self._number = 0
+
+    def input(self, messages: int, partitions: int = PARTITIONS) -> str:
+        """A topic with the first so many messages."""
+        wanted = messages, partitions
+        if wanted not in self._inputs:
+            topic = self.cluster.name(f"in-{messages}-{partitions}")
+            self.cluster.make(topic, partitions=partitions)
+            self.cluster.fill(topic, self.rows.messages(messages))
+            self._inputs[wanted] = topic
+        return self._inputs[wanted]
+
+    def truth(self, model: str, count: int) -> Floats:
+        """What the model says offline of the first `count` messages."""
+        if model not in self._truth:
+            self._truth[model] = self.rows.truth(self.models.model(model), len(self.rows))
+        return np.resize(self._truth[model], count)
+
+    @contextmanager
+    def work(
+        self, contender: Contender, model: str, chunk: int, topic: str, *, partitions: int = PARTITIONS
+    ) -> Iterator[Work]:
+        """Topics and a group for one run; the topics are deleted afterwards."""
+        self._number += 1
+        output = self.cluster.name(f"out-{self._number}")
+        topics = [output]
+        if not contender.program:
+            topics += [metrics_topic(output), dead_letter_topic(output)]
+        self.cluster.make(*topics, partitions=partitions)
+        try:
+            yield Work(topic, output, output, self.models.path(model), chunk)
+        finally:
+            self.cluster.delete(topics)
+
+    def start(self, contender: Contender, work: Work) -> contextlib.AbstractContextManager[Process]:
+        """The contender's process, ended on the way out. Raises PeerUnavailableError."""
+        argv, environment = command(contender, self.cluster, work)
+        return started(argv, environment, self.directory / f"{work.output}.log")
+
+    def throughput(
+        self,
+        contender: Contender,
+        model: str,
+        chunk: int,
+        *,
+        messages: int | None = None,
+        partitions: int = PARTITIONS,
+    ) -> Run:
+        """Let a contender work off a full topic, and read its results back.
+
+        Raises PeerUnavailableError, or RuntimeError when it ended before its time.
+        """
+        count = messages or contender.messages
+        topic = self.input(count, partitions)
+        results = Results(count)
+        echoed = self.rows if contender.echoes else None
+        with (
+            self.work(contender, model, chunk, topic, partitions=partitions) as work,
+            self.start(contender, work) as process,
+            self._watching_broker() as broker,
+        ):
+            self._wait(process, work.output, count, partitions)
+            with Reader(self.cluster, work.output, results, echoed=echoed) as reader:
+                reader.read(lambda: results.read >= count, timeout=READ_S)
+                process.stop()
+                reader.read(lambda: False, timeout=0.5)  # is there anything that should not be?
+        truth = None if contender.echoes else self.truth(model, count)
+        return _run(results, process, broker, check=results.verdict(truth))
+
+    def _wait(self, process: Process, output: str, count: int, partitions: int) -> None:
+        deadline = time.monotonic() + RUN_S
+        while self.cluster.end(output, partitions) < count and time.monotonic() < deadline:
+            process.check()
+            time.sleep(_LOOK_S)
+
+    @contextmanager
+    def _watching_broker(self) -> Iterator[Watch | None]:
+        if self.cluster.pid is None:
+            yield None
+            return
+        watch = Watch(self.cluster.pid)
+        watch.start()
+        try:
+            yield watch
+        finally:
+            watch.stop()
+
+
+def _run(results: Results, process: Process, broker: Watch | None, *, check: str) -> Run:
+    times = np.sort(results.appended_at[~np.isnan(results.appended_at)])
+    if len(times) < 10:
+        raise RuntimeError(f"it gave {len(times)} results in {RUN_S:g} s: {process.tail()}")
+    first, last = int(len(times) * _FROM), int(len(times) * _TO)
+    start, end, rows = times[first], times[last], last - first
+    return Run(
+        rows_per_s=float(rows / max(end - start, 1e-3)),
+        cpu_us=1e6 * process.watch.cpu(start, end) / rows,
+        broker_us=1e6 * broker.cpu(start, end) / rows if broker else 0.0,
+        peak_mb=process.watch.peak_mb,
+        start_s=float(times[0]) - process.started_at,
+        memory_mb=process.watch.memory_between(start, end),
+        check=check,
+    )

@@ -1,0 +1,25 @@
+"""Faust (faust-streaming): an agent that takes batches of its stream.
+
+Guarantee: at least once at best: `take` acknowledges a batch whose handler failed, too.
+"""
+
+import sys
+
+import faust
+from shared import BOOTSTRAP, CHUNK, GROUP, INPUT, OUTPUT, load_model, score
+
+model = load_model()
+app = faust.App(GROUP, broker=f"kafka://{BOOTSTRAP}", store="memory://", web_enabled=False)
+source = app.topic(INPUT, value_serializer="json")
+results = app.topic(OUTPUT, value_serializer="json")
+
+
+@app.agent(source)
+async def score_vitals(stream):
+    async for rows in stream.take(CHUNK, within=1.0):
+        for result in score(model, rows):
+            await results.send(key=result["patient_id"], value=result)
+
+
+sys.argv = ["faust", "--datadir", f".faust-{GROUP}", "worker", "-l", "warning", "--without-web"]
+app.main()

@@ -1,0 +1,131 @@
+"""The goals, each a ratio or a bound within one run, and whether a record meets them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from benchmarks import contender as c
+from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
+from benchmarks.record import Record, middle, pick, ratio
+
+AT_LEAST: Final = "≥"
+AT_MOST: Final = "≤"
+_TIMES: Final = "\N{MULTIPLICATION SIGN}"
+
+_PEERS: Final = tuple(peer.name for peer in c.PEERS)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure and its bound."""
+
+    what: str
+    sign: str
+    bound: float
+    found: float | None
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """None where it was not measured."""
+        if self.found is None:
+            return None
+        return self.found >= self.bound if self.sign == AT_LEAST else self.found <= self.bound
+
+    @property
+    def word(self) -> str:
+        """Met, missed or not measured."""
+        return {True: "met", False: "**missed**", None: "not measured"}[self.met]
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """A row of the table."""
+        found = "-" if self.found is None else f"{self.found:,.4g}{self.unit}"
+        return self.what, f"{self.sign} {self.bound:g}{self.unit}", found, self.word
+
+
+def goals(record: Record) -> list[Goal]:
+    """All goals, as far as `record` has what they need."""
+    return [*_throughput(record.get("throughput", [])), *_latency(record.get("latency", [])), *_rest(record)]
+
+
+def _case(contender: c.Contender, model: str, chunk: int) -> Record:
+    return {"contender": contender.name, "model": model, "chunk": chunk}
+
+
+def _throughput(runs: list[Record]) -> Iterator[Goal]:
+    def compared(over: Record, under: Record) -> float | None:
+        return ratio(runs, "rows_per_s", over, under)
+
+    limit = _case(c.PASS, LR, 1000)
+    for model, bounds in ((LR, (0.55, 0.65)), (HGB, (0.35, 0.40))):
+        for chunk, bound in zip((100, 1000), bounds, strict=True):
+            found = compared(_case(c.WORKER, model, chunk), limit)
+            yield Goal(f"{model}, chunk {chunk}, of pass-through", AT_LEAST, bound, found)
+    for model, bound in ((LR, 5.0), (HGB, 3.0)):
+        yield Goal(
+            f"{model}, best chunk, of the fastest peer", AT_LEAST, bound, _of_fastest(runs, model), _TIMES
+        )
+    for chunk, bound in ((100, 20.0), (1000, 5.0)):
+        found = compared(_case(c.WORKER, LR, chunk), _case(c.TEXTBOOK, LR, chunk))
+        yield Goal(f"LR, chunk {chunk}, of the textbook loop at {chunk}", AT_LEAST, bound, found, _TIMES)
+    for chunk, bound in ((100, 6.0), (1000, 2.0)):
+        found = compared(_case(c.WORKER, RF, chunk), _case(c.WORKER, PLAIN_RF, chunk))
+        yield Goal(f"RF, chunk {chunk}, of plain predict_proba in the worker", AT_LEAST, bound, found, _TIMES)
+    for chunk in (100, 1000):
+        found = compared(_case(c.WORKER, LR, chunk), _case(c.WORKER_ALO, LR, chunk))
+        yield Goal(f"LR, chunk {chunk}, exactly once of at least once", AT_LEAST, 0.9, found)
+    for model, chunk in ((LR, 100), (LR, 1000), (HGB, 100), (HGB, 1000)):
+        found = compared(_case(c.WORKER, model, chunk), _case(c.BARE, model, chunk))
+        yield Goal(f"{model}, chunk {chunk}, of the bare prototype loop", AT_LEAST, 0.8, found)
+
+
+def _of_fastest(runs: list[Record], model: str) -> float | None:
+    """Of the medians: the worker's best chunk size beside the best peer."""
+    ours = [middle(runs, "rows_per_s", **_case(c.WORKER, model, chunk)) for chunk in (100, 1000)]
+    chunks = (1, 100, 1000)
+    theirs = [
+        middle(runs, "rows_per_s", contender=peer, model=model, chunk=chunk)
+        for peer in _PEERS
+        for chunk in chunks
+    ]
+    return max(filter(None, ours)) / max(filter(None, theirs)) if any(ours) and any(theirs) else None
+
+
+def _latency(runs: list[Record]) -> Iterator[Goal]:
+    at_200 = {one.name: {"contender": one.name, "rate": 200} for one in (c.WORKER, c.PASS_DRAIN)}
+    ours, limit = at_200.values()
+    more = [
+        one["p50"] - other["p50"]
+        for one in pick(runs, **ours)
+        for other in pick(runs, **limit, round=one["round"])
+    ]
+    found = median(more) if more else None
+    yield Goal("latency at 200/s, p50, beyond pass-through per drain", AT_MOST, 1.5, found, " ms")
+    yield Goal(
+        "latency at 200/s, p99, of pass-through per drain",
+        AT_MOST,
+        1.25,
+        ratio(runs, "p99", ours, limit),
+        _TIMES,
+    )
+    fast = middle(runs, "p99", contender=c.WORKER.name, rate=10_000)
+    yield Goal("latency at 10,000/s, p99", AT_MOST, 60, fast, " ms")
+
+
+def _rest(record: Record) -> Iterator[Goal]:
+    workers, long = record.get("workers", []), record.get("backlog", {})
+    pair = ratio(
+        workers,
+        "cpu_us",
+        {"contender": c.WORKER_PAIR.name, "model": LR},
+        {"contender": c.WORKER.name, "model": LR},
+    )
+    yield Goal("two workers, CPU a row, of one's", AT_MOST, 1.15, pair, _TIMES)
+    yield Goal("memory with 5 million waiting, peak", AT_MOST, 300, long.get("peak_mb"), " MB")
+    memory = long.get("memory_mb")
+    grown = max(memory[5:]) - max(memory[:5]) if memory else None
+    yield Goal("memory, its second half over its first", AT_MOST, 10, grown, " MB")
+    for model in (LR, HGB):
+        found = middle(record.get("starts", []), "seconds", contender=c.WORKER.name, model=model)
+        yield Goal(f"start to first result, {model}", AT_MOST, 2.5, found, " s")

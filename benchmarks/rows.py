@@ -1,0 +1,86 @@
+"""The messages that every contender gets, and what offline scoring says of them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pandas as pd
+from numpy.typing import NDArray
+
+from producer.ward import Ward
+from schemas.contract import STANDARD_FEATURES
+from schemas.ranges import PHYSIOLOGIC
+
+REAL: Final = Path("../shared/data/physionet2019_site_b.parquet")
+DISTINCT: Final = 200_000  # rows; a longer topic has them again, at later times
+_COLUMNS: Final = dict(
+    zip(["HR", "Resp", "Temp", "O2Sat", "SBP", "DBP", "MAP", "Age"], STANDARD_FEATURES, strict=True)
+)
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+Floats = NDArray[np.float64]
+
+
+class Rows:
+    """Distinct readings in the order of a ward: all patients' first hour, then their second.
+
+    The event time of message `n` is `n` seconds after the first, so a result tells whose it is.
+    """
+
+    def __init__(self) -> None:
+        frame, self.source = (
+            (_real(), "PhysioNet 2019, site B") if REAL.exists() else (_simulated(), "simulated")
+        )
+        self.features = frame[list(STANDARD_FEATURES)]
+        self.label = frame["label"].to_numpy()
+        self._ids = [patient.encode() for patient in frame["patient_id"]]
+        self._tails = [_tail(row) for row in self.features.to_numpy().tolist()]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def message(self, number: int) -> tuple[bytes, bytes]:
+        """The key and the value of message `number`."""
+        row = number % len(self._ids)
+        at = (_EPOCH + timedelta(seconds=number)).isoformat().encode()
+        key = self._ids[row]
+        return key, b'{"patient_id":"%b","event_time":"%b",%b' % (key, at, self._tails[row])
+
+    def messages(self, count: int) -> Iterator[tuple[bytes, bytes]]:
+        """The first `count` messages."""
+        return map(self.message, range(count))
+
+    def truth(self, model: Any, count: int) -> Floats:
+        """What `model` says offline of the first `count` messages."""
+        distinct = model.predict_proba(self.features.iloc[:count])[:, 1]
+        return np.resize(distinct, count)
+
+
+def number_of(result: dict[str, Any]) -> int:
+    """The message that a result, or a message, belongs to."""
+    return int((datetime.fromisoformat(result["event_time"]) - _EPOCH).total_seconds())
+
+
+def _tail(values: list[float]) -> bytes:
+    return orjson.dumps(dict(zip(STANDARD_FEATURES, values, strict=True)))[1:]  # NaN becomes null
+
+
+def _real() -> pd.DataFrame:
+    frame = pd.read_parquet(REAL, columns=["stay_id", "hour", "SepsisLabel", *_COLUMNS])
+    frame = frame.sort_values(["hour", "stay_id"], kind="stable").head(DISTINCT)
+    return _cleaned(frame.rename(columns={"stay_id": "patient_id", "SepsisLabel": "label", **_COLUMNS}))
+
+
+def _simulated() -> pd.DataFrame:
+    return _cleaned(Ward(patients=4000, deteriorating=0.3).frame(hours=60).head(DISTINCT))
+
+
+def _cleaned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Impossible values as missing, as the worker takes them: the others have no such check."""
+    for name in STANDARD_FEATURES:
+        values = frame[name].astype(np.float64).round(2)
+        frame[name] = values.where(values.between(*PHYSIOLOGIC[name]))
+    return frame

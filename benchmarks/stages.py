@@ -1,0 +1,128 @@
+"""Where each microsecond of a worker goes: its main thread's CPU by stage, on a real Kafka, in this process."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from unittest import mock
+
+from benchmarks.bench import Bench
+from benchmarks.contender import FAST, WORKER, Work, dead_letter_topic, metrics_topic
+from benchmarks.fitted import HGB, LR, RF
+from benchmarks.throughput import Step
+from broker.settings import Settings
+from consumer import scoring
+from consumer.observer import Observer
+from consumer.observer import Step as Point
+from consumer.run import run_worker
+from schemas.metrics import ChunkMetrics
+
+CASES: Final = tuple((model, chunk) for model in (LR, HGB, RF) for chunk in (100, 1000))
+_LIMIT_S: Final = 60.0
+
+# Of the main thread, what ends at each point. What remains of scoring after the parts below is `other`.
+_ENDS_AT: Final = {
+    Point.COLLECTED: "collect",
+    Point.SCORED: "other",
+    Point.PRODUCING: "produce",
+    Point.PRODUCED: "produce",
+    Point.FLUSHED: "commit",
+    Point.OFFSETS_SENT: "commit",
+    Point.COMMITTED: "commit",
+}
+# Functions of consumer.scoring, by stage; one that is called something else by now is told as missing.
+_PARTS: Final = {"decode": "Decoder.__call__", "score": "score", "encode": "encode_results"}
+
+
+class Clock(Observer):
+    """Adds up CPU nanoseconds by stage, and counts rows."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self.rows = 0
+        self._last = time.thread_time_ns()
+        self._inside = 0
+        self.began = 0.0
+
+    def assigned(self, *_: object, **__: object) -> None:
+        """The work begins."""
+        self.began = self.began or time.process_time()
+        self._last = time.thread_time_ns()
+
+    def reached(self, step: Point) -> None:
+        """A stage ended."""
+        now = time.thread_time_ns()
+        self.spent[_ENDS_AT[step]] += now - self._last - self._inside
+        self._last, self._inside = now, 0
+
+    def scored(self, metrics: ChunkMetrics) -> None:
+        """Rows."""
+        self.rows += metrics.rows
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, whose CPU belongs to `stage`."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time_ns()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.thread_time_ns() - start
+                self.spent[stage] += spent
+                self._inside += spent
+
+        return run
+
+
+def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
+    """One record a model and chunk size: µs a row by stage, librdkafka's threads among them."""
+    return [_stages(bench, model, chunk, step) for model, chunk in CASES]
+
+
+def _stages(bench: Bench, model: str, chunk: int, step: Step) -> dict[str, Any]:
+    step(f"stages: {model}, {chunk}")
+    clock, topic = Clock(), bench.input(FAST)
+    deadline = time.monotonic() + _LIMIT_S
+    with bench.work(WORKER, model, chunk, topic) as work, _timing(clock) as missing:
+        run_worker(
+            _settings(bench, work),
+            observer=clock,
+            should_stop=lambda: clock.rows >= FAST or time.monotonic() > deadline,
+        )
+    total = 1e9 * (time.process_time() - clock.began)
+    clock.spent["Kafka client's threads"] = int(total) - clock.spent.total()
+    us = {stage: round(spent / 1e3 / max(clock.rows, 1), 3) for stage, spent in clock.spent.items()}
+    return {"model": model, "chunk": chunk, "rows": clock.rows, "us": us, "missing": missing}
+
+
+@contextmanager
+def _timing(clock: Clock) -> Iterator[list[str]]:
+    missing, patches = [], []
+    for stage, name in _PARTS.items():
+        owner, _, function = name.rpartition(".")
+        holder: Any = getattr(scoring, owner, None) if owner else scoring
+        if not hasattr(holder, function):
+            missing.append(stage)
+            continue
+        patches.append(mock.patch.object(holder, function, clock.timed(stage, getattr(holder, function))))
+    for patch in patches:
+        patch.start()
+    try:
+        yield missing
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _settings(bench: Bench, work: Work) -> Settings:
+    return Settings(
+        bootstrap_servers=bench.cluster.bootstrap,
+        input_topic=work.topic,
+        output_topic=work.output,
+        metrics_topic=metrics_topic(work.output),
+        dead_letter_topic=dead_letter_topic(work.output),
+        group=work.group,
+        model=work.model,
+        chunk_size=work.chunk,
+    )
