@@ -1,17 +1,29 @@
-"""What in the settings is unsafe, though it works."""
+"""What in the settings is unsafe, though it works, and what in the environment looks like a slip."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
-from broker.settings import Settings, is_secret
+from broker.settings import ENV_PREFIX, Settings, closest, is_secret
 
 _PLAIN = ("plaintext", "sasl_plaintext")
 
 
 def cautions(settings: Settings, properties: Sequence[str] = ()) -> list[str]:
-    """One sentence for each thing that is unsafe, naming the setting; `properties` are those given by `-X`."""
-    return [*_on_the_command_line(properties), *_in_plain_text(settings)]
+    """One sentence for each such thing, naming the setting; `properties` are those given by `-X`."""
+    return [*_misspelt(os.environ), *_on_the_command_line(properties), *_in_plain_text(settings)]
+
+
+def _misspelt(names: Iterable[str]) -> list[str]:
+    """No refusal: Kubernetes itself sets VITALSTREAM_PORT and the like for a service of that name."""
+    ours = [name for name in names if name.startswith(ENV_PREFIX)]
+    meant = {name: closest(name.removeprefix(ENV_PREFIX)) for name in ours}
+    return [
+        f"{name} is no setting; did you mean {ENV_PREFIX}{setting.upper()}?"
+        for name, setting in meant.items()
+        if setting and name.lower() != f"{ENV_PREFIX}{setting}".lower()
+    ]
 
 
 def _on_the_command_line(properties: Sequence[str]) -> list[str]:

@@ -6,16 +6,19 @@ A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from t
 """
 
 import re
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 from pydantic_settings import (
     SettingsError as SourceError,
@@ -40,7 +43,9 @@ OWNED_PROPERTIES = {
     "auto.offset.reset": "--delivery",
 }
 
-_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
+_BROKER = re.compile(r"([A-Za-z0-9_]+://)?" + _HOST + r"(:[0-9]{1,5})?")
 
 _SECRET_WORDS = ("password", "passphrase", "secret", ".pem", "jaas", "oauthbearer.config", "token")
 _PLACES = (".location", ".file")
@@ -52,13 +57,33 @@ def _option(name: str, **rules: Any) -> Any:
 
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
+_BOUNDS: Final = {"ge": "from", "gt": "above", "le": "up to"}
+_PROPERTIES: Final = (
+    "must be librdkafka properties by name: in a file the table [kafka], in the environment a JSON object such as "
+    '{"security.protocol": "SSL"}'
+)
+_NAME: Final = "must be 1 to {} letters (A to Z), digits, dots, hyphens or underscores"
+# What a value must be, of the settings that are no numbers and no choice between words.
+_WORDS: Final = {
+    "bootstrap_servers": "must be HOST:PORT, or several of them with commas between",
+    **dict.fromkeys(("input_topic", "output_topic", "metrics_topic", "dead_letter_topic"), _NAME.format(249)),
+    "group": _NAME.format(200),
+    "instance": _NAME.format(100),
+    "trusted_types": "must be full names of types with commas between, such as sklearn.tree._tree.Tree",
+    "ranges": "must be a TOML file, or off",
+    "chunk_size": "must be a whole number from 1 up to 100,000, or auto",
+    "kafka": "must be librdkafka properties by name: in a file the table [kafka], in the environment a JSON object "
+    'such as {"security.protocol": "SSL"}',
+    "http": "must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464",
+}
+
 
 class Settings(BaseModel):
     """What a run of vitalstream is told. Frozen; safe to print: secrets in `kafka` never show."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    bootstrap_servers: str = _option("bootstrap_servers", min_length=1)
+    bootstrap_servers: str = _option("bootstrap_servers")
     kafka: dict[str, str] = Field({}, description="librdkafka properties", repr=False)
     secrets_dir: Path | None = _option("secrets_dir")
 
@@ -89,15 +114,33 @@ class Settings(BaseModel):
     @classmethod
     def _refuse_other_words(cls, size: object) -> object:
         if isinstance(size, str) and size != "auto" and not size.isdecimal():
-            raise ValueError("a chunk size is a number of rows, or auto")
+            raise ValueError(_WORDS["chunk_size"])
         return size
 
     @field_validator("http")
     @classmethod
     def _refuse_no_address(cls, address: str | None) -> str | None:
         if address is not None and not _ADDRESS.fullmatch(address):
-            raise ValueError("an address is HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464")
+            raise ValueError(_WORDS["http"])
         return address
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _refuse_no_brokers(cls, servers: str) -> str:
+        if not all(_BROKER.fullmatch(one.strip()) for one in servers.split(",")):
+            raise ValueError(_WORDS["bootstrap_servers"])
+        return servers
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _as_text(cls, properties: Any) -> Any:
+        """Numbers and booleans, as TOML and JSON have them, the way librdkafka wants them."""
+        if not isinstance(properties, dict):
+            return properties
+        return {
+            name: str(value).lower() if isinstance(value, bool | int | float) else value
+            for name, value in properties.items()
+        }
 
     @field_validator("kafka")
     @classmethod
@@ -106,6 +149,14 @@ class Settings(BaseModel):
             if name in OWNED_PROPERTIES:
                 raise ValueError(f"{name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead")
         return properties
+
+    @model_validator(mode="after")
+    def _refuse_a_topic_in_two_roles(self) -> Self:
+        topic, times = Counter(self.topics).most_common(1)[0]
+        if times > 1:
+            one, other, *_ = (flag(name) for name in TOPIC_SETTINGS if getattr(self, name) == topic)
+            raise ValueError(f"{one} and {other} are both {topic}; give each a topic of its own")
+        return self
 
     def of_worker(self, number: int) -> Self:
         """The settings of one of several workers on this host: each serves HTTP on a port of its own."""
@@ -140,6 +191,21 @@ class Settings(BaseModel):
         return shown
 
 
+TOPIC_SETTINGS: Final = ("input_topic", "output_topic", "metrics_topic", "dead_letter_topic")
+"""In the order of `Settings.topics`."""
+
+
+def flag(name: str) -> str:
+    """A setting's name on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def closest(name: str) -> str | None:
+    """The setting that somebody may have meant who wrote this name."""
+    close = get_close_matches(name.lower().replace("-", "_"), Settings.model_fields, 1)
+    return close[0] if close else None
+
+
 def is_secret(property_name: str) -> bool:
     """Whether the value of this librdkafka property must never be shown."""
     name = property_name.lower()
@@ -148,6 +214,8 @@ def is_secret(property_name: str) -> bool:
 
 class _Sources(BaseSettings, Settings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    _file: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -158,7 +226,7 @@ class _Sources(BaseSettings, Settings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, cls._file)
 
 
 def load_settings(*, config: Path | None = None, properties: Sequence[str] = (), **flags: Any) -> Settings:
@@ -173,9 +241,7 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
     Raises:
         SettingsError: one sentence naming each bad setting.
     """
-    if config is not None and not config.is_file():
-        raise SettingsError(f"--config: there is no file {config}")
-    sources = type("_Sources", (_Sources,), {"model_config": SettingsConfigDict(toml_file=config)})
+    sources = type("_Sources", (_Sources,), {"_file": {} if config is None else _read(config)})
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         # exclude_unset, so that model_fields_set tells what was given.
@@ -184,19 +250,37 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
         found["kafka"] = {**found.get("kafka", {}), **_secrets(found.get("secrets_dir")), **given_kafka}
         settings = Settings(**found)
     except ValidationError as error:
-        # The first error of each setting: of one that takes a number or a word, each kind has its own.
-        told = {error["loc"][:1]: _sentence(error) for error in reversed(error.errors())}
-        raise SettingsError("; ".join(reversed(told.values()))) from None
-    except SourceError as error:
-        raise SettingsError(f"{error}; VITALSTREAM_KAFKA is a JSON object of librdkafka properties") from None
-    except ValueError as error:  # tomllib.TOMLDecodeError, or a property without '='
-        raise SettingsError(str(error) if config is None else f"--config {config}: {error}") from None
+        raise SettingsError("; ".join(_sentences(error).values())) from None
+    except SourceError:
+        raise SettingsError(f"{_given('kafka')}: {_WORDS['kafka']}") from None
     _refuse_what_has_no_effect(settings)
     return settings
 
 
+def _read(config: Path) -> dict[str, Any]:
+    """What the file says, checked by itself, so that an error names the file."""
+    try:
+        found = tomllib.loads(config.read_text(encoding="utf-8"))
+        Settings(**found)
+    except OSError as error:
+        raise SettingsError(f"--config {config}: {(error.strerror or '').lower()}; check the path") from None
+    except ValidationError as error:
+        # Whether settings fit together is told when all of them are known.
+        if sentences := [one for name, one in _sentences(error, given_as=str).items() if name]:
+            raise SettingsError(f"--config {config}: {'; '.join(sentences)}") from None
+    except ValueError as error:  # no TOML, or no UTF-8
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8 text"
+        raise SettingsError(f"--config {config}: {reason[:1].lower()}{reason[1:]}") from None
+    return found
+
+
 def _refuse_what_has_no_effect(settings: Settings) -> None:
     auto, given = settings.chunk_size == "auto", settings.model_fields_set
+    if settings.workers > 1 and settings.instance is not None:
+        raise SettingsError(
+            f"--instance {settings.instance}: an instance is one worker; leave it out with --workers, or start each "
+            "worker by itself with a name of its own"
+        )
     if auto and "max_wait_ms" in given:
         raise SettingsError(
             "--max-wait-ms: --chunk-size auto chooses the wait by itself; give --latency-goal-ms in its place"
@@ -222,16 +306,48 @@ def _secrets(folder: Path | None) -> dict[str, str]:
 def _property(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ValueError(f"-X takes key=value, such as security.protocol=SSL; got {name!r} without a value")
+        raise SettingsError(
+            f"-X takes key=value, such as security.protocol=SSL; got {name!r} without a value"
+        )
     return name.strip(), value.strip()
 
 
-def _sentence(error: Any) -> str:
-    """One validation error in words, without the value: it may be a secret."""
-    name = str(error["loc"][0]) if error["loc"] else ""
-    message = error["msg"].removeprefix("Value error, ")
+def _sentences(error: ValidationError, given_as: Callable[[str], str] | None = None) -> dict[str, str]:
+    """By setting, what is wrong with it in words, without the value: it may be a secret."""
+    # The first error of each setting: of one that takes a number or a word, each kind has its own.
+    errors = {str(one["loc"][0]) if one["loc"] else "": one for one in reversed(error.errors())}
+    return {name: _sentence(name, one, given_as or _given) for name, one in reversed(errors.items())}
+
+
+def _sentence(name: str, error: Any, given_as: Callable[[str], str]) -> str:
+    told = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else None
+    if not name:
+        return str(told)
     if error["type"] == "extra_forbidden":
-        return f"there is no setting {name!r} (known: {', '.join(Settings.model_fields)})"
-    if name == "kafka":
-        return f"-X: {message}"
-    return f"--{name.replace('_', '-')} ({ENV_PREFIX}{name.upper()}): {message[:1].lower()}{message[1:]}"
+        meant = closest(name)
+        return f"there is no setting {name}" + (f"; did you mean {given_as(meant)}?" if meant else "")
+    return f"{given_as(name)}: {told or _rule(*error['loc'])}"
+
+
+def _given(name: str) -> str:
+    return f"{'-X' if name == 'kafka' else flag(name)} ({ENV_PREFIX}{name.upper()})"
+
+
+def _rule(name: str, *within: object) -> str:
+    """What a value of this setting must be, in words."""
+    if name == "kafka" and within:
+        return f"{within[0]} must be a text, a number or a boolean; put a name with dots in quotes"
+    if name in _WORDS:
+        return _WORDS[name]
+    kind, bounds = Settings.model_fields[name].annotation, Settings.model_fields[name].metadata
+    if choices := [str(choice) for choice in get_args(kind) if isinstance(choice, str)]:
+        return f"must be {' or '.join(choices)}"
+    if not bounds:
+        return "must be a path"
+    limits = " ".join(
+        f"{word} {getattr(bound, key):,}"
+        for bound in bounds
+        for key, word in _BOUNDS.items()
+        if hasattr(bound, key)
+    )
+    return f"must be a {'whole number' if kind is int else 'number'} {limits}"

@@ -9,7 +9,8 @@ from confluent_kafka.admin import ConfigResource, NewTopic
 
 from broker.admin import Admin
 from broker.errors import BrokerError, TopicError
-from broker.settings import Settings
+from broker.options import OPTIONS
+from broker.settings import TOPIC_SETTINGS, Settings, flag
 
 DEFAULT_PARTITIONS = 4
 BROKER_DEFAULT = -1  # Kafka's own way to say: the replication factor the brokers are set to
@@ -92,7 +93,7 @@ def check_topics(settings: Settings, *, timeout: float = 10) -> list[Finding]:
     there = [spec for spec in topic_specs(settings) if spec.name in admin.metadata.topics]
     configs = _topic_configs(admin, [spec.name for spec in there])
     findings = [
-        Finding(name, "error", "is missing; run: vitalstream topics create")
+        Finding(name, "error", f"is missing; run: {_create_command(settings)}")
         for name in _missing(admin, settings.topics)
     ]
     for spec in there:
@@ -114,12 +115,25 @@ def require_topics(settings: Settings, names: Sequence[str], *, timeout: float =
     """
     missing = _missing(Admin(settings, timeout=timeout), names)
     if missing:
-        one = len(missing) == 1
+        flags = {getattr(settings, name): flag(name) for name in TOPIC_SETTINGS}
+        told = ", ".join(f"{topic} ({flags[topic]})" for topic in missing)
+        is_, s = ("is", "") if len(missing) == 1 else ("are", "s")
         raise TopicError(
-            f"topic{'' if one else 's'} {', '.join(missing)} {'is' if one else 'are'} missing"
-            f" (or hidden from this user) at {settings.bootstrap_servers}; run: vitalstream topics create",
+            f"topic{s} {told} {is_} missing (or hidden from this user) at {settings.bootstrap_servers}; "
+            f"check the name{s}, or run: {_create_command(settings)}",
             topics=tuple(missing),
         )
+
+
+def _create_command(settings: Settings) -> str:
+    """What makes the topics of these settings."""
+    names = ("bootstrap_servers", *TOPIC_SETTINGS)
+    changed = {
+        name: getattr(settings, name) for name in names if getattr(settings, name) != OPTIONS[name].default
+    }
+    return " ".join(
+        ["vitalstream topics create", *(f"{flag(name)} {value}" for name, value in changed.items())]
+    )
 
 
 def message_limits(settings: Settings, names: Iterable[str], *, timeout: float = 10) -> dict[str, int]:

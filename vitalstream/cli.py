@@ -3,6 +3,7 @@
 What a command needs is imported inside it, so that `--help` answers at once.
 """
 
+import functools
 import os
 import signal
 import sys
@@ -14,20 +15,24 @@ import typer
 from broker.errors import VitalstreamError
 from schemas.contract import Reason
 from vitalstream.options import Json, with_settings
+from vitalstream.usage import UsageError, in_our_words
 
 if TYPE_CHECKING:
     from broker.settings import Settings
 
-app = typer.Typer(
-    no_args_is_help=True,
+# Plain help: rich would take [lowest, highest] for markup, and keep the line breaks of docstrings.
+_Typer = functools.partial(
+    typer.Typer, no_args_is_help=True, rich_markup_mode=None, context_settings={"max_content_width": 100}
+)
+app = _Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Score a Kafka topic of patient vitals with a scikit-learn model, exactly once. Not a medical device.",
     epilog="Each setting is a flag, else VITALSTREAM_<NAME>, else in the TOML file given by --config.",
 )
-topics_app = typer.Typer(no_args_is_help=True, help="Make or check the four topics.")
-model_app = typer.Typer(no_args_is_help=True, help="Pin, inspect or make a model file.")
-letters_app = typer.Typer(no_args_is_help=True, help="List, show or put back messages that were not scored.")
+topics_app = _Typer(help="Make or check the four topics.")
+model_app = _Typer(help="Pin, inspect or make a model file.")
+letters_app = _Typer(help="List, show or put back messages that were not scored.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(model_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
@@ -41,9 +46,12 @@ def main() -> None:
     # to finish set one of their own.
     signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except VitalstreamError as error:
         sys.stderr.write(f"vitalstream: {error}\n")
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        sys.stderr.write(f"{in_our_words(error)}\n")
         sys.exit(error.exit_code)
 
 
@@ -72,24 +80,30 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
 @with_settings("bootstrap_servers", "input_topic")
 def replay(
     settings: "Settings",
-    files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE")],
     *,
     layout: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="plain, or physionet2019 or physionet2012")
+        str, typer.Option("--format", metavar="NAME", help="plain, physionet2019 or physionet2012")
     ] = "plain",
-    rate: Annotated[float | None, typer.Option(min=0.001, metavar="N", help="messages a second")] = None,
-    speed: Annotated[float | None, typer.Option(min=0.001, metavar="X", help="times event time")] = None,
-    poisson: Annotated[bool, typer.Option("--poisson", help="random arrivals, --rate on average")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="send so many messages a second")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0.001, metavar="X", help="send by event time, X times as fast")
+    ] = None,
+    poisson: Annotated[
+        bool, typer.Option("--poisson", help="let messages arrive at random, --rate on average")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="stop after N messages")] = None,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="send the files N times")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="of the random arrivals")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="another number makes other random arrivals")] = 0,
     json: Json = False,
 ) -> None:
     """Send the rows of files to the vitals topic, at a given pace or as fast as it goes.
 
-    plain files (.csv, .parquet, .ndjson) have the columns patient_id, event_time (a time without zone is
-    taken as UTC) and any features. physionet2019 and physionet2012 read those Challenges' own files, as
-    downloaded. Without --rate or --speed it sends as fast as it can.
+    Files in the plain format (.csv, .parquet, .ndjson, .jsonl) have the columns patient_id, event_time (a time
+    without zone is taken as UTC) and any features. physionet2019 and physionet2012 read those Challenges' own
+    files, as downloaded. Without --rate or --speed it sends as fast as it can.
     """
     from vitalstream import produce
 
@@ -110,9 +124,13 @@ def replay(
 @app.command()
 @with_settings("bootstrap_servers", "input_topic")
 def publish(settings: "Settings", *, json: Json = False) -> None:
-    """Send messages, one JSON object a line on stdin, to the vitals topic; each is checked first.
+    """Send messages, one JSON object a line on stdin, to the vitals topic.
 
-    Lines that do not follow the schema are named by number and reason and not sent; the exit code is then 1.
+    Each line is checked as a worker with the standard features would: it must be a JSON object of at most 256 KiB
+    with patient_id (a text of 1 to 128 characters) and event_time (RFC 3339 with a zone), in which each of
+    heart_rate, respiratory_rate, temperature, spo2, systolic_bp, diastolic_bp, mean_arterial_pressure and age is
+    a number, null or absent. Other fields are not looked at, and neither is whether a value is plausible. A line
+    that fails is named by number and reason and not sent; the exit code is then 1.
     """
     from vitalstream import produce
 
@@ -124,7 +142,7 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
 def create_topics(
     settings: "Settings",
     *,
-    partitions: Annotated[int, typer.Option(min=1, metavar="N", help="of each topic")] = 4,
+    partitions: Annotated[int, typer.Option(min=1, metavar="N", help="partitions of each topic")] = 4,
     replication_factor: Annotated[
         int, typer.Option(min=-1, metavar="N", help="copies of each partition; -1: the brokers' default")
     ] = -1,
@@ -163,7 +181,7 @@ def inspect_model(
     path: ModelFile,
     *,
     trusted_types: Annotated[
-        str, typer.Option(metavar="TYPE,TYPE", help="what a .skops model may be made of, as for consume")
+        str, typer.Option(metavar="TYPE,TYPE", help="types a .skops model may be made of, as for consume")
     ] = "",
     json: Json = False,
 ) -> None:
@@ -180,7 +198,7 @@ def make_demo_model(
     data: Annotated[
         Path | None, typer.Option(metavar="CSV", help="also write simulated readings there, to replay")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="of the simulated patients")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="another number makes other simulated patients")] = 0,
     json: Json = False,
 ) -> None:
     """Make and pin a small model from simulated patients, for trying things out."""
@@ -192,9 +210,12 @@ def make_demo_model(
 @app.command()
 def broker(
     *,
-    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="where clients connect")] = 9092,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="port that clients connect to")
+    ] = 9092,
     data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="where topics are kept; gone at the end when absent")
+        Path | None,
+        typer.Option(metavar="DIR", help="directory to keep topics in; without it they are gone at the end"),
     ] = None,
 ) -> None:
     """Run a real single-node Apache Kafka in the foreground, for trying things out.
@@ -237,12 +258,17 @@ def demo(
     settings: "Settings",
     *,
     bootstrap_servers: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="a real Kafka to run on; else an embedded broker")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="real Kafka to run on; without it an embedded broker"),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, metavar="S", help="how long messages are sent")] = 20,
-    patients: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="in the ward")] = 40,
-    rate: Annotated[float, typer.Option(min=1, max=2000, metavar="N", help="messages a second")] = 200,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="another one, another ward")] = 0,
+    patients: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="how many patients are in the ward")
+    ] = 40,
+    rate: Annotated[
+        float, typer.Option(min=1, max=2000, metavar="N", help="how many messages are sent a second")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="another number makes another ward")] = 0,
     json: Json = False,
 ) -> None:
     """Show the whole system at work on this machine: simulated patients, a worker, results, and a check.
@@ -284,21 +310,25 @@ def sweep(
     *,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="rows, in a file as for replay; else simulated patients"),
+        typer.Option(metavar="FILE", help="file of rows, as for replay; without it simulated patients"),
     ] = None,
     chunk_sizes: Annotated[
-        str, typer.Option(metavar="N,N,...", help="rows at once, to compare")
+        str, typer.Option(metavar="N,N,...", help="numbers of rows at once, to compare")
     ] = "1,10,30,100,300,1000,3000",
     rows: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", help="to measure with (default: 20,000, or 100,000 with --kafka)"),
+        typer.Option(
+            min=2, metavar="N", help="rows to measure with  [default: 20,000, or 100,000 with --kafka]"
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, metavar="S", help="for each chunk size, at most")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, metavar="S", help="longest time to spend on each chunk size")
+    ] = 3,
     kafka: Annotated[
-        bool, typer.Option("--kafka", help="end to end on --bootstrap-servers, on topics of its own")
+        bool, typer.Option("--kafka", help="measure end to end on --bootstrap-servers, on topics of its own")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="also draw it; needs the extra plot")
+        Path | None, typer.Option(metavar="FILE.png", help="also draw the result there; needs the extra plot")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -352,8 +382,12 @@ def list_dead_letters(
 @with_settings("bootstrap_servers", "dead_letter_topic")
 def show_dead_letter(
     settings: "Settings",
-    partition: Annotated[int, typer.Argument(min=0, metavar="PARTITION", help="of the message not scored")],
-    offset: Annotated[int, typer.Argument(min=0, metavar="OFFSET", help="of the message not scored")],
+    partition: Annotated[
+        int, typer.Argument(min=0, metavar="PARTITION", help="partition of the message that was not scored")
+    ],
+    offset: Annotated[
+        int, typer.Argument(min=0, metavar="OFFSET", help="offset of the message that was not scored")
+    ],
     *,
     payload: Annotated[
         bool, typer.Option("--payload", help="also key, headers and value, which may tell of a patient")

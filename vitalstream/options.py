@@ -66,10 +66,10 @@ def _annotation(name: str) -> Any:
         f"--{name.replace('_', '-')}",
         help=setting.help
         if setting.default in (None, "")
-        else f"{setting.help} (default: {setting.default})",
+        else f"{setting.help}  [default: {setting.default}]",
         metavar=setting.metavar,
     )
-    return Annotated[setting.type | None, option]
+    return Annotated[str | None, option]  # text, for Settings to check as it does the environment
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:

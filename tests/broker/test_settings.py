@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from broker.cautions import cautions
 from broker.errors import SettingsError
 from broker.settings import OWNED_PROPERTIES, Settings, load_settings
 
@@ -56,17 +57,45 @@ def test_the_users_properties_lie_over_a_clients_defaults() -> None:
     [
         (
             {"chunk_size": 0},
-            "--chunk-size (VITALSTREAM_CHUNK_SIZE): input should be greater than or equal to 1",
+            "--chunk-size (VITALSTREAM_CHUNK_SIZE): must be a whole number from 1 up to 100,000, or auto",
         ),
-        ({"threshold": 1.5}, "--threshold (VITALSTREAM_THRESHOLD): input should be less than or equal to 1"),
-        ({"input_topic": "a b"}, "--input-topic (VITALSTREAM_INPUT_TOPIC): string should match pattern"),
-        ({"group": ""}, "--group (VITALSTREAM_GROUP): string should match pattern"),
-        ({"delivery": "maybe"}, "'exactly-once' or 'at-least-once'"),
-        ({"no_such": 1}, "there is no setting 'no_such' (known: bootstrap_servers, "),
+        (
+            {"chunk_size": "1x"},
+            "--chunk-size (VITALSTREAM_CHUNK_SIZE): must be a whole number from 1 up to 100,000, or auto",
+        ),
+        ({"threshold": 1.5}, "--threshold (VITALSTREAM_THRESHOLD): must be a number from 0 up to 1"),
+        ({"threshold": "x"}, "--threshold (VITALSTREAM_THRESHOLD): must be a number from 0 up to 1"),
+        ({"workers": "1.5"}, "--workers (VITALSTREAM_WORKERS): must be a whole number from 1 up to 256"),
+        ({"until_idle": "0"}, "--until-idle (VITALSTREAM_UNTIL_IDLE): must be a number above 0"),
+        ({"input_topic": "a b"}, "must be 1 to 249 letters (A to Z), digits, dots, hyphens or underscores"),
+        (
+            {"group": ""},
+            "--group (VITALSTREAM_GROUP): must be 1 to 200 letters (A to Z), digits, dots, hyphens",
+        ),
+        ({"delivery": "maybe"}, "--delivery (VITALSTREAM_DELIVERY): must be exactly-once or at-least-once"),
+        (
+            {"bootstrap_servers": "localhost:abc"},
+            "--bootstrap-servers (VITALSTREAM_BOOTSTRAP_SERVERS): must be HOST:",
+        ),
+        ({"bootstrap_servers": "k:1,,"}, "must be HOST:PORT, or several of them with commas between"),
+        (
+            {"output_topic": "vitals"},
+            "--input-topic and --output-topic are both vitals; give each a topic of its own",
+        ),
+        (
+            {"metrics_topic": "x", "dead_letter_topic": "x"},
+            "--metrics-topic and --dead-letter-topic are both x;",
+        ),
+        (
+            {"workers": 2, "instance": "a"},
+            "--instance a: an instance is one worker; leave it out with --workers",
+        ),
+        ({"no_such": 1}, "there is no setting no_such"),
         ({"properties": ["linger.ms"]}, "-X takes key=value"),
         ({"properties": ["=5"]}, "-X takes key=value"),
-        ({"config": Path("absent.toml")}, "--config: there is no file absent.toml"),
+        ({"config": Path("absent.toml")}, "--config absent.toml: no such file or directory; check the path"),
     ],
+    ids=str,
 )
 def test_a_bad_setting_is_named_in_one_sentence(flags: dict[str, object], told: str) -> None:
     with pytest.raises(SettingsError) as error:
@@ -81,14 +110,74 @@ def test_all_bad_settings_are_told_at_once() -> None:
         load_settings(chunk_size=0, workers=0)
 
 
-def test_a_malformed_file_and_environment_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "broken.toml"
-    broken.write_text("chunk_size =")
-    with pytest.raises(SettingsError, match=r"--config .*broken\.toml"):
-        load_settings(config=broken)
-    monkeypatch.setenv("VITALSTREAM_KAFKA", "linger.ms=5")
-    with pytest.raises(SettingsError, match="VITALSTREAM_KAFKA is a JSON object"):
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("chunk_size =", "invalid value"),
+        ("chunk-size = 7", "there is no setting chunk-size; did you mean chunk_size?"),
+        ("tresholds = 1", "there is no setting tresholds; did you mean threshold?"),
+        ("quux = 1", "there is no setting quux"),
+        ("threshold = 5", "threshold: must be a number from 0 up to 1"),
+        ("kafka = 1", "kafka: must be librdkafka properties by name"),
+        ('[kafka]\n"group.id" = "x"', "kafka: group.id is set by vitalstream itself; use --group instead"),
+        (
+            '[kafka]\nsecurity.protocol = "SSL"',
+            "kafka: security must be a text, a number or a boolean; put a name",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_names_the_file(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(content)
+    with pytest.raises(SettingsError) as error:
+        load_settings(config=path)
+    assert str(error.value).startswith(f"--config {path}: {told}")
+    assert "known" not in str(error.value)
+
+
+def test_a_file_that_needs_a_flag_to_fit_together_is_none_to_refuse(tmp_path: Path) -> None:
+    path = tmp_path / "part.toml"
+    path.write_text('input_topic = "risk"')
+    assert load_settings(config=path, output_topic="score").topics[:2] == ("risk", "score")
+    with pytest.raises(SettingsError, match="--input-topic and --output-topic are both risk"):
+        load_settings(config=path)
+
+
+def test_numbers_and_booleans_are_librdkafka_properties_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "typed.toml"
+    path.write_text('[kafka]\n"linger.ms" = 1.5\n"enable.ssl.certificate.verification" = true\n')
+    monkeypatch.setenv("VITALSTREAM_KAFKA", '{"batch.size": 9}')
+    assert load_settings(config=path).kafka == {
+        "linger.ms": "1.5",
+        "enable.ssl.certificate.verification": "true",
+        "batch.size": "9",
+    }
+
+
+@pytest.mark.parametrize("text", ["linger.ms=5", "[1]"])
+def test_properties_in_the_environment_that_are_no_object_are_told_in_words(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITALSTREAM_KAFKA", text)
+    with pytest.raises(SettingsError) as error:
         load_settings()
+    assert str(error.value) == (
+        "-X (VITALSTREAM_KAFKA): must be librdkafka properties by name: in a file the table [kafka], in the "
+        'environment a JSON object such as {"security.protocol": "SSL"}'
+    )
+
+
+def test_a_misspelt_setting_in_the_environment_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITALSTREAM_TRESHOLD", "0.4")
+    monkeypatch.setenv("VITALSTREAM_THRESHOLD", "0.4")
+    # As Kubernetes has them for a service of this name.
+    for name in ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_9464_TCP_ADDR", "PORT_9464_TCP_PROTO"):
+        monkeypatch.setenv(f"VITALSTREAM_{name}", "x")
+    assert cautions(load_settings()) == [
+        "VITALSTREAM_TRESHOLD is no setting; did you mean VITALSTREAM_THRESHOLD?"
+    ]
 
 
 @pytest.mark.parametrize("name", OWNED_PROPERTIES)
@@ -96,7 +185,8 @@ def test_properties_that_decide_delivery_are_refused_with_the_flag_to_use(name: 
     with pytest.raises(SettingsError) as error:
         load_settings(properties=[f"{name}=x"])
     assert (
-        str(error.value) == f"-X: {name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead"
+        str(error.value)
+        == f"-X (VITALSTREAM_KAFKA): {name} is set by vitalstream itself; use {OWNED_PROPERTIES[name]} instead"
     )
 
 

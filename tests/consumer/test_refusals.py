@@ -42,8 +42,10 @@ def changed(settings: Settings, **changes: Any) -> Settings:
 def test_missing_topics(stage: Stage) -> None:
     settings = changed(stage.settings(), output_topic="risk-not-made", dead_letter_topic="letters-not-made")
     assert refusal(stage.worker(settings), 1) == (
-        "topics risk-not-made, letters-not-made are missing (or hidden from this user) at "
-        f"{settings.bootstrap_servers}; run: vitalstream topics create"
+        "topics risk-not-made (--output-topic), letters-not-made (--dead-letter-topic) are missing (or hidden from "
+        f"this user) at {settings.bootstrap_servers}; check the names, or run: vitalstream topics create "
+        f"--bootstrap-servers {settings.bootstrap_servers} --input-topic {settings.input_topic} "
+        f"--output-topic risk-not-made --metrics-topic {settings.metrics_topic} --dead-letter-topic letters-not-made"
     )
 
 
@@ -110,15 +112,26 @@ def test_a_model_that_can_not_be_used(stage: Stage, make: Any, told: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--chunk-size", "0"], "--chunk-size (VITALSTREAM_CHUNK_SIZE): input should be greater than"),
-        (["--threshold", "1.5"], "--threshold (VITALSTREAM_THRESHOLD): input should be less than"),
-        (["--delivery", "maybe"], "--delivery (VITALSTREAM_DELIVERY): input should be 'exactly-once' or"),
-        (["-X", "isolation.level=read_uncommitted"], "-X: isolation.level is set by vitalstream itself"),
+        (["--chunk-size", "0"], "--chunk-size (VITALSTREAM_CHUNK_SIZE): must be a whole number from 1"),
+        (["--threshold", "1.5"], "--threshold (VITALSTREAM_THRESHOLD): must be a number from 0 up to 1"),
+        (["--threshold", "x"], "--threshold (VITALSTREAM_THRESHOLD): must be a number from 0 up to 1"),
+        (["--delivery", "maybe"], "--delivery (VITALSTREAM_DELIVERY): must be exactly-once or at-least-once"),
+        (
+            ["--bootstrap-servers", "localhost:abc"],
+            "--bootstrap-servers (VITALSTREAM_BOOTSTRAP_SERVERS): must be",
+        ),
+        (["--workers", "2", "--instance", "a"], "--instance a: an instance is one worker"),
+        (["--output-topic", "x", "--metrics-topic", "x"], "--output-topic and --metrics-topic are both x"),
+        (["--no-such"], "no such option: --no-such"),
+        (
+            ["-X", "isolation.level=read_uncommitted"],
+            "-X (VITALSTREAM_KAFKA): isolation.level is set by vitalstream",
+        ),
         (
             ["-X", "no.such.property=1"],
             "librdkafka refuses the -X properties: No such configuration property",
         ),
-        (["--config", "no-such.toml"], "--config: there is no file no-such.toml"),
+        (["--config", "no-such.toml"], "--config no-such.toml: no such file or directory; check the path"),
     ],
     ids=str,
 )

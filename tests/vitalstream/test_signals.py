@@ -4,9 +4,7 @@ import signal
 import subprocess
 import sys
 
-STARTING = (
-    "import time, vitalstream.cli as cli; cli.app = lambda: (print(flush=True), time.sleep(30)); cli.main()"
-)
+STARTING = "import time, vitalstream.cli as cli; cli.app = lambda **_: (print(flush=True), time.sleep(30)); cli.main()"
 
 
 def test_a_signal_that_comes_before_anything_is_begun_ends_it_also_as_process_1_of_a_container() -> None:

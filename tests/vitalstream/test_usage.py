@@ -1,0 +1,48 @@
+"""Help and errors of the command line itself."""
+
+import pytest
+
+from tests.vitalstream.command import vitalstream
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["replay", "--rate", "x", "f.csv"], "--rate: must be a number"),
+        (["replay", "--repeat", "0", "f.csv"], "--repeat: must be at least 1"),
+        (["dead-letters", "show", "x", "1"], "PARTITION: must be a whole number"),
+        (["replay"], "missing argument 'FILE'"),
+        (["consume", "--modell", "x"], "no such option: --modell"),
+        (["consum"], "no such command 'consum'"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_command_line_is_one_line_like_every_error(
+    arguments: list[str], told: str
+) -> None:
+    done = vitalstream(*arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"vitalstream: {told}")
+    assert not line.endswith(".")
+
+
+@pytest.mark.parametrize("command", [["consume"], ["audit"], ["dead-letters", "replay"]], ids=str)
+def test_help_shows_brackets(command: list[str]) -> None:
+    text = " ".join(vitalstream(*command, "--help").stdout.split())
+    assert "feature = [lowest, highest]" in text
+
+
+def test_help_fills_its_lines_and_gives_defaults_in_one_style() -> None:
+    text = vitalstream("replay", "--help").stdout
+    assert ".jsonl" in text
+    assert "[default: vitals]" in text
+    assert "[default: plain]" in text
+    assert "(default" not in text
+    assert "  Files in the plain format" in text  # a paragraph of its own, filled, not one line a line
+
+
+def test_a_group_without_a_command_shows_its_help() -> None:
+    done = vitalstream("topics")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: ")
