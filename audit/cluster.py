@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import ConfigResource, OffsetSpec
 
 from audit.errors import NotAuditableError
@@ -58,6 +65,15 @@ class Cluster:
         except KafkaException as exception:
             raise _refused("the committed offsets of group " + self._group, exception.args[0]) from None
 
+    def of_another_topic(self) -> Offsets:
+        """The committed offsets beside which stands the id of another topic: one that had the input's name before."""
+        described = self._admin.client.describe_topics(TopicCollection([self._input]))[self._input]
+        try:
+            ours, found = str(described.result().topic_id), self._answers(stable=False)
+        except KafkaException as exception:
+            raise _refused(f"which topic {self._input} is", exception.args[0]) from None
+        return {one.partition: one.offset for one in found if one.metadata and one.metadata != ours}
+
     def starts(self, topic: str) -> Offsets:
         """The first offset that retention has left."""
         return self._ends(topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
@@ -95,6 +111,9 @@ class Cluster:
             time.sleep(_POLL_S)
 
     def _committed(self, *, stable: bool) -> Offsets:
+        return {one.partition: one.offset for one in self._answers(stable=stable) if one.offset >= 0}
+
+    def _answers(self, *, stable: bool) -> list[TopicPartition]:
         # Through a consumer that joins nothing: the admin client's own question for a group's offsets ends the
         # process when the coordinator goes away meanwhile (an assertion of librdkafka 2.16: 3 times of 3).
         asked = [TopicPartition(self._input, partition) for partition in self._partitions(self._input)]
@@ -105,7 +124,7 @@ class Cluster:
         for one in found:
             if one.error is not None:
                 raise KafkaException(one.error)
-        return {one.partition: one.offset for one in found if one.offset >= 0}
+        return found
 
     def _ends(self, topic: str, spec: OffsetSpec, isolation: IsolationLevel) -> Offsets:
         asked = {TopicPartition(topic, partition): spec for partition in self._partitions(topic)}

@@ -40,6 +40,9 @@ def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> S
             f"group {settings.group} has no committed offsets on topic {source}: it has scored nothing, or "
             "the brokers have forgotten it; check --group and --input-topic"
         )
+    for partition, offset in cluster.of_another_topic().items():
+        problem = f"was committed of a topic {source} that is deleted; this one was not read from its start"
+        findings.add(Invariant.OFFSETS, source, partition, offset, problem)
     starts = {topic: cluster.starts(topic) for topic in settings.topics}
     ends = {topic: _settled(topic, cluster, findings) for topic in settings.output_topics}
     # What is committed beyond the input's end can't be read; it is judged with the committed offsets.

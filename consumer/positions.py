@@ -18,6 +18,7 @@ from confluent_kafka import (
 
 from consumer.chunks import Chunk
 from consumer.errors import Action, KafkaCallError, stops_consumer
+from consumer.identity import Identity
 
 ANSWER_S = 5.0  # how long one question for committed offsets may take before it is asked again
 RETRY_S = 0.1
@@ -32,9 +33,12 @@ class Positions:
     so nothing that could be committed.
     """
 
-    def __init__(self, consumer: Consumer, *, topic: str, keep_trying: Callable[[], bool]) -> None:
+    def __init__(
+        self, consumer: Consumer, *, topic: str, identity: Identity, keep_trying: Callable[[], bool]
+    ) -> None:
         self._consumer = consumer
         self._topic = topic
+        self._identity = identity
         self._keep_trying = keep_trying
         self._next: dict[int, int] = {}
 
@@ -48,6 +52,7 @@ class Positions:
 
         Raises:
             KafkaCallError: the broker refuses to tell.
+            InputLostError: they are of an earlier topic of this name.
         """
         starts = self._committed(partitions)
         self._next.update(starts)
@@ -78,6 +83,7 @@ class Positions:
 
         Raises:
             KafkaCallError: the broker refuses to tell.
+            InputLostError: they are of an earlier topic of this name.
         """
         starts = None
         while starts is None and self._keep_trying():
@@ -117,7 +123,10 @@ class Positions:
         return ends or (OFFSET_INVALID, OFFSET_INVALID)
 
     def _listed(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        noted = self._identity.id
+        return [
+            TopicPartition(self._topic, partition, offset, noted) for partition, offset in offsets.items()
+        ]
 
     def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
         asked = list(partitions)
@@ -156,4 +165,5 @@ class Positions:
         for answer in answers:
             if answer.error:
                 raise KafkaException(answer.error)
+            self._identity.require(answer.metadata)
         return answers

@@ -13,6 +13,7 @@ from consumer import model as models
 from consumer.chunks import Pace
 from consumer.clients import make_consumer, make_producer, transaction_timeout
 from consumer.commit import AtLeastOnce, Committer, Transactions
+from consumer.identity import identity_of
 from consumer.lag import lag_listener
 from consumer.observer import Observer, Observers
 from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
@@ -98,6 +99,7 @@ def _assemble(
         settings,
         consumer=consumer,
         committer=committer,
+        identity=identity_of(settings, clock=clock),
         score=score,
         observer=observer,
         should_stop=should_stop,

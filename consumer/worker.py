@@ -17,6 +17,7 @@ from consumer.errors import (
     NoProgressError,
     stops_consumer,
 )
+from consumer.identity import Identity
 from consumer.observer import Observer, Step
 from consumer.positions import Positions
 from consumer.scoring import ChunkScorer
@@ -42,6 +43,7 @@ class Worker:
         *,
         consumer: Consumer,
         committer: Committer,
+        identity: Identity,
         score: ChunkScorer,
         observer: Observer,
         should_stop: Callable[[], bool],
@@ -51,6 +53,7 @@ class Worker:
     ) -> None:
         self._consumer = consumer
         self._committer = committer
+        self._identity = identity
         self._score = score
         self._observer = observer
         self._should_stop = should_stop
@@ -61,7 +64,9 @@ class Worker:
         self._commit_interval = settings.commit_interval_ms / 1000
         self._until_idle = settings.until_idle
         self._collector = Collector(consumer, pace=pace, on_error=self._on_consumer_error, clock=clock)
-        self._positions = Positions(consumer, topic=self._topic, keep_trying=lambda: not should_stop())
+        self._positions = Positions(
+            consumer, topic=self._topic, identity=identity, keep_trying=lambda: not should_stop()
+        )
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
         self._active_at = 0.0  # when something last happened that postpones idleness
         self._joined = False
@@ -91,13 +96,14 @@ class Worker:
     def _step(self) -> None:
         chunk = self._collector.collect()
         self._raise_failure()
+        self._identity.check()
         if chunk is not None:
             self._process(chunk)
         if self._commit_is_due(drained=chunk is None or chunk.closed_by is not ClosedBy.FULL):
             self._commit(COMMIT_TIMEOUT_S)
 
     def _process(self, chunk: Chunk) -> None:
-        self._observer.collected(oldest=chunk.oldest())
+        self._observer.collected(oldest=chunk.oldest(), waited=self._clock() - chunk.first_at)
         self._observer.reached(Step.COLLECTED)
         if not self._positions.owns(chunk):
             raise KafkaCallError("reading", None, Action.ABORT)

@@ -17,7 +17,7 @@ from broker.settings import Settings
 from real_time import pinned_sha256
 from tests.audit.conftest import ROWS, save
 from tests.audit.models import Placid, Strict
-from tests.audit.topics import Record, Written
+from tests.audit.topics import Record, Written, commit
 from tests.conftest import MakeSettings, fresh_settings
 
 pytestmark = pytest.mark.kafka
@@ -329,6 +329,15 @@ def test_dead_letters_that_the_model_would_not_reject(
         "is a dead letter of the model, which accepts it",
         "its probability is null where offline scoring gives a number, or the other way round",
     }
+
+
+def test_committed_of_a_topic_that_is_gone(clean: Written) -> None:
+    settings = clean.copied()
+    partition = busiest(clean)
+    commit(settings, {partition: clean.committed[partition]}, metadata="the id of the one before")
+    found = judged(settings)
+    assert places(found, I.OFFSETS) == [(settings.input_topic, partition, clean.committed[partition])]
+    assert failed(found) == {I.OFFSETS}
 
 
 def test_committed_too_far(clean: Written) -> None:

@@ -119,12 +119,12 @@ def publish(producer: Producer, topic: str, records: Sequence[Record]) -> list[i
     return offsets
 
 
-def commit(settings: Settings, offsets: dict[int, int]) -> None:
+def commit(settings: Settings, offsets: dict[int, int], *, metadata: str = "") -> None:
     """Set the group's offsets."""
     client = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group})
     try:
         client.commit(
-            offsets=[TopicPartition(settings.input_topic, p, o) for p, o in offsets.items()],
+            offsets=[TopicPartition(settings.input_topic, p, o, metadata) for p, o in offsets.items()],
             asynchronous=False,
         )
     finally:

@@ -1,11 +1,14 @@
 """Hand-made messages and a queue to collect them from; nothing here pretends to be Kafka."""
 
 from collections.abc import Iterable
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import KafkaError
 
 from consumer.chunks import Chunk, Pace
+from consumer.identity import Identity
 from schemas.metrics import ClosedBy
 
 
@@ -91,3 +94,15 @@ def chunk_of(given: list[FakeMessage]) -> Chunk:
     taken: list[Any] = list(given)
     partitions, offsets = [one.partition() for one in given], [one.offset() for one in given]
     return Chunk(taken, partitions, offsets, ClosedBy.FULL, 0.0, Pace(len(given), 0.0))
+
+
+def described(topic_id: str) -> "Future[Any]":
+    """The answer to the question which topic it is."""
+    answer: Future[Any] = Future()
+    answer.set_result(SimpleNamespace(topic_id=topic_id))
+    return answer
+
+
+def identity(topic_id: str) -> Identity:
+    """That of a topic that stays."""
+    return Identity(lambda: described(topic_id), topic="vitals", clock=Clock())

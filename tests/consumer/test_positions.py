@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from consumer.errors import Action, KafkaCallError
+from consumer.errors import Action, InputLostError, KafkaCallError
 from consumer.positions import Positions
-from tests.consumer.fakes import FakeMessage
+from tests.consumer.fakes import FakeMessage, identity
 
 
 class Excluded:
@@ -18,11 +18,12 @@ class Excluded:
         self.positions: Positions | None = None
         self.sought: list[tuple[int, int]] = []
         self.excluded = False
+        self.noted = ""  # beside the committed offsets
 
     def committed(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         if self.excluded:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return [TopicPartition(one.topic, one.partition, 10) for one in asked]
+        return [TopicPartition(one.topic, one.partition, 10, self.noted) for one in asked]
 
     def consume(self, count: int, timeout: float) -> list[Any]:
         self.excluded = False
@@ -39,7 +40,7 @@ def positions_of(consumer: Excluded) -> Positions:
     tries = iter(range(100))  # an end to what would go on for ever
     fake: Any = consumer
     positions = consumer.positions = Positions(
-        fake, topic="vitals", keep_trying=lambda: next(tries, None) is not None
+        fake, topic="vitals", identity=identity("now"), keep_trying=lambda: next(tries, None) is not None
     )
     positions.add([0, 1])
     consumer.excluded = True
@@ -59,3 +60,22 @@ def test_going_back_stops_for_what_waiting_does_not_cure() -> None:
     with pytest.raises(KafkaCallError) as failure:
         positions_of(Excluded(hands_out=refused)).rewind()
     assert failure.value.action is Action.STOP
+
+
+def test_what_is_committed_names_the_topic() -> None:
+    positions = positions_of(Excluded())
+    assert [(one.offset, one.metadata) for one in positions.offsets()] == [(10, "now"), (10, "now")]
+
+
+@pytest.mark.parametrize("noted", ["", "now"])
+def test_offsets_of_this_topic_or_of_nobody_knows_which_are_fine(noted: str) -> None:
+    consumer = Excluded()
+    consumer.noted = noted
+    positions_of(consumer)
+
+
+def test_offsets_of_an_earlier_topic_say_nothing_about_this_one() -> None:
+    consumer = Excluded()
+    consumer.noted = "before"
+    with pytest.raises(InputLostError, match="made anew"):
+        positions_of(consumer)

@@ -2,17 +2,19 @@
 
 import time
 
+import orjson
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from audit.run import audit
 from broker.admin import Admin
 from broker.settings import Settings
 from tests.consumer.accounts import end_offsets
 from tests.faults.conftest import Begin
 from tests.faults.load import Records
 from tests.faults.trial import Trial
-from tests.kafka import committed_offsets, wait_until
+from tests.kafka import committed_offsets, produce, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
@@ -139,6 +141,25 @@ def test_the_topic_is_made_anew_under_a_running_worker(begin: Begin, records: Re
     trial.load(records, rate=1000)
     wait_until(lambda: worker.code is not None, timeout=120, what="a worker that stops loudly")
     assert worker.code == 1, worker.log
+
+
+def test_the_topic_is_made_anew_and_full_before_the_worker_notices(begin: Begin, records: Records) -> None:
+    # Soon there is more in it than where the worker is: its offsets fit, and mean other messages.
+    trial = begin("input topic deleted and made anew")
+    load = trial.load(records, rate=1000)
+    worker = trial.worker().joined()
+    trial.progressed(1000)
+    load.stop()
+    make_anew(trial.settings)
+    rows = [(one["patient_id"], orjson.dumps(one)) for one in records]
+    produce(trial.settings.bootstrap_servers, trial.settings.input_topic, rows)
+    trial.count(1)
+    assert worker.wait(timeout=60) == 1, worker.log
+    assert "deleted and made anew while the group read it" in worker.log
+    if committed_somewhere(trial.settings):
+        again = trial.worker()
+        assert again.wait(timeout=60) == 1, again.log  # it must not help to start again
+        assert not audit(trial.settings).clean
 
 
 def committed_somewhere(settings: Settings) -> bool:

@@ -1,0 +1,67 @@
+"""Which topic it is that has the input's name: deleted and made anew, it is another one.
+
+librdkafka (2.16) goes on in the new topic at the offset where it was in the old one, and tells nobody: what stands
+before that offset would never be read. Hence the topic's id is asked for while the worker reads, and committed
+beside each offset, so that starting again does not help either.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicCollection
+
+from broker.admin import Admin
+from broker.settings import Settings
+from consumer.errors import InputLostError
+
+ASK_EVERY_S = 1.0
+
+Describe = Callable[[], "Future[Any]"]
+"""Asks for a topic's description; the answer has its `topic_id`."""
+
+
+class Identity:
+    """The id of a topic since this was made; '' where the brokers do not tell."""
+
+    def __init__(self, describe: Describe, *, topic: str, clock: Callable[[], float]) -> None:
+        self._describe = describe
+        self._topic = topic
+        self._clock = clock
+        self.id = _id_in(describe())
+        self._asked: Future[Any] | None = None
+        self._ask_at = clock() + ASK_EVERY_S
+
+    def check(self) -> None:
+        """Never waits: look at the answer to an earlier question, or ask again when it is time to.
+
+        Raises:
+            InputLostError: the topic is another one by now.
+        """
+        if self._asked is not None and self._asked.done():
+            found, self._asked = _id_in(self._asked), None
+            self.require(found)
+        elif self._asked is None and self._clock() >= self._ask_at:
+            self._asked, self._ask_at = self._describe(), self._clock() + ASK_EVERY_S
+
+    def require(self, found: str | None) -> None:
+        """Raises InputLostError where `found` is the id of another topic; none is nobody's."""
+        if found and self.id and found != self.id:
+            raise InputLostError(
+                f"topic {self._topic} was deleted and made anew while the group read it: what stands in the new one "
+                "before the committed offsets was not scored; reset the group's offsets on purpose, then start again"
+            )
+
+
+def identity_of(settings: Settings, *, clock: Callable[[], float]) -> Identity:
+    """The identity of the input topic."""
+    admin, topic = Admin(settings), settings.input_topic
+    asked = TopicCollection([topic])
+    return Identity(lambda: admin.client.describe_topics(asked)[topic], topic=topic, clock=clock)
+
+
+def _id_in(answer: "Future[Any]") -> str:
+    try:
+        return str(answer.result().topic_id)
+    except KafkaException:
+        return ""

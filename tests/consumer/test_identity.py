@@ -1,0 +1,55 @@
+"""Noticing, without waiting, that the input topic was deleted and made anew."""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from consumer.errors import InputLostError
+from consumer.identity import ASK_EVERY_S, Identity
+from tests.consumer.fakes import Clock, described
+
+
+def refused() -> "Future[Any]":
+    answer: Future[Any] = Future()
+    answer.set_exception(KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+    return answer
+
+
+def checked(*answers: "Future[Any]") -> None:
+    """One look after another, a second between them, as the answers come."""
+    left, clock = [*answers], Clock()
+    identity = Identity(lambda: left.pop(0), topic="vitals", clock=clock)
+    while left:
+        clock.now += ASK_EVERY_S
+        identity.check()  # asks
+        identity.check()  # hears
+
+
+def test_the_same_topic_is_fine_and_a_silent_broker_is_too() -> None:
+    checked(described("a"), described("a"), refused(), described("a"))
+    checked(refused(), described("a"))
+
+
+def test_another_topic_of_the_name_is_noticed() -> None:
+    with pytest.raises(InputLostError, match="vitals was deleted and made anew"):
+        checked(described("a"), described("a"), refused(), described("b"))
+
+
+def test_it_never_waits_for_an_answer_and_asks_once_a_second() -> None:
+    asked: list[Future[Any]] = [described("a")]
+    clock = Clock()
+
+    def ask() -> "Future[Any]":
+        asked.append(asked[0] if len(asked) == 1 else Future())
+        return asked[-1]
+
+    identity = Identity(ask, topic="vitals", clock=clock)
+    for _ in range(50):
+        identity.check()
+    assert len(asked) == 2
+    clock.now += ASK_EVERY_S
+    for _ in range(50):
+        identity.check()
+    assert len(asked) == 3
