@@ -96,7 +96,7 @@ class Health(Observer):
         self._beat = self._clock()
         self._joined = not lost
 
-    def collected(self, *, oldest: float | None) -> None:
+    def collected(self, *, oldest: float | None, waited: float) -> None:
         """From here on the chunk is in hand."""
         self._oldest.collected(self._clock())
 

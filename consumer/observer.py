@@ -46,8 +46,11 @@ class Observer:
     def behind(self, lags: Mapping[int, int]) -> None:
         """So many messages of each assigned partition are not collected yet; told about once a second."""
 
-    def collected(self, *, oldest: float | None) -> None:
-        """A chunk is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970."""
+    def collected(self, *, oldest: float | None, waited: float) -> None:
+        """A chunk is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970.
+
+        `waited` is for how many seconds its first row has waited for others.
+        """
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """A message goes to the dead-letter topic."""

@@ -123,7 +123,7 @@ class PrometheusObserver(Observer):
         """Kept for the next scrape."""
         self._backlog.update(lags)
 
-    def collected(self, *, oldest: float | None) -> None:
+    def collected(self, *, oldest: float | None, waited: float) -> None:
         """The chunk's time begins."""
         self._collected_at = self._clock()
         self._backlog.oldest.collected(self._now() if oldest is None else oldest)

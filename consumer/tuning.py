@@ -6,6 +6,7 @@ wait that is spared costs a chunk and a transaction more. That is read off the a
 early; more where the model's fixed cost would eat the throughput.
 """
 
+import contextlib
 import logging
 import time
 from bisect import bisect_right
@@ -30,11 +31,12 @@ CLEARLY_LONGER: Final = 0.1  # and a wait only for one that is longer by so much
 
 WINDOW: Final = 1_024  # chunks that are remembered
 PERIOD: Final = 64  # chunks between two decisions about the wait
-RESIZE: Final = 8  # full chunks between two decisions about the size
 LATE: Final = 0.01  # the goal is for the 99th percentile
 STEPS: Final = 20  # waits considered, in parts of the goal
 # From the return of the commit until a read_committed reader has the results.
 DELIVERY_S: Final = 0.002
+AT_ONCE: Final = 0.5  # is a full chunk that waited for less than so much of what it may
+TAKING_S: Final = 0.002  # what it takes to take the messages of a chunk that are there
 LOG_S: Final = 10.0  # between two lines about what was chosen
 
 PROBE_ROWS: Final = 256
@@ -100,7 +102,6 @@ class Tuner:
         self._before = np.zeros(WINDOW)
         self._seen = 0
         self._changed = 0
-        self._full = 0
         self._rows = 0
         self._since = 0.0
         self._rate = 0.0  # rows a second
@@ -123,15 +124,14 @@ class Tuner:
         self.costs.add(rows, seconds)
         self._rows += rows
         if rows >= self.pace.chunk_size:  # while chunks aren't full, their size does not matter
-            self._full += 1
-            if self._full % RESIZE == 0:
-                self._reconsider_size()
+            self._reconsider_size()
 
     def committed(self, *, age: float, age_at_first: float, waited: float, at: float) -> None:
-        """A chunk that was not full is committed at `at`.
+        """Chunks were committed at `at`, the last of which was not full at once.
 
-        Its oldest row's age is now `age` seconds, and was `age_at_first` when the chunk began to wait for so long.
-        Full chunks say nothing of waiting: they are late, if so, because of what piled up before them.
+        The oldest row's age is now `age` seconds, and was `age_at_first` when its chunk began; the chunks have
+        `waited` to fill. Those that are full at once say nothing of waiting: they are late, if so, because of what
+        had piled up before them.
         """
         place, grows = self._seen % WINDOW, self._grows
         self._rest[place] = age - waited * (1 + 2 * grows)
@@ -194,7 +194,11 @@ class AutoPace(Observer):
         self._now = now
         self._chunk: ChunkMetrics | None = None
         self._collected_at = 0.0
-        self._age = 0.0
+        self._at_once = False  # whether the last chunk found enough rows to be full
+        self._since: tuple[float, float] | None = (
+            None  # of what is not committed: when, and how old its oldest row was
+        )
+        self._waited = 0.0  # by all that is not committed
         self._logged = self._tuner.pace
         self._log_due = 0.0
         self._told = False
@@ -203,10 +207,15 @@ class AutoPace(Observer):
         """For the chunk that begins."""
         return self._tuner.pace
 
-    def collected(self, *, oldest: float | None) -> None:
+    def collected(self, *, oldest: float | None, waited: float) -> None:
         """A chunk's time begins."""
-        self._collected_at = self._clock()
-        self._age = 0.0 if oldest is None else max(0.0, self._now() - oldest)
+        at = self._clock()
+        # A sender's clock may be ahead of ours.
+        age = waited if oldest is None else max(waited, self._now() - oldest)
+        self._collected_at = at
+        self._since = self._since or (at - waited, age - waited)
+        self._waited += min(waited, self._tuner.pace.max_wait)
+        self._at_once = waited <= AT_ONCE * self._tuner.pace.max_wait + TAKING_S
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """What chunk it is."""
@@ -218,16 +227,21 @@ class AutoPace(Observer):
             self._tuner.scored(self._chunk.rows, self._clock() - self._collected_at)
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """The last chunk's rows are visible."""
-        at, chunk = self._clock(), self._chunk
-        if chunk is not None and chunk.closed_by in (ClosedBy.WAITED, ClosedBy.DRAINED):
-            waited = (chunk.max_wait_ms or 0.0) / 1000
-            age = max(self._age, waited)  # a sender's clock may be ahead of ours
-            self._tuner.committed(
-                age=age + at - self._collected_at, age_at_first=age - waited, waited=waited, at=at
-            )
+        """Rows are visible."""
+        at = self._clock()
+        if self._since and self._chunk and not (self._chunk.closed_by is ClosedBy.FULL and self._at_once):
+            began, age = self._since
+            self._tuner.committed(age=age + at - began, age_at_first=age, waited=self._waited, at=at)
+        self._begin_anew()
         if self._tuner.pace != self._logged and at >= self._log_due:
             self._log(at)
+
+    def failed(self, operation: str, error_name: str, action: str) -> None:
+        """What was not committed is read again."""
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._since, self._waited = None, 0.0
 
     def _log(self, at: float) -> None:
         pace, goal = self._tuner.pace, self._goal * 1000
@@ -245,21 +259,26 @@ class AutoPace(Observer):
             )
 
 
-def measured_costs(score: Callable[[pd.DataFrame], object], features: Sequence[str]) -> Costs:
-    """A first guess, from how long the model takes for one row and for some hundred; at least Kafka's own share."""
-    few, many = _seconds(score, features, 1), _seconds(score, features, PROBE_ROWS)
+def measured_costs(
+    score: Callable[[pd.DataFrame], object],
+    features: Sequence[str],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Costs:
+    """A first guess, from how long the model takes for one row and for some hundred."""
+
+    def seconds(rows: int) -> float:
+        frame = pd.DataFrame(np.zeros((rows, len(features))), columns=[*features])
+        return min(_timed(lambda: score(frame), clock) for _ in range(3))
+
+    few, many = seconds(1), seconds(PROBE_ROWS)
     per_row = max(0.0, many - few) / (PROBE_ROWS - 1)
     return Costs(fixed=max(0.0, few - per_row) + OWN_FIXED, per_row=per_row + OWN_PER_ROW)
 
 
-def _seconds(score: Callable[[pd.DataFrame], object], features: Sequence[str], rows: int) -> float:
-    frame = pd.DataFrame(np.zeros((rows, len(features))), columns=[*features])
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        try:
-            score(frame)
-        except Exception:
-            return 0.0  # a model that can't score zeros is not at fault
-        times.append(time.perf_counter() - began)
-    return min(times)
+def _timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    began = clock()
+    # A model that can't score zeros is not at fault.
+    with contextlib.suppress(Exception):
+        call()
+    return clock() - began

@@ -48,7 +48,7 @@ def turn(health: Health, clock: Clock, seconds: float, *, lag: int | None = 0) -
 
 
 def collect(health: Health) -> None:
-    health.collected(oldest=None)
+    health.collected(oldest=None, waited=0.0)
     health.reached(Step.COLLECTED)
 
 

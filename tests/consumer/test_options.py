@@ -2,10 +2,12 @@
 
 import pytest
 
+from consumer.tuning import SIZES
 from schemas.metrics import ClosedBy
 from tests.consumer.accounts import require_exactly_once
 from tests.consumer.conftest import patient_rows
 from tests.consumer.stage import Stage
+from tests.consumer.test_operations import Endpoints, served
 
 pytestmark = pytest.mark.kafka
 
@@ -45,6 +47,32 @@ def test_what_waits_for_its_chunk_to_fill_is_finished_on_a_stop(stage: Stage) ->
         (ClosedBy.FULL, 3),
         (ClosedBy.STOPPED, 2),
     ]
+
+
+def test_a_chunk_size_that_finds_itself_scores_everything_once_and_tells_what_it_chose(
+    stage: Stage, vitals_file: list[str]
+) -> None:
+    settings = served(stage.settings(partitions=2, chunk_size="auto", latency_goal_ms=200))
+    sender = stage.replay(settings, vitals_file, "--limit", "20000")
+    assert sender.wait(timeout=120) == 0, sender.log
+    worker, http = stage.worker(settings), Endpoints(settings)
+    stage.wait_committed(settings, 20_000)
+    stage.send_patients(settings, patient_rows(50))
+    stage.wait_committed(settings, 20_050)
+    gauges = http.metrics()
+    worker.stop()
+
+    found = require_exactly_once(settings, rows=20_050)
+    sizes = {chunk.chunk_size for chunk in found.metrics}
+    assert sizes <= {*SIZES}
+    assert len(sizes) > 1, "the backlog was worked off in chunks of the first size"
+    last = found.metrics[-1]
+    assert last.max_wait_ms is not None
+    assert 0 < last.max_wait_ms < 200
+    assert last.closed_by in (ClosedBy.WAITED, ClosedBy.STOPPED)
+    assert gauges["vitalstream_chunk_size_rows",] in sizes
+    assert gauges["vitalstream_max_wait_seconds",] == pytest.approx(last.max_wait_ms / 1000)
+    assert "chunks take up to " in worker.log
 
 
 def test_an_instance_runs_once_on_a_host(stage: Stage) -> None:

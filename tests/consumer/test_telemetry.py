@@ -40,7 +40,7 @@ class Told:
 
     def chunk(self, *, waits_ms: list[float], dead: int = 0, oldest: float | None = None) -> None:
         tell = self.observer
-        tell.collected(oldest=self.clock.now if oldest is None else oldest)
+        tell.collected(oldest=self.clock.now if oldest is None else oldest, waited=0.0)
         tell.reached(Step.COLLECTED)
         self.clock.now += 0.02
         tell.waited(np.array(waits_ms))

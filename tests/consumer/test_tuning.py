@@ -1,0 +1,295 @@
+"""A chunk size that finds itself: settled soon, still afterwards, in time where that is possible, and cheap."""
+
+import itertools
+import logging
+import timeit
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.errors import SettingsError
+from broker.settings import load_settings
+from consumer.chunks import Pace
+from consumer.observer import Step
+from consumer.tuning import FIRST_SIZE, SIZES, WINDOW, AutoPace, Costs, Tuner, measured_costs
+from schemas.metrics import ChunkMetrics, ClosedBy
+from tests.consumer.fakes import Clock
+from tests.consumer.queueing import Cost, Trace, poisson, simulate
+
+GOAL = 0.050
+SETTLES = 1_600  # chunks; some more than are remembered
+
+LINEAR = Cost(4e-4, 5e-6)
+BOOSTING = Cost(6e-4, 1e-5)
+FOREST = Cost(1.5e-3, 6e-5)
+# No wait fits: a row waits for the chunk before its own, and then for its own.
+SLOW = Cost(0.030, 1e-5)
+
+
+def guess(cost: Cost) -> Costs:
+    """What a probe at load may say: near, and wrong."""
+    return Costs(fixed=cost.fixed * 0.8, per_row=cost.per_row * 1.3)
+
+
+def tuned(arrivals: Any, cost: Cost, **options: Any) -> tuple[Tuner, Trace]:
+    tuner = Tuner(goal=GOAL, costs=guess(cost))
+    return tuner, simulate(arrivals, lambda _now: cost, tuner, **options)
+
+
+def settled_at(trace: Trace, start: float) -> float:
+    """When that many chunks have ended since `start`."""
+    after = trace.ended[trace.ended >= start]
+    assert len(after) > SETTLES + 200, "too short to tell"
+    return float(after[SETTLES])
+
+
+def cheapest(arrivals: Any, cost: Cost, start: float, end: float) -> float:
+    """The load of the best fixed pace whose p99 is within the goal, found by trying."""
+    sizes, waits = (100, 1_000), np.arange(0, 1, 0.05) * GOAL
+    traces = [simulate(arrivals, lambda _now: cost, Pace(*one)) for one in itertools.product(sizes, waits)]
+    return min(trace.load(start, end) for trace in traces if trace.p99(start, end) <= GOAL)
+
+
+@pytest.mark.parametrize("rate", [50, 200, 2_000, 10_000])
+@pytest.mark.parametrize("cost", [LINEAR, BOOSTING, FOREST], ids=["linear", "boosting", "forest"])
+def test_it_settles_within_the_goal_for_little_more_than_the_best_pace_costs(rate: int, cost: Cost) -> None:
+    end = 120.0 if rate < 1_000 else 100.0
+    arrivals = poisson(rate, 0, end)
+    tuner, trace = tuned(arrivals, cost)
+    start = settled_at(trace, 0)
+    assert trace.changes(start, end) <= 1
+    assert trace.p99(start, end) <= GOAL * 1.02
+    assert trace.load(start, end) <= 1.15 * cheapest(arrivals[arrivals < 20], cost, 2, 20)
+    assert tuner.reachable
+
+
+def steps(*rates: int, each: float) -> Any:
+    return np.concatenate([poisson(rate, each * n, each * (n + 1), seed=n) for n, rate in enumerate(rates)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_follows_steps_of_the_load_without_swinging(seed: int) -> None:
+    each = 100.0
+    _, trace = tuned(steps(50, 2_000, 10_000, 200, each=each), LINEAR, seed=seed)
+    for start in np.arange(4) * each:
+        settled, end = settled_at(trace, start), start + each
+        assert trace.changes(settled, end) <= 1
+        assert trace.p99(settled, end) <= GOAL * 1.02
+        assert trace.p99(start + 1, end) <= GOAL * 1.1, "late while it settled"
+
+
+def test_a_cost_that_grows_to_five_times_is_noticed_within_seconds_and_forgotten_again() -> None:
+    dear = Cost(5 * 1e-3, 5 * 3e-5)
+    cheap = Cost(1e-3, 3e-5)
+    tuner = Tuner(goal=GOAL, costs=guess(cheap))
+    trace = simulate(poisson(2_000, 0, 240), lambda now: dear if 80 <= now < 160 else cheap, tuner)
+    before, during, after = (settled_at(trace, start) for start in (0, 80, 160))
+    assert trace.p99(85, 160) <= GOAL * 1.05, "not noticed"
+    assert trace.changes(before, 80) <= 1
+    assert trace.changes(during, 160) <= 2
+    assert trace.changes(after, 240) <= 1
+    assert trace.load(after, 240) == pytest.approx(trace.load(before, 80), rel=0.15), "not forgotten"
+
+
+def test_a_goal_that_cannot_be_met_costs_no_more_than_the_shortest_latency_does() -> None:
+    arrivals = poisson(200, 0, 150)
+    tuner, trace = tuned(arrivals, SLOW)
+    start = settled_at(trace, 0)
+    assert not tuner.reachable
+    assert tuner.floor > GOAL
+    assert tuner.pace.max_wait == 0
+    assert trace.changes(start, 150) == 0
+    eager = simulate(arrivals, lambda _now: SLOW, Pace(10_000, 0.0))
+    assert trace.p99(start, 150) <= 1.05 * eager.p99(start, 150)
+
+
+@pytest.mark.parametrize(
+    ("cost", "share"),
+    [(LINEAR, 0.05), (FOREST, 0.1), (Cost(0.020, 1e-4), 0.15)],
+    ids=["linear", "forest", "slow"],
+)
+def test_a_backlog_is_worked_off_in_chunks_that_hardly_pay_the_fixed_cost(cost: Cost, share: float) -> None:
+    tuner = Tuner(goal=GOAL, costs=guess(cost))
+    trace = simulate(np.zeros(300_000), lambda _now: cost, tuner)
+    size = tuner.pace.chunk_size
+    assert cost.fixed / (cost.fixed + cost.per_row * size) <= share
+    assert cost.fixed + cost.per_row * size <= GOAL or size <= 20 * cost.fixed / cost.per_row
+    number_of_last_change, _, _ = trace.paces[-1]
+    assert number_of_last_change <= 3 * len(SIZES)
+
+
+def test_a_model_that_is_slow_a_call_keeps_up_with_a_load_that_small_chunks_could_not_bear() -> None:
+    cost = Cost(0.020, 1e-4)  # 100 rows: 30 ms, 3,300 rows/s
+    _, trace = tuned(poisson(6_000, 0, 60), cost)
+    assert trace.p99(50, 60) < 1.0
+
+
+@pytest.mark.parametrize("rows", [(100,), (1, 3, 400), (100, 200)])
+def test_costs_are_learned_from_noisy_chunks_however_alike(rows: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    costs = guess(FOREST)
+    for size in itertools.islice(itertools.cycle(rows), 600):
+        costs.add(size, (FOREST.fixed + FOREST.per_row * size) * np.exp(0.1 * rng.standard_normal()))
+    for size in rows:
+        assert costs.seconds(size) == pytest.approx(FOREST.fixed + FOREST.per_row * size, rel=0.1)
+    costs.add(rows[0], 100.0)
+    assert costs.seconds(rows[0]) < 1.2 * (FOREST.fixed + FOREST.per_row * rows[0]), "one outlier"
+
+
+_seconds = st.floats(0, 1e4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.floats(1e-4, 60),
+    st.lists(
+        st.tuples(st.integers(1, 10_000), _seconds, st.floats(-10, 1e6), st.floats(-10, 1e6)),
+        min_size=1,
+        max_size=8,
+    ),
+)
+def test_whatever_happens_the_pace_is_one_that_can_be_kept(goal: float, events: list[Any]) -> None:
+    tuner, at = Tuner(goal=goal, costs=Costs()), 0.0
+    for rows, seconds, age, first in itertools.islice(itertools.cycle(events), 300):
+        at += seconds
+        tuner.scored(rows, seconds)
+        tuner.committed(age=age, age_at_first=first, waited=tuner.pace.max_wait, at=at)
+        assert tuner.pace.chunk_size in SIZES
+        assert 0 <= tuner.pace.max_wait < goal
+        assert tuner.costs.fixed > 0
+        assert tuner.costs.per_row > 0
+        assert np.isfinite(tuner.costs.seconds(1))
+
+
+def test_the_first_guess_comes_from_the_model() -> None:
+    clock = Clock()
+
+    def score(frame: pd.DataFrame) -> None:
+        clock.now += 0.020 + 1e-4 * len(frame)
+
+    costs = measured_costs(score, ["a", "b"], clock=clock)
+    assert costs.fixed == pytest.approx(0.020, rel=0.1)
+    assert costs.per_row == pytest.approx(1.1e-4, rel=0.05)
+
+
+def test_a_model_that_cannot_score_zeros_is_not_at_fault() -> None:
+    def fail(_frame: pd.DataFrame) -> None:
+        raise ValueError("zeros")
+
+    assert measured_costs(fail, ["a"]).seconds(100) < 0.01
+
+
+class Working:
+    """An AutoPace that hears of chunks as from a worker."""
+
+    def __init__(self, *, goal: float = GOAL) -> None:
+        self.clock = Clock()
+        self.auto = AutoPace(goal=goal, costs=Costs(), clock=self.clock, now=lambda: self.clock.now + 1e9)
+
+    def chunk(self, *, seconds: float, old: float = 0.0, rows: int = 10) -> None:
+        pace = self.auto.pace()
+        full = rows == pace.chunk_size
+        waited = 0.0 if full else pace.max_wait
+        self.clock.now += waited
+        self.auto.collected(oldest=self.clock.now + 1e9 - waited - old, waited=waited)
+        self.clock.now += seconds
+        self.auto.scored(_metrics(rows, pace, ClosedBy.FULL if full else ClosedBy.WAITED))
+        for step in Step:
+            self.auto.reached(step)
+        self.auto.committed(chunks=1, rows=rows, seconds=0.0)
+
+
+def test_the_listener_gives_the_worker_shorter_waits_when_rows_come_late_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "vitalstream.worker")
+    working = Working()
+    assert working.auto.pace() == Pace(FIRST_SIZE, GOAL / 2)
+    for _ in range(200):
+        working.chunk(seconds=0.040)
+    assert working.auto.pace().max_wait <= 0.010
+    assert "chunks take up to 100 rows and wait up to " in caplog.text
+
+
+def test_a_goal_that_cannot_be_met_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    working = Working()
+    for _ in range(2 * WINDOW):
+        working.chunk(seconds=0.070)
+    told = [line for line in caplog.messages if "can't be met" in line]
+    assert told == ["--latency-goal-ms 50 can't be met: without any wait the 99th percentile is 72 ms"]
+
+
+def test_changes_are_logged_at_most_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vitalstream.worker")
+    working = Working()
+    began = working.clock.now
+    for _ in range(8 * 10):
+        working.chunk(seconds=0.001, rows=working.auto.pace().chunk_size)
+    assert working.auto.pace().chunk_size > FIRST_SIZE
+    assert len(caplog.messages) <= 1 + (working.clock.now - began) / 10
+
+
+def test_full_chunks_say_nothing_of_waiting() -> None:
+    working = Working()
+    for _ in range(500):
+        working.chunk(seconds=0.040, old=100.0, rows=working.auto.pace().chunk_size)
+    assert working.auto.pace().max_wait == GOAL / 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"chunk_size": "some"}, "--chunk-size (VITALSTREAM_CHUNK_SIZE): "),
+        ({"chunk_size": "auto", "max_wait_ms": 0}, "--max-wait-ms: --chunk-size auto chooses the wait"),
+        ({"latency_goal_ms": 50}, "--latency-goal-ms: a latency goal needs --chunk-size auto"),
+        ({"chunk_size": "auto", "latency_goal_ms": 0}, "--latency-goal-ms"),
+    ],
+)
+def test_a_latency_goal_and_a_chunk_size_exclude_each_other(flags: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(**flags)
+    assert told in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_a_chunk_size_is_a_number_or_auto() -> None:
+    assert load_settings(chunk_size="250").chunk_size == 250
+    assert load_settings(chunk_size="auto").latency_goal_ms == 50
+    assert load_settings(chunk_size="auto", latency_goal_ms="7.5").latency_goal_ms == 7.5
+
+
+def test_tuning_costs_next_to_nothing() -> None:
+    tuner, at = Tuner(goal=GOAL, costs=Costs()), itertools.count()
+
+    def one() -> None:
+        tuner.scored(50, 0.001)
+        tuner.committed(age=0.04, age_at_first=0.002, waited=tuner.pace.max_wait, at=next(at) / 30)
+
+    rounds = 2_000
+    assert min(timeit.repeat(one, number=rounds, repeat=5)) / rounds < 50e-6, "ten times what it was"
+
+
+def _metrics(rows: int, pace: Pace, closed_by: ClosedBy) -> ChunkMetrics:
+    return ChunkMetrics(
+        chunk_id="vitals-0@0",
+        worker="w",
+        closed_by=closed_by,
+        rows=rows,
+        scored=rows,
+        dead_lettered=0,
+        latency_ms=1.0,
+        throughput_rows_per_s=1.0,
+        end_to_end_ms_p50=None,
+        end_to_end_ms_p99=None,
+        end_to_end_ms_max=None,
+        lag=0,
+        offsets={},
+        model="f00d",
+        at="2026-01-05T08:30:00.000Z",
+        chunk_size=pace.chunk_size,
+        max_wait_ms=pace.max_wait * 1000,
+    )
