@@ -11,7 +11,7 @@ more than `predict_proba` promises, because BLAS sums a row in another order whe
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.special import expit
@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
-Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+from real_time.compiled import AddLeaves, Floats, Tree, compiled
 
 Step: TypeAlias = Callable[[Floats], Floats]
 """Rows by features to what the next step wants; the last one gives the probability of `classes_[1]`."""
@@ -46,7 +46,7 @@ class NoFastPathError(ValueError):
 
 
 class FastPath:
-    """A model's arithmetic, verified against the model itself.
+    """A model's arithmetic, verified against the model itself; `how` names it, and why it is not a faster one.
 
     Raises NoFastPathError when the model is of a kind that has no path, or its path gives other scores.
     """
@@ -55,13 +55,14 @@ class FastPath:
         self._features = getattr(model, "n_features_in_", 0)
         self._takes_nan = True
         try:
-            self._steps, self._exact = _steps(model)
+            before, ending = _steps(model)
+            self._steps, self._exact, self.how = [*before, ending.step], ending.exact, ending.how
             self._largest = LARGEST_SINGLE if self._exact else LARGEST_DOUBLE
             self._verify(model)
         except NoFastPathError:
             raise
         except Exception as error:  # private parts of another scikit-learn version
-            raise NoFastPathError(f"its path failed with {type(error).__name__}") from None
+            raise NoFastPathError(f"its fast path failed with {type(error).__name__}") from None
 
     def __call__(self, X: Floats) -> Floats | None:
         """The probabilities of the rows of X, or None where the model itself must be asked."""
@@ -100,7 +101,7 @@ class FastPath:
                 else np.allclose(found, expected[:rows], rtol=RTOL, atol=0, equal_nan=True)
             )
             if not same:
-                raise NoFastPathError("its path gives other scores than predict_proba")
+                raise NoFastPathError("its fast path gives other scores than predict_proba")
 
 
 def _probes(features: int) -> Floats:
@@ -112,30 +113,38 @@ def _probes(features: int) -> Floats:
     return probes
 
 
-def _steps(model: Any) -> tuple[list[Step], bool]:
-    """The steps of a model, and whether they give the same bits as the model."""
+class _Ending(NamedTuple):
+    """The last step."""
+
+    step: Step
+    exact: bool  # whether it gives the same bits as the model
+    how: str
+
+
+def _steps(model: Any) -> tuple[list[Step], _Ending]:
+    """The steps of a model before the last one, and that."""
     if type(model) is Pipeline:
         *transformers, last = (step for _, step in model.steps)
-        final, exact = _steps(last)
-        return [_TRANSFORMS[type(one)](one) for one in transformers if _transforms(one)] + final, exact
+        before = [_TRANSFORMS[type(one)](one) for one in transformers if _transforms(one)]
+        inner, ending = _steps(last)
+        return before + inner, ending
     if type(model) not in _CLASSIFIERS:
-        raise NoFastPathError(f"there is none for {type(model).__name__}")
-    build, exact = _CLASSIFIERS[type(model)]
-    return [build(model)], exact
+        raise NoFastPathError(f"there is no fast path for {type(model).__name__}")
+    return [], _CLASSIFIERS[type(model)](model)
 
 
 def _transforms(transformer: Any) -> bool:
     if transformer is None or transformer == "passthrough":
         return False
     if type(transformer) not in _TRANSFORMS:
-        raise NoFastPathError(f"there is none for {type(transformer).__name__}")
+        raise NoFastPathError(f"there is no fast path for {type(transformer).__name__}")
     return True
 
 
 def _imputer(imputer: SimpleImputer) -> Step:
     values = np.asarray(imputer.statistics_, dtype=np.float64)
     if imputer.add_indicator or np.isnan(values).any() or not _is_nan(imputer.missing_values):
-        raise NoFastPathError("there is none for an imputer that adds or drops columns")
+        raise NoFastPathError("there is no fast path for an imputer that adds or drops columns")
     return lambda X: np.where(np.isnan(X), values, X)
 
 
@@ -167,11 +176,11 @@ def _shift_then_scale(center: Floats | None, scale: Floats | None) -> Step:
 def _min_max_scaler(scaler: MinMaxScaler) -> Step:
     factor, shift = scaler.scale_, scaler.min_
     if scaler.clip:
-        raise NoFastPathError("there is none for a MinMaxScaler that clips")
+        raise NoFastPathError("there is no fast path for a MinMaxScaler that clips")
     return lambda X: X * factor + shift
 
 
-def _logistic(model: LogisticRegression) -> Step:
+def _logistic(model: LogisticRegression) -> _Ending:
     (weights,), (intercept,) = model.coef_, model.intercept_
 
     def probability(X: Floats) -> Floats:
@@ -183,57 +192,158 @@ def _logistic(model: LogisticRegression) -> Step:
         result: Floats = expit(total, out=total)
         return result
 
-    return probability
+    return _Ending(probability, exact=False, how="the linear model's arithmetic")
 
 
-def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> Step:
+class _Ensemble(NamedTuple):
+    """A model whose probability is worked out of a sum: a start, and one leaf of each tree added to it in order."""
+
+    trees: list[Tree]
+    start: float
+    add: AddLeaves  # by scikit-learn's own code, tree by tree
+    finish: Callable[[Floats], Floats]
+    single: bool  # whether the trees compare float32
+
+
+def _trees(ensemble: _Ensemble, features: int) -> _Ending:
+    add, how = _fastest(ensemble, features)
+    start, finish = ensemble.start, ensemble.finish
+
+    def probability(X: Floats) -> Floats:
+        total = np.full(len(X), start)
+        add(X, total)
+        return finish(total)
+
+    return _Ending(probability, exact=True, how=how)
+
+
+def _fastest(ensemble: _Ensemble, features: int) -> tuple[AddLeaves, str]:
+    """Compiled code if there is numba and it gives the same sums to the bit, else what scikit-learn has."""
+    try:
+        add = compiled(ensemble.trees, features=features, single=ensemble.single)
+        same = _same_sums(add, ensemble.add, _tree_probes(ensemble.trees, features))
+        why = "" if same else "compiled, they give other scores"
+    except ModuleNotFoundError:
+        why = "install vitalstream[fast] for compiled ones"
+    except Exception as error:  # numba and NumPy of versions that do not go together, for example
+        why = f"compiling them failed with {type(error).__name__}"
+    return (ensemble.add, f"scikit-learn's trees: {why}") if why else (add, "compiled trees")
+
+
+def _same_sums(add: AddLeaves, reference: AddLeaves, probes: Floats) -> bool:
+    found, expected = np.zeros(len(probes)), np.zeros(len(probes))
+    add(probes, found)
+    reference(probes, expected)
+    return np.array_equal(found, expected)
+
+
+def _tree_probes(trees: list[Tree], features: int) -> Floats:
+    """Rows on thresholds and one bit beside them in either precision, then with holes, then any."""
+    random = np.random.default_rng(2)
+    edges = _probes(features)
+    split_on = np.concatenate([tree.feature[tree.left >= 0] for tree in trees])
+    thresholds = np.concatenate([tree.threshold[tree.left >= 0] for tree in trees])
+    for feature in np.unique(split_on):
+        edges[:, feature] = random.choice(thresholds[split_on == feature], len(edges))
+    for row, tree in enumerate(trees[: len(edges)]):
+        if tree.left[0] >= 0:  # the way from the root hangs on equality
+            edges[row, tree.feature[0]] = tree.threshold[0]
+    edges = np.clip(edges, -LARGEST_SINGLE / 2, LARGEST_SINGLE / 2)  # a threshold may be infinite
+    singles = edges.astype(np.float32)
+    rows = [edges, singles.astype(np.float64), _probes(features)]
+    for direction in (-np.inf, np.inf):
+        rows.append(np.nextafter(edges, direction))
+        rows.append(np.nextafter(singles, np.float32(direction)).astype(np.float64))
+    whole = np.concatenate(rows)
+    holed = np.where(random.random(whole.shape) < PROBE_HOLES, np.nan, whole)
+    return np.concatenate([whole, holed])
+
+
+def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> _Ending:
     if model.is_categorical_ is not None:
-        raise NoFastPathError("there is none for categorical features")
+        raise NoFastPathError("there is no fast path for categorical features")
     predictors = [predictor for (predictor,) in model._predictors]
     bitsets, feature_map = model._bin_mapper.make_known_categories_bitsets()
-    baseline = float(model._baseline_prediction.item())
     loss = model._loss
 
-    def probability(X: Floats) -> Floats:
+    def add(X: Floats, total: Floats) -> None:
         X = np.ascontiguousarray(X)
-        raw = np.full(len(X), baseline)
         for predictor in predictors:
-            raw += predictor.predict(X, bitsets, feature_map, 1)
-        result: Floats = loss.predict_proba(raw.reshape(-1, 1))[:, 1]
-        return result
+            total += predictor.predict(X, bitsets, feature_map, 1)
 
-    return probability
+    return _trees(
+        _Ensemble(
+            trees=[_histogram_tree(predictor.nodes) for predictor in predictors],
+            start=float(model._baseline_prediction.item()),
+            add=add,
+            finish=lambda total: _second(loss.predict_proba(total.reshape(-1, 1))),
+            single=False,
+        ),
+        model.n_features_in_,
+    )
 
 
-def _forest(model: RandomForestClassifier | ExtraTreesClassifier) -> Step:
+def _histogram_tree(nodes: Any) -> Tree:
+    left, right = (np.where(nodes["is_leaf"], -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
+    feature, nan_left = nodes["feature_idx"], nodes["missing_go_to_left"]
+    return Tree(left, right, feature, nodes["num_threshold"], nan_left, nodes["value"])
+
+
+def _forest(model: RandomForestClassifier | ExtraTreesClassifier) -> _Ending:
     trees = [estimator.tree_ for estimator in model.estimators_]
 
-    def probability(X: Floats) -> Floats:
+    def add(X: Floats, total: Floats) -> None:
         single = np.ascontiguousarray(X, dtype=np.float32)
-        total = np.zeros(len(X))
         for tree in trees:
             total += tree.predict(single)[:, 1]
-        total /= len(trees)
-        return total
 
-    return probability
+    return _trees(
+        _Ensemble(
+            trees=[_tree(tree, tree.value[:, 0, 1]) for tree in trees],
+            start=0.0,
+            add=add,
+            finish=lambda total: total / len(trees),
+            single=True,
+        ),
+        model.n_features_in_,
+    )
 
 
-def _gradient_boosting(model: GradientBoostingClassifier) -> Step:
+def _gradient_boosting(model: GradientBoostingClassifier) -> _Ending:
     from sklearn.ensemble._gradient_boosting import predict_stages
 
     if model.init_ != "zero" and type(model.init_) is not DummyClassifier:
-        raise NoFastPathError("there is none for an initial estimator of one's own")
+        raise NoFastPathError("there is no fast path for an initial estimator of one's own")
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_)))
     estimators, rate, loss = model.estimators_, model.learning_rate, model._loss
 
-    def probability(X: Floats) -> Floats:
-        raw = np.repeat(start, len(X), axis=0)
-        predict_stages(estimators, np.ascontiguousarray(X, dtype=np.float32), rate, raw)
-        result: Floats = loss.predict_proba(raw)[:, 1]
-        return result
+    def add(X: Floats, total: Floats) -> None:
+        predict_stages(estimators, np.ascontiguousarray(X, dtype=np.float32), rate, total.reshape(-1, 1))
 
-    return probability
+    return _trees(
+        _Ensemble(
+            trees=[_stage(estimator.tree_, rate) for (estimator,) in estimators],
+            start=float(start.item()),
+            add=add,
+            finish=lambda total: _second(loss.predict_proba(total.reshape(-1, 1))),
+            single=True,
+        ),
+        model.n_features_in_,
+    )
+
+
+def _tree(tree: Any, value: Floats) -> Tree:
+    left, right, nan_left = tree.children_left, tree.children_right, tree.missing_go_to_left
+    return Tree(left, right, tree.feature, tree.threshold, nan_left, value)
+
+
+def _stage(tree: Any, rate: float) -> Tree:
+    whole = _tree(tree, rate * tree.value[:, 0, 0])
+    return whole._replace(nan_left=np.zeros(len(whole.left), bool))  # predict_stages knows nothing of NaN
+
+
+def _second(probabilities: Floats) -> Floats:
+    return probabilities[:, 1]
 
 
 _TRANSFORMS: dict[type, Callable[[Any], Step]] = {
@@ -243,10 +353,10 @@ _TRANSFORMS: dict[type, Callable[[Any], Step]] = {
     MinMaxScaler: _min_max_scaler,
 }
 
-_CLASSIFIERS: dict[type, tuple[Callable[[Any], Step], bool]] = {
-    LogisticRegression: (_logistic, False),
-    HistGradientBoostingClassifier: (_hist_gradient_boosting, True),
-    RandomForestClassifier: (_forest, True),
-    ExtraTreesClassifier: (_forest, True),
-    GradientBoostingClassifier: (_gradient_boosting, True),
+_CLASSIFIERS: dict[type, Callable[[Any], _Ending]] = {
+    LogisticRegression: _logistic,
+    HistGradientBoostingClassifier: _hist_gradient_boosting,
+    RandomForestClassifier: _forest,
+    ExtraTreesClassifier: _forest,
+    GradientBoostingClassifier: _gradient_boosting,
 }

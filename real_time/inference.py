@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from real_time.fast_path import FastPath, Floats, NoFastPathError
+from real_time.compiled import Floats
+from real_time.fast_path import FastPath, NoFastPathError
 from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
 from real_time.streaming import Classifier, process_stream
 
@@ -52,8 +53,8 @@ class RiskScorer:
     """A fitted binary classifier as a `process_fn`: features in, risk out.
 
     The risk is the probability of `classes_[1]`, and the label 1 where it is at least `threshold`.
-    `features` are the columns the model wants, in its order, or None where it does not say. `path` is `fast`
-    where the model's arithmetic is used directly (see fast_path.py), else it says why predict_proba is.
+    `features` are the columns the model wants, in its order, or None where it does not say. `path` says in a phrase
+    what scores, the model's arithmetic directly (see fast_path.py) or its predict_proba, and why nothing faster.
     """
 
     def __init__(self, model: Classifier, *, threshold: float = 0.5) -> None:
@@ -66,10 +67,10 @@ class RiskScorer:
         self._seen: pd.Index | None = None
         try:
             self._fast_path: FastPath | None = FastPath(model)
-            self.path = "fast"
+            self.path = self._fast_path.how
         except NoFastPathError as error:
             self._fast_path = None
-            self.path = f"predict_proba: {error}"
+            self.path = f"the model's own predict_proba: {error}"
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
         """`risk_probability` (float64, NaN kept) and `risk_label` (Int64, <NA> for NaN) on the index of X.

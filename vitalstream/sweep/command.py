@@ -164,7 +164,7 @@ def _end_to_end(
 
 
 def _is_fast(scorer: RiskScorer) -> bool:
-    return not scorer.path.startswith("predict_proba")
+    return not scorer.path.startswith("the model's own")
 
 
 def _positive(model: Any) -> Callable[[Any], Any]:

@@ -1,0 +1,141 @@
+"""Trees as machine code: the leaves of many rows at once, all trees of a model in one call. Needs numba.
+
+Rows go through a tree together, level by level, in blocks that stay in the cache, without a branch that a processor
+could guess wrong: a node's two children lie side by side, so that the next node is the left one plus the outcome of
+a comparison, and a leaf leads to itself until the deepest path has ended. Nothing is reordered: a row's leaves are
+added in the order of the trees, with the comparisons that scikit-learn makes, and so give the same bits.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+AddLeaves: TypeAlias = Callable[[Floats, Floats], None]
+"""Takes rows by features and a total for each row, and adds to it the row's leaf of every tree, in order."""
+
+BLOCK = 64
+LARGEST = float(np.finfo(np.float64).max)
+
+
+class Tree(NamedTuple):
+    """Columns of a tree's nodes, the root first. A leaf has the left child -1, and only its value counts."""
+
+    left: Array
+    right: Array
+    feature: Array
+    threshold: Array  # to the left go values up to it
+    nan_left: Array
+    value: Array
+
+
+class _Nodes(NamedTuple):
+    """The nodes of all trees in one row of arrays."""
+
+    roots: Array
+    depths: Array
+    feature: Array
+    threshold: Array
+    child: Array
+    value: Array
+
+
+def compiled(trees: Sequence[Tree], *, features: int, single: bool) -> AddLeaves:
+    """Compiled code for `trees`; `single` rounds what it compares to float32, as forests do.
+
+    Raises ModuleNotFoundError where numba is missing. Infinite values are not for it.
+    """
+    add_leaves = _kernel()
+    nodes = _nodes(trees, features)
+
+    def add(X: Floats, total: Floats) -> None:
+        add_leaves(X, total, *nodes, single)
+
+    return add
+
+
+@functools.cache
+def _kernel() -> Any:
+    from numba import njit, types
+
+    rows = types.Array(types.float64, 2, "A", readonly=True, aligned=False)  # whatever a frame is made of
+    indices, values = types.Array(types.uint32, 1, "C"), types.Array(types.float64, 1, "C")
+    # With its types told it is compiled here and now, and never again while scoring.
+    signature = types.void(rows, values, indices, indices, indices, values, indices, values, types.boolean)
+    try:
+        return njit(signature, nogil=True, cache=True)(_add_leaves)
+    except (RuntimeError, OSError):  # no place to cache it, or a full one
+        return njit(signature, nogil=True)(_add_leaves)
+
+
+def _add_leaves(  # noqa: PLR0917 - numba's arrays come one by one
+    X: Floats,
+    total: Floats,
+    roots: Array,
+    depths: Array,
+    feature: Array,
+    threshold: Array,
+    child: Array,
+    value: Array,
+    single: bool,
+) -> None:
+    rows, features = X.shape
+    # Each value twice, so that a missing one is less than any threshold in the first and more in the second copy.
+    block = np.empty((BLOCK, 2 * features))
+    at = np.empty(BLOCK, np.uint32)
+    for start in range(0, rows, BLOCK):
+        count = min(BLOCK, rows - start)
+        for row in range(count):
+            for column in range(features):
+                x = X[start + row, column]
+                if single:
+                    x = np.float64(np.float32(x))
+                block[row, column] = -np.inf if np.isnan(x) else x
+                block[row, features + column] = np.inf if np.isnan(x) else x
+        for tree in range(len(roots)):
+            for row in range(count):
+                at[row] = roots[tree]
+            for _ in range(depths[tree]):
+                for row in range(count):
+                    node = at[row]
+                    goes_right = block[np.uint32(row), feature[node]] > threshold[node]
+                    at[row] = child[node] + np.uint32(goes_right)
+            for row in range(count):
+                total[start + row] += value[at[row]]
+
+
+def _nodes(trees: Sequence[Tree], features: int) -> _Nodes:
+    levels = [_levels(tree.left, tree.right) for tree in trees]
+    sizes = [len(order) for order, _, _ in levels]
+    roots = np.cumsum([0, *sizes[:-1]])
+    ordered = [[column[order] for column in tree] for tree, (order, _, _) in zip(trees, levels, strict=True)]
+    left, _, feature, threshold, nan_left, value = map(np.concatenate, zip(*ordered, strict=True))
+    leaf = left < 0
+    child = np.concatenate([own for _, own, _ in levels]) + np.repeat(roots, sizes)
+    column = np.where(leaf, 0, feature + np.where(nan_left, 0, features))
+    # Beside a threshold of infinity only what is missing may go to the right.
+    bound = np.where(leaf, np.inf, np.minimum(threshold, LARGEST))
+    indices = (
+        np.ascontiguousarray(one, np.uint32) for one in (roots, [d for _, _, d in levels], column, child)
+    )
+    roots, depths, column, child = indices
+    return _Nodes(roots, depths, column, bound, child, np.ascontiguousarray(value, np.float64))
+
+
+def _levels(left: Array, right: Array) -> tuple[Array, Array, int]:
+    """The nodes level by level, where each one's children then begin (a leaf's at itself), and the depth."""
+    order, child, placed = [], [], 0
+    level = np.zeros(1, np.int64)
+    while len(level):
+        inner = left[level] >= 0
+        own = placed + np.arange(len(level))
+        placed += len(level)
+        order.append(level)
+        child.append(np.where(inner, placed + 2 * (np.cumsum(inner) - 1), own))
+        parents = level[inner]
+        level = np.column_stack((left[parents], right[parents])).ravel()
+    return np.concatenate(order), np.concatenate(child), len(order) - 1
