@@ -51,7 +51,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
         ),
         "latency": Part(latency.measure, latency.steps(), 8),
         "starts": Part(starts.measure, rounds * 4, 1),
-        "workers": Part(scale.workers, rounds * 4, 4),
+        "workers": Part(scale.workers, rounds * 4, 3),
         "partitions": Part(scale.partitions, len(scale.PARTITIONS), 1),
         "coordinator": Part(scale.coordinator, len(scale.PROCESSES), 1),
         "rebalance": Part(scale.rebalance, len(scale.PROTOCOLS), 1.5),

@@ -88,6 +88,7 @@ class Bench:
     def start(self, contender: Contender, work: Work) -> contextlib.AbstractContextManager[Process]:
         """The contender's process, ended on the way out. Raises PeerUnavailableError."""
         argv, environment = command(contender, self.cluster, work)
+        environment["TMPDIR"] = str(self.directory)
         return started(argv, environment, self.directory / f"{work.output}.log")
 
     def throughput(

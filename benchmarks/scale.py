@@ -15,7 +15,7 @@ from benchmarks.processes import Process
 from benchmarks.results import Reader, Results
 from benchmarks.throughput import ROUNDS, Case, Step, run_or_why
 
-PAIR_MESSAGES: Final = 2_000_000
+PAIR_MESSAGES: Final = 1_500_000
 PARTITIONS: Final = (1, 4, 50)
 PROCESSES: Final = (1, 2, 4, 8)
 PROTOCOLS: Final = ("classic", "consumer")

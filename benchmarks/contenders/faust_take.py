@@ -4,6 +4,7 @@ Guarantee: at least once at best: `take` acknowledges a batch whose handler fail
 """
 
 import sys
+import tempfile
 
 import faust
 from shared import BOOTSTRAP, CHUNK, GROUP, INPUT, OUTPUT, load_model, score
@@ -21,5 +22,5 @@ async def score_vitals(stream):
             await results.send(key=result["patient_id"], value=result)
 
 
-sys.argv = ["faust", "--datadir", f".faust-{GROUP}", "worker", "-l", "warning", "--without-web"]
+sys.argv = ["faust", "--datadir", tempfile.mkdtemp(), "worker", "-l", "warn", "--without-web"]
 app.main()
