@@ -34,8 +34,8 @@ class Observer:
     def reached(self, step: Step) -> None:
         """A chunk, or its transaction, passed a point."""
 
-    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
-        """The worker has its model and clients and joins the group."""
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
+        """The worker has its model and clients and joins the group; `path` is the way it scores."""
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Partitions were given to this worker."""
@@ -112,9 +112,10 @@ class LogObserver(Observer):
         self._rejects: Counter[str] = Counter()
         self._named: set[tuple[Reason, str]] = set()
 
-    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
-        """Who scores what with which model."""
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
+        """Who scores what, with which model and how."""
         log.info("worker %s scores %s with model %s", worker, ", ".join(features), model[:12])
+        log.info("scores with %s", path)
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """The partitions."""

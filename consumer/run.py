@@ -39,7 +39,9 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
         worker = _assemble(
             settings, model, name=slot.name, pace=pace, observer=observer, should_stop=should_stop
         )
-        observer.started(worker=slot.name, model=model.sha256, features=model.features)
+        observer.started(
+            worker=slot.name, model=model.sha256, features=model.features, path=model.scorer.path
+        )
         worker.run()
 
 

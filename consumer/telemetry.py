@@ -105,9 +105,9 @@ class PrometheusObserver(Observer):
         )
         self._assigned: set[int] = set()
 
-    def started(self, *, worker: str, model: str, features: Sequence[str]) -> None:
-        """The model's hash."""
-        self._model.info({"sha256": model})
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
+        """The model's hash, and how it scores."""
+        self._model.info({"sha256": model, "path": path})
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Counted."""

@@ -57,6 +57,7 @@ def inspect(path: Path, *, trusted: Sequence[str], json: bool) -> None:
         "type": type(model).__name__,
         "features": scorer.features and list(scorer.features),
         "classes": [str(label) for label in getattr(model, "classes_", ("0", "1"))],
+        "scores_with": scorer.path,
         "versions": {module.__name__: module.__version__ for module in (sklearn, numpy, joblib)},
     }
     if json:
@@ -68,4 +69,5 @@ def inspect(path: Path, *, trusted: Sequence[str], json: bool) -> None:
     typer.echo(
         f"classes   {', '.join(found['classes'])}; the risk is the probability of {found['classes'][1]}"
     )
+    typer.echo(f"scores    with {scorer.path}")
     typer.echo(f"versions  {', '.join(f'{name} {version}' for name, version in found['versions'].items())}")

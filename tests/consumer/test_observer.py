@@ -73,7 +73,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> Any:
 
 def test_changes_are_logged_at_once(lines: Any) -> None:
     log = LogObserver()
-    log.started(worker="g-0", model="0123456789abcdef", features=["heart_rate", "spo2"])
+    log.started(
+        worker="g-0", model="0123456789abcdef", features=["heart_rate", "spo2"], path="compiled trees"
+    )
     log.assigned([2, 0])
     log.assigned([])
     log.revoked([1], lost=False)
@@ -81,6 +83,7 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
     log.failed("committing", "_TIMED_OUT", "renew")
     assert lines() == [
         ("INFO", "worker g-0 scores heart_rate, spo2 with model 0123456789ab"),
+        ("INFO", "scores with compiled trees"),
         ("INFO", "assigned partitions 0, 2"),
         ("INFO", "assigned partitions none"),
         ("INFO", "gave back partitions 1"),

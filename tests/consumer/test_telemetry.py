@@ -35,7 +35,7 @@ class Told:
     def __init__(self) -> None:
         self.clock = Clock()  # of intervals and of the day at once
         self.observer = PrometheusObserver(clock=self.clock, now=self.clock)
-        self.observer.started(worker="w", model="f00d", features=["spo2"])
+        self.observer.started(worker="w", model="f00d", features=["spo2"], path="compiled trees")
         self.observer.assigned([0, 1])
 
     def chunk(self, *, waits_ms: list[float], dead: int = 0, oldest: float | None = None) -> None:
@@ -198,10 +198,11 @@ def test_what_is_exposed_parses_and_keeps_to_the_conventions(told: Told) -> None
         for family in text_string_to_metric_families(generate_latest(told.observer.registry).decode())
         if family.name.startswith("vitalstream_")
     ]
-    assert told.value("vitalstream_model_info", sha256="f00d") == 1
+    assert told.value("vitalstream_model_info", sha256="f00d", path="compiled trees") == 1
     assert all(family.documentation for family in ours if not family.name.endswith("_created"))
     labels = {label for family in ours for sample in family.samples for label in sample.labels}
-    assert labels <= {"outcome", "reason", "result", "partition", "sha256", "version", "librdkafka", "le"}
+    ours_alone = {"outcome", "reason", "result", "partition", "sha256", "path", "version", "librdkafka"}
+    assert labels <= {*ours_alone, "le"}
 
 
 # --- lag

@@ -42,7 +42,10 @@ def test_inspect_tells_what_a_worker_would_use(made: Path) -> None:
     found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
     assert found["features"] == list(STANDARD_FEATURES)
     assert found["sha256"] == model_sha256(path)
-    assert "heart_rate" in vitalstream("model", "inspect", str(path))
+    assert found["scores_with"] == "the linear model's arithmetic"
+    shown = vitalstream("model", "inspect", str(path))
+    assert "heart_rate" in shown
+    assert "scores    with the linear model's arithmetic" in shown
 
 
 def test_pin_makes_a_file_loadable_and_a_changed_file_is_refused(made: Path, tmp_path: Path) -> None:
