@@ -2,8 +2,8 @@
 
 Two questions, two answers. *How long may a chunk wait?* As long as hardly any row becomes too old by it: each
 wait that is spared costs a chunk and a transaction more. That is read off the ages measured, not modelled.
-*How many rows at most?* As many as half of the goal can score, so that no chunk that can meet the goal closes
-early; more where the model's fixed cost would eat the throughput.
+*How many rows at most?* As many as can be scored within the goal, so that no chunk that can meet it closes early;
+more where the model's fixed cost would eat the throughput of a backlog.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class Costs:
         return self.fixed + self.per_row * rows
 
     def add(self, rows: int, seconds: float) -> None:
-        """A chunk of so many rows took so long."""
+        """A chunk of so many rows took so long; `fit` takes it in."""
         # An outlier, when the machine was elsewhere, teaches little; a change for good is soon learned all the same.
         seconds = min(seconds, 3 * self.seconds(rows))
         fixed, per_row = self._first
@@ -78,12 +78,17 @@ class Costs:
             keep * self._bb + b * b,
         )
         self._az, self._bz = keep * self._az + a * z, keep * self._bz + b * z
-        self._solve()
 
-    def _solve(self) -> None:
-        aa, bb, az, bz = (value + self.PULL for value in (self._aa, self._bb, self._az, self._bz))
-        determinant = aa * bb - self._ab**2
+    def fit(self) -> None:
+        """Take in what was added since the last fit."""
         fixed, per_row = self._first
+        aa, bb, az, bz = (
+            self._aa + self.PULL,
+            self._bb + self.PULL,
+            self._az + self.PULL,
+            self._bz + self.PULL,
+        )
+        determinant = aa * bb - self._ab**2
         self.fixed = fixed * max(0.01, (bb * az - self._ab * bz) / determinant)
         self.per_row = per_row * max(0.01, (aa * bz - self._ab * az) / determinant)
 
@@ -140,11 +145,13 @@ class Tuner:
         if self._seen % PERIOD == 0:
             self._rate = self._rows / max(1e-3, at - self._since)
             self._rows, self._since = 0, at
+            self.costs.fit()
             load = min(0.8, self._rate * self.costs.per_row)
             self._grows = load / (1 - load)
             self._reconsider_wait()
 
     def _reconsider_size(self) -> None:
+        self.costs.fit()
         costs, size = self.costs, self.pace.chunk_size
         fitting = (self._goal - costs.fixed) / costs.per_row
         efficient = costs.fixed / costs.per_row / FIXED_SHARE

@@ -134,9 +134,11 @@ def test_costs_are_learned_from_noisy_chunks_however_alike(rows: tuple[int, ...]
     costs = guess(FOREST)
     for size in itertools.islice(itertools.cycle(rows), 600):
         costs.add(size, (FOREST.fixed + FOREST.per_row * size) * np.exp(0.1 * rng.standard_normal()))
+        costs.fit()
     for size in rows:
         assert costs.seconds(size) == pytest.approx(FOREST.fixed + FOREST.per_row * size, rel=0.1)
     costs.add(rows[0], 100.0)
+    costs.fit()
     assert costs.seconds(rows[0]) < 1.2 * (FOREST.fixed + FOREST.per_row * rows[0]), "one outlier"
 
 
