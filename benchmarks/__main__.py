@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from benchmarks import latency, plots, quick, record, scale, stages, starts, tables, throughput
 from benchmarks.bench import Bench
@@ -153,6 +154,7 @@ def _benching(steps: int) -> Iterator[tuple[Bench, Step]]:
     with (
         tempfile.TemporaryDirectory(prefix="vitalstream-bench-") as directory,
         Progress(*columns, console=_ERRORS) as progress,
+        threadpool_limits(limits=1),  # fitting in two threads is slower than in one while a broker runs
     ):
         task = progress.add_task("starting Kafka, making messages", total=steps)
         with running() as cluster:

@@ -18,6 +18,7 @@ from benchmarks.results import Reader, Results
 from benchmarks.rows import Floats, Rows
 
 RUN_S: Final = 90.0  # after which a throughput run is cut
+SLOWEST: Final = 50_000  # rows a second, of what works off a long backlog: it is given the time for that
 READ_S: Final = 60.0  # after which reading its results is
 _LOOK_S: Final = 0.1
 # The window of a throughput run: filling and emptying queues is left out.
@@ -122,7 +123,7 @@ class Bench:
         return _run(results, process, broker, check=results.verdict(truth))
 
     def _wait(self, process: Process, output: str, count: int, partitions: int) -> None:
-        deadline = time.monotonic() + RUN_S
+        deadline = time.monotonic() + RUN_S + count / SLOWEST
         while self.cluster.end(output, partitions) < count and time.monotonic() < deadline:
             process.check()
             time.sleep(_LOOK_S)
@@ -143,7 +144,7 @@ class Bench:
 def _run(results: Results, process: Process, broker: Watch | None, *, check: str) -> Run:
     times = np.sort(results.appended_at[~np.isnan(results.appended_at)])
     if len(times) < 10:
-        raise RuntimeError(f"it gave {len(times)} results in {RUN_S:g} s: {process.tail()}")
+        raise RuntimeError(f"it gave {len(times)} results in its time: {process.tail()}")
     first, last = int(len(times) * _FROM), int(len(times) * _TO)
     start, end, rows = times[first], times[last], last - first
     return Run(

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from benchmarks import contender as c
 from benchmarks.fitted import LR
-from benchmarks.record import Record, middle
+from benchmarks.record import Record, middle, pick
 
 FOLDER: Final = Path("docs/img")
 _OURS, _OTHERS = "#b3123f", "#7a8794"
@@ -58,7 +58,7 @@ def _latency(record: Record, folder: Path) -> Path | None:
 
 
 def _stages(record: Record, folder: Path) -> Path | None:
-    stages = record.get("stages", [])
+    stages = pick(record.get("stages", []))
     if not stages:
         return None
     names = list(dict.fromkeys(stage for one in stages for stage in one["us"]))

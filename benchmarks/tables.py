@@ -171,7 +171,7 @@ def stages(record: Record) -> list[Sequence[str]]:
     """CPU by stage."""
     names = ("collect", "decode", "score", "encode", "other", "produce", "commit", "Kafka client's threads")
     rows: list[Sequence[str]] = [("model", "chunk", *names, "all")]
-    for one in record.get("stages", []):
+    for one in pick(record.get("stages", [])):
         figures = [_plain(one["us"].get(name), 2) for name in names]
         rows.append((one["model"], str(one["chunk"]), *figures, _plain(sum(one["us"].values()), 2)))
     return rows
@@ -286,7 +286,7 @@ def auto(record: Record) -> list[Sequence[str]]:
     found: list[dict[str, Any]] = record.get("auto", [])
     if not found:
         return [("",)]
-    names = list(found[0])
+    names = list(dict.fromkeys(name for one in found for name in one))
     return [names, *([f"{one.get(name, '-')}" for name in names] for one in found)]
 
 
