@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
 from consumer import model as models
-from consumer.stop import Stop
+from consumer.stop import Stop, end_when_asked
 
 log = logging.getLogger("vitalstream.worker")
 
@@ -44,17 +45,19 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
         context.Process(target=_work, args=(settings.of_worker(number), run), name=f"worker-{number}")
         for number in range(settings.workers)
     ]
+    stop.listen()
     for process in processes:
         process.start()
     try:
         _watch(processes, stop)
     finally:
         _end(processes)
-    failed = [process for process in processes if process.exitcode != 0]
+    # One that was told to end before it could listen was ended by the signal itself.
+    failed = [process for process in processes if process.exitcode not in (0, -signal.SIGTERM)]
     if failed:
-        codes = ", ".join(f"{process.name} with {process.exitcode}" for process in failed)
+        codes = ", ".join(f"{process.name} ended with code {process.exitcode}" for process in failed)
         raise WorkerDiedError(
-            f"{codes} ended, so all workers were stopped; what they had not committed is read again"
+            f"{codes}, so all workers were stopped; what they had not committed is read again"
         )
 
 
@@ -79,8 +82,8 @@ def _end(processes: list[SpawnProcess]) -> None:
 
 
 def _work(settings: Settings, run: RunWorker) -> None:
+    end_when_asked()
     stop = Stop()
-    stop.listen()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True, name="parent").start()
     try:
         run(settings, stop)

@@ -67,13 +67,12 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
     Start it as often as you like with the same --group: Kafka shares the partitions out. SIGTERM or Ctrl-C
     finishes the current chunk, commits it and leaves the group.
     """
-    from consumer.stop import Stop
+    from consumer.stop import end_when_asked
 
-    stop = Stop()
-    stop.listen()  # first, for what comes now takes seconds: a worker stopped while it starts was stopped as asked
+    end_when_asked()  # first, for the imports take seconds
     from vitalstream.work import run_workers
 
-    run_workers(settings, stop=stop, json=json)
+    run_workers(settings, json=json)
 
 
 @app.command()

@@ -18,19 +18,22 @@ from schemas.contract import Reason
 from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
 
 
-def run_workers(settings: Settings, *, stop: Stop, json: bool) -> None:
+def run_workers(settings: Settings, *, json: bool) -> None:
     """Run the workers that `settings` ask for until they are stopped or idle; `json` reports on stdout."""
     run = work_and_report if json else work
     log_to_stderr(settings.log_format)
     if settings.workers > 1:
         with errors_in_the_log(settings.log_format):
-            run_pool(settings, stop=stop, run=run)
+            run_pool(settings, stop=Stop(), run=run)
     else:
-        run(settings, stop)
+        run(settings, Stop())
 
 
 def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
-    """One worker in this process, watched for stalls, and with its HTTP endpoints."""
+    """One worker in this process, watched for stalls, and with its HTTP endpoints.
+
+    `stop` listens to signals from when there is something to finish.
+    """
     log_to_stderr(settings.log_format)
     health = Health(stall_after=settings.stall_after)
     with (
@@ -38,7 +41,7 @@ def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
         watching(health, stall_after=settings.stall_after),
         _serving(settings, health) as telemetry,
     ):
-        observer = Observers(Naming(), health, *telemetry, LogObserver(), *observers)
+        observer = Observers(Beginning(stop), health, *telemetry, LogObserver(), *observers)
         run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
 
 
@@ -56,12 +59,16 @@ def _serving(settings: Settings, health: Health) -> Iterator[list[Observer]]:
         yield [telemetry]
 
 
-class Naming(Observer):
-    """Tells the log which worker this is."""
+class Beginning(Observer):
+    """When the worker is about to join the group, the log learns its name, and signals are left to it."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
 
     def started(self, *, worker: str, **_: object) -> None:
-        """Its name."""
+        """From now on."""
         name_worker(worker)
+        self._stop.listen()
 
 
 def work_and_report(settings: Settings, stop: Stop) -> None:

@@ -49,7 +49,7 @@ def test_one_that_dies_takes_the_rest_down_and_nothing_is_lost(stage: Stage) -> 
     os.kill(children[0], signal.SIGKILL)
     assert pool.wait(timeout=15) == 1
     assert gone(children)()
-    assert re.findall(r"vitalstream: worker-[01] with -9 ended, so all workers were stopped", pool.log)
+    assert re.findall(r"vitalstream: worker-[01] ended with code -9, so all workers were stopped", pool.log)
     assert "Traceback" not in pool.log
 
     stage.send_patients(settings, patient_rows(ROWS // 2))

@@ -1,14 +1,17 @@
 """Stopping: signals set a flag; a worker that can't look at it is ended all the same."""
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from consumer.stop import Stop
+from tests.consumer.processes import Process
 
 WAITING = """
 import sys, time
@@ -103,3 +106,24 @@ def test_other_signals_do_not_start_the_grace() -> None:
             process.wait(1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_has_begun_nothing_ends_at_once(
+    number: signal.Signals, workers: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        consume = ["-m", "vitalstream", "consume", "--model", str(models["fragile"]), "--workers", workers]
+        process = Process.command(
+            [*consume, "--bootstrap-servers", address], files=tmp_path / "worker", environment={}
+        )
+        try:
+            server.accept()  # it looks for its topics, and will for 10 s
+            process.signal(number)
+            assert process.wait(timeout=5) == 0
+            assert process.log == ""
+        finally:
+            process.end()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from broker.errors import VitalstreamError
 from broker.settings import Settings
 from consumer.observer import Observer, Step
-from consumer.stop import Stop
+from consumer.stop import Stop, end_when_asked
 from tests.faults.guards import switch_off
 from vitalstream.work import work
 
@@ -72,10 +72,9 @@ def main() -> None:
         switch_off(doom.without)
     if doom.clock is not None:
         disturb_clock(doom.clock)
-    stop = Stop()
-    stop.listen()
+    end_when_asked()
     try:
-        work(settings, stop, Fate(doom))
+        work(settings, Stop(), Fate(doom))
     except VitalstreamError as error:
         sys.stderr.write(f"vitalstream: {error}\n")
         sys.exit(error.exit_code)
