@@ -15,6 +15,8 @@ from schemas.metrics import ChunkMetrics
 
 log = logging.getLogger("vitalstream.worker")
 
+FIRST_ROWS = 1000  # in which every feature should have been seen
+
 
 class Step(StrEnum):
     """Points on a chunk's way, in this order; from `FLUSHED` on they belong to its transaction."""
@@ -54,6 +56,9 @@ class Observer:
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """A message goes to the dead-letter topic."""
+
+    def unseen(self, features: Sequence[str]) -> None:
+        """None of the first rows had a number for these features; told once at most."""
 
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
         """From source timestamp to now, of the rows of the chunk that `scored` tells next; ascending."""
@@ -131,6 +136,15 @@ class LogObserver(Observer):
         if (reason, field) not in self._named:
             self._named.add((reason, field))
             log.warning("dead letter at partition %d offset %d: %s %s", partition, offset, reason, field)
+
+    def unseen(self, features: Sequence[str]) -> None:
+        """Most often a name or a unit that differs between model and sender."""
+        log.warning(
+            "none of the first %s messages has a plausible number for %s, which the model then does without; "
+            "do the messages have these names and units?",
+            f"{FIRST_ROWS:,}",
+            ", ".join(features),
+        )
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """Counted, for the next line of numbers."""

@@ -92,6 +92,13 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
     ]
 
 
+def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
+    LogObserver().unseen(["spo2", "age"])
+    ((level, text),) = lines()
+    assert level == "WARNING"
+    assert text.startswith("none of the first 1,000 messages has a plausible number for spo2, age,")
+
+
 def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:
     clock = Clock()
     log = LogObserver(interval=10, clock=clock)
