@@ -48,7 +48,9 @@ def load_offline(path: Path, *, trusted: Sequence[str] = ()) -> OfflineModel:
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
     if features is None:
-        raise SettingsError(f"--model {path}: the model does not say which features it wants")
+        raise SettingsError(
+            f"--model {path}: the model does not say which features it wants: give the one that consume has"
+        )
     return OfflineModel(_in_one_thread(classifier), features, sha256, 0 if is_tree_based(classifier) else ULP)
 
 

@@ -149,7 +149,7 @@ class _Judge:
 
             self.values = Values(
                 model,
-                ranges=load_ranges(self.settings.ranges),
+                ranges=load_ranges(self.settings.ranges, model.features),
                 topic=topic,
                 published=published,
                 results=self.results.messages,
@@ -317,7 +317,9 @@ def _model(settings: Settings) -> "OfflineModel | None":
         return None
     from audit.model import load_offline  # scikit-learn takes its time to import, and is not needed without
 
-    return load_offline(settings.model, trusted=settings.trusted)
+    model = load_offline(settings.model, trusted=settings.trusted)
+    load_ranges(settings.ranges, model.features)  # refused here, before anything is read
+    return model
 
 
 def _by_partition(offsets: Offsets) -> Iterator[int]:

@@ -7,6 +7,7 @@ from broker.settings import Settings
 from consumer.scoring import Model
 from real_time.inference import RiskScorer
 from real_time.model_file import ModelError, load_model, pinned_sha256
+from schemas.ranges import load_ranges
 
 
 def load(settings: Settings) -> Model:
@@ -14,7 +15,7 @@ def load(settings: Settings) -> Model:
 
     Raises:
         SettingsError: no model is named, its file is missing, not pinned or another one than was pinned, or
-            what it holds can't be used: one sentence with the remedy.
+            what it holds can't be used, or the ranges are not of its features: one sentence with the remedy.
     """
     if settings.model is None:
         raise SettingsError(
@@ -31,6 +32,7 @@ def load(settings: Settings) -> Model:
             f"--model {settings.model}: the model does not say which features it wants: fit it on a DataFrame, or set "
             "its feature_names_in_ to the list of column names, then save and pin it again"
         )
+    load_ranges(settings.ranges, scorer.features)  # refused here, before anything is begun
     return Model(scorer=scorer, features=scorer.features, sha256=sha256)
 
 

@@ -12,7 +12,7 @@ from broker.settings import Settings
 from consumer.chunks import Chunk
 from consumer.errors import ModelFailedError
 from consumer.limits import RejectLimit
-from consumer.observer import Observer
+from consumer.observer import FIRST_ROWS, Observer
 from consumer.sending import Output
 from real_time.inference import ModelOutputError, RiskScorer
 from real_time.streaming import StreamMetrics, process_stream
@@ -64,7 +64,7 @@ class ChunkScorer:
         clock: Callable[[], float],
     ) -> None:
         self._model = model
-        self._decode = Decoder(model.features, ranges=load_ranges(settings.ranges))
+        self._decode = Decoder(model.features, ranges=load_ranges(settings.ranges, model.features))
         self._topic = settings.input_topic
         self._threshold = settings.threshold
         self._worker = worker
@@ -72,6 +72,8 @@ class ChunkScorer:
         self._observer = observer
         self._clock = clock
         self._reject_limit = RejectLimit(settings.max_dead_letter_ratio)
+        self._unseen = [*model.features]
+        self._rows_looked_at = 0
 
     def restart(self) -> None:
         """What was not committed is going to be scored again."""
@@ -85,6 +87,8 @@ class ChunkScorer:
             TooManyRejectedError: of this chunk and those before it, too large a share was rejected.
         """
         decoded = self._decode([message.value() for message in chunk.messages])
+        if self._unseen:
+            self._look_for_unseen(decoded.frame)
         scores, stream_metrics, failed = score(decoded.frame, self._model.scorer)
         now = self._clock()
         at = rfc3339(now)
@@ -118,6 +122,14 @@ class ChunkScorer:
             metrics=metrics.encode(),
             rows=len(chunk),
         )
+
+    def _look_for_unseen(self, frame: pd.DataFrame) -> None:
+        absent = np.isnan(frame[self._unseen].to_numpy()).all(axis=0)
+        self._unseen = [name for name, still in zip(self._unseen, absent, strict=True) if still]
+        self._rows_looked_at += len(frame)
+        if self._unseen and self._rows_looked_at >= FIRST_ROWS:
+            self._observer.unseen(self._unseen)
+            self._unseen = []
 
     def _unpublishable(
         self, positions: list[int], failed: list[int], keys: list[bytes], results: list[bytes]

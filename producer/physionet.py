@@ -60,7 +60,7 @@ def read_psv(path: Path) -> Iterator[Record]:
         places = [_place(path, header, column) for column in HOURLY.values()]
         for hour, row in enumerate(rows, 1):
             if len(row) != len(header):
-                raise SourceError(f"{path}, line {rows.line_num}: not as many values as the header has.")
+                raise SourceError(f"{path}, line {rows.line_num}: not as many values as the header has")
             yield _record(path.stem, hour * 60, [number(row[place]) for place in places])
 
 
@@ -122,7 +122,7 @@ def _events_txt(path: Path) -> Iterator[_Event]:
                 elif parameter in wanted:
                     yield stay, _minute(time), parameter, float(value)
             except ValueError:
-                raise SourceError(f"{path}, line {line_number} is not HH:MM,Parameter,Value.") from None
+                raise SourceError(f"{path}, line {line_number} is not HH:MM,Parameter,Value") from None
 
 
 def _events_parquet(path: Path) -> Iterator[_Event]:

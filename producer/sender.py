@@ -119,8 +119,8 @@ class Sender:
     def _error(self, what: str) -> DeliveryError:
         acknowledged = self.acknowledged
         return DeliveryError(
-            f"Messages to topic {self._topic} were {what}: {self.sent} sent, {acknowledged} acknowledged; "
-            "check the broker, then send again.",
+            f"messages to topic {self._topic} were {what}: {self.sent} sent, {acknowledged} acknowledged; "
+            "check the broker, then send again",
             sent=self.sent,
             acknowledged=acknowledged,
         )

@@ -7,7 +7,7 @@ which JSON cannot say, become null when it is encoded.
 import csv
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,6 +29,7 @@ Reader = Callable[[Path], Iterator[Record]]
 PARQUET_BATCH: Final = 4096
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
 _is_integer = re.compile("[+-]?[0-9]{1,18}").fullmatch  # what JSON writers take for an integer
+_CHALLENGE_2019 = {"HR", "O2Sat", "SBP"}  # columns by which its files are known
 _NULLS = {"", "na", "n/a", "nan", "null", "none"}
 
 
@@ -58,7 +59,7 @@ def find_source(paths: Sequence[Path], readers: dict[str, Reader]) -> Source:
     """
     files = tuple((path, readers[path.suffix.lower()]) for path in _expand(paths, readers))
     if not files:
-        raise SettingsError(f"There is no {_listed(readers)} file in {_listed(paths)}.")
+        raise SettingsError(f"there is no {_listed(readers)} file in {_listed(paths)}")
     return Source(files)
 
 
@@ -77,13 +78,17 @@ def read_csv(path: Path) -> Iterator[Record]:
                 if not row:  # a blank line
                     continue
                 raise SourceError(
-                    f"{path}, line {lines.line_num}: {len(row)} cells, but the header has {len(header)}."
+                    f"{path}, line {lines.line_num}: {len(row)} cells, but the header has {len(header)}"
                 )
             yield {name: to(cell) for name, to, cell in zip(header, convert, row, strict=True)}
 
 
 def read_ndjson(path: Path) -> Iterator[Record]:
-    """One JSON object a line, passed on as it is, but for a patient id that is a number: it becomes text."""
+    """One JSON object a line, passed on as it is, but for a patient id that is a number: it becomes text.
+
+    The first must have a patient id and an event time.
+    """
+    first = True
     with path.open("rb") as file:
         for line_number, line in enumerate(file, 1):
             if line.isspace():
@@ -93,7 +98,10 @@ def read_ndjson(path: Path) -> Iterator[Record]:
             except ValueError:
                 record = None
             if not isinstance(record, dict):
-                raise SourceError(f"{path}, line {line_number} is not a JSON object; mend or remove it.")
+                raise SourceError(f"{path}, line {line_number} is not a JSON object; mend or remove it")
+            if first:
+                _check_columns(path, record)
+                first = False
             if type(record.get(PATIENT_ID)) in (int, float):
                 record[PATIENT_ID] = str(record[PATIENT_ID])
             yield record
@@ -127,7 +135,7 @@ def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterato
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
         missing = sorted({*(columns or ())} - {*file.schema_arrow.names})
         if missing:
-            raise SourceError(f"{path} has no column {missing[0]}.")
+            raise SourceError(f"{path} has no column {missing[0]}")
         for batch in file.iter_batches(PARQUET_BATCH, columns=columns):
             yield batch.select(columns) if columns else batch
 
@@ -190,10 +198,12 @@ def _instants(column: Any) -> list[str | None]:
     return [None if text == "NaT" else text for text in written]
 
 
-def _check_columns(path: Path, names: Sequence[str]) -> None:
+def _check_columns(path: Path, names: Collection[str]) -> None:
     for name in (PATIENT_ID, EVENT_TIME):
         if name not in names:
-            raise SourceError(f"{path} has no column {name}; rename the one that holds it.")
+            foreign = {*names} >= _CHALLENGE_2019
+            remedy = "send it with --format physionet2019" if foreign else "rename the one that holds it"
+            raise SourceError(f"{path} has no column {name}; {remedy}")
 
 
 def _expand(paths: Sequence[Path], readers: dict[str, Reader]) -> Iterator[Path]:
@@ -201,9 +211,9 @@ def _expand(paths: Sequence[Path], readers: dict[str, Reader]) -> Iterator[Path]
         if path.is_dir():
             yield from sorted(file for file in path.iterdir() if file.suffix.lower() in readers)
         elif not path.is_file():
-            raise SettingsError(f"There is no file {path}.")
+            raise SettingsError(f"there is no file {path}")
         elif path.suffix.lower() not in readers:
-            raise SettingsError(f"{path} can't be read: its name must end in {_listed(readers)}.")
+            raise SettingsError(f"{path} can't be read: its name must end in {_listed(readers)}")
         else:
             yield path
 
@@ -213,11 +223,11 @@ def _explained(read: Reader, path: Path) -> Iterator[Record]:
     try:
         yield from read(path)
     except UnicodeDecodeError:
-        raise SourceError(f"{path} is not UTF-8 text; convert it.") from None
+        raise SourceError(f"{path} is not UTF-8 text; convert it") from None
     except csv.Error:
-        raise SourceError(f"{path} is not valid CSV; check its quotes and for NUL bytes.") from None
+        raise SourceError(f"{path} is not valid CSV; check its quotes and for NUL bytes") from None
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path} can't be read ({type(error).__name__}).") from None
+        raise SourceError(f"{path} can't be read ({type(error).__name__})") from None
 
 
 def _listed(items: Sequence[Path] | dict[str, Reader]) -> str:

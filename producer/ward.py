@@ -85,10 +85,10 @@ class Ward:
     ) -> None:
         if patients < 1 or not 0 <= deteriorating <= 1:
             raise SettingsError(
-                "A ward has at least one patient, and a share from 0 to 1 of them deteriorates."
+                "a ward has at least one patient, and a share from 0 to 1 of them deteriorates"
             )
         if not 0 <= onset_h[0] <= onset_h[1] or not 0 < ramp_h[0] <= ramp_h[1]:
-            raise SettingsError("onset_h and ramp_h are ranges of hours, low to high, the ramp above 0.")
+            raise SettingsError("onset_h and ramp_h are ranges of hours, low to high, the ramp above 0")
         random = np.random.default_rng([seed, 0])
         self._seed = seed
         self._baselines, self._ages = draw_baselines(patients, random)
@@ -139,7 +139,7 @@ class Ward:
 
     def _ticks(self, start: datetime, interval_s: float) -> Iterator[_Tick]:
         if start.tzinfo is None or not 0 < interval_s < math.inf:
-            raise SettingsError("Readings need a start with a time zone and an interval above 0 seconds.")
+            raise SettingsError("readings need a start with a time zone and an interval above 0 seconds")
         random = np.random.default_rng([self._seed, 1])
         wander = Wander(len(self.patients), interval_s / 3600, random)
         gaps = Gaps(len(self.patients), interval_s / 3600, random)

@@ -169,9 +169,13 @@ def _require_binary_classifier(model: Any) -> None:
     classes = getattr(model, "classes_", None)
     if classes is None and isinstance(model, BaseEstimator):
         raise NotABinaryClassifierError(f"{kind} has no classes_: fit it before using or saving it")
-    if classes is not None and (len(classes) != _CLASSES or any(np.ndim(label) for label in classes)):
+    if classes is None:
+        return
+    if any(np.ndim(label) for label in classes):
+        raise NotABinaryClassifierError(f"{kind} has several outputs: fit it to one column of two classes")
+    if len(classes) != _CLASSES:
         raise NotABinaryClassifierError(
-            f"{kind} must tell two classes apart, and has others: risk is a yes or a no"
+            f"{kind} has {len(classes)} classes, and two are needed: risk is a yes or a no"
         )
 
 

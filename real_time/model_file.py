@@ -114,7 +114,9 @@ def _read(path: ModelPath) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read model file {fspath(path)}: {error.strerror}") from None
+        raise ModelFileError(
+            f"cannot read model file {fspath(path)}: {error.strerror}; check the path"
+        ) from None
 
 
 def _checked_sha256(digest: str, source: str) -> str:

@@ -37,11 +37,11 @@ PHYSIOLOGIC: Final[Ranges] = {
 }
 
 
-def load_ranges(ranges: str | None) -> Ranges:
+def load_ranges(ranges: str | None, features: Sequence[str]) -> Ranges:
     """The ranges that `--ranges` asks for: None the physiologic ones, `off` none, else those of a TOML file.
 
-    The file has a line `feature = [lowest, highest]` for each feature to be checked, and replaces the
-    physiologic ones altogether. Raises SettingsError where it can't be read or says something else.
+    The file has a line `feature = [lowest, highest]` for each of the model's `features` to be checked, and replaces
+    the physiologic ones altogether. Raises SettingsError where it can't be read or says something else.
     """
     if ranges is None:
         return PHYSIOLOGIC
@@ -53,6 +53,10 @@ def load_ranges(ranges: str | None) -> Ranges:
         raise SettingsError(f"--ranges {ranges}: {error.strerror}; give a TOML file, or off") from None
     except ValueError as error:
         raise SettingsError(f"--ranges {ranges}: {error}") from None
+    if foreign := sorted({*found} - {*features}):
+        raise SettingsError(
+            f"--ranges {ranges}: the model has no feature {', '.join(foreign)}; it has {', '.join(features)}"
+        )
     return {name: _checked(name, limits, ranges) for name, limits in found.items()}
 
 

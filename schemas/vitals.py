@@ -232,14 +232,14 @@ def _feature_schema(name: str) -> dict[str, Any]:
 
 def _check_features(features: Sequence[str]) -> None:
     if not features:
-        raise SettingsError("The model has no feature names; fit it on a DataFrame with named columns.")
+        raise SettingsError("the model has no feature names; fit it on a DataFrame with named columns")
     for name in features:
         if not isinstance(name, str) or not name:
-            raise SettingsError(f"The model's feature name {name!r} must be a non-empty string.")
+            raise SettingsError(f"the model's feature name {name!r} must be a non-empty string")
         if name in (PATIENT_ID, EVENT_TIME):
-            raise SettingsError(f"The model's feature {name!r} has the name of a message field; rename it.")
+            raise SettingsError(f"the model's feature {name!r} has the name of a message field; rename it")
     if len({*features}) < len(features):
-        raise SettingsError("The model has two features of the same name; rename one.")
+        raise SettingsError("the model has two features of the same name; rename one")
 
 
 def _all_ids(ids: list[Any]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import joblib
 import numpy
@@ -16,6 +16,11 @@ from real_time import model_file
 from real_time.inference import RiskScorer
 from real_time.model_file import ModelError, load_model
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
+
+_NO_FEATURES: Final = (
+    "not known: consume will refuse this model; fit it on a DataFrame, or set its feature_names_in_ to the list of "
+    "column names, then save and pin it again"
+)
 
 
 def pin(path: Path, *, json: bool) -> None:
@@ -63,7 +68,7 @@ def inspect(path: Path, *, trusted: Sequence[str], json: bool) -> None:
     if json:
         typer.echo(orjson.dumps(found).decode())
         return
-    features = ", ".join(scorer.features) if scorer.features else "not known: consume will refuse this model"
+    features = ", ".join(scorer.features) if scorer.features else _NO_FEATURES
     typer.echo(f"model     {found['type']}, sha256 {found['sha256']}")
     typer.echo(f"features  {features}")
     typer.echo(

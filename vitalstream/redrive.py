@@ -15,6 +15,7 @@ from consumer.stop import Stop
 from producer.letters import Selection
 from producer.redrive import Judge, Obstacle, Redriven, redrive
 from real_time.inference import RiskScorer
+from schemas.contract import STANDARD_FEATURES
 from schemas.ranges import load_ranges
 from vitalstream.board import printable
 from vitalstream.dead_letters import print_json
@@ -64,10 +65,10 @@ def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bo
 
 def _judge(settings: Settings) -> Judge:
     """By the model where one is named, else by the standard features."""
-    ranges = load_ranges(settings.ranges)
     if settings.model is None:
-        return Judge(ranges=ranges)
+        return Judge(ranges=load_ranges(settings.ranges, STANDARD_FEATURES))
     model = models.load(settings)
+    ranges = load_ranges(settings.ranges, model.features)
     return Judge(model.features, ranges=ranges, refused=lambda frame: _refused(frame, model.scorer))
 
 

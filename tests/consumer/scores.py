@@ -17,7 +17,7 @@ def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> 
     features = list(RiskScorer(model).features or ())
     X = offline_frame(found, features)
     values = X.to_numpy(copy=True)
-    implausible = RangeCheck(features, load_ranges(settings.ranges)).clear(values)
+    implausible = RangeCheck(features, load_ranges(settings.ranges, features)).clear(values)
     X[:] = values
     expected = run_streaming_inference(X, model, OFFLINE_CHUNK, threshold=settings.threshold)
 

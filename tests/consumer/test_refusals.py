@@ -12,7 +12,7 @@ import pytest
 from broker.settings import Settings
 from real_time.model_file import pin_model
 from tests.consumer.conftest import save
-from tests.consumer.models import Featureless, Fragile, Regressor
+from tests.consumer.models import Featureless, Fragile, Regressor, ThreeClasses
 from tests.consumer.processes import Process
 from tests.consumer.stage import Stage
 
@@ -81,6 +81,10 @@ def no_classifier(path: Path) -> None:
     save(Regressor(), path)
 
 
+def three_classes(path: Path) -> None:
+    save(ThreeClasses(), path)
+
+
 def no_pickle(path: Path) -> None:
     path.write_bytes(b"canary")
     pin_model(path)
@@ -89,7 +93,7 @@ def no_pickle(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (absent, r"(no file|No such file)"),
+        (absent, r"cannot read model file \S+m\.joblib: No such file or directory; check the path"),
         (unpinned, r"is not pinned: if you trust it, run `?vitalstream model pin \S+m\.joblib`?"),
         (
             exchanged,
@@ -97,6 +101,7 @@ def no_pickle(path: Path) -> None:
         ),
         (featureless, r"does not say which features it wants: fit it on a DataFrame"),
         (no_classifier, r"Regressor has no predict_proba: use a classifier"),
+        (three_classes, r"ThreeClasses has 3 classes, and two are needed"),
         (no_pickle, r"cannot be loaded \(\w+\): save it with joblib\.dump"),
     ],
 )
@@ -138,6 +143,15 @@ def test_a_model_that_can_not_be_used(stage: Stage, make: Any, told: str) -> Non
 def test_bad_settings(stage: Stage, arguments: list[str], told: str) -> None:
     line = refusal(stage.worker(stage.settings(), *arguments), 2)
     assert line.startswith(told), line
+
+
+def test_a_range_for_what_the_model_lacks(stage: Stage) -> None:
+    path = stage.folder / "ranges.toml"
+    path.write_text("hart_rate = [0, 350]")
+    settings = changed(stage.settings(model="fragile"), ranges=str(path))
+    assert refusal(stage.worker(settings), 2) == (
+        f"--ranges {path}: the model has no feature hart_rate; it has signal, spo2"
+    )
 
 
 def test_several_workers_refuse_once(stage: Stage) -> None:

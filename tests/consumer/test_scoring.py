@@ -1,6 +1,7 @@
 """Scoring: a chunk becomes results, dead letters and metrics; bad rows cost only themselves."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -37,9 +38,13 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.metrics: list[ChunkMetrics] = []
         self.rejects: list[tuple[int, int, Reason, str]] = []
+        self.never_seen: list[tuple[str, ...]] = []
 
     def scored(self, metrics: ChunkMetrics) -> None:
         self.metrics.append(metrics)
+
+    def unseen(self, features: Sequence[str]) -> None:
+        self.never_seen.append(tuple(features))
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         self.rejects.append((partition, offset, reason, field))
@@ -111,6 +116,33 @@ def test_a_result_says_all_that_is_documented() -> None:
     assert results(output)[1].risk_label == 0
     assert output.rows == 2
     assert not output.dead_letters
+
+
+def with_spo2(*values: float | None) -> list[FakeMessage]:
+    return [FakeMessage(good(signal=1, spo2=value), offset=number) for number, value in enumerate(values)]
+
+
+def test_features_that_none_of_the_first_rows_has_are_told_once() -> None:
+    recorder = Recorder()
+    score = scorer(observer=recorder)
+    for _ in range(3):
+        run(with_spo2(*[None] * 333), score)
+    assert recorder.never_seen == []
+    run(with_spo2(None), score)
+    assert recorder.never_seen == [("spo2",)]
+    for _ in range(4):
+        run(with_spo2(*[None] * 333), score)
+    assert len(recorder.never_seen) == 1
+
+
+def test_a_feature_seen_once_is_never_told_and_an_impossible_value_is_not_seen() -> None:
+    recorder = Recorder()
+    score = scorer(observer=recorder)
+    run(with_spo2(*[None] * 998, 97), score)
+    run(with_spo2(*[None] * 1000), score)
+    assert recorder.never_seen == []
+    run(with_spo2(*[0.97] * 1000), scorer(observer=recorder))
+    assert recorder.never_seen == [("spo2",)]
 
 
 def test_the_threshold_is_the_settings() -> None:

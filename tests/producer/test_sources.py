@@ -120,8 +120,11 @@ def test_parquet_types_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_ndjson_is_passed_on_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "a.ndjson").write_bytes(b'{"patient_id":5,"note":{"a":[1]}}\n\n{"x":1}')
-    assert table(tmp_path / "a.ndjson") == [{"patient_id": "5", "note": {"a": [1]}}, {"x": 1}]
+    (tmp_path / "a.ndjson").write_bytes(b'{"patient_id":5,"event_time":"t","note":{"a":[1]}}\n\n{"x":1}')
+    assert table(tmp_path / "a.ndjson") == [
+        {"patient_id": "5", "event_time": "t", "note": {"a": [1]}},
+        {"x": 1},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_ndjson_is_passed_on_as_it_is(tmp_path: Path) -> None:
         ("a.csv", b"patient_id,event_time\np,t\nSECRET\n", "line 3"),
         ("a.csv", b"patient_id,event_time\nSECRET\xff,t\n", "UTF-8"),
         ("a.csv", b'patient_id,event_time\n"' + b"SECRET" * 30000, "CSV"),
-        ("a.ndjson", b'{"patient_id":"p"}\n\n[SECRET]\n', "line 3"),
+        ("a.ndjson", b'{"patient_id":"p","event_time":"t"}\n\n[SECRET]\n', "line 3"),
         ("a.parquet", b"SECRET not parquet", "a.parquet"),
     ],
 )
@@ -145,10 +148,32 @@ def test_a_bad_file_is_named_without_its_content(
     assert "SECRET" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.ndjson"])
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"event_time": "t", "x": 1}, "has no column patient_id; rename the one that holds it"),
+        ({"patient_id": "p", "x": 1}, "has no column event_time; rename the one that holds it"),
+        (
+            {"HR": 80, "O2Sat": 97, "SBP": 120},
+            "has no column patient_id; send it with --format physionet2019",
+        ),
+    ],
+)
+def test_every_layout_needs_a_patient_and_a_time(
+    tmp_path: Path, name: str, record: dict[str, Any], said: str
+) -> None:
+    write = {".csv": write_csv, ".parquet": write_parquet, ".ndjson": write_ndjson}[Path(name).suffix]
+    write(tmp_path / name, [record])
+    with pytest.raises(SourceError) as error:
+        table(tmp_path / name)
+    assert str(error.value) == f"{tmp_path / name} {said}"
+
+
 def test_directories_give_their_files_sorted(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv", "notes.md"):
         (tmp_path / name).write_text(f"patient_id,event_time\n{name},t\n")
-    write_ndjson(tmp_path / "c.jsonl", [{"patient_id": "c"}])
+    write_ndjson(tmp_path / "c.jsonl", [{"patient_id": "c", "event_time": "t"}])
     source = find_source([tmp_path, tmp_path / "a.csv"], TABLES)
     assert [record["patient_id"] for record in source] == ["a.csv", "b.csv", "c", "a.csv"]
     assert len(sent(source)) == 4  # and again

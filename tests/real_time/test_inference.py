@@ -204,9 +204,12 @@ def test_the_frame_is_handed_on_as_it_is_when_its_columns_fit(patients: pd.DataF
         (LinearSVC(), "no predict_proba"),
         (LogisticRegression(), "fit it"),
         (Pipeline([("model", LogisticRegression())]), "fit it"),
-        (Fixed(None, classes=[0]), "two classes"),
-        (Fixed(None, classes=["a", "b", "c"]), "two classes"),
-        (Fixed(None, classes=[np.array([0, 1]), np.array([0, 1])]), "two classes"),
+        (Fixed(None, classes=[0]), "has 1 classes, and two are needed"),
+        (Fixed(None, classes=["a", "b", "c"]), "has 3 classes, and two are needed"),
+        (
+            Fixed(None, classes=[np.array([0, 1]), np.array([0, 1])]),
+            "several outputs: fit it to one column of two classes",
+        ),
     ],
 )
 def test_only_a_fitted_binary_classifier_will_do(model: Any, problem: str) -> None:

@@ -60,12 +60,12 @@ def test_the_limits_themselves_are_possible(value: float, feature: str) -> None:
 def test_ranges_of_ones_own_replace_the_physiologic_ones(tmp_path: Path) -> None:
     file = tmp_path / "ranges.toml"
     file.write_text("lactate = [0.1, 40]\n")
-    decode = Decoder(("lactate", "spo2"), ranges=load_ranges(str(file)))
+    decode = Decoder(("lactate", "spo2"), ranges=load_ranges(str(file), ("lactate", "spo2")))
     assert decode([message(lactate=41, spo2=300)]).implausible == [["lactate"]]
 
 
 def test_off_passes_everything_on() -> None:
-    assert Decoder(("spo2",), ranges=load_ranges("off"))([message(spo2=300)]).implausible == [[]]
+    assert Decoder(("spo2",), ranges=load_ranges("off", ("spo2",)))([message(spo2=300)]).implausible == [[]]
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,22 @@ def test_malformed_ranges_are_refused_by_name(tmp_path: Path, text: str) -> None
     file = tmp_path / "ranges.toml"
     file.write_text(text)
     with pytest.raises(SettingsError, match="--ranges"):
-        load_ranges(str(file))
+        load_ranges(str(file), ("spo2",))
+
+
+def test_a_range_for_what_the_model_lacks_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "ranges.toml"
+    file.write_text("spo2 = [1, 100]\nhart_rate = [0, 350]\n")
+    with pytest.raises(SettingsError) as error:
+        load_ranges(str(file), ("spo2", "heart_rate"))
+    assert str(error.value) == (
+        f"--ranges {file}: the model has no feature hart_rate; it has spo2, heart_rate"
+    )
 
 
 def test_a_missing_file_is_refused() -> None:
     with pytest.raises(SettingsError, match="give a TOML file, or off"):
-        load_ranges("nowhere.toml")
+        load_ranges("nowhere.toml", ("spo2",))
 
 
 @pytest.mark.real_data

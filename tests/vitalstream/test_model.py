@@ -66,4 +66,6 @@ def test_a_model_that_does_not_know_its_features_is_shown_as_such(tmp_path: Path
     path = tmp_path / "m.joblib"
     joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), path)
     vitalstream("model", "pin", str(path))
-    assert "consume will refuse" in vitalstream("model", "inspect", str(path))
+    assert "consume will refuse this model; fit it on a DataFrame" in vitalstream(
+        "model", "inspect", str(path)
+    )

@@ -37,7 +37,7 @@ def load_records(data: Path | None, *, features: Sequence[str], rows: int) -> li
 
 def load_frame(records: Sequence[Record], *, features: Sequence[str], ranges: str | None) -> Any:
     """The records as the DataFrame a worker would score; those it would reject are left out."""
-    decode = Decoder(features, ranges=load_ranges(ranges))
+    decode = Decoder(features, ranges=load_ranges(ranges, features))
     return decode([value for _, value in map(encode, records)]).frame
 
 
