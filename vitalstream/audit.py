@@ -36,9 +36,10 @@ def _lines(found: Audit) -> Iterator[str]:
     failed = sum(verdict.failed for verdict in found.verdicts)
     if failed > len(found.offenders):
         yield f"  and {failed - len(found.offenders):,} more"
+    disproved = ", ".join(verdict.invariant for verdict in found.verdicts if verdict.failed)
     yield (
-        f"{'clean' if found.clean else 'NOT clean'}: {found.accounted:,} of {found.messages:,} messages "
-        f"consumed by group {found.group} are accounted for ({found.seconds:.1f} s)"
+        f"{f'NOT clean, {disproved} failed' if disproved else 'clean'}: {found.accounted:,} of {found.messages:,} "
+        f"messages consumed by group {found.group} are accounted for ({found.seconds:.1f} s)"
     )
 
 

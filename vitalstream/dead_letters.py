@@ -25,7 +25,7 @@ from schemas.contract import Reason
 from schemas.dead_letters import PREFIX, dead_letter_headers
 from vitalstream.board import printable
 
-_WIDTH = 100  # where there is no terminal to tell its own
+_WIDTH = 250  # where there is no terminal to tell its own
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

@@ -52,7 +52,7 @@ def test_not_clean_names_the_offender(clean: Written) -> None:
     assert done.returncode == 1
     assert "FAILED 1" in done.stdout.splitlines()[0]
     assert f"I1 {settings.input_topic} partition {partition} offset {offset}:" in done.stdout
-    assert f"NOT clean: {ROWS - 1} of {ROWS} messages" in done.stdout.splitlines()[-1]
+    assert f"NOT clean, I1, I4 failed: {ROWS - 1} of {ROWS} messages" in done.stdout.splitlines()[-1]
 
     as_json = vitalstream_audit(settings, "--json")
     assert as_json.returncode == 1
