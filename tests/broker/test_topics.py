@@ -111,7 +111,8 @@ def test_require_names_the_missing_topic_and_the_fix(settings: Settings) -> None
     changed = settings.model_copy(update={"output_topic": f"{settings.output_topic}-not"})
 
     with pytest.raises(
-        TopicError, match=r"topic risk-\w+-not \(--output-topic\) is missing .*run: vitalstream topics create .*-not"
+        TopicError,
+        match=r"topic risk-\w+-not \(--output-topic\) is missing .*run: vitalstream topics create .*-not",
     ) as error:
         require_topics(changed, changed.topics)
     assert error.value.topics == (changed.output_topic,)
