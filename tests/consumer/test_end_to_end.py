@@ -3,6 +3,7 @@
 import pytest
 
 from tests.consumer.accounts import require_exactly_once
+from tests.consumer.conftest import patient_rows
 from tests.consumer.scores import require_offline_scores
 from tests.consumer.stage import Stage
 
@@ -32,3 +33,16 @@ def test_every_message_is_scored_exactly_once_as_offline(
     assert worker.report["transactions"] < len(found.metrics) / 2, (
         "a transaction for each chunk, under backlog"
     )
+
+
+def test_a_worker_without_numba_scores_the_same(stage: Stage) -> None:
+    """Boosted trees, whose scores are the same bits with and without compiled code."""
+    (stage.folder / "numba.py").write_text("raise ModuleNotFoundError(name='numba')\n")
+    settings = stage.settings(model="boosting")
+    worker = stage.worker(settings, environment={"PYTHONPATH": str(stage.folder)}, fork=False)
+    stage.send_patients(settings, patient_rows(ROWS // 100))
+    stage.wait_committed(settings, ROWS // 100)
+    worker.stop()
+
+    assert "scores with scikit-learn's trees: install vitalstream[fast]" in worker.log
+    require_offline_scores(require_exactly_once(settings, rows=ROWS // 100), settings, ulp=0)
