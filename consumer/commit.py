@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -197,8 +197,15 @@ class AtLeastOnce:
         self._sender.flush(timeout)
         if self._sender.undelivered:
             raise KafkaCallError("delivering", None, Action.REBUILD)
-        with kafka_call("committing offsets"):
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+        # Its types know nothing of the answer that a synchronous commit gives.
+        commit: Any = functools.partial(self._consumer.commit, offsets=offsets, asynchronous=False)
+        try:
+            with kafka_call("committing offsets"):
+                for answer in bounded(commit, seconds=timeout):
+                    if answer.error:
+                        raise KafkaException(answer.error)
+        except TimeoutError:
+            raise KafkaCallError("committing offsets", None, Action.REBUILD) from None
         self._observer.reached(Step.COMMITTED)
         self._observer.committed(
             chunks=self._sender.chunks, rows=self._sender.rows, seconds=self._clock() - began

@@ -21,6 +21,7 @@ from consumer.errors import Action, KafkaCallError, stops_consumer
 from consumer.identity import Identity
 
 ANSWER_S = 5.0  # how long one question for committed offsets may take before it is asked again
+LEADER_S = 1.0  # how long a partition's leader has to answer before it counts as silent
 RETRY_S = 0.1
 
 _NOT_YET = (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS, KafkaError._TIMED_OUT, KafkaError._IN_PROGRESS)
@@ -98,9 +99,14 @@ class Positions:
         """Messages not yet processed, by the newest end offsets that fetching has brought along."""
         return sum(self._behind(partition, offset) for partition, offset in self._next.items())
 
-    def heard_of(self) -> bool:
-        """Whether the broker has answered a fetch of every partition, so that their ends are known."""
-        return all(self._ends(partition)[1] >= 0 for partition in self._next)
+    def answered(self) -> bool:
+        """Whether every partition's leader answers at this moment."""
+        try:
+            for partition in self._next:
+                self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=LEADER_S)
+        except KafkaException:
+            return False
+        return True
 
     def _seek(self, partition: TopicPartition) -> None:
         while self._keep_trying():

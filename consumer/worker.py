@@ -138,7 +138,10 @@ class Worker:
             return True
         if self._until_idle is None or not self._joined or self._clock() - self._active_at < self._until_idle:
             return False
-        return self._positions.heard_of()  # a slow broker's silence says nothing about its topic
+        if self._positions.answered():
+            return True
+        self._active_at = self._clock()  # a broker's silence says nothing about its topic
+        return False
 
     # --- recovery: every failure ends in one of four ways, and all but one read again from what is committed
 

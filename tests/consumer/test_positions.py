@@ -79,3 +79,14 @@ def test_offsets_of_an_earlier_topic_say_nothing_about_this_one() -> None:
     consumer.noted = "before"
     with pytest.raises(InputLostError, match="made anew"):
         positions_of(consumer)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_leader_answers_now_or_does_not(silent: bool) -> None:
+    class Leader(Excluded):
+        def get_watermark_offsets(self, _partition: TopicPartition, timeout: float) -> tuple[int, int]:
+            if silent:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return 0, 10
+
+    assert positions_of(Leader()).answered() is not silent
