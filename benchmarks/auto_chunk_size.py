@@ -162,9 +162,12 @@ class _Run:
             while not finished():
                 worker.check()
                 time.sleep(_POLL_S)
+            cpu = worker.watch.cpu(chunks.messages[0][0], chunks.messages[-1][0])
         taken = [decode_metrics(value) for _, value in chunks.messages]
         took = chunks.messages[-1][0] - chunks.messages[0][0]
-        return {"rows": BACKLOG, "rows_per_s": round((BACKLOG - taken[0].rows) / took), **_chosen(taken)}
+        rows = BACKLOG - taken[0].rows
+        per_row = round(cpu / rows * 1e6, 1)
+        return {"rows": rows, "rows_per_s": round(rows / took), "cpu_us_per_row": per_row, **_chosen(taken)}
 
     def _worker(self) -> Any:
         return started([sys.executable, "-P", "-m", "vitalstream", "consume"], self._environment, self._log)
