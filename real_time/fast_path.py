@@ -68,13 +68,15 @@ class FastPath:
         """The probabilities of the rows of X, or None where the model itself must be asked."""
         if X.shape[1] != self._features:
             return None
-        if np.fmax.reduce(X, axis=None) > self._largest or np.fmin.reduce(X, axis=None) < -self._largest:
-            return None
         if not self._takes_nan and np.isnan(X).any():
             return None
-        for step in self._steps:
+        *transforms, last = self._steps
+        for step in transforms:
             X = step(X)
-        return X
+        # Only now: a scaler can make a value too large, and leaves one that was infinite so.
+        if np.fmax.reduce(X, axis=None) > self._largest or np.fmin.reduce(X, axis=None) < -self._largest:
+            return None
+        return last(X)
 
     def _verify(self, model: Any) -> None:
         whole = _probes(self._features)

@@ -110,6 +110,14 @@ def test_what_single_precision_can_not_hold_is_refused_by_forests(factor: float)
         scorer(WHOLE.head(3) * factor)
 
 
+def test_what_only_scaling_makes_too_large_is_refused_too() -> None:
+    tiny = WHOLE * 1e-9
+    scorer = RiskScorer(make_pipeline(StandardScaler(), RandomForestClassifier(5)).fit(tiny, RISKY))
+    assert "trees" in scorer.path
+    with pytest.raises(ValueError, match="too large"):
+        scorer(tiny.head(3) * 1e42)
+
+
 class Subclass(LogisticRegression):  # type: ignore[misc]
     """May do anything."""
 
