@@ -1,7 +1,7 @@
 """Collecting: Kafka messages become chunks. Nothing here parses or scores."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, Message
@@ -43,14 +43,28 @@ class Chunk:
     def spans(self) -> dict[int, tuple[int, int]]:
         """The first and the last offset of each partition."""
         last = dict(zip(self.partitions, self.offsets, strict=True))
-        first = dict(zip(reversed(self.partitions), reversed(self.offsets), strict=True))
-        return {partition: (first[partition], offset) for partition, offset in last.items()}
+        return {
+            partition: (self.offsets[self._first(partition)], offset) for partition, offset in last.items()
+        }
 
     def oldest(self) -> float | None:
         """The earliest timestamp among each partition's first message, in seconds since 1970, if they have one."""
-        first = dict(zip(reversed(self.partitions), reversed(self.messages), strict=True))
-        times = [message.timestamp()[1] for message in first.values()]
+        times = [self.messages[self._first(partition)].timestamp()[1] for partition in set(self.partitions)]
         return min((time / 1000 for time in times if time >= 0), default=None)
+
+    def only(self, positions: list[int]) -> "Chunk":
+        """The messages at these positions, which ascend."""
+        if len(positions) == len(self):
+            return self
+        return replace(
+            self,
+            messages=[self.messages[i] for i in positions],
+            partitions=[self.partitions[i] for i in positions],
+            offsets=[self.offsets[i] for i in positions],
+        )
+
+    def _first(self, partition: int) -> int:
+        return self.partitions.index(partition)
 
 
 class Collector:
@@ -125,10 +139,12 @@ class Collector:
     def _append(self, arrived: list[Message]) -> bool:
         if not arrived:
             return False
-        for message in arrived:
-            if (error := message.error()) is not None:
-                self._on_error(error)
-        messages = [message for message in arrived if message.error() is None]
+        errors = [message.error() for message in arrived]
+        messages = [message for message, error in zip(arrived, errors, strict=True) if error is None]
+        if len(messages) < len(arrived):
+            for error in errors:
+                if error is not None:
+                    self._on_error(error)
         if not messages:
             return False
         if not self._pending:

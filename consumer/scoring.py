@@ -1,5 +1,6 @@
 """Decode, score, encode: a chunk of messages becomes everything that is sent because of it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from consumer.sending import Output
 from real_time.inference import ModelOutputError, RiskScorer
 from real_time.streaming import StreamMetrics, process_stream
 from schemas.clock import rfc3339
-from schemas.contract import RISK_LABEL, RISK_PROBABILITY, Reason
+from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.metrics import ChunkMetrics
 from schemas.ranges import load_ranges
@@ -30,7 +31,7 @@ SYSTEMIC_ROWS = 10
 RECORD_OVERHEAD = 512
 
 Item = TypeVar("Item")
-Waits = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +90,25 @@ class ChunkScorer:
         decoded = self._decode([message.value() for message in chunk.messages])
         if self._unseen:
             self._look_for_unseen(decoded.frame)
-        scores, stream_metrics, failed = score(decoded.frame, self._model.scorer)
+        probability, stream_metrics, failed = score(decoded.frame, self._model.scorer)
         now = self._clock()
         at = rfc3339(now)
         positions = decoded.frame.index.tolist()
+        rows = chunk.only(positions)
         results = encode_results(
-            scores,
             patient_ids=decoded.patient_ids,
             event_times=decoded.event_times,
+            probabilities=probability.tolist(),
+            labels=self._model.scorer.label(probability).to_numpy(object, na_value=None).tolist(),
             implausible=decoded.implausible,
-            sources=[(self._topic, chunk.partitions[i], chunk.offsets[i]) for i in positions],
             threshold=self._threshold,
             model=self._model.sha256,
             scored_at=at,
+            topic=self._topic,
+            partitions=rows.partitions,
+            offsets=rows.offsets,
         )
-        keys = _keys(chunk, positions, decoded.patient_ids)
+        keys = _keys(rows, decoded.patient_ids)
         rejects = decoded.rejects + self._unpublishable(positions, failed, keys, results)
         if len(rejects) > len(decoded.rejects):
             rejects.sort(key=lambda reject: reject.position)
@@ -111,7 +116,7 @@ class ChunkScorer:
             kept = [row for row, position in enumerate(positions) if position not in out]
             positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
         self._reject_limit.update(len(chunk), rejects)
-        waits = _waits_ms(chunk, positions, now)
+        waits = _waits_ms(chunk.only(positions), now)
         metrics = self._metrics(chunk, positions, stream_metrics, waits=waits, at=at, lag=lag)
         self._observer.waited(waits)
         self._observer.scored(metrics)
@@ -168,7 +173,7 @@ class ChunkScorer:
         scored: list[int],
         stream_metrics: StreamMetrics,
         *,
-        waits: Waits,
+        waits: Floats,
         at: str,
         lag: int,
     ) -> ChunkMetrics:
@@ -195,26 +200,26 @@ class ChunkScorer:
         )
 
 
-def score(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[pd.DataFrame, StreamMetrics, list[int]]:
-    """Scores of `frame` on its index, the core's metrics, and the index labels of rows to reject.
+def score(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetrics, list[int]]:
+    """The probability of each row of `frame`, the core's metrics, and the index labels of rows to reject.
 
     Rejected are the rows on which the model raises, found by bisection, and those whose probability is
-    neither NaN nor within 0 and 1. Their scores in the frame mean nothing.
+    neither NaN nor within 0 and 1. What is returned as their probability means nothing.
 
     Raises:
         ModelFailedError: the model failed on every one of 10 rows or more, or its result has the wrong shape.
     """
-    tolerant = _Bisecting(scorer)
+    tolerant = _Bisecting(scorer.probability)
     try:
         scores, metrics = process_stream(frame, max(1, len(frame)), tolerant)
     except ModelOutputError as error:
         raise ModelFailedError(f"{error}; nothing of this chunk was committed") from None
-    if scores.empty:
-        return _blank(frame), metrics, []
-    probabilities = scores[RISK_PROBABILITY].to_numpy()
+    if frame.empty:
+        return np.empty(0), metrics, []
+    probabilities = scores.to_numpy()[:, 0]
     impossible = (probabilities < 0) | (probabilities > 1)
     rejected = (
-        sorted({*tolerant.rejected, *scores.index[impossible]}) if impossible.any() else tolerant.rejected
+        sorted({*tolerant.rejected, *frame.index[impossible]}) if impossible.any() else tolerant.rejected
     )
     if len(rejected) == len(frame) >= SYSTEMIC_ROWS:
         why = (
@@ -224,18 +229,18 @@ def score(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[pd.DataFrame, Stream
             f"the model {why} on all {len(frame)} rows of a chunk, so the model is at fault, not the messages; "
             "nothing of this chunk was committed"
         )
-    return scores, metrics, rejected
+    return probabilities, metrics, rejected
 
 
 class _Bisecting:
     """A scorer that halves a frame on which the model raises until only the offending rows are left."""
 
-    def __init__(self, scorer: RiskScorer) -> None:
+    def __init__(self, scorer: Callable[[pd.DataFrame], Floats]) -> None:
         self._scorer = scorer
         self.rejected: list[int] = []
         self.error_name = ""
 
-    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def __call__(self, frame: pd.DataFrame) -> Floats:
         try:
             return self._scorer(frame)
         except (ModelOutputError, MemoryError):
@@ -245,19 +250,13 @@ class _Bisecting:
             self.error_name = type(error).__name__
         if len(frame) == 1:
             self.rejected.append(frame.index[0])
-            return _blank(frame)
+            return np.full(1, np.nan)
         half = len(frame) // 2
-        return pd.concat([self(frame.iloc[:half]), self(frame.iloc[half:])])
+        return np.concatenate([self(frame.iloc[:half]), self(frame.iloc[half:])])
 
 
-def _blank(frame: pd.DataFrame) -> pd.DataFrame:
-    nothing = np.full(len(frame), np.nan)
-    labels = pd.array([pd.NA] * len(frame), dtype="Int64")
-    return pd.DataFrame({RISK_PROBABILITY: nothing, RISK_LABEL: labels}, index=frame.index)
-
-
-def _keys(chunk: Chunk, positions: list[int], patient_ids: list[str]) -> list[bytes]:
-    keys: list[Any] = [chunk.messages[position].key() for position in positions]
+def _keys(rows: Chunk, patient_ids: list[str]) -> list[bytes]:
+    keys: list[Any] = [message.key() for message in rows.messages]
     if None in keys:
         return [id_.encode() if key is None else key for key, id_ in zip(keys, patient_ids, strict=True)]
     return keys
@@ -267,16 +266,15 @@ def _take(items: Sequence[Item], rows: list[int]) -> list[Item]:
     return [items[row] for row in rows]
 
 
-def _waits_ms(chunk: Chunk, scored: list[int], now: float) -> Waits:
-    """Milliseconds from source timestamp to now of the scored rows that have a timestamp, ascending."""
-    times = np.fromiter((chunk.messages[i].timestamp()[1] for i in scored), np.int64, len(scored))
+def _waits_ms(rows: Chunk, now: float) -> Floats:
+    """Milliseconds from source timestamp to now of the rows that have a timestamp, ascending."""
+    times = np.array([message.timestamp()[1] for message in rows.messages], np.int64)
     return np.sort(now * 1000 - times[times >= 0])
 
 
-def _quantiles(waits: Waits) -> tuple[float | None, float | None, float | None]:
+def _quantiles(waits: Floats) -> tuple[float | None, float | None, float | None]:
     """Median, 99th percentile (nearest rank) and maximum; None of no rows."""
     if not len(waits):
         return None, None, None
-    ranks = np.ceil(np.array([0.5, 0.99, 1.0]) * len(waits)).astype(int) - 1
-    p50, p99, longest = np.round(waits[ranks], 3).tolist()
+    p50, p99, longest = (round(float(waits[math.ceil(q * len(waits)) - 1]), 3) for q in (0.5, 0.99, 1.0))
     return p50, p99, longest

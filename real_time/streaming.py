@@ -15,6 +15,8 @@ ProcessFn: TypeAlias = Callable[[pd.DataFrame], Any]
 RESULT = "result"
 """The column a 1-D result without a name goes to."""
 
+_RESULT_COLUMN = pd.Index([RESULT])  # making an index of strings costs several times the rest of a frame
+
 # Two computations of the same score may round differently: relative to the score, or, for 1 - p, to one.
 RTOL, ATOL = 1e-9, 1e-15
 
@@ -185,7 +187,7 @@ def _as_frame(result: Any, chunk: pd.DataFrame, number: int) -> pd.DataFrame:
         name = RESULT if result.name is None else result.name
         return _on_index(result.to_frame(name), chunk.index, number)
     if isinstance(result, np.ndarray):  # copied: process_fn may fill the same buffer for each chunk
-        columns = [RESULT] if result.ndim == 1 else None
+        columns = _RESULT_COLUMN if result.ndim == 1 else None
         return pd.DataFrame(result, index=chunk.index, columns=columns, copy=True)
     # Lists stay objects until all chunks are there, so that one without a None gets no dtype of its own.
     columns = None if pd.api.types.is_list_like(result[0]) else [RESULT]

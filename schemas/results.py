@@ -1,10 +1,10 @@
 """Risk results: one frame of scores to one message a row, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import repeat
+from typing import Any
 
-import numpy as np
 import orjson
 
 from schemas.contract import (
@@ -21,9 +21,6 @@ from schemas.contract import (
     THRESHOLD,
 )
 from schemas.reading import reader
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +47,50 @@ _read = reader(RiskResult)
 
 
 def encode_results(
-    scores: "pd.DataFrame",
     *,
     patient_ids: Sequence[str],
     event_times: Sequence[str],
+    probabilities: Sequence[float],
+    labels: Sequence[int | None],
     implausible: Sequence[Sequence[str]],
-    sources: Sequence[tuple[str, int, int]],
     threshold: float,
     model: str,
     scored_at: str,
+    topic: str,
+    partitions: Sequence[int],
+    offsets: Sequence[int],
 ) -> list[bytes]:
-    """One value for the risk topic a row of `scores`, in its order.
+    """One value for the risk topic a row, in the order of the rows; each sequence has one entry a row.
 
-    `scores` has `risk_probability` (float64) and `risk_label` (Int64) as the core makes them; ids, times,
-    implausible features and `sources` (topic, partition, offset) go with its rows. `model` is the sha256 of
-    the model's file. Floats are written so that they read back bit for bit.
+    A probability of NaN is written as null, any other so that it reads back bit for bit. `model` is the sha256
+    of the model's file; `topic`, `partitions` and `offsets` tell where the rows came from.
     """
-    probabilities = scores[RISK_PROBABILITY].tolist()
-    labels = scores[RISK_LABEL].to_numpy(np.int64, na_value=-1).tolist()
-    rows = zip(patient_ids, event_times, probabilities, labels, implausible, sources, strict=True)
-    return [
-        orjson.dumps(
-            {
-                PATIENT_ID: patient_id,
-                EVENT_TIME: event_time,
-                RISK_PROBABILITY: probability,  # NaN is written as null
-                RISK_LABEL: label if label >= 0 else None,
-                IMPLAUSIBLE: names,
-                THRESHOLD: threshold,
-                MODEL: model,
-                SCORED_AT: scored_at,
-                SOURCE_TOPIC: topic,
-                SOURCE_PARTITION: partition,
-                SOURCE_OFFSET: offset,
-            }
-        )
-        for patient_id, event_time, probability, label, names, (topic, partition, offset) in rows
-    ]
+    # Column by column, and rows put together from the columns' texts: twice as fast as an object a row.
+    rows = len(patient_ids)
+    columns: dict[str, Iterable[bytes]] = {
+        PATIENT_ID: _texts(patient_ids),
+        EVENT_TIME: _texts(event_times),
+        RISK_PROBABILITY: _texts(probabilities),
+        RISK_LABEL: _texts(labels),
+        IMPLAUSIBLE: _texts(implausible),
+        THRESHOLD: repeat(orjson.dumps(threshold), rows),
+        MODEL: repeat(orjson.dumps(model), rows),
+        SCORED_AT: repeat(orjson.dumps(scored_at), rows),
+        SOURCE_TOPIC: repeat(orjson.dumps(topic), rows),
+        SOURCE_PARTITION: _texts(partitions),
+        SOURCE_OFFSET: _texts(offsets),
+    }
+    parts: list[Iterable[bytes]] = []
+    for name, texts in columns.items():
+        parts += [repeat((b"," if parts else b"{") + orjson.dumps(name) + b":", rows), texts]
+    return [*map(b"".join, zip(*parts, repeat(b"}", rows), strict=True))]
+
+
+def _texts(values: Sequence[Any]) -> list[bytes]:
+    """Each value as JSON."""
+    # One call writes them all. Commas part them again, unless some value has one of its own: then there are too many.
+    texts = orjson.dumps(values)[1:-1].split(b",")
+    return texts if len(texts) == len(values) else [*map(orjson.dumps, values)]
 
 
 def decode_result(value: bytes | None) -> RiskResult:

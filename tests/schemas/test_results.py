@@ -1,10 +1,10 @@
 """Risk results: one message a row, floats bit for bit, as their schema says."""
 
 import json
+import math
 
 import numpy as np
 import orjson
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,26 +19,20 @@ MODEL = "0123456789abcdef" * 4
 AT = "2026-01-05T08:30:00.412Z"
 
 
-def scores(probabilities: list[float], threshold: float = 0.5) -> pd.DataFrame:
-    """As the core gives them, on an index that is not a range."""
-    array = np.array(probabilities, dtype=np.float64)
-    labels = pd.array(array >= threshold, dtype="Int64")
-    labels[np.isnan(array)] = pd.NA
-    index = pd.Index(range(3, 3 + 2 * len(array), 2))
-    return pd.DataFrame({"risk_probability": array, "risk_label": labels}, index=index)
-
-
 def encode(probabilities: list[float], patient_ids: list[str]) -> list[bytes]:
     n = len(probabilities)
     return encode_results(
-        scores(probabilities),
         patient_ids=patient_ids,
         event_times=["2026-01-05T08:30:00+01:00"] * n,
+        probabilities=probabilities,
+        labels=[None if math.isnan(one) else int(one >= 0.5) for one in probabilities],
         implausible=[["spo2"] if i % 2 else [] for i in range(n)],
-        sources=[("vitals", 3, 1207 + i) for i in range(n)],
         threshold=0.5,
         model=MODEL,
         scored_at=AT,
+        topic="vitals",
+        partitions=[3] * n,
+        offsets=[1207 + i for i in range(n)],
     )
 
 
@@ -84,6 +78,7 @@ def test_results_come_back_bit_for_bit(rows: list[tuple[float, str]]) -> None:
     assert [r.patient_id for r in results] == [patient for _, patient in rows]
     for value in values:
         SCHEMA.validate(json.loads(value))
+        assert orjson.dumps(orjson.loads(value)) == value
 
 
 def test_lists_of_other_lengths_are_refused() -> None:
