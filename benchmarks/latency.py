@@ -15,7 +15,7 @@ from benchmarks.fitted import LR
 from benchmarks.processes import Process
 from benchmarks.results import Reader, Results
 from benchmarks.rows import Floats
-from benchmarks.throughput import ROUNDS, Step
+from benchmarks.throughput import ROUNDS, Step, reason
 
 CHUNK: Final = 100
 WARM_S: Final = 2.0
@@ -53,7 +53,7 @@ def _record(bench: Bench, contender: Contender, rate: int, *, number: int, step:
     try:
         return record | run(bench, contender, rate=rate, seconds=RATES[rate][1])
     except Exception as error:  # its row in the table
-        return record | {"why": f"{error}"[:200]}
+        return record | {"why": reason(error)}
 
 
 def run(bench: Bench, contender: Contender, *, rate: int, seconds: float) -> dict[str, Any]:

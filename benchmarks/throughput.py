@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.bench import Bench
@@ -100,5 +101,10 @@ def run_or_why(bench: Bench, case: Case) -> dict[str, Any]:
     try:
         run = bench.throughput(case.contender, case.model, case.chunk, messages=case.messages)
     except Exception as error:  # a peer's failure is its row in the table, and never ends the run
-        return {"why": f"{error}"[:200] or type(error).__name__}
+        return {"why": reason(error)}
     return run.as_json()
+
+
+def reason(error: Exception) -> str:
+    """Its text, without where on this machine we are."""
+    return f"{error}".replace(f"{Path.cwd()}/", "")[:200] or type(error).__name__
