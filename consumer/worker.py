@@ -65,13 +65,17 @@ class Worker:
         self._until_idle = settings.until_idle
         self._collector = Collector(consumer, pace=pace, on_error=self._on_consumer_error, clock=clock)
         self._positions = Positions(
-            consumer, topic=self._topic, identity=identity, keep_trying=lambda: not should_stop()
+            consumer,
+            topic=self._topic,
+            identity=identity,
+            keep_trying=lambda: not (self._leaving or should_stop()),
         )
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
         self._active_at = 0.0  # when something last happened that postpones idleness
         self._joined = False
         self._failure: Exception | None = None  # out of a callback, to be raised outside of it
         self._broken = False
+        self._leaving = False
         self._recoveries = 0
 
     def run(self) -> None:
@@ -90,6 +94,8 @@ class Worker:
             self._abort(STOP_TIMEOUT_S)
             raise
         finally:
+            # A consumer that is being closed may still be given partitions, and answers no question about them.
+            self._leaving = True
             self._consumer.close()
             self._observer.stopped()
 
