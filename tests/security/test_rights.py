@@ -139,7 +139,7 @@ def test_a_worker_names_the_right_that_it_lacks(
     process, settings = lacking[change.__name__, right]
     sentence = OF_A_RIGHT[right.kind].format(operation=right.operation, name=right.name(settings))
     if right.kind == "topic" and change is without:  # its name alone is hidden then
-        sentence = f"topic {right.name(settings)} is missing \\(or hidden from this user\\)"
+        sentence = f"topic {right.name(settings)} \\(--[a-z-]+\\) is missing \\(or hidden from this user\\)"
     ends_in_one_sentence(process, settings, sentence=sentence)
 
 

@@ -200,7 +200,7 @@ def test_a_missing_topic_is_one_sentence(kafka: str) -> None:
     done = vitalstream("watch", "--bootstrap-servers", kafka, "--output-topic", "nobody-made-this")
 
     assert done.returncode == 1
-    assert "topic nobody-made-this is missing" in done.stderr
+    assert "topic nobody-made-this (--output-topic) is missing" in done.stderr
     assert "vitalstream topics create" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
