@@ -36,7 +36,9 @@ def test_clients_in_other_processes_can_use_it() -> None:
 def test_topics_come_into_being_when_touched() -> None:
     with EmbeddedBroker() as broker:
         settings = Settings(bootstrap_servers=broker.bootstrap_servers)
-        with pytest.raises(TopicError, match=r"vitals .--input-topic., risk .*, vitals-dead-letter .* are missing"):
+        with pytest.raises(
+            TopicError, match=r"vitals .--input-topic., risk .*, vitals-dead-letter .* are missing"
+        ):
             require_topics(settings, settings.topics)
 
         touch_topics(settings, settings.topics)
