@@ -13,8 +13,10 @@ from consumer.sending import Output, Sender, kafka_call
 
 # A commit that took this long was perhaps repeated on the way.
 SLOW_S = 5.0
+# Sending offsets takes milliseconds; after so long it is asked again.
+OFFSETS_S = 3.0
 # A call that overruns its timeout by so much does not return.
-HANGS_S = 2.0
+HANGS_S = 1.0
 
 
 class Committer(Protocol):
@@ -134,7 +136,8 @@ class Transactions:
     def _send_offsets(self, offsets: list[TopicPartition], *, deadline: float) -> None:
         while True:
             try:
-                self._try_to_send_offsets(offsets, timeout=max(0.1, deadline - self._clock()))
+                left = deadline - self._clock()
+                self._try_to_send_offsets(offsets, timeout=min(OFFSETS_S, max(0.1, left)))
                 break
             except KafkaCallError as failure:
                 if failure.action is not Action.RETRY or self._clock() >= deadline:
@@ -142,8 +145,8 @@ class Transactions:
         self._observer.reached(Step.OFFSETS_SENT)
 
     def _try_to_send_offsets(self, offsets: list[TopicPartition], *, timeout: float) -> None:
-        # librdkafka (2.16) never returns from this call when the group's coordinator has left the cluster's
-        # metadata for a moment, as in a restart, and has come back: it waits for the object of the one that left.
+        # librdkafka (2.16) never returns from this call when the connection to the group's coordinator breaks under
+        # it, or when that has left the cluster's metadata for a moment and has come back, as in a restart.
         group = self._consumer.consumer_group_metadata()
         send = functools.partial(self._sender.producer.send_offsets_to_transaction, offsets, group, timeout)
         try:
