@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
 from broker.admin import Admin
 from broker.settings import Settings
@@ -54,10 +54,22 @@ class Identity:
 
 
 def identity_of(settings: Settings, *, clock: Callable[[], float]) -> Identity:
-    """The identity of the input topic."""
+    """The identity of the input topic; the embedded broker tells none, and would be waited for in vain."""
     admin, topic = Admin(settings), settings.input_topic
     asked = TopicCollection([topic])
-    return Identity(lambda: admin.client.describe_topics(asked)[topic], topic=topic, clock=clock)
+
+    def describe() -> "Future[Any]":
+        if admin.is_mock:
+            return _untold()
+        return admin.client.describe_topics(asked, request_timeout=admin.timeout)[topic]
+
+    return Identity(describe, topic=topic, clock=clock)
+
+
+def _untold() -> "Future[Any]":
+    answer: Future[Any] = Future()
+    answer.set_exception(KafkaException(KafkaError(KafkaError._UNSUPPORTED_FEATURE)))
+    return answer
 
 
 def _id_in(answer: "Future[Any]") -> str:

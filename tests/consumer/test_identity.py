@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from broker.embedded import EmbeddedBroker, touch_topics
+from broker.settings import Settings
 from consumer.errors import InputLostError
-from consumer.identity import ASK_EVERY_S, Identity
+from consumer.identity import ASK_EVERY_S, Identity, identity_of
 from tests.consumer.fakes import Clock, described
 
 
@@ -53,3 +55,13 @@ def test_it_never_waits_for_an_answer_and_asks_once_a_second() -> None:
     for _ in range(50):
         identity.check()
     assert len(asked) == 3
+
+
+@pytest.mark.timeout(30)  # half of what librdkafka waits for an answer
+def test_the_embedded_broker_tells_no_identity_and_is_not_waited_for() -> None:
+    with EmbeddedBroker() as broker:
+        settings = Settings(bootstrap_servers=broker.bootstrap_servers)
+        touch_topics(settings, settings.topics)
+        found = identity_of(settings, clock=Clock())
+        assert found.id == ""
+        found.check()
