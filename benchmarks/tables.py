@@ -8,10 +8,16 @@ from typing import Any, Final
 from benchmarks import contender as c
 from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
 from benchmarks.goals import goals
-from benchmarks.record import Record, middle, pick
+from benchmarks.record import Record, middle, pick, ratio
 
 DOCS: Final = (Path("docs/performance.md"), Path("docs/scaling.md"))
 _MARKED: Final = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+# Drawn by plots.py where there is a table.
+_PICTURES: Final = {
+    "stages": ["![CPU by stage](img/stages.png)"],
+    "throughput": ["![Throughput of all contenders](img/throughput.png)"],
+    "latency": ["![Latency by rate](img/latency.png)"],
+}
 _NEEDED: Final = (1_000, 100_000, 10_000_000)  # messages a second
 _OURS: Final = (c.PASS, c.BARE, c.WORKER, c.WORKER_ALO, c.TEXTBOOK, c.NAIVE)
 _ORDER: Final = (*_OURS, *c.PEERS)
@@ -32,7 +38,8 @@ def _filled(found: re.Match[str], record: Record, lacking: list[str]) -> str:
     if len(rows) <= 1:
         lacking.append(name)
         return found[0]
-    return f"{found[1]}\n{markdown(rows)}\n\n{found[3]}"
+    parts = [markdown(rows), *_PICTURES.get(name, ())]
+    return "\n\n".join([found[1].rstrip(), *parts, found[3]])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -100,7 +107,6 @@ def goal_table(record: Record) -> list[Sequence[str]]:
 def throughput(record: Record) -> list[Sequence[str]]:
     """Every contender, model and chunk size."""
     runs = record.get("throughput", [])
-    limit = middle(runs, "rows_per_s", contender=c.PASS.name)
     rows: list[Sequence[str]] = [
         ("contender", "model", "chunk", "rows/s: median (range)", "of pass-through", "CPU µs a row", "peak MB",
          "first result, s", "check"),
@@ -108,24 +114,21 @@ def throughput(record: Record) -> list[Sequence[str]]:
     for one in _ORDER:
         cases = {(r["model"], r["chunk"]): None for r in runs if r["contender"] == one.name}
         for model, chunk in sorted(cases, key=lambda case: ([LR, HGB, RF, PLAIN_RF].index(case[0]), case[1])):
-            rows.append(_throughput_row(runs, one, model, chunk, limit))
+            rows.append(_throughput_row(runs, one, model, chunk))
     return rows
 
 
-def _throughput_row(
-    runs: list[Record], one: c.Contender, model: str, chunk: int, limit: float | None
-) -> list[str]:
+def _throughput_row(runs: list[Record], one: c.Contender, model: str, chunk: int) -> list[str]:
     wanted = {"contender": one.name, "model": model, "chunk": chunk}
     why = [r["why"] for r in runs if r["contender"] == one.name and "why" in r]
-    rate = middle(runs, "rows_per_s", **wanted)
+    share = ratio(runs, "rows_per_s", wanted, {"contender": c.PASS.name})
     checks = {r["check"] for r in pick(runs, **wanted)}
-    share = f"{rate / limit:.3g}" if rate and limit else "-"
     return [
         one.name,
         "-" if one is c.PASS else model,
         str(chunk),
         _range(runs, "rows_per_s", **wanted),
-        share,
+        "-" if share is None else f"{share:.3g}",
         _plain(middle(runs, "cpu_us", **wanted)),
         _plain(middle(runs, "peak_mb", **wanted), 0),
         _plain(middle(runs, "start_s", **wanted)),

@@ -72,8 +72,7 @@ _WORDS: Final = {
     "trusted_types": "must be full names of types with commas between, such as sklearn.tree._tree.Tree",
     "ranges": "must be a TOML file, or off",
     "chunk_size": "must be a whole number from 1 up to 100,000, or auto",
-    "kafka": "must be librdkafka properties by name: in a file the table [kafka], in the environment a JSON object "
-    'such as {"security.protocol": "SSL"}',
+    "kafka": _PROPERTIES,
     "http": "must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464",
 }
 

@@ -72,6 +72,11 @@ class RiskScorer:
             self._fast_path = None
             self.path = f"the model's own predict_proba: {error}"
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether the model's arithmetic scores directly."""
+        return self._fast_path is not None
+
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
         """`risk_probability` (float64, NaN kept) and `risk_label` (Int64, <NA> for NaN) on the index of X.
 

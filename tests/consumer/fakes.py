@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 
 from consumer.chunks import Chunk, Pace
 from consumer.identity import Identity
-from schemas.metrics import ClosedBy
+from schemas.metrics import ChunkMetrics, ClosedBy
 
 
 class FakeMessage:
@@ -94,6 +94,28 @@ def chunk_of(given: list[FakeMessage]) -> Chunk:
     taken: list[Any] = list(given)
     partitions, offsets = [one.partition() for one in given], [one.offset() for one in given]
     return Chunk(taken, partitions, offsets, ClosedBy.FULL, 0.0, Pace(len(given), 0.0))
+
+
+def chunk_metrics(*, scored: int = 1, dead_lettered: int = 0, **changes: Any) -> ChunkMetrics:
+    """Of a chunk of which little matters."""
+    usual: dict[str, Any] = {
+        "chunk_id": "vitals-0@0",
+        "worker": "w",
+        "closed_by": ClosedBy.FULL,
+        "rows": scored + dead_lettered,
+        "latency_ms": 1.0,
+        "throughput_rows_per_s": 1.0,
+        "end_to_end_ms_p50": None,
+        "end_to_end_ms_p99": None,
+        "end_to_end_ms_max": None,
+        "lag": 0,
+        "offsets": {},
+        "model": "f00d",
+        "at": "2026-01-05T08:30:00.000Z",
+        "chunk_size": 100,
+        "max_wait_ms": 0,
+    }
+    return ChunkMetrics(scored=scored, dead_lettered=dead_lettered, **(usual | changes))
 
 
 def described(topic_id: str) -> "Future[Any]":

@@ -8,8 +8,7 @@ import pytest
 
 from consumer.observer import LogObserver, Observer, Observers, Step
 from schemas.contract import Reason
-from schemas.metrics import ChunkMetrics, ClosedBy
-from tests.consumer.fakes import Clock
+from tests.consumer.fakes import Clock, chunk_metrics
 
 EVENTS = [name for name, member in vars(Observer).items() if inspect.isfunction(member)]
 
@@ -22,28 +21,6 @@ class Recorder(Observer):
 
     def _recording(self, name: str) -> Any:
         return lambda *args, **kwargs: self.heard.append((name, args, kwargs))
-
-
-def metrics(*, lag: int = 0) -> ChunkMetrics:
-    return ChunkMetrics(
-        chunk_id="vitals-0@0",
-        worker="w",
-        closed_by=ClosedBy.FULL,
-        rows=1,
-        scored=1,
-        dead_lettered=0,
-        latency_ms=1.0,
-        throughput_rows_per_s=1.0,
-        end_to_end_ms_p50=None,
-        end_to_end_ms_p99=None,
-        end_to_end_ms_max=None,
-        lag=lag,
-        offsets={"vitals-0": [0, 0]},
-        model="ab",
-        at="2026-01-05T08:30:00.000Z",
-        chunk_size=100,
-        max_wait_ms=0,
-    )
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -102,7 +79,7 @@ def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
 def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:
     clock = Clock()
     log = LogObserver(interval=10, clock=clock)
-    log.scored(metrics(lag=7))
+    log.scored(chunk_metrics(lag=7))
     clock.now += 9.9
     log.committed(chunks=1, rows=100, seconds=0.01)
     assert lines() == []

@@ -19,8 +19,7 @@ from consumer.lag import answering, lag_listener, lags
 from consumer.observer import Observer, Step
 from consumer.telemetry import PrometheusObserver
 from schemas.contract import Reason
-from schemas.metrics import ChunkMetrics, ClosedBy
-from tests.consumer.fakes import Clock, FakeMessage, chunk_of, messages
+from tests.consumer.fakes import Clock, FakeMessage, chunk_metrics, chunk_of, messages
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "ops" / "vitalstream.rules.yml"
@@ -44,7 +43,7 @@ class Told:
         tell.reached(Step.COLLECTED)
         self.clock.now += 0.02
         tell.waited(np.array(waits_ms))
-        tell.scored(_metrics(scored=len(waits_ms), dead_lettered=dead))
+        tell.scored(chunk_metrics(scored=len(waits_ms), dead_lettered=dead))
         for offset in range(dead):
             tell.rejected(0, offset, Reason.NOT_JSON, "")
         tell.reached(Step.SCORED)
@@ -309,25 +308,3 @@ def test_promtool_accepts_the_rules(what: tuple[str, Path]) -> None:
     command = [PROMTOOL, what[0], "rules", str(what[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _metrics(*, scored: int, dead_lettered: int) -> ChunkMetrics:
-    return ChunkMetrics(
-        chunk_id="vitals-0@0",
-        worker="w",
-        closed_by=ClosedBy.FULL,
-        rows=scored + dead_lettered,
-        scored=scored,
-        dead_lettered=dead_lettered,
-        latency_ms=1.0,
-        throughput_rows_per_s=1.0,
-        end_to_end_ms_p50=None,
-        end_to_end_ms_p99=None,
-        end_to_end_ms_max=None,
-        lag=0,
-        offsets={},
-        model="f00d",
-        at="2026-01-05T08:30:00.000Z",
-        chunk_size=100,
-        max_wait_ms=0,
-    )

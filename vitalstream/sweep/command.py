@@ -20,7 +20,6 @@ from consumer import model as models
 from consumer.scoring import Model
 from consumer.stop import Stop
 from producer.sources import Record
-from real_time.inference import RiskScorer
 from real_time.sweep import ChunkCost, Measurement
 from vitalstream.sweep.plot import draw, require_plot
 from vitalstream.sweep.report import CORE, END_TO_END, Report
@@ -112,7 +111,7 @@ def _core(
         )
     scorer = model.scorer
     scored = [Measurement(frame, size, scorer) for size in sizes]
-    plain = [Measurement(frame, size, _positive(scorer.model)) for size in sizes] if _is_fast(scorer) else []
+    plain = [Measurement(frame, size, _positive(scorer.model)) for size in sizes] if scorer.is_fast else []
     steps = [step for size in zip(scored, plain, strict=True) for step in size] if plain else scored
     with _progress(ROUNDS * len(steps)) as begin, threadpool_limits(limits=1):
         for step in ROUNDS * steps:
@@ -161,10 +160,6 @@ def _end_to_end(
     return Report(
         what=END_TO_END, model=model.sha256, rows=len(records), costs=costs, interrupted=stop.requested
     )
-
-
-def _is_fast(scorer: RiskScorer) -> bool:
-    return not scorer.path.startswith("the model's own")
 
 
 def _positive(model: Any) -> Callable[[Any], Any]:
