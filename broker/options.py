@@ -41,7 +41,7 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "max_wait_ms": Option(0, "MS", "how long a chunk may wait to fill; 0 takes what is there"),
     "latency_goal_ms": Option(
-        50, "MS", "with --chunk-size auto, have 99 % of results within this time, for the least CPU"
+        50, "MS", "with --chunk-size auto, aim at 99 % of results within this time, for the least CPU"
     ),
     "commit_interval_ms": Option(25, "MS", "how long a transaction may gather chunks under backlog"),
     "delivery": Option(
