@@ -1,5 +1,6 @@
 """The pass over the input topic: which messages there are."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from audit.bitmap import Bitmap, Ints
@@ -17,14 +18,14 @@ class Check(Protocol):
 class Inputs:
     """The messages of the input topic that are in scope."""
 
-    def __init__(self, *, scope: Scope, check: Check | None) -> None:
+    def __init__(self, *, scope: Scope, checks: Sequence[Check]) -> None:
         self.messages = Bitmap(scope.size)
         self._scope = scope
-        self._check = check
+        self._checks = checks
 
     def __call__(self, batch: Batch) -> None:
         """Take a batch in; all of it is in scope."""
         numbers = self._scope.numbers(batch.partitions, batch.offsets)
         self.messages.add(numbers)
-        if self._check is not None:
-            self._check.check(batch, numbers)
+        for one in self._checks:
+            one.check(batch, numbers)

@@ -14,10 +14,11 @@ from audit.bitmap import Bitmap, Bools, Ints
 from audit.cluster import Offsets
 from audit.findings import Findings, Invariant
 from audit.heads import Heads
+from audit.letters import cause, content
 from audit.published import Floats, Published, UInts, fingerprints
-from audit.reading import Batch
+from audit.reading import Batch, headers_of
 from audit.scope import Scope
-from schemas.dead_letters import Headers, Origin, read_dead_letter_headers, read_replay_mark
+from schemas.dead_letters import Origin, read_dead_letter_headers, read_replay_mark
 from schemas.reading import MessageError
 from schemas.results import RiskResult, decode_result
 
@@ -105,10 +106,10 @@ class Outputs:
 
 
 class Results:
-    """The pass over the risk topic. `published` keeps the values for a comparison with offline scoring."""
+    """The pass over the risk topic. `published` keeps the values for a comparison with offline scoring, if any."""
 
     def __init__(
-        self, outputs: Outputs, *, topic: str, scope: Scope, findings: Findings, published: Published | None
+        self, outputs: Outputs, *, topic: str, scope: Scope, findings: Findings, published: Published
     ) -> None:
         self._outputs = outputs
         self._topic = topic
@@ -132,11 +133,11 @@ class Results:
         probabilities = np.array(columns["risk_probability"], dtype=np.float64)  # None becomes NaN
         rows = self._outputs.account(batch, topic=self._topic, ours=ours, sources=sources, offsets=offsets)
         self._check_labels(rows, sources, offsets, probabilities, columns)
-        if self._published is not None:
+        if self._published.sha256 is not None:
             self._published.add_results(
                 self._scope.numbers(sources[rows], offsets[rows]),
                 probabilities[rows],
-                remarks=_fingerprints(batch, columns)[rows],
+                carried=_fingerprints(batch, columns)[rows],
                 comparable=_equal(columns["model"], self._published.sha256)[rows],
             )
 
@@ -164,12 +165,12 @@ class Results:
 
 
 class DeadLetters:
-    """The pass over the dead-letter topic. `published` keeps the reasons for a comparison with decoding.
+    """The pass over the dead-letter topic. `published` keeps fingerprints for a comparison with the messages.
 
     Marks, which say that a dead letter was put back into the input topic, are passed over.
     """
 
-    def __init__(self, outputs: Outputs, *, topic: str, scope: Scope, published: Published | None) -> None:
+    def __init__(self, outputs: Outputs, *, topic: str, scope: Scope, published: Published) -> None:
         self._outputs = outputs
         self._topic = topic
         self._scope = scope
@@ -177,20 +178,25 @@ class DeadLetters:
 
     def __call__(self, batch: Batch) -> None:
         """Take a batch in."""
-        marks = (read_replay_mark(_headers(message)) is not None for message in batch.messages)
+        marks = (read_replay_mark(headers_of(message)) is not None for message in batch.messages)
         batch = batch.kept(~np.fromiter(marks, np.bool_, len(batch)))
         self._outputs.see(batch)
         origins: list[Origin] = []
         batch = _readable(
-            batch, lambda message: origins.append(read_dead_letter_headers(_headers(message))), self._outputs
+            batch,
+            lambda message: origins.append(read_dead_letter_headers(headers_of(message))),
+            self._outputs,
         )
         ours = _equal([origin.topic for origin in origins], self._topic)
         sources = _ints([origin.partition for origin in origins])
         offsets = _ints([origin.offset for origin in origins])
         rows = self._outputs.account(batch, topic=self._topic, ours=ours, sources=sources, offsets=offsets)
-        if self._published is not None:
-            numbers = self._scope.numbers(sources[rows], offsets[rows])
-            self._published.add_reasons(numbers, [origins[row].reason for row in rows.tolist()])
+        letters = [(batch.messages[row], origins[row]) for row in rows.tolist()]
+        self._published.add_letters(
+            self._scope.numbers(sources[rows], offsets[rows]),
+            contents=[content(message, origin) for message, origin in letters],
+            causes=[cause(origin.reason, origin.field) for _, origin in letters],
+        )
 
 
 def _fingerprints(batch: Batch, columns: Columns) -> UInts:
@@ -208,11 +214,6 @@ def _readable(batch: Batch, reader: Callable[[Any], object], outputs: Outputs) -
             fine[row] = False
             outputs.unreadable(int(batch.partitions[row]), int(batch.offsets[row]))
     return batch.kept(fine)
-
-
-def _headers(message: Message) -> Headers:
-    headers: Any = message.headers()  # its type allows more than a consumer gives
-    return headers or ()
 
 
 def _json_types(hint: Any) -> frozenset[type]:

@@ -5,33 +5,33 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import orjson
 
 from audit.bitmap import Bitmap, Bools, Ints
-from schemas.contract import Reason
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 UInts: TypeAlias = np.ndarray[Any, np.dtype[np.uint32]]
 
-REASONS: Final = [*Reason]
-
 
 class Published:
-    """By message in scope: the probability in its result, and a remark. Twelve bytes each, in a sparse file.
+    """By message in scope: what its result and its dead letter say, in sparse files.
 
-    The remark of a result is the fingerprint of all it holds of its message, of a dead letter the index of its
-    reason. `comparable` are the results by the model `sha256`.
+    Twelve bytes of a result: its probability, and a fingerprint of all else it holds of its message. Eight of a
+    dead letter: fingerprints of what it holds of its message, and of the cause it gives. `comparable` are the
+    results by the model `sha256`; where that is None, nothing is kept of results.
     """
 
-    def __init__(self, size: int, *, sha256: str) -> None:
+    def __init__(self, size: int, *, sha256: str | None) -> None:
         self.sha256 = sha256
         self.comparable = Bitmap(size)
         self._folder = tempfile.TemporaryDirectory(prefix="vitalstream-audit-")
         self._probabilities = self._file("probabilities", np.float64, size)
-        self._remarks = self._file("remarks", np.uint32, size)
+        self._carried = self._file("carried", np.uint32, size)
+        self._contents = self._file("contents", np.uint32, size)
+        self._causes = self._file("causes", np.uint32, size)
 
     def __enter__(self) -> Self:
         return self
@@ -39,7 +39,7 @@ class Published:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._probabilities, self._remarks
+        del self._probabilities, self._carried, self._contents, self._causes
         self._folder.cleanup()
 
     def add_results(
@@ -47,25 +47,34 @@ class Published:
         numbers: Ints,
         probabilities: Floats,
         *,
-        remarks: UInts,
+        carried: UInts,
         comparable: Bools,
     ) -> None:
         """Keep what results say; NaN stands for null."""
         self._probabilities[numbers] = probabilities
-        self._remarks[numbers] = remarks
+        self._carried[numbers] = carried
         self.comparable.add(numbers[comparable])
 
-    def add_reasons(self, numbers: Ints, reasons: Sequence[Reason]) -> None:
-        """Keep what dead letters say."""
-        self._remarks[numbers] = [REASONS.index(reason) for reason in reasons]
+    def add_letters(self, numbers: Ints, *, contents: Sequence[int], causes: Sequence[int]) -> None:
+        """Keep the fingerprints of dead letters."""
+        self._contents[numbers] = contents
+        self._causes[numbers] = causes
 
     def probabilities(self, numbers: Ints) -> Floats:
         """What the results say."""
         return np.array(self._probabilities[numbers])
 
-    def remarks(self, numbers: Ints) -> UInts:
-        """Fingerprints of results, indices into REASONS of dead letters."""
-        return np.array(self._remarks[numbers])
+    def carried(self, numbers: Ints) -> UInts:
+        """The fingerprints of what the results hold of their messages."""
+        return np.array(self._carried[numbers])
+
+    def contents(self, numbers: Ints) -> UInts:
+        """The fingerprints of what the dead letters hold of their messages."""
+        return np.array(self._contents[numbers])
+
+    def causes(self, numbers: Ints) -> UInts:
+        """The fingerprints of the causes that the dead letters give."""
+        return np.array(self._causes[numbers])
 
     def _file(self, name: str, dtype: Any, size: int) -> Any:
         path = Path(self._folder.name) / name

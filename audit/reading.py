@@ -13,6 +13,7 @@ from audit.cluster import Offsets
 from audit.errors import NotAuditableError
 from broker.log import kafka_logger
 from broker.settings import Settings
+from schemas.dead_letters import Headers
 
 BATCH = 10_000
 STALL_S = 60.0
@@ -75,6 +76,12 @@ class Batch:
     def values(self) -> list[bytes | None]:
         """The messages' values."""
         return [*map(Message.value, self.messages)]
+
+
+def headers_of(message: Message) -> Headers:
+    """A message's headers; none where it has none."""
+    headers: Any = message.headers()  # its type allows more than a consumer gives
+    return headers or ()
 
 
 def read(

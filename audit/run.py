@@ -14,7 +14,8 @@ from audit.chunks import Chunks
 from audit.cluster import Cluster, Offsets
 from audit.findings import Findings, Invariant, Offender
 from audit.heads import Heads
-from audit.inputs import Inputs
+from audit.inputs import Check, Inputs
+from audit.letters import Copies
 from audit.outputs import DeadLetters, Outputs, Results
 from audit.published import Published
 from audit.reading import BATCH, READ_COMMITTED, READ_UNCOMMITTED, Batch, OnProgress, read
@@ -83,7 +84,7 @@ def audit(
     snapshot = take_snapshot(settings, cluster, findings)
     with ExitStack() as stack, _patient_collector():
         size = snapshot.scope.size
-        published = stack.enter_context(Published(size, sha256=model.sha256)) if model else None
+        published = stack.enter_context(Published(size, sha256=model.sha256 if model else None))
         judge = _Judge(settings, snapshot, cluster, findings, on_progress)
         judge.read_outputs(published)
         judge.read_chunks()
@@ -114,7 +115,7 @@ class _Judge:
 
     # --- passes
 
-    def read_outputs(self, published: Published | None) -> None:
+    def read_outputs(self, published: Published) -> None:
         """What each result and dead letter is of, and up to where retention has deleted some."""
         topic, scope, findings = self.settings.input_topic, self.snapshot.scope, self.findings
         take = Results(self.results, topic=topic, scope=scope, findings=findings, published=published)
@@ -141,10 +142,13 @@ class _Judge:
             seen = sum(map(len, self._batches(topic, READ_UNCOMMITTED, stage=f"{topic}, aborted records")))
             self.aborted[topic] = seen - records
 
-    def read_input(self, model: "OfflineModel | None", published: Published | None) -> None:
+    def read_input(self, model: "OfflineModel | None", published: Published) -> None:
         """The input topic, last: by then it is known what was published of each message."""
-        topic = self.settings.input_topic
-        if model is not None and published is not None:
+        topic, dead_letters = self.settings.input_topic, self.dead_letters.messages
+        checks: list[Check] = [
+            Copies(topic=topic, published=published, dead_letters=dead_letters, findings=self.findings)
+        ]
+        if model is not None:
             from audit.values import Values
 
             self.values = Values(
@@ -153,10 +157,11 @@ class _Judge:
                 topic=topic,
                 published=published,
                 results=self.results.messages,
-                dead_letters=self.dead_letters.messages,
+                dead_letters=dead_letters,
                 findings=self.findings,
             )
-        self.inputs = Inputs(scope=self.snapshot.scope, check=self.values)
+            checks.append(self.values)
+        self.inputs = Inputs(scope=self.snapshot.scope, checks=checks)
         starts = self.cluster.starts(topic)  # retention may have deleted some meanwhile
         self._pass(topic, self.inputs, starts)
         np.maximum(self.floors, [*_by_partition(starts)], out=self.floors)
@@ -278,7 +283,8 @@ class _Judge:
             Invariant.ORDERED: f"{outputs:,} records",
             Invariant.OFFSETS: f"{len(self.snapshot.committed)} of {self.snapshot.scope.partitions} partitions",
             Invariant.SETTLED: f"{open_} open, {sum(self.aborted.values()):,} records aborted",
-            Invariant.CORRECT: f"{self.results.records:,} labels; probabilities need --model",
+            Invariant.CORRECT: f"{self.results.records:,} labels, {self.dead_letters.records:,} dead letters; "
+            "the rest needs --model",
         }
         if self.values is not None:
             checked[Invariant.CORRECT] = (

@@ -8,8 +8,9 @@ from threadpoolctl import threadpool_limits
 
 from audit.bitmap import Bitmap, Bools, Ints
 from audit.findings import Findings, Invariant
+from audit.letters import cause
 from audit.model import OfflineModel
-from audit.published import REASONS, Floats, Published, UInts, fingerprints
+from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch
 from real_time import run_streaming_inference
 from schemas.contract import RISK_PROBABILITY, Reason
@@ -58,20 +59,20 @@ class Values:
         self._check_scores(check, decoded.frame.iloc[rows], accepted[rows])
 
     def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
-        """What can't be decoded has no result, and a dead letter with the same reason."""
+        """What can't be decoded has no result, and a dead letter with the same cause."""
         rows = np.array([reject.position for reject in decoded.rejects], dtype=np.int64)
-        reasons = np.array([REASONS.index(reject.reason) for reject in decoded.rejects], dtype=np.int64)
+        causes = np.array([cause(reject.reason, reject.field) for reject in decoded.rejects], dtype=np.int64)
         numbers = check.numbers[rows]
         check.accuse(rows[self._results.has(numbers)], "has a result, but can't be decoded")
-        wrong = self._dead_letters.has(numbers) & (self._published.remarks(numbers) != reasons)
-        check.accuse(rows[wrong], "its dead letter gives another reason than decoding it does")
+        wrong = self._dead_letters.has(numbers) & (self._published.causes(numbers) != causes)
+        check.accuse(rows[wrong], "its dead letter gives another reason or field than decoding it does")
 
     def _check_accepted(self, check: "_Check", frame: pd.DataFrame, rows: Ints) -> None:
         """What can be decoded is a dead letter only if the model refuses it, or its result was too large."""
         dead = self._dead_letters.has(check.numbers[rows]) & ~self._results.has(check.numbers[rows])
-        told = self._published.remarks(check.numbers[rows])
-        by_model = dead & (told == REASONS.index(Reason.MODEL_REJECTED))
-        too_large = told == REASONS.index(Reason.TOO_LARGE)
+        told = self._published.causes(check.numbers[rows])
+        by_model = dead & (told == cause(Reason.MODEL_REJECTED, RISK_PROBABILITY))
+        too_large = told == cause(Reason.TOO_LARGE, "")
         check.accuse(rows[dead & ~by_model & ~too_large], "is a dead letter, but can be decoded")
         if by_model.any():
             scores, refused = self._score(frame.iloc[np.flatnonzero(by_model)])
@@ -80,9 +81,7 @@ class Values:
 
     def _check_carried(self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints) -> None:
         """What a result carries on is its own message's: a right score must not be shown for a wrong patient."""
-        # Of what has both, the remark is the dead letter's.
-        rows = rows[~self._dead_letters.has(check.numbers[accepted[rows]])]
-        told = self._published.remarks(check.numbers[accepted[rows]])
+        told = self._published.carried(check.numbers[accepted[rows]])
         wrong = told != _carried(check, decoded)[rows]
         check.accuse(
             accepted[rows][wrong], "its key, patient, time or implausible features are not its message's"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
 from audit.errors import NotAuditableError
 from audit.findings import Invariant, Offender
@@ -15,14 +16,19 @@ from audit.run import Audit, audit
 from broker.errors import TopicError
 from broker.settings import Settings
 from real_time import pinned_sha256
-from tests.audit.conftest import ROWS, save
+from schemas.contract import RISK_PROBABILITY, Reason
+from tests.audit.conftest import ROWS, save, work
 from tests.audit.models import Placid, Strict
-from tests.audit.topics import Record, Written, commit
+from tests.audit.topics import Headers, Record, Written, commit, publish, written
 from tests.conftest import MakeSettings, fresh_settings
+from tests.consumer.test_dead_letters import limit_dead_letters
 
 pytestmark = pytest.mark.kafka
 
 I = Invariant  # noqa: E741
+
+OTHER_CAUSE = "its dead letter gives another reason or field than decoding it does"
+NOT_ITS_MESSAGE = "its dead letter's key, value, headers or timestamp are not its message's"
 
 
 def judged(settings: Settings, **options: Any) -> Audit:
@@ -53,12 +59,10 @@ def busiest(written: Written) -> int:
     return max(sources, key=sources.count)
 
 
-def add_letter(written: Written, place: tuple[int, int], reason: bytes) -> None:
+def add_letter(written: Written, place: tuple[int, int], reason: Reason) -> None:
     """A dead letter more, where it keeps them in order."""
-    letter = written.dead_letters[0]
-    where = {"dlq.partition": b"%d" % place[0], "dlq.offset": b"%d" % place[1], "dlq.reason": reason}
-    headers = [*(dict(letter.headers) | where).items()]
-    written.dead_letters.append(replace(letter, headers=headers))
+    field = RISK_PROBABILITY if reason is Reason.MODEL_REJECTED else ""
+    written.dead_letters.append(written.letter(place, reason, field))
     written.dead_letters.sort(key=lambda one: one.letter_place)
 
 
@@ -70,17 +74,17 @@ def some_chunk(written: Written) -> int:
 def test_what_a_worker_writes_is_clean(
     clean: Written, moody: Path, worked: Callable[[Path], Written]
 ) -> None:
-    for written in (clean, worked(moody)):
-        found = judged(written.settings)
+    for made in (clean, worked(moody)):
+        found = judged(made.settings)
         assert found.clean, found.offenders
         assert found.messages == found.accounted == ROWS
         assert (found.offenders, found.notes) == ([], [])
         assert found.records == {
-            written.settings.output_topic: len(written.results),
-            written.settings.dead_letter_topic: len(written.dead_letters),
-            written.settings.metrics_topic: len(written.metrics),
+            made.settings.output_topic: len(made.results),
+            made.settings.dead_letter_topic: len(made.dead_letters),
+            made.settings.metrics_topic: len(made.metrics),
         }
-        assert len(written.dead_letters) > 10
+        assert len(made.dead_letters) > 10
     reasons = {dict(one.headers)["dlq.reason"] for one in worked(moody).dead_letters}
     assert reasons == {b"not_json", b"missing_field", b"wrong_type", b"model_rejected"}
     assert any(one.json["implausible"] for one in worked(moody).results)
@@ -126,7 +130,7 @@ def test_one_dead_letter_doubled(clean: Written) -> None:
 
 def test_a_message_with_both(clean: Written) -> None:
     place = clean.results[20].place
-    add_letter(clean, place, b"not_json")
+    add_letter(clean, place, Reason.NOT_JSON)
     found = judged(clean.copied())
     assert places(found, I.ONCE) == [(clean.settings.input_topic, *place)]
     assert failed(found) == {I.ONCE, I.ATOMIC}  # its chunk tells of one dead letter less
@@ -261,17 +265,91 @@ def test_the_threshold_is_the_results_own(clean: Written) -> None:
     assert judged(clean.copied()).clean
 
 
-def test_a_dead_letter_with_another_reason(clean: Written) -> None:
+@pytest.mark.parametrize(
+    "told", [{"reason": "bad_time"}, {"reason": "too_large"}, {"reason": "model_rejected"}, {"field": "age"}]
+)
+def test_a_dead_letter_with_another_reason(clean: Written, told: dict[str, str]) -> None:
     letter = clean.dead_letters[0]
-    headers = dict(letter.headers) | {"dlq.reason": b"bad_time"}
-    clean.dead_letters[0] = replace(letter, headers=[*headers.items()])
-    found = judged(clean.copied())
-    assert places(found, I.CORRECT) == [(clean.settings.input_topic, *letter.letter_place)]
+    clean.dead_letters[0] = letter.headed(**told)
+    settings = clean.copied()
+    found = judged(settings)
+    assert places(found, I.CORRECT) == [(settings.input_topic, *letter.letter_place)]
+    assert offenders(found, I.CORRECT)[0].problem == OTHER_CAUSE
+    assert failed(found) == {I.CORRECT}
+    assert judged(settings.model_copy(update={"model": None})).clean  # which fields there are is not known
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda letter: replace(letter, value=letter.value + b" "),
+        lambda letter: replace(letter, value=b""),
+        lambda letter: replace(letter, value=None),
+        lambda letter: replace(letter, key=b"p77"),
+        lambda letter: replace(letter, key=None),
+        lambda letter: replace(letter, key=b"", value=letter.key + letter.value),
+        lambda letter: replace(letter, headers=[("trace", b"1"), *letter.headers]),
+        lambda letter: letter.headed(timestamp="1"),
+        lambda letter: letter.headed(pointer="1"),  # with a value
+        lambda letter: replace(letter.headed(pointer="1"), key=b"p77", value=b""),
+    ],
+    ids=(
+        "value changed",
+        "value empty",
+        "no value",
+        "key changed",
+        "no key",
+        "key moved into value",
+        "header more",
+        "timestamp changed",
+        "pointer with a value",
+        "pointer with another key",
+    ),
+)
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_dead_letter_that_is_not_its_message(
+    clean: Written, spoil: Callable[[Record], Record], with_model: bool
+) -> None:
+    letter = clean.dead_letters[3]
+    clean.dead_letters[3] = spoil(letter)
+    settings = clean.copied()
+    found = judged(settings if with_model else settings.model_copy(update={"model": None}))
+    assert places(found, I.CORRECT) == [(settings.input_topic, *letter.letter_place)]
+    assert offenders(found, I.CORRECT)[0].problem == NOT_ITS_MESSAGE
     assert failed(found) == {I.CORRECT}
 
 
-@pytest.mark.parametrize("reason", [b"not_json", b"model_rejected"])
-def test_a_dead_letter_that_could_have_been_scored(clean: Written, reason: bytes) -> None:
+def test_a_dead_letter_that_is_but_a_pointer(clean: Written) -> None:
+    whole, keyless = (replace(one.headed(pointer="1"), value=b"") for one in clean.dead_letters[3:5])
+    clean.dead_letters[3:5] = [whole, replace(keyless, key=None)]
+    found = judged(clean.copied())
+    assert found.clean, found.offenders
+
+
+def test_dead_letters_of_all_kinds_that_a_worker_writes(make_settings: MakeSettings, tree: Path) -> None:
+    settings = make_settings(model=tree, max_dead_letter_ratio=1)
+    kafka = settings.bootstrap_servers
+    limit_dead_letters(settings, 2000)
+    odd: Headers = [("t", b"1"), ("t", b""), ("none", None), ("dlq.reason", b"of another"), ("", b"x")]
+    headers: list[Headers] = [[], odd, [("long", b"x" * 1500)]]
+    records = [
+        Record(0, key, value, told)
+        for key in (b"p", b"", None, b"k" * 1500)
+        for value in (None, b"", b"{", b"[]", b"x" * 3000, b"x" * 300_000)
+        for told in headers
+    ]
+    publish(Producer({"bootstrap.servers": kafka}), settings.input_topic, records)
+    work(settings)
+    made = written(settings)
+    assert len(made.dead_letters) == len(records)
+    assert 0 < sum("dlq.pointer" in dict(one.headers) for one in made.dead_letters) < len(records)
+    for model in (tree, None):
+        found = judged(settings.model_copy(update={"model": model}))
+        assert found.clean, found.offenders
+
+
+@pytest.mark.parametrize("reason", [Reason.NOT_JSON, Reason.MODEL_REJECTED])
+def test_a_dead_letter_that_could_have_been_scored(clean: Written, reason: Reason) -> None:
     place = clean.results.pop(40).place
     add_letter(clean, place, reason)
     found = judged(clean.copied())

@@ -9,7 +9,8 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from broker.settings import Settings
 from broker.topics import create_topics
-from schemas.dead_letters import read_dead_letter_headers
+from schemas.contract import Reason
+from schemas.dead_letters import dead_letter, read_dead_letter_headers
 from tests.conftest import fresh_settings
 from tests.kafka import committed_offsets, read_all
 
@@ -38,6 +39,11 @@ class Record:
         """The same with some fields of its value changed."""
         return replace(self, value=orjson.dumps(self.json | changes))
 
+    def headed(self, **changes: str) -> "Record":
+        """The same with some of its `dlq.*` headers changed, or more of them."""
+        told = dict(self.headers) | {f"dlq.{name}": text.encode() for name, text in changes.items()}
+        return replace(self, headers=[*told.items()])
+
     @property
     def place(self) -> Place:
         """What a result is of."""
@@ -59,6 +65,28 @@ class Written:
     dead_letters: list[Record]
     metrics: list[Record]
     committed: dict[int, int]
+
+    def letter(self, place: Place, reason: Reason, field: str = "") -> Record:
+        """A dead letter of the message at a place, as a worker would write it."""
+        topic, (partition, offset) = self.settings.input_topic, place
+        message = next(
+            one
+            for one in read_all(self.settings.bootstrap_servers, topic)
+            if (one.partition(), one.offset()) == place
+        )
+        made = dead_letter(
+            key=message.key(),
+            value=message.value(),
+            headers=_headers(message),
+            reason=reason,
+            field=field,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            timestamp=message.timestamp()[1],
+            max_bytes=1_000_000,
+        )
+        return Record(self.dead_letters[0].partition, made.key, made.value, made.headers)
 
     def copied(self) -> Settings:
         """Settings with fresh topics that hold this, and a fresh group; the input topic is the same."""
