@@ -43,7 +43,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "latency_goal_ms": Option(
         50, "MS", "with --chunk-size auto, aim at 99 % of results within this time, for the least CPU"
     ),
-    "commit_interval_ms": Option(25, "MS", "how long a transaction may gather chunks under backlog"),
+    "commit_interval_ms": Option(
+        25,
+        "MS",
+        "how long a transaction may gather chunks under backlog; four times as long under a long one",
+    ),
     "delivery": Option(
         "exactly-once", "HOW", "exactly-once, or at-least-once for brokers without transactions"
     ),

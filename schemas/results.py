@@ -1,8 +1,7 @@
 """Risk results: one frame of scores to one message a row, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import orjson
@@ -66,24 +65,20 @@ def encode_results(
     of the model's file; `topic`, `partitions` and `offsets` tell where the rows came from.
     """
     # Column by column, and rows put together from the columns' texts: less work than an object a row.
-    rows = len(patient_ids)
-    columns: dict[str, Iterable[bytes]] = {
-        PATIENT_ID: _texts(patient_ids),
-        EVENT_TIME: _texts(event_times),
-        RISK_PROBABILITY: _texts(probabilities),
-        RISK_LABEL: _texts(labels),
-        IMPLAUSIBLE: _texts(implausible),
-        THRESHOLD: repeat(orjson.dumps(threshold), rows),
-        MODEL: repeat(orjson.dumps(model), rows),
-        SCORED_AT: repeat(orjson.dumps(scored_at), rows),
-        SOURCE_TOPIC: repeat(orjson.dumps(topic), rows),
-        SOURCE_PARTITION: _texts(partitions),
-        SOURCE_OFFSET: _texts(offsets),
+    columns = {
+        PATIENT_ID: patient_ids,
+        EVENT_TIME: event_times,
+        RISK_PROBABILITY: probabilities,
+        RISK_LABEL: labels,
+        IMPLAUSIBLE: implausible,
+        SOURCE_PARTITION: partitions,
+        SOURCE_OFFSET: offsets,
     }
-    parts: list[Iterable[bytes]] = []
-    for name, texts in columns.items():
-        parts += [repeat((b"," if parts else b"{") + orjson.dumps(name) + b":", rows), texts]
-    return [*map(b"".join, zip(*parts, repeat(b"}", rows), strict=True))]
+    same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}
+    fields = [b'"%b":%%b' % name.encode() for name in columns]
+    fields.insert(-2, orjson.dumps(same)[1:-1].replace(b"%", b"%%"))
+    row = b"{" + b",".join(fields) + b"}"
+    return [row % texts for texts in zip(*map(_texts, columns.values()), strict=True)]
 
 
 def _texts(values: Sequence[Any]) -> list[bytes]:
