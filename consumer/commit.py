@@ -198,8 +198,6 @@ class AtLeastOnce:
         """Wait for every delivery, then commit the offsets."""
         began = self._clock()
         self._sender.flush(timeout)
-        if self._sender.undelivered:
-            raise KafkaCallError("delivering", None, Action.REBUILD)
         # Its types know nothing of the answer that a synchronous commit gives.
         commit: Any = functools.partial(self._consumer.commit, offsets=offsets, asynchronous=False)
         try:

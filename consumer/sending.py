@@ -87,7 +87,7 @@ class Sender:
         """Count from zero again."""
         self.chunks = 0
         self.rows = 0
-        self.undelivered = 0
+        self._lost: KafkaError | None = None  # why a message was not delivered since
         self.disturbed = False  # whether the coordinator's connection has failed since
 
     def send(self, output: Output) -> None:
@@ -118,6 +118,9 @@ class Sender:
         """Wait until everything is delivered."""
         with kafka_call("delivering"):
             undelivered = self.producer.flush(timeout)
+        if self._lost is not None:
+            hopeless = action_for(self._lost) is Action.STOP
+            raise KafkaCallError("delivering", self._lost, Action.STOP if hopeless else Action.REBUILD)
         if undelivered:
             raise KafkaCallError("delivering", None, Action.REBUILD)
         self._observer.reached(Step.FLUSHED)
@@ -149,5 +152,6 @@ class Sender:
         self._observer.kafka_error(error.name())
 
     def _on_undelivered(self, error: KafkaError) -> None:
-        self.undelivered += 1
+        if self._lost is None or action_for(error) is Action.STOP:
+            self._lost = error
         self._observer.kafka_error(error.name())

@@ -1,10 +1,14 @@
 """Which action each class of Kafka error leads to."""
 
+import time
+from typing import Any
+
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumer.errors import Action, FencedError, KafkaCallError, action_for, stops_consumer
-from consumer.sending import kafka_call
+from consumer.observer import Observer
+from consumer.sending import Sender, kafka_call
 
 # error code, then its flags: fatal, retriable, txn_requires_abort
 TABLE = [
@@ -90,3 +94,37 @@ def test_a_callback_that_runs_into_the_death_of_its_producer_hides_nothing() -> 
     assert caught.value.action is Action.FENCED
     with pytest.raises(SystemError, match="another"), kafka_call("delivering"):
         raise SystemError("another")
+
+
+@pytest.mark.parametrize(
+    ("codes", "action"),
+    [
+        ([KafkaError._MSG_TIMED_OUT], Action.REBUILD),
+        ([KafkaError.INVALID_PRODUCER_EPOCH], Action.REBUILD),  # there is no transactional id to be fenced by
+        ([KafkaError.TOPIC_AUTHORIZATION_FAILED], Action.STOP),
+        ([KafkaError._MSG_TIMED_OUT, KafkaError.TOPIC_AUTHORIZATION_FAILED], Action.STOP),
+        ([KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._MSG_TIMED_OUT], Action.STOP),
+    ],
+    ids=str,
+)
+def test_a_lost_message_stops_the_worker_if_that_is_hopeless(codes: list[int], action: Action) -> None:
+    made: list[dict[str, Any]] = []
+    left = [*codes]
+
+    class Losing:
+        def flush(self, _: float) -> int:
+            while left:
+                made[0]["on_undelivered"](KafkaError(left.pop(0)))
+            return 0
+
+    def make(**listeners: Any) -> Any:
+        made.append(listeners)
+        return Losing()
+
+    sender = Sender(make, topics=("a", "b", "c"), observer=Observer(), clock=time.monotonic)
+    with pytest.raises(KafkaCallError) as caught:
+        sender.flush(1)
+    assert caught.value.action is action
+    assert ("WRITE on the other three" in str(caught.value)) == (action is Action.STOP)
+    sender.clear()
+    sender.flush(1)
