@@ -52,6 +52,11 @@ _TRANSACTIONAL: dict[str, Any] = {
     # sleeps this long (100 ms by default) before it asks again.
     "retry.backoff.ms": 1,
     "retry.backoff.max.ms": 5,
+    # By default, once all connections are broken, librdkafka 2.16 starts over from bootstrap.servers and retires the
+    # brokers it knew (rd_kafka_rebootstrap_tmr_cb). One of them stays in its cache as the group's coordinator, and
+    # rd_kafka_coord_req_fsm waits for that one to come up, without ever looking at its timeout: the call that sends
+    # offsets never returns, and its producer leaks. A producer that fails is renewed, which starts over as well.
+    "metadata.recovery.strategy": "none",
 }
 
 

@@ -145,8 +145,10 @@ class Transactions:
         self._observer.reached(Step.OFFSETS_SENT)
 
     def _try_to_send_offsets(self, offsets: list[TopicPartition], *, timeout: float) -> None:
-        # librdkafka (2.16) never returns from this call when the connection to the group's coordinator breaks under
-        # it, or when that has left the cluster's metadata for a moment and has come back, as in a restart.
+        # librdkafka (2.16) doesn't look at this call's timeout while it waits for the group's coordinator
+        # (rd_kafka_coord_req_fsm); see metadata.recovery.strategy in consumer.clients. A call that was given up keeps
+        # its producer until it returns, when the coordinator is back. That is harmless: its offsets join a transaction
+        # that nobody commits and the new producer's start aborts, or they are refused for their old epoch.
         group = self._consumer.consumer_group_metadata()
         send = functools.partial(self._sender.producer.send_offsets_to_transaction, offsets, group, timeout)
         try:
