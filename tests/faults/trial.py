@@ -137,7 +137,7 @@ class Trial:
             wait_until(condition, timeout=timeout, what=what)
         except AssertionError as error:
             raise AssertionError(
-                f"{error}: {self._watch.rows} of {self._watch.sent}\n{self._logs()}"
+                f"{error}: {self._watch.rows} of {self._watch.sent}, {self._watch.sight}\n{self._logs()}"
             ) from None
 
     def _logs(self) -> str:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from broker.settings import Settings
+from consumer.bounded import bounded
 from tests.consumer.accounts import LATEST
 
 POLL_S = 0.1
+ANSWER_S = 5.0  # for each question
+BLIND_S = 10.0  # after so long without an answer new clients ask
 Offsets = Mapping[int, int]
 
 
@@ -25,20 +28,43 @@ class Setback:
     seconds: float | None = None
 
 
-class Watch:
-    """Polls the committed and the end offsets of a group's input topic, in a thread."""
+class Asker:
+    """The clients that ask where a group and its input topic are."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        client: dict[str, Any] = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
+        self._topic = settings.input_topic
+        client: dict[str, Any] = {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "reconnect.backoff.max.ms": 500,
+            "log_level": 0,
+        }
         self._admin = AdminClient(client)
         # AdminClient could tell what is committed, too; librdkafka 2.16 dies of it when the group's coordinator
         # is not ready. What an open transaction is about to commit is not waited for here.
         member = {"group.id": settings.group, "isolation.level": "read_uncommitted"}
         self._client = Consumer({**client, **member})
+
+    def __call__(self) -> tuple[Offsets, Offsets]:
+        """The end and the committed offsets. Raises KafkaException; may never return."""
+        numbers = self._admin.list_topics(self._topic, timeout=ANSWER_S).topics[self._topic].partitions
+        asked: dict[TopicPartition, Any] = {TopicPartition(self._topic, number): LATEST for number in numbers}
+        found = self._admin.list_offsets(asked, request_timeout=ANSWER_S)
+        ends = {one.partition: answer.result().offset for one, answer in found.items()}
+        answer = self._client.committed([*asked], timeout=ANSWER_S)
+        return ends, {one.partition: one.offset for one in answer if one.offset >= 0}
+
+
+class Watch:
+    """Polls the committed and the end offsets of a group's input topic, in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ask = Asker(settings)
         self.ends: Offsets = {}
         self.committed: Offsets = {}
         self.setbacks: list[Setback] = []
+        self._told_at = self._asking_since = time.monotonic()
+        self._trouble = ""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True, name="watch")
         self._thread.start()
@@ -53,6 +79,12 @@ class Watch:
         """Messages in the topic."""
         return sum(self.ends.values())
 
+    @property
+    def sight(self) -> str:
+        """How old that is: so it can be told whether the group stands still or the watch sees nothing."""
+        age = time.monotonic() - self._told_at
+        return f"as seen {age:.1f} s ago" + (f", since then {self._trouble}" if self._trouble else "")
+
     def note_fault(self) -> Setback:
         """A fault has just happened."""
         setback = Setback(time.monotonic(), dict(self.ends))
@@ -62,27 +94,27 @@ class Watch:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
-        self._client.close()
-        del self._admin
+        del self._ask
 
     def _poll(self) -> None:
         while not self._done.wait(POLL_S):
             try:
-                self._look()
-            except KafkaException:  # a broker that is down; the watch goes on
+                self.ends, self.committed = bounded(self._ask, seconds=BLIND_S)
+            except Exception as error:  # a broker that is down, at best; the watch goes on, and `sight` tells
+                self._trouble = repr(error)
+                self._ask_anew()
                 continue
+            self._trouble = ""
+            self._told_at = self._asking_since = time.monotonic()
             for setback in list(self.setbacks):
                 if setback.seconds is None and self._reached(setback.goal):
                     setback.seconds = time.monotonic() - setback.at
 
+    def _ask_anew(self) -> None:
+        """Clients that a restart has left without an answer may stay so for ever."""
+        if time.monotonic() - self._asking_since > BLIND_S:
+            self._ask = Asker(self._settings)
+            self._asking_since = time.monotonic()
+
     def _reached(self, goal: Offsets) -> bool:
         return all(self.committed.get(partition, 0) >= offset for partition, offset in goal.items())
-
-    def _look(self) -> None:
-        topic = self._settings.input_topic
-        numbers = self._admin.list_topics(topic, timeout=5).topics[topic].partitions
-        asked: dict[TopicPartition, Any] = {TopicPartition(topic, number): LATEST for number in numbers}
-        found = self._admin.list_offsets(asked, request_timeout=5)
-        self.ends = {one.partition: answer.result().offset for one, answer in found.items()}
-        answer = self._client.committed([*asked], timeout=5)
-        self.committed = {one.partition: one.offset for one in answer if one.offset >= 0}
