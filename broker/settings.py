@@ -43,6 +43,13 @@ OWNED_PROPERTIES = {
     "auto.offset.reset": "--delivery",
 }
 
+_CLIENT: Final = {
+    # A client connects at least twice: to a bootstrap server, and to a broker that it learns of there. librdkafka waits
+    # half of this between any two connections. The default of 100 ms is a fifth of a worker's start; what goes on
+    # failing is still tried less and less often, up to reconnect.backoff.max.ms.
+    "reconnect.backoff.ms": 20,
+}
+
 _HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
 _BROKER = re.compile(r"([A-Za-z0-9_]+://)?" + _HOST + r"(:[0-9]{1,5})?")
@@ -180,8 +187,8 @@ class Settings(BaseModel):
         return self.input_topic, *self.output_topics
 
     def client(self, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A librdkafka configuration: `defaults`, then the user's own properties over them."""
-        return {"bootstrap.servers": self.bootstrap_servers, **(defaults or {}), **self.kafka}
+        """A librdkafka configuration: ours for every client, `defaults`, then the user's own properties over them."""
+        return {"bootstrap.servers": self.bootstrap_servers, **_CLIENT, **(defaults or {}), **self.kafka}
 
     def shown(self) -> dict[str, Any]:
         """The settings as plain values fit for a log: values of secret properties are replaced by `***`."""

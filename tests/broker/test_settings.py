@@ -44,9 +44,10 @@ def test_properties_come_from_the_environment_as_json(monkeypatch: pytest.Monkey
 
 
 def test_the_users_properties_lie_over_a_clients_defaults() -> None:
-    settings = load_settings(bootstrap_servers="k:1", properties=["linger.ms=9"])
+    settings = load_settings(bootstrap_servers="k:1", properties=["linger.ms=9", "reconnect.backoff.ms=50"])
     assert settings.client({"linger.ms": 5, "acks": "all"}) == {
         "bootstrap.servers": "k:1",
+        "reconnect.backoff.ms": "50",
         "linger.ms": "9",
         "acks": "all",
     }
