@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.errors import Action, KafkaCallError, action_for
+from consumer.memory import give_back
 from consumer.observer import Observer, Step
 from schemas.dead_letters import DeadLetter
 
@@ -75,6 +76,8 @@ class Sender:
     def renew(self) -> None:
         """Drop the producer and what it still holds, and make a new one."""
         self._new_producer()
+        # What a producer's threads have freed stays with them (with glibc), and each new one has new threads.
+        give_back()
         self._observer.renewed()
 
     def _new_producer(self) -> None:
