@@ -111,7 +111,10 @@ class Watch:
                     setback.seconds = time.monotonic() - setback.at
 
     def _ask_anew(self) -> None:
-        """Clients that a restart has left without an answer may stay so for ever."""
+        """With librdkafka 2.16 an AdminClient that asks while its broker restarts is now and then left without any.
+
+        Its `list_topics` then raises _TRANSPORT for minutes, while a new client is answered at once.
+        """
         if time.monotonic() - self._asking_since > BLIND_S:
             self._ask = Asker(self._settings)
             self._asking_since = time.monotonic()
