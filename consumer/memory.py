@@ -4,7 +4,7 @@ import ctypes
 
 
 def give_back() -> None:
-    """Return it to the system; it takes milliseconds, and does something with glibc alone."""
+    """Return it to the system; it does something with glibc alone."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
