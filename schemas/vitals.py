@@ -247,7 +247,8 @@ def _all_ids(ids: list[Any]) -> bool:
 
 
 def _all_times(times: list[Any]) -> bool:
-    return set(map(type, times)) <= {str} and all(map(_is_time, times))
+    # Messages that come together are often of one time.
+    return set(map(type, times)) <= {str} and all(map(_is_time, {*times}))
 
 
 def _identity_problem(doc: dict[str, Any]) -> _Problem | None:
