@@ -1,7 +1,8 @@
 """Vitals that keep coming, whatever happens to the brokers."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from typing import Any, Self
 
 from broker.settings import Settings
@@ -45,15 +46,20 @@ class Load:
         try:
             summary = replay(
                 self._settings,
-                self._records,
+                self._until_stopped(),
                 pacer=Pacer(at_rate(self._rate)),
-                repeat=1_000_000,
-                stopped=self._stopped.is_set,
                 on_progress=self._note,
             )
             self.acknowledged = summary.acknowledged
         except Exception as error:
             self._error = error
+
+    def _until_stopped(self) -> Iterator[dict[str, Any]]:
+        """The records, over and over. Their end gives a broker that comes back more time than a Ctrl-C would."""
+        for record in cycle(self._records):
+            if self._stopped.is_set():
+                return
+            yield record
 
     def _note(self, progress: Progress) -> None:
         self.acknowledged = progress.acknowledged

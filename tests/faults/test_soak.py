@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.local import LocalKafka
+from tests.conftest import _tell
 from tests.consumer.processes import Process
 from tests.faults.conftest import Begin
 from tests.faults.load import Records
@@ -85,5 +86,9 @@ def test_soak(
     after = footprint(cast.survivor.pid)
     trial.finish()
     if before is not None:
+        _tell(
+            request.config,
+            f"soak: of the worker that lived, MB and files at first and at last: {before}, {after}",
+        )
         assert after[0] - before[0] < MAY_GROW_MB, f"memory grew: {before} to {after}"
         assert after[1] - before[1] < MAY_GROW_FILES, f"descriptors grew: {before} to {after}"
