@@ -42,7 +42,9 @@ class Child:
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
         """
-        return self._process.wait(timeout)
+        code = self._process.wait(timeout)
+        self._dismiss_guard()
+        return code
 
     def terminate(self, *, timeout: float) -> None:
         """Ask it to end, and kill it after `timeout` seconds."""
@@ -53,7 +55,11 @@ class Child:
 
     def kill(self) -> None:
         """End it at once (kill -9)."""
-        self._guard.kill()  # first: it must not signal a process id that has become somebody else's
-        self._guard.communicate()
+        self._dismiss_guard()
         self._process.kill()
         self._process.wait()
+
+    def _dismiss_guard(self) -> None:
+        """A guard that outlives what it guards signals a process id that has become somebody else's by then."""
+        self._guard.kill()
+        self._guard.communicate()

@@ -1,0 +1,25 @@
+"""A child process and the guard beside it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.child import Child
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_no_guard_outlives_a_child_that_has_ended_by_itself(tmp_path: Path) -> None:
+    # It would kill whoever has the number of the process by then.
+    child = Child([sys.executable, "-c", "pass"], log_file=tmp_path / "log")
+    pid = child.pid
+    assert pid is not None
+    assert child.wait(timeout=60) == 0
+    assert not [one for one in Path("/proc").glob("[0-9]*/cmdline") if _guards(one, pid)]
+
+
+def _guards(cmdline: Path, pid: int) -> bool:
+    try:
+        return cmdline.read_bytes().endswith(f'kill -9 "$0"\0{pid}\0'.encode())
+    except OSError:  # ended meanwhile
+        return False
