@@ -172,7 +172,8 @@ def _frame(source: socket.socket) -> bytes:
     head = _exactly(source, 4)
     if not head:
         return b""
-    return head + _exactly(source, int(struct.unpack(">i", head)[0]))
+    body = _exactly(source, int(struct.unpack(">i", head)[0]))
+    return head + body if body else b""  # what breaks off within a frame is no frame
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

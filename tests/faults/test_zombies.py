@@ -96,8 +96,10 @@ def test_a_transaction_outlives_its_timeout(begin: Begin, records: Records, step
     wake(worker)
     trial.recovered(setback)
     found = trial.finish()
-    assert "renewed the producer" in worker.log
-    assert sum(found.aborted.values()) > 0
+    if step in (Step.FLUSHED, Step.OFFSETS_SENT):
+        # Before, everything may have waited in the client, and no transaction was open to the brokers.
+        assert "renewed the producer" in worker.log
+        assert sum(found.aborted.values()) > 0
 
 
 def _elsewhere(folder: Path) -> dict[str, str]:
