@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from confluent_kafka import IsolationLevel
 from pydantic import BaseModel, ConfigDict
 
 from broker.errors import VitalstreamError
 from broker.settings import Settings
 from consumer.observer import Observer, Step
 from consumer.stop import Stop, end_when_asked
+from tests.consumer.accounts import end_offsets
 from tests.faults.guards import switch_off
+from tests.kafka import wait_until
 from vitalstream.work import work
 
 log = logging.getLogger("vitalstream.faults")
@@ -28,6 +31,7 @@ class Doom(BaseModel):
     step: Step | None = None
     passes: int = 1
     signal: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL"
+    seen: bool = False  # not before the brokers have something of the transaction
     cue: Path | None = (
         None  # nothing happens before this file is there; it happens once for each time it is made
     )
@@ -38,8 +42,9 @@ class Doom(BaseModel):
 class Fate(Observer):
     """Carries out a doom, and tells the log of what the suite counts."""
 
-    def __init__(self, doom: Doom) -> None:
+    def __init__(self, doom: Doom, settings: Settings) -> None:
         self._doom = doom
+        self._settings = settings
         self._left = doom.passes
 
     def reached(self, step: Step) -> None:
@@ -50,10 +55,17 @@ class Fate(Observer):
             if self._doom.cue is not None:
                 self._doom.cue.unlink()
                 self._left = self._doom.passes
+            if self._doom.seen:
+                wait_until(self._is_seen, timeout=60, what="an open transaction at the brokers")
             os.kill(os.getpid(), signal.Signals[self._doom.signal])
 
     def _cued(self) -> bool:
         return self._doom.cue is None or self._doom.cue.exists()
+
+    def _is_seen(self) -> bool:
+        settings, topic = self._settings, self._settings.output_topic
+        stable = end_offsets(settings, topic, isolation=IsolationLevel.READ_COMMITTED)
+        return end_offsets(settings, topic) != stable
 
     def renewed(self) -> None:
         log.warning("renewed the producer")
@@ -74,7 +86,7 @@ def main() -> None:
         disturb_clock(doom.clock)
     end_when_asked()
     try:
-        work(settings, Stop(), Fate(doom))
+        work(settings, Stop(), Fate(doom, settings))
     except VitalstreamError as error:
         sys.stderr.write(f"vitalstream: {error}\n")
         sys.exit(error.exit_code)
