@@ -20,11 +20,15 @@ HANGS_S = 1.0
 
 
 class Committer(Protocol):
-    """Makes chunks visible. Every method but `chunks` and `timed_out` may raise KafkaCallError."""
+    """Makes chunks visible. Every method may raise KafkaCallError, and no property."""
 
     @property
     def chunks(self) -> int:
         """Chunks added since the last commit."""
+
+    @property
+    def rows(self) -> int:
+        """Messages in them."""
 
     @property
     def timed_out(self) -> bool:
@@ -69,6 +73,11 @@ class Transactions:
     def chunks(self) -> int:
         """Chunks in the open transaction."""
         return self._sender.chunks
+
+    @property
+    def rows(self) -> int:
+        """Messages in them."""
+        return self._sender.rows
 
     @property
     def timed_out(self) -> bool:
@@ -188,6 +197,11 @@ class AtLeastOnce:
     def chunks(self) -> int:
         """Chunks produced whose offsets are not committed."""
         return self._sender.chunks
+
+    @property
+    def rows(self) -> int:
+        """Messages in them."""
+        return self._sender.rows
 
     def start(self, timeout: float) -> None:
         """Nothing to do."""

@@ -73,8 +73,7 @@ class Worker:
             keep_trying=lambda: not (self._leaving or should_stop()),
         )
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
-        self._rows = 0  # not committed
-        self._lag = 0  # messages behind those
+        self._lag = 0  # messages behind what was scored last
         self._active_at = 0.0  # when something last happened that postpones idleness
         self._joined = False
         self._failure: Exception | None = None  # out of a callback, to be raised outside of it
@@ -121,9 +120,8 @@ class Worker:
         output = self._score(chunk, lag=self._lag)
         self._observer.reached(Step.SCORED)
         if not self._committer.chunks:
-            self._oldest_at, self._rows = chunk.first_at, 0
+            self._oldest_at = chunk.first_at
         self._committer.add(output)
-        self._rows += len(chunk)
         self._positions.advance(chunk)
         self._active_at = self._clock()
 
@@ -133,7 +131,7 @@ class Worker:
             return False
         if drained or self._recoveries > 0:
             return True
-        interval = gathering_time(self._commit_interval, rows=self._rows, lag=self._lag)
+        interval = gathering_time(self._commit_interval, rows=self._committer.rows, lag=self._lag)
         return self._clock() - self._oldest_at >= interval
 
     def _commit(self, timeout: float) -> None:
