@@ -70,7 +70,8 @@ _DATE = (
 _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:[.][0-9]+)?"
 _ZONE = "(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 
-RFC3339: Final = f"^{_DATE}[Tt]{_TIME}{_ZONE}$(?!\\n)"
+TIMESTAMP: Final = f"{_DATE}[Tt]{_TIME}{_ZONE}"
+RFC3339: Final = f"^{TIMESTAMP}$(?!\\n)"
 """RFC 3339 with a zone, as its grammar has it: second 60 is a leap second, the 29th of February wants a
 leap year. Means the same to Python and ECMAScript; the last group is there because Python's `$` would
 let a trailing newline pass."""

@@ -25,11 +25,13 @@ from schemas.contract import (
     PATIENT_ID,
     RFC3339,
     STANDARD_FEATURES,
+    TIMESTAMP,
     Reason,
 )
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
 
 _is_time = re.compile(RFC3339).fullmatch
+_are_times = re.compile(rf"(?:{TIMESTAMP}\n)*+").fullmatch  # one a line
 _NUMBERS = {float, int, type(None)}  # of exact type: a bool is an int to Python, not to us
 _QUOTE = ord('"')
 # In valid JSON a string before a colon is a name; brackets inside strings are swallowed by the first branch.
@@ -247,8 +249,11 @@ def _all_ids(ids: list[Any]) -> bool:
 
 
 def _all_times(times: list[Any]) -> bool:
-    # Messages that come together are often of one time.
-    return set(map(type, times)) <= {str} and all(map(_is_time, {*times}))
+    if not set(map(type, times)) <= {str}:
+        return False
+    each = {*times}  # messages that come together are often of one time
+    lines = "\n".join([*each, ""])
+    return lines.count("\n") == len(each) and _are_times(lines) is not None
 
 
 def _identity_problem(doc: dict[str, Any]) -> _Problem | None:
