@@ -46,7 +46,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "commit_interval_ms": Option(
         25,
         "MS",
-        "how long a transaction may gather chunks under backlog; four times as long under a long one",
+        "how long a transaction may gather chunks under backlog; under a long one at least 200 ms",
     ),
     "delivery": Option(
         "exactly-once", "HOW", "exactly-once, or at-least-once for brokers without transactions"

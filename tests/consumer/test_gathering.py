@@ -11,7 +11,8 @@ def test_what_comes_as_fast_as_it_is_scored_is_committed_at_the_interval(lag: in
 
 
 def test_a_long_backlog_is_committed_in_larger_transactions() -> None:
-    assert gathering_time(0.025, rows=100, lag=1_001) == 0.1
+    assert gathering_time(0.025, rows=100, lag=1_001) == 0.2
+    assert gathering_time(1.0, rows=100, lag=1_001) == 1.0, "what the user wants to be longer stays so"
 
 
 def test_an_interval_of_none_stays_none() -> None:
