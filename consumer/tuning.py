@@ -25,8 +25,8 @@ log = logging.getLogger("vitalstream.worker")
 
 SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 FIRST_SIZE: Final = 100
-PLENTY: Final = 2_000  # rows; beyond, a row costs more again (measured: half as much more at 5,000)
-FIXED_SHARE: Final = 0.05  # of a chunk's time, at most, in a size that is chosen for throughput
+PLENTY: Final = 1_000  # rows; beyond, a row costs more again (measured: half as much more at 5,000)
+FIXED_SHARE: Final = 0.08  # of a chunk's time, at most, in a size that is chosen for throughput
 CLEARLY: Final = 1.2  # a size is changed only for one that differs by more than noise
 CLEARLY_LONGER: Final = 0.1  # and a wait only for one that is longer by so much of the goal
 

@@ -108,7 +108,7 @@ def test_a_goal_that_cannot_be_met_costs_no_more_than_the_shortest_latency_does(
 
 @pytest.mark.parametrize(
     ("cost", "share"),
-    [(LINEAR, 0.05), (FOREST, 0.1), (Cost(0.020, 1e-4), 0.15)],
+    [(LINEAR, 0.1), (FOREST, 0.1), (Cost(0.020, 1e-4), 0.15)],
     ids=["linear", "forest", "slow"],
 )
 def test_a_backlog_is_worked_off_in_chunks_that_hardly_pay_the_fixed_cost(cost: Cost, share: float) -> None:
