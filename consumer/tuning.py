@@ -33,6 +33,7 @@ CLEARLY_LONGER: Final = 0.1  # and a wait only for one that is longer by so much
 WINDOW: Final = 1_024  # chunks that are remembered
 PERIOD: Final = 64  # chunks between two decisions about the wait
 LATE: Final = 0.01  # the goal is for the 99th percentile
+LATE_BY_WAITING: Final = LATE / 4  # what a wait may make late at least, where much is late without any
 STEPS: Final = 20  # waits considered, in parts of the goal
 # From the return of the commit until a read_committed reader has the results.
 DELIVERY_S: Final = 0.002
@@ -165,15 +166,17 @@ class Tuner:
         self.pace = Pace(size, self.pace.max_wait)
 
     def _reconsider_wait(self) -> None:
-        now, late = self.pace.max_wait, self._made_late()
-        good = float(self._waits[np.flatnonzero(late <= LATE / 2)[-1]])
+        now, late = self.pace.max_wait, self._late()
+        by_waiting = late - late[0]
+        allowed = max(LATE - late[0], LATE_BY_WAITING)
+        good = float(self._waits[np.flatnonzero(by_waiting <= allowed / 2)[-1]])
         longer = good >= now + CLEARLY_LONGER * self._goal and self._seen - self._changed >= WINDOW
-        if longer or (good < now and np.interp(now, self._waits, late) > LATE):
+        if longer or (good < now and np.interp(now, self._waits, by_waiting) > allowed):
             self.pace = Pace(self.pace.chunk_size, good)
             self._changed = self._seen
 
-    def _made_late(self) -> NDArray[np.float64]:
-        """The share of rows that a wait makes too late, for each wait; it grows with the wait, from 0.
+    def _late(self) -> NDArray[np.float64]:
+        """The share of rows that are too late, for each wait; it grows with the wait.
 
         A chunk's rows came evenly, from its oldest one to the end of the wait.
         """
@@ -182,7 +185,7 @@ class Tuner:
         span = self._before + waits * (1 + self._grows)
         share = np.clip(over / np.maximum(span, 1e-9), 1 / (1 + self._rate * span), 1.0)
         late = np.where(over > 0, share, 0.0).mean(axis=1)
-        return np.maximum.accumulate(late - late[0])
+        return np.maximum.accumulate(late)
 
 
 class AutoPace(Observer):

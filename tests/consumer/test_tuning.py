@@ -94,6 +94,22 @@ def test_a_cost_that_grows_to_five_times_is_noticed_within_seconds_and_forgotten
     assert trace.load(after, 240) == pytest.approx(trace.load(before, 80), rel=0.15), "not forgotten"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_a_stalling_machine_makes_rows_late_fewer_may_be_made_late_by_waiting(seed: int) -> None:
+    def stalls(now: float) -> Cost:
+        return Cost(0.050, LINEAR.per_row) if now % 2 < 0.01 else LINEAR
+
+    arrivals = poisson(2_000, 0, 150, seed=seed)
+    tuner = Tuner(goal=GOAL, costs=guess(LINEAR))
+    trace = simulate(arrivals, stalls, tuner, seed=seed)
+    start = settled_at(trace, 0)
+    without = simulate(arrivals, stalls, Pace(1_000, 0.0), seed=seed)
+    assert without.p99(start, 150) == pytest.approx(GOAL, rel=0.05), "the stalls alone use the goal up"
+    assert trace.p99(start, 150) <= GOAL * 1.18
+    assert trace.changes(start, 150) <= 3
+    assert trace.load(start, 150) < 0.8 * without.load(start, 150), "no wait is spared"
+
+
 def test_a_goal_that_cannot_be_met_costs_no_more_than_the_shortest_latency_does() -> None:
     arrivals = poisson(200, 0, 150)
     tuner, trace = tuned(arrivals, SLOW)
