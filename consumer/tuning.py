@@ -54,7 +54,9 @@ class Costs:
     all chunks are alike.
     """
 
-    FORGET = 0.99
+    FORGET = 0.99  # a chunk, and
+    # so many rows: a backlog has few chunks, and the first of them, when all is cold, would be remembered too long.
+    FORGET_ROWS = 200
     PULL = 0.1
 
     def __init__(self, *, fixed: float = OWN_FIXED, per_row: float = OWN_PER_ROW) -> None:
@@ -73,7 +75,8 @@ class Costs:
         seconds = min(seconds, 3 * self.seconds(rows))
         fixed, per_row = self._first
         guess = fixed + per_row * rows
-        a, b, z, keep = fixed / guess, per_row * rows / guess, seconds / guess, self.FORGET
+        a, b, z = fixed / guess, per_row * rows / guess, seconds / guess
+        keep = self.FORGET ** max(1.0, rows / self.FORGET_ROWS)
         self._aa, self._ab, self._bb = (
             keep * self._aa + a * a,
             keep * self._ab + a * b,

@@ -14,7 +14,7 @@ from broker.errors import SettingsError
 from broker.settings import load_settings
 from consumer.chunks import Pace
 from consumer.observer import Step
-from consumer.tuning import FIRST_SIZE, PERIOD, SIZES, WINDOW, AutoPace, Costs, Tuner, measured_costs
+from consumer.tuning import FIRST_SIZE, PERIOD, PLENTY, SIZES, WINDOW, AutoPace, Costs, Tuner, measured_costs
 from schemas.metrics import ClosedBy
 from tests.consumer.fakes import Clock, chunk_metrics
 from tests.consumer.queueing import Cost, Trace, poisson, simulate
@@ -135,6 +135,13 @@ def test_a_backlog_is_worked_off_in_chunks_that_hardly_pay_the_fixed_cost(cost: 
     assert cost.fixed + cost.per_row * size <= GOAL or size <= 20 * cost.fixed / cost.per_row
     number_of_last_change, _, _ = trace.paces[-1]
     assert number_of_last_change <= 3 * len(SIZES)
+
+
+def test_first_chunks_that_are_slow_because_all_is_cold_do_not_make_later_ones_large() -> None:
+    cold, warm = Cost(3e-3, 1e-5), Cost(3.3e-4, 4e-6)
+    tuner = Tuner(goal=GOAL, costs=Costs(fixed=7e-4, per_row=1.1e-5))
+    simulate(np.zeros(200_000), lambda now: cold if now < 0.015 else warm, tuner)
+    assert tuner.pace.chunk_size <= 2 * PLENTY
 
 
 def test_a_model_that_is_slow_a_call_keeps_up_with_a_load_that_small_chunks_could_not_bear() -> None:
