@@ -56,7 +56,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
         "partitions": Part(scale.partitions, len(scale.PARTITIONS), 1),
         "coordinator": Part(scale.coordinator, len(scale.PROCESSES), 1),
         "rebalance": Part(scale.rebalance, len(scale.PROTOCOLS), 1.5),
-        "auto": Part(_auto, 1, 6),
+        "auto": Part(_auto, 1, 8),
         "backlog": Part(scale.backlog, 1, 2),
     }
 
@@ -66,7 +66,7 @@ def _auto(bench: Bench, step: Step) -> Any:
 
     step("auto: a chunk size that finds itself")
     return auto_chunk_size.run(
-        bench.cluster, bench.rows, rates=(2_000,), paces=("auto", "10", "100", "1000"), seconds=8.0
+        bench.cluster, bench.rows, rates=(2_000,), paces=("auto", "10", "100", "1000"), seconds=12.0
     )
 
 

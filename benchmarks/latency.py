@@ -29,9 +29,7 @@ RATES: Final = {50: (1, 20.0), 200: (ROUNDS, 20.0), 2_000: (1, 12.0), 10_000: (R
 # for each of 10,000 messages it was the sender that kept the broker busy (all that follow it waited up to a second).
 SHARING_RATE: Final = 2_000
 LINGER_MS: Final = 2
-_HEAT_S: Final = (
-    15.0  # of load that is not measured; a broker's first 100,000 messages take many times as long
-)
+_HEAT_S: Final = 15.0  # a broker's first 100,000 messages take many times as long
 OTHERS: Final[tuple[tuple[Contender, int], ...]] = (
     *((TEXTBOOK, rate) for rate in (50, 200, 10_000)),
     (QUIX, 200),
@@ -41,7 +39,7 @@ OTHERS: Final[tuple[tuple[Contender, int], ...]] = (
 def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
     """One record a run: percentiles in milliseconds, and the contender's CPU."""
     step("latency: warming the broker up")
-    run(bench, PASS_DRAIN, rate=max(RATES), seconds=_HEAT_S)
+    warm_up(bench)
     records = []
     for rate, (rounds, _) in RATES.items():
         for number in range(rounds):
@@ -49,6 +47,11 @@ def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
             records += [_record(bench, one, rate, number=number, step=step) for one in pair]
     records += [_record(bench, one, rate, number=0, step=step) for one, rate in OTHERS]
     return records
+
+
+def warm_up(bench: Bench) -> None:
+    """Load that is not measured."""
+    run(bench, PASS_DRAIN, rate=max(RATES), seconds=_HEAT_S)
 
 
 def steps() -> int:

@@ -11,7 +11,7 @@ from benchmarks.throughput import Step
 
 ROUNDS: Final = 2
 FELL: Final = 0.2
-STEPS: Final = ROUNDS * len(throughput.QUICK) + 2
+STEPS: Final = ROUNDS * len(throughput.QUICK) + 3
 _LATENCY_RATE: Final = 200
 _LATENCY_S: Final = 12.0
 
@@ -19,6 +19,8 @@ _LATENCY_S: Final = 12.0
 def measure(bench: Bench, step: Step) -> Record:
     """The quick parts, in the form of a full record."""
     runs = throughput.measure(bench, throughput.QUICK, step, rounds=ROUNDS)
+    step("latency: warming the broker up")
+    latency.warm_up(bench)
     waits = []
     for one in (PASS_DRAIN, WORKER):
         step(f"latency: {one.name} at {_LATENCY_RATE}/s")

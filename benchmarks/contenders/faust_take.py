@@ -10,7 +10,9 @@ import faust
 from shared import BOOTSTRAP, CHUNK, GROUP, INPUT, OUTPUT, load_model, score
 
 model = load_model()
-app = faust.App(GROUP, broker=f"kafka://{BOOTSTRAP}", store="memory://", web_enabled=False)
+app = faust.App(
+    GROUP, broker=f"kafka://{BOOTSTRAP}", store="memory://", web_enabled=False, datadir=tempfile.mkdtemp()
+)
 source = app.topic(INPUT, value_serializer="json")
 results = app.topic(OUTPUT, value_serializer="json")
 
@@ -22,5 +24,5 @@ async def score_vitals(stream):
             await results.send(key=result["patient_id"], value=result)
 
 
-sys.argv = ["faust", "--datadir", tempfile.mkdtemp(), "worker", "-l", "warn", "--without-web"]
+sys.argv = ["faust", "worker", "-l", "warn", "--without-web"]
 app.main()
