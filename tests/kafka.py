@@ -131,7 +131,9 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 30, what: str = "
 def produce(kafka: str, topic: str, rows: Iterable[Row], *, timeout: float = 60) -> None:
     """Publish (key, value) or (key, value, partition) rows in order; all are acknowledged on return."""
     failed: list[KafkaError] = []
-    producer = Producer(_client(kafka, **{"enable.idempotence": True, "linger.ms": 5}))
+    # `vitalstream replay` and Java clients choose a key's partition like this.
+    like = {"partitioner": "murmur2_random"}
+    producer = Producer(_client(kafka, **{"enable.idempotence": True, "linger.ms": 5, **like}))
     for key, value, *partition in rows:
         where = {"partition": partition[0]} if partition else {}
         while not _accepts(producer, topic, key=key, value=value, on_delivery=_failures(failed), **where):

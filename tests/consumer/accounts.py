@@ -128,8 +128,23 @@ def require_metrics_add_up(settings: Settings, found: Accounts) -> None:
 def require_nothing_hanging(settings: Settings) -> None:
     """No transaction is left open on any output topic."""
     for topic in settings.output_topics:
-        committed = end_offsets(settings, topic, isolation=IsolationLevel.READ_COMMITTED)
-        assert committed == end_offsets(settings, topic), f"a transaction hangs on {topic}"
+        assert not hangs(settings, topic), f"a transaction hangs on {topic}"
+
+
+def wait_settled(settings: Settings) -> None:
+    """Wait until the broker has given up what dead workers left open: until then readers see nothing behind it."""
+    wait_until(
+        lambda: not any(hangs(settings, topic) for topic in settings.output_topics),
+        timeout=30,
+        what="the dead workers' transactions given up",
+    )
+
+
+def hangs(settings: Settings, topic: str) -> bool:
+    """Whether readers of a topic are held up by a transaction."""
+    return end_offsets(settings, topic, isolation=IsolationLevel.READ_COMMITTED) != end_offsets(
+        settings, topic
+    )
 
 
 def end_offsets(

@@ -7,7 +7,7 @@ from confluent_kafka import IsolationLevel
 
 from broker.settings import Settings
 from consumer.observer import Step
-from tests.consumer.accounts import end_offsets, read_accounts, require_exactly_once
+from tests.consumer.accounts import end_offsets, hangs, read_accounts, require_exactly_once, wait_settled
 from tests.consumer.conftest import patient_rows
 from tests.consumer.scores import require_offline_scores
 from tests.consumer.stage import Stage
@@ -83,6 +83,21 @@ def test_a_restarted_worker_unblocks_readers_at_once(stage: Stage) -> None:
     )
     stage.wait_committed(settings, FEW_ROWS)
     require_exactly_once(settings, rows=FEW_ROWS)
+
+
+def test_a_dead_worker_that_nobody_restarts_holds_readers_up_until_its_timeout_and_no_longer(
+    stage: Stage,
+) -> None:
+    settings = stage.settings(partitions=4, commit_interval_ms=0)
+    stage.worker(settings).joined()
+    dying = stage.dying(settings, Step.FLUSHED, times=2).joined()
+    stage.send_patients(settings, patient_rows(ROWS))
+    assert dying.wait(timeout=60) == -signal.SIGKILL, dying.log
+    assert hangs(settings, settings.output_topic)
+
+    stage.wait_committed(settings, ROWS)
+    wait_settled(settings)
+    require_exactly_once(settings, rows=ROWS)
 
 
 def stable(settings: Settings) -> int:

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.consumer.accounts import require_exactly_once
+from tests.consumer.accounts import require_exactly_once, wait_settled
 from tests.consumer.conftest import patient_rows
 from tests.consumer.processes import Process, gone
 from tests.consumer.stage import Stage
@@ -55,6 +55,7 @@ def test_one_that_dies_takes_the_rest_down_and_nothing_is_lost(stage: Stage) -> 
     stage.send_patients(settings, patient_rows(ROWS // 2))
     stage.worker(settings.model_copy(update={"workers": 1}))
     stage.wait_committed(settings, ROWS)
+    wait_settled(settings)
     require_exactly_once(settings, rows=ROWS)
 
 
