@@ -66,7 +66,7 @@ def test_a_chunk_size_that_finds_itself_scores_everything_once_and_tells_what_it
     sizes = {chunk.chunk_size for chunk in found.metrics}
     assert sizes <= {*SIZES}
     assert len(sizes) > 1, "the backlog was worked off in chunks of the first size"
-    last = found.metrics[-1]
+    last = max(found.metrics, key=lambda one: one.at)
     assert last.max_wait_ms is not None
     assert 0 < last.max_wait_ms < 200
     assert last.closed_by in (ClosedBy.WAITED, ClosedBy.STOPPED)
