@@ -56,7 +56,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
         "partitions": Part(scale.partitions, len(scale.PARTITIONS), 1),
         "coordinator": Part(scale.coordinator, len(scale.PROCESSES), 1),
         "rebalance": Part(scale.rebalance, len(scale.PROTOCOLS), 1.5),
-        "auto": Part(_auto, 1, 8),
+        "auto": Part(_auto, 1, 14),
         "backlog": Part(scale.backlog, 1, 2),
     }
 
