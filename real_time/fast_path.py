@@ -3,7 +3,7 @@
 scikit-learn spends 0.2 to 6 ms a call on checking and wrapping, whatever the number of rows; on a chunk of 100
 rows that is most of the time. Here the fitted arrays and compiled trees are used directly. Some of them are
 private, so a path is used only after it has given, on a set of probe rows, what `predict_proba` gives: the same
-bits for trees, the same value but for rounding for linear models. Otherwise the model is asked as usual.
+bits for trees, and for linear models a sum within 4 ulp of its terms. Otherwise the model is asked as usual.
 
 A path sees one row at a time in effect: no row's score depends on the rows beside it. For linear models that is
 more than `predict_proba` promises, because BLAS sums a row in another order when there are more of them.
@@ -34,8 +34,8 @@ Step: TypeAlias = Callable[[Floats], Floats]
 
 # Values beyond these are left to the model, which refuses them: trees compare float32, and nobody takes infinity.
 LARGEST_SINGLE, LARGEST_DOUBLE = float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)
-# Of a linear model. It bounds what rounding does to very small probabilities; a wrong formula is far outside.
-RTOL = 1e-9
+# By how much a linear model's sum may differ from the model's own: they add the same terms in another order.
+ULPS = 4
 
 PROBE_ROWS = 256
 PROBE_HOLES = 0.3  # the share of missing values
@@ -56,8 +56,8 @@ class FastPath:
         self._takes_nan = True
         try:
             before, ending = _steps(model)
-            self._steps, self._exact, self.how = [*before, ending.step], ending.exact, ending.how
-            self._largest = LARGEST_SINGLE if self._exact else LARGEST_DOUBLE
+            self._transforms, self._last, self._sizes, self.how = before, *ending
+            self._largest = LARGEST_SINGLE if self._sizes is None else LARGEST_DOUBLE
             self._verify(model)
         except NoFastPathError:
             raise
@@ -70,13 +70,16 @@ class FastPath:
             return None
         if not self._takes_nan and np.isnan(X).any():
             return None
-        *transforms, last = self._steps
-        for step in transforms:
-            X = step(X)
+        X = self._transformed(X)
         # Only now: a scaler can make a value too large, and leaves one that was infinite so.
         if np.fmax.reduce(X, axis=None) > self._largest or np.fmin.reduce(X, axis=None) < -self._largest:
             return None
-        return last(X)
+        return self._last(X)
+
+    def _transformed(self, X: Floats) -> Floats:
+        for step in self._transforms:
+            X = step(X)
+        return X
 
     def _verify(self, model: Any) -> None:
         whole = _probes(self._features)
@@ -96,14 +99,19 @@ class FastPath:
             warnings.simplefilter("ignore")  # that the model was fitted with feature names
             expected = model.predict_proba(probes)[:, 1]
         for rows in (1, 7, len(probes)):
-            found = self(np.ascontiguousarray(probes[:rows]))
-            same = found is not None and (
-                np.array_equal(found, expected[:rows], equal_nan=True)
-                if self._exact
-                else np.allclose(found, expected[:rows], rtol=RTOL, atol=0, equal_nan=True)
-            )
-            if not same:
+            X = np.ascontiguousarray(probes[:rows])
+            found = self(X)
+            if found is None or not self._agree(found, expected[:rows], X):
                 raise NoFastPathError("its fast path gives other scores than predict_proba")
+
+    def _agree(self, found: Floats, expected: Floats, X: Floats) -> bool:
+        if self._sizes is None:
+            return np.array_equal(found, expected, equal_nan=True)
+        # What the sum differs by moves the probability p by p (1 - p) times as much: the logistic function's slope.
+        # Its exponential and division round too, and below `tiny` doubles have fewer bits.
+        limits, moved = np.finfo(np.float64), (1 - expected) * self._sizes(self._transformed(X))
+        slack = ULPS * limits.eps * expected * (1 + moved) + limits.tiny
+        return bool((np.abs(found - expected) <= slack).all())
 
 
 def _probes(features: int) -> Floats:
@@ -119,7 +127,9 @@ class _Ending(NamedTuple):
     """The last step."""
 
     step: Step
-    exact: bool  # whether it gives the same bits as the model
+    sizes: (
+        Step | None
+    )  # of a sum in another order than the model's: that of its terms' sizes. Else the bits are the same
     how: str
 
 
@@ -194,7 +204,11 @@ def _logistic(model: LogisticRegression) -> _Ending:
         result: Floats = expit(total, out=total)
         return result
 
-    return _Ending(probability, exact=False, how="the linear model's arithmetic")
+    def sizes(X: Floats) -> Floats:
+        total: Floats = np.abs(X * weights).sum(axis=1) + abs(intercept)
+        return total
+
+    return _Ending(probability, sizes, "the linear model's arithmetic")
 
 
 class _Ensemble(NamedTuple):
@@ -216,7 +230,7 @@ def _trees(ensemble: _Ensemble, features: int) -> _Ending:
         add(X, total)
         return finish(total)
 
-    return _Ending(probability, exact=True, how=how)
+    return _Ending(probability, None, how)
 
 
 def _fastest(ensemble: _Ensemble, features: int) -> tuple[AddLeaves, str]:

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 
 from real_time import RiskScorer, run_streaming_inference
-from real_time.fast_path import RTOL, FastPath, NoFastPathError
+from real_time.fast_path import FastPath, NoFastPathError
 
 COLUMNS = ["heart_rate", "spo2", "age", "lactate", "temperature"]
 RANDOM = np.random.default_rng(5)
@@ -159,9 +159,21 @@ def test_a_path_whose_private_parts_are_gone_is_not_used() -> None:
         FastPath(model)
 
 
-def test_the_tolerance_of_verification_finds_a_wrong_weight() -> None:
+def test_verification_finds_weights_that_are_wrong_in_the_last_digits() -> None:
     model = LogisticRegression(max_iter=2000).fit(WHOLE, RISKY)
     path = FastPath(model)
-    model.coef_ = model.coef_ * (1 + 1e3 * RTOL)
+    model.coef_ = model.coef_ * (1 + 1e-13)
     with pytest.raises(NoFastPathError):
         path._compare(model, WHOLE.head(256).to_numpy())
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("features", [1, 3, 30])
+def test_adding_in_another_order_is_no_other_score(features: int) -> None:
+    """Of values of all magnitudes, whose terms cancel each other, and many probabilities next to 0 and 1."""
+    random = np.random.default_rng(features)
+    X = random.normal(size=(1000, features)) * random.uniform(0.1, 50, features) + random.uniform(
+        -99, 99, features
+    )
+    y = X[:, 0] - X[:, 0].mean() + random.normal(size=1000) > 0
+    FastPath(LogisticRegression(max_iter=100).fit(X, y))

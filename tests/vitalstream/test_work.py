@@ -19,7 +19,7 @@ def unfrozen() -> Iterator[None]:
 class Deaf(Stop):
     """Leaves this process's signals alone."""
 
-    def listen(self) -> None:
+    def listen(self, *, grace: bool = True) -> None:
         pass
 
 
