@@ -196,10 +196,8 @@ def _logistic(model: LogisticRegression) -> _Ending:
     (weights,), (intercept,) = model.coef_, model.intercept_
 
     def probability(X: Floats) -> Floats:
-        # Column by column, so that each row is summed in the same order however many there are.
-        total = X[:, 0] * weights[0]
-        for column in range(1, len(weights)):
-            total += X[:, column] * weights[column]
+        # Along each row by itself, where it is contiguous: summed in the same order however many rows there are.
+        total = np.einsum("ij,j->i", np.ascontiguousarray(X), weights)
         total += intercept
         result: Floats = expit(total, out=total)
         return result

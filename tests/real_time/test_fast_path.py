@@ -78,6 +78,19 @@ def test_a_rows_score_does_not_depend_on_the_rows_beside_it(fitted: tuple[str, A
         np.testing.assert_array_equal(chunk, whole[start : start + size], err_msg=f"chunk of {size}")
 
 
+@pytest.mark.parametrize("features", [1, 2, 3, 7, 8, 9, 16, 33])
+def test_nor_on_the_number_of_features(features: int) -> None:
+    random = np.random.default_rng(features)
+    X = np.asfortranarray(random.normal(size=(1000, features)))
+    path = FastPath(LogisticRegression().fit(X, X[:, 0] > 0))
+    whole = path(X)
+    assert whole is not None
+    for size in range(1, 1001):
+        start = (size * 37) % (1001 - size)
+        chunk = path(X[start : start + size])
+        np.testing.assert_array_equal(chunk, whole[start : start + size], err_msg=f"chunk of {size}")
+
+
 def test_chunked_inference_is_the_same_to_the_bit() -> None:
     model, frame = LINEAR["imputed, scaled"]
     model.fit(frame, RISKY)
