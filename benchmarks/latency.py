@@ -24,7 +24,7 @@ _LATE_S: Final = 8.0  # for results that come after the last message
 _SLACK_S: Final = 0.001  # a sleep is no finer
 
 # Messages a second: rounds and seconds.
-RATES: Final = {50: (1, 20.0), 200: (ROUNDS, 20.0), 2_000: (1, 12.0), 10_000: (ROUNDS, 10.0)}
+RATES: Final = {50: (1, 20.0), 200: (5, 20.0), 2_000: (1, 12.0), 10_000: (ROUNDS, 10.0)}
 # From this rate on the sender gives its messages LINGER_MS to share a request, which count as latency. With a request
 # for each of 10,000 messages it was the sender that kept the broker busy (all that follow it waited up to a second).
 SHARING_RATE: Final = 2_000
