@@ -20,6 +20,7 @@ class Bounded:
 
     def __init__(self) -> None:
         self._calls: _Calls | None = None
+        self._end: Callable[[], object] = _nothing
 
     def __call__(self, call: Callable[[], T], *, seconds: float) -> T:
         """What `call` returns or raises.
@@ -33,10 +34,12 @@ class Bounded:
         calls.put((call, outcome))
         try:
             result, error = outcome.get(timeout=seconds)
-        except Empty:
-            calls.put(None)  # the thread ends when the call does
+        except BaseException as interruption:
+            self._end()  # when the call does, which no other may wait for
             self._calls = None
-            raise TimeoutError from None
+            if isinstance(interruption, Empty):
+                raise TimeoutError from None
+            raise
         if error is not None:
             try:
                 raise error
@@ -47,8 +50,12 @@ class Bounded:
     def _begin(self) -> _Calls:
         calls: _Calls = SimpleQueue()
         threading.Thread(target=_serve, args=(calls,), daemon=True, name="bounded").start()
-        weakref.finalize(self, calls.put, None)
+        self._end = weakref.finalize(self, calls.put, None)
         return calls
+
+
+def _nothing() -> None:
+    """There is no thread to end."""
 
 
 def _serve(calls: _Calls) -> None:

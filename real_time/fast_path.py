@@ -34,7 +34,8 @@ Step: TypeAlias = Callable[[Floats], Floats]
 
 # Values beyond these are left to the model, which refuses them: trees compare float32, and nobody takes infinity.
 LARGEST_SINGLE, LARGEST_DOUBLE = float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)
-# By how much a linear model's sum may differ from the model's own: they add the same terms in another order.
+# By how much a linear model's sum may differ from the model's own: they add the same terms in another order. Of many
+# terms, it is the square root of their number: their roundings add up as steps of a random walk do.
 ULPS = 4
 
 PROBE_ROWS = 256
@@ -110,7 +111,8 @@ class FastPath:
         # What the sum differs by moves the probability p by p (1 - p) times as much: the logistic function's slope.
         # Its exponential and division round too, and below `tiny` doubles have fewer bits.
         limits, moved = np.finfo(np.float64), (1 - expected) * self._sizes(self._transformed(X))
-        slack = ULPS * limits.eps * expected * (1 + moved) + limits.tiny
+        ulps = max(ULPS, X.shape[1] ** 0.5)
+        slack = ulps * limits.eps * expected * (1 + moved) + limits.tiny
         return bool((np.abs(found - expected) <= slack).all())
 
 
@@ -194,6 +196,10 @@ def _min_max_scaler(scaler: MinMaxScaler) -> Step:
 
 def _logistic(model: LogisticRegression) -> _Ending:
     (weights,), (intercept,) = model.coef_, model.intercept_
+    if len(weights) > np.getbufsize():
+        raise NoFastPathError(
+            "there is no fast path for so many features"
+        )  # einsum would sum a lone row in pieces
 
     def probability(X: Floats) -> Floats:
         # Along each row by itself, where it is contiguous: summed in the same order however many rows there are.

@@ -43,7 +43,10 @@ def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
         _serving(settings, health) as telemetry,
     ):
         observer = Observers(Beginning(stop), health, *telemetry, LogObserver(), *observers)
-        run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
+        try:
+            run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
+        finally:
+            gc.unfreeze()  # the Kafka clients are to be closed before the interpreter is
 
 
 @contextmanager
@@ -72,6 +75,7 @@ class Beginning(Observer):
 
     def started(self, *, worker: str, **_: object) -> None:
         """From now on."""
+        gc.collect()  # what is garbage by now must not stay: the Kafka clients that have looked for topics and rights
         gc.freeze()
         name_worker(worker)
         self._stop.listen()

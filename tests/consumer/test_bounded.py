@@ -1,6 +1,7 @@
 """A call that never returns must not keep the worker."""
 
 import gc
+import signal
 import threading
 import weakref
 
@@ -55,6 +56,19 @@ def test_nobody_waits_for_a_call_that_hangs(threads: set[threading.Thread]) -> N
     wait_until(
         lambda: len({*threading.enumerate()} - threads) == 1, timeout=10, what="the lost call's thread gone"
     )
+
+
+def test_the_next_call_does_not_wait_for_one_that_was_interrupted() -> None:
+    """Else it would use up its time before it has begun, and be made after all once nobody waits for it."""
+    bounded, for_ever = Bounded(), threading.Event()
+    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        bounded(for_ever.wait, seconds=30)
+
+    assert bounded(lambda: 6, seconds=10) == 6
+
+    for_ever.set()
 
 
 def test_a_call_that_has_ended_keeps_nothing_alive() -> None:

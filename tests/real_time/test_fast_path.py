@@ -180,6 +180,21 @@ def test_verification_finds_weights_that_are_wrong_in_the_last_digits() -> None:
         path._compare(model, WHOLE.head(256).to_numpy())
 
 
+def test_more_features_than_are_summed_at_once_have_no_fast_path() -> None:
+    X = np.random.default_rng(0).normal(size=(10, np.getbufsize() + 1))
+    model = LogisticRegression(max_iter=1, tol=1e9).fit(X, X[:, 0] > 0)
+    with pytest.raises(NoFastPathError, match="so many features"):
+        FastPath(model)
+
+
+def test_many_terms_of_one_sign_are_added_in_any_order() -> None:
+    random = np.random.default_rng(1)
+    X = random.normal(size=(50, 1600))
+    model = LogisticRegression(max_iter=1, tol=1e9).fit(X, X[:, 0] > 0)
+    model.coef_ = -np.abs(random.normal(size=model.coef_.shape)) * 1e-3
+    FastPath(model)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("features", [1, 3, 30])
 def test_adding_in_another_order_is_no_other_score(features: int) -> None:

@@ -1,6 +1,7 @@
 """What `vitalstream consume` sees to when a worker begins."""
 
 import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -31,3 +32,23 @@ def test_a_worker_never_pauses_to_look_for_garbage_in_what_it_has_loaded() -> No
 
     assert len(gc.get_objects()) < loaded / 10
     assert gc.isenabled()
+
+
+class Client:
+    """Refers to itself, as a Kafka client and who listens to it do."""
+
+    def __init__(self) -> None:
+        self.listener = self.__init__  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_clients_that_have_done_their_work_are_not_kept_for_ever() -> None:
+    gc.disable()
+    gone = weakref.ref(Client())
+
+    try:
+        Beginning(Deaf()).started(worker="w-0")
+    finally:
+        gc.enable()
+
+    assert gone() is None
