@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from broker.settings import Settings
+from consumer.observer import Observer
 from consumer.stop import Stop
+from vitalstream import work
 from vitalstream.work import Beginning
 
 
@@ -52,3 +55,19 @@ def test_clients_that_have_done_their_work_are_not_kept_for_ever() -> None:
         gc.enable()
 
     assert gone() is None
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_a_worker_that_has_ended_leaves_nothing_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Kafka clients would still run while the interpreter is taken down."""
+    frozen = []
+
+    def begin_and_end(_: Settings, *, observer: Observer, **__: object) -> None:
+        observer.started(worker="w-0", model="", features=[], path="")
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(work, "run_worker", begin_and_end)
+    work.work(Settings(bootstrap_servers="localhost:1", model="m"), Deaf())
+
+    assert frozen[0] > 0
+    assert gc.get_freeze_count() == 0
