@@ -26,7 +26,7 @@ def test_a_worker_that_ends_mid_stream_is_continued(
 ) -> None:
     settings = stage.settings(chunk_size=20)
     worker = stage.worker(settings)
-    sender = stage.replay(settings, vitals_file, "--limit", str(ROWS))
+    sender = stage.replay(settings, vitals_file, "--limit", str(ROWS), "--rate", str(ROWS // 3))
     stage.wait_committed(settings, ROWS // 10)
     worker.signal(number)
     assert worker.wait() == (-number if number == signal.SIGKILL else 0), worker.log
