@@ -1,4 +1,6 @@
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -151,6 +153,31 @@ def test_data_survive_an_orderly_stop_and_start(broker: LocalKafka) -> None:
     broker.start()
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     assert "kept" in admin.list_topics(timeout=10).topics
+
+
+def test_no_partition_is_ever_without_a_leader_while_it_ends(broker: LocalKafka) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    admin.create_topics([NewTopic("led")])["led"].result()
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGTERM)
+    assert broker.wait(timeout=60) == 143
+    log = broker.log_file.read_text()
+    broker.start()
+
+    assert "Transition from STARTED to SHUTTING_DOWN" in log
+    assert "Current leader is -1" not in log.partition("SHUTTING_DOWN")[2]
+
+
+def test_it_starts_where_its_former_self_was_handed_over(tmp_path: Path) -> None:
+    handing_over = {"controlled.shutdown.enable": "true"}
+    with LocalKafka(data_dir=tmp_path, fast_start=True, overrides=handing_over) as former:
+        admin = AdminClient({"bootstrap.servers": former.bootstrap_servers, "log_level": 0})
+        admin.create_topics([NewTopic("kept")])["kept"].result()
+    assert "Current leader is -1" in former.log_file.read_text()
+
+    with LocalKafka(data_dir=tmp_path, fast_start=True) as broker:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+        assert "kept" in admin.list_topics(timeout=10).topics
 
 
 def test_it_listens_on_127_0_0_1_alone(broker: LocalKafka) -> None:
