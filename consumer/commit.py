@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.bounded import bounded
+from consumer.bounded import Bounded
 from consumer.errors import Action, KafkaCallError, action_for
 from consumer.observer import Observer, Step
 from consumer.sending import Output, Sender, kafka_call
@@ -67,6 +67,7 @@ class Transactions:
         self._timeout = timeout
         self._observer = observer
         self._clock = clock
+        self._bounded = Bounded()
         self._opened_at: float | None = None
 
     @property
@@ -162,7 +163,7 @@ class Transactions:
         send = functools.partial(self._sender.producer.send_offsets_to_transaction, offsets, group, timeout)
         try:
             with kafka_call("sending offsets"):
-                bounded(send, seconds=timeout + HANGS_S)
+                self._bounded(send, seconds=timeout + HANGS_S)
         except TimeoutError:
             raise KafkaCallError("sending offsets", None, Action.REBUILD) from None
 
@@ -192,6 +193,7 @@ class AtLeastOnce:
         self._sender = sender
         self._observer = observer
         self._clock = clock
+        self._bounded = Bounded()
 
     @property
     def chunks(self) -> int:
@@ -218,7 +220,7 @@ class AtLeastOnce:
         commit: Any = functools.partial(self._consumer.commit, offsets=offsets, asynchronous=False)
         try:
             with kafka_call("committing offsets"):
-                for answer in bounded(commit, seconds=timeout):
+                for answer in self._bounded(commit, seconds=timeout):
                     if answer.error:
                         raise KafkaException(answer.error)
         except TimeoutError:

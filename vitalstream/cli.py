@@ -74,6 +74,7 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
     gc.disable()  # a tenth of that time: it looks for garbage among modules that stay
     from vitalstream.work import run_workers
 
+    gc.freeze()
     gc.enable()
     run_workers(settings, json=json)
 

@@ -1,5 +1,6 @@
 """`vitalstream consume`: one worker here, or several processes, with a log and a report."""
 
+import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -42,7 +43,10 @@ def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
         _serving(settings, health) as telemetry,
     ):
         observer = Observers(Beginning(stop), health, *telemetry, LogObserver(), *observers)
-        run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
+        try:
+            run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
+        finally:
+            gc.unfreeze()  # the Kafka clients are to be closed before the interpreter is
 
 
 @contextmanager
@@ -60,13 +64,19 @@ def _serving(settings: Settings, health: Health) -> Iterator[list[Observer]]:
 
 
 class Beginning(Observer):
-    """When the worker is about to join the group, the log learns its name, and signals are left to it."""
+    """When the worker is about to join the group, the log learns its name, and signals are left to it.
+
+    What is loaded by then stays. Looking for garbage in it took 100 ms each time, in which nothing was scored: once a
+    start, and at chunks of 1000 rows three times in 600,000.
+    """
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
 
     def started(self, *, worker: str, **_: object) -> None:
         """From now on."""
+        gc.collect()  # what is garbage by now must not stay: the Kafka clients that have looked for topics and rights
+        gc.freeze()
         name_worker(worker)
         self._stop.listen()
 

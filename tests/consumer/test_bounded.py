@@ -1,20 +1,96 @@
 """A call that never returns must not keep the worker."""
 
+import gc
+import signal
 import threading
+import weakref
 
 import pytest
 
-from consumer.bounded import bounded
+from consumer.bounded import Bounded
+from tests.kafka import wait_until
+
+
+@pytest.fixture
+def threads() -> set[threading.Thread]:
+    """Those that were there before."""
+    return {*threading.enumerate()}
+
+
+class Used:
+    """What a call uses."""
+
+    def __call__(self) -> int:
+        return threading.get_ident()
+
+    def fail(self) -> None:
+        raise ZeroDivisionError
 
 
 def test_results_and_errors_come_through() -> None:
+    bounded = Bounded()
     assert bounded(lambda: 3, seconds=10) == 3
     with pytest.raises(ZeroDivisionError):
         bounded(lambda: 1 // 0, seconds=10)
+    assert bounded(lambda: 4, seconds=10) == 4
 
 
-def test_nobody_waits_for_a_call_that_hangs() -> None:
-    for_ever = threading.Event()
+def test_all_calls_share_a_thread() -> None:
+    bounded = Bounded()
+    made_in = {bounded(threading.get_ident, seconds=10) for _ in range(10)}
+    assert len(made_in) == 1
+    assert threading.get_ident() not in made_in
+
+
+def test_nobody_waits_for_a_call_that_hangs(threads: set[threading.Thread]) -> None:
+    bounded, for_ever = Bounded(), threading.Event()
     with pytest.raises(TimeoutError):
         bounded(for_ever.wait, seconds=0.05)
+    assert bounded(lambda: 5, seconds=10) == 5, (
+        "the next call waits for the one that hangs, or takes its result"
+    )
+    assert len({*threading.enumerate()} - threads) == 2
+
     for_ever.set()
+
+    wait_until(
+        lambda: len({*threading.enumerate()} - threads) == 1, timeout=10, what="the lost call's thread gone"
+    )
+
+
+def test_the_next_call_does_not_wait_for_one_that_was_interrupted() -> None:
+    """Else it would use up its time before it has begun, and be made after all once nobody waits for it."""
+    bounded, for_ever = Bounded(), threading.Event()
+    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        bounded(for_ever.wait, seconds=30)
+
+    assert bounded(lambda: 6, seconds=10) == 6
+
+    for_ever.set()
+
+
+def test_a_call_that_has_ended_keeps_nothing_alive() -> None:
+    """A producer that was dropped for another must go, with its connections."""
+    bounded = Bounded()
+    used = [Used(), Used()]
+    gone = [weakref.ref(one) for one in used]
+    bounded(used[0], seconds=10)
+    with pytest.raises(ZeroDivisionError):
+        bounded(used[1].fail, seconds=10)
+
+    used.clear()
+
+    wait_until(lambda: not any(ref() for ref in gone), timeout=10, what="both collected")
+
+
+def test_the_thread_goes_with_its_owner(threads: set[threading.Thread]) -> None:
+    bounded = Bounded()
+    bounded(lambda: None, seconds=10)
+    assert {*threading.enumerate()} - threads
+
+    del bounded
+    gc.collect()
+
+    wait_until(lambda: not {*threading.enumerate()} - threads, timeout=10, what="no thread")

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from broker.settings import Settings
-from consumer.bounded import bounded
+from consumer.bounded import Bounded
 from tests.consumer.accounts import LATEST
 
 POLL_S = 0.1
@@ -97,6 +97,7 @@ class Watch:
         del self._ask
 
     def _poll(self) -> None:
+        bounded = Bounded()
         while not self._done.wait(POLL_S):
             try:
                 self.ends, self.committed = bounded(self._ask, seconds=BLIND_S)

@@ -1,0 +1,73 @@
+"""What `vitalstream consume` sees to when a worker begins."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from broker.settings import Settings
+from consumer.observer import Observer
+from consumer.stop import Stop
+from vitalstream import work
+from vitalstream.work import Beginning
+
+
+@pytest.fixture
+def unfrozen() -> Iterator[None]:
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+
+
+class Deaf(Stop):
+    """Leaves this process's signals alone."""
+
+    def listen(self, *, grace: bool = True) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_a_worker_never_pauses_to_look_for_garbage_in_what_it_has_loaded() -> None:
+    loaded = len(gc.get_objects())
+
+    Beginning(Deaf()).started(worker="w-0")
+
+    assert len(gc.get_objects()) < loaded / 10
+    assert gc.isenabled()
+
+
+class Client:
+    """Refers to itself, as a Kafka client and who listens to it do."""
+
+    def __init__(self) -> None:
+        self.listener = self.__init__  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_clients_that_have_done_their_work_are_not_kept_for_ever() -> None:
+    gc.disable()
+    gone = weakref.ref(Client())
+
+    try:
+        Beginning(Deaf()).started(worker="w-0")
+    finally:
+        gc.enable()
+
+    assert gone() is None
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_a_worker_that_has_ended_leaves_nothing_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Kafka clients would still run while the interpreter is taken down."""
+    frozen = []
+
+    def begin_and_end(_: Settings, *, observer: Observer, **__: object) -> None:
+        observer.started(worker="w-0", model="", features=[], path="")
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(work, "run_worker", begin_and_end)
+    work.work(Settings(bootstrap_servers="localhost:1", model="m"), Deaf())
+
+    assert frozen[0] > 0
+    assert gc.get_freeze_count() == 0
