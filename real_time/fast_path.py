@@ -129,9 +129,8 @@ class _Ending(NamedTuple):
     """The last step."""
 
     step: Step
-    sizes: (
-        Step | None
-    )  # of a sum in another order than the model's: that of its terms' sizes. Else the bits are the same
+    sizes: Step | None
+    """Its terms' sizes summed, where `step` adds them in another order than the model. None: the bits are the same."""
     how: str
 
 
@@ -196,10 +195,8 @@ def _min_max_scaler(scaler: MinMaxScaler) -> Step:
 
 def _logistic(model: LogisticRegression) -> _Ending:
     (weights,), (intercept,) = model.coef_, model.intercept_
-    if len(weights) > np.getbufsize():
-        raise NoFastPathError(
-            "there is no fast path for so many features"
-        )  # einsum would sum a lone row in pieces
+    if len(weights) > np.getbufsize():  # einsum would sum a lone row in pieces
+        raise NoFastPathError("there is no fast path for so many features")
 
     def probability(X: Floats) -> Floats:
         # Along each row by itself, where it is contiguous: summed in the same order however many rows there are.

@@ -80,6 +80,10 @@ class LocalCluster:
         """Kill -9."""
         self._nodes.pop(node).kill()
 
+    def stop(self, node: int) -> None:
+        """SIGTERM, upon which it hands its partitions over."""
+        self._nodes.pop(node).terminate(timeout=START_S)
+
     def controller(self) -> int:
         """The node that leads the controllers, by the logs."""
         return max(self.nodes, key=self._claim)

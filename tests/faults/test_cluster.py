@@ -41,7 +41,15 @@ def stage(cluster: LocalCluster, tmp_path: Path, all_models: dict[str, Path]) ->
         made.end()
 
 
-@pytest.mark.parametrize("fault", ["node of three killed", "controller of three killed"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "node of three killed",
+        "controller of three killed",
+        "node of three stopped with SIGTERM",
+        "controller of three stopped with SIGTERM",
+    ],
+)
 def test_a_node_is_lost(begin: Begin, cluster: LocalCluster, records: Records, fault: str) -> None:
     trial = begin(fault)
     trial.load(records, rate=500)
@@ -53,7 +61,10 @@ def test_a_node_is_lost(begin: Begin, cluster: LocalCluster, records: Records, f
         others = [node for node in cluster.nodes if node != leader]
         victim = leader if "controller" in fault else trial.random.choice(others)
         setback = trial.note_fault()
-        cluster.kill(victim)
+        if "killed" in fault:
+            cluster.kill(victim)
+        else:
+            cluster.stop(victim)
         trial.recovered(setback)  # with two of three, before the third is back
         cluster.start(victim)
         cluster.wait_whole()
