@@ -47,7 +47,7 @@ SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
 _HOST = "127.0.0.1"
 # The controller's words in its log: that it decides from now on, and what the broker counts as.
 _ACTIVE = "Performing controller activation"
-_REGISTRATION = re.compile(r" for broker 1: .* fenced=(true|1|false|-1),")
+_REGISTRATION = re.compile(r" (?:for|of) broker 1: .* fenced=(true|1|false|-1),")
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 # Below the ports the kernel hands out (32768 and up on Linux): while the broker is down for a restart, a
 # client that keeps connecting can be given the very port it connects to, and then holds it.

@@ -45,15 +45,18 @@ def kafka_call(operation: str) -> Iterator[None]:
     try:
         yield
     except (KafkaException, SystemError) as raised:
-        # What a producer dies of is raised amid its callbacks; a SystemError is one that ran into that, or
-        # into such a SystemError.
-        exception: BaseException | None = raised
-        while isinstance(exception, SystemError):
-            exception = exception.__cause__
-        if not isinstance(exception, KafkaException):
+        error = _kafka_error(raised)
+        if error is None:
             raise
-        error: KafkaError = exception.args[0]
         raise KafkaCallError(operation, error, action_for(error)) from None
+
+
+def _kafka_error(raised: BaseException | None) -> KafkaError | None:
+    # What a producer dies of is raised amid its callbacks; a SystemError is one that ran into that, or
+    # into such a SystemError.
+    while isinstance(raised, SystemError):
+        raised = raised.__cause__
+    return raised.args[0] if isinstance(raised, KafkaException) else None
 
 
 class Sender:

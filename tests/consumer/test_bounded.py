@@ -6,8 +6,11 @@ import threading
 import weakref
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from consumer.bounded import Bounded
+from consumer.errors import KafkaCallError
+from consumer.sending import kafka_call
 from tests.kafka import wait_until
 
 
@@ -24,7 +27,7 @@ class Used:
         return threading.get_ident()
 
     def fail(self) -> None:
-        raise ZeroDivisionError
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
 def test_results_and_errors_come_through() -> None:
@@ -77,12 +80,17 @@ def test_a_call_that_has_ended_keeps_nothing_alive() -> None:
     used = [Used(), Used()]
     gone = [weakref.ref(one) for one in used]
     bounded(used[0], seconds=10)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(KafkaCallError), kafka_call("sending offsets"):
         bounded(used[1].fail, seconds=10)
 
-    used.clear()
-
-    wait_until(lambda: not any(ref() for ref in gone), timeout=10, what="both collected")
+    gc.disable()
+    try:
+        used.clear()
+        wait_until(
+            lambda: not any(ref() for ref in gone), timeout=10, what="both gone without a look for garbage"
+        )
+    finally:
+        gc.enable()
 
 
 def test_the_thread_goes_with_its_owner(threads: set[threading.Thread]) -> None:
