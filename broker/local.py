@@ -187,7 +187,7 @@ class LocalKafka:
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._dir.absolute() / "data"),
             # It has nobody to hand its partitions to: on the way down they would be without a leader, and
-            # Kafka 4.3.0 skips the markers of transactions that end in that moment (KAFKA-20734).
+            # Kafka 4.3 skips the markers of transactions that end in that moment (KAFKA-20734).
             "controlled.shutdown.enable": "false",
             **SINGLE_NODE_PROPERTIES,
             **self._overrides,
