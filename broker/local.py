@@ -45,7 +45,9 @@ SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
 }
 
 _HOST = "127.0.0.1"
-# The controller's words in its log: that it decides from now on, and what the broker counts as.
+# Kafka's words in its log: that its folder is another's, that the controller decides from now on, and what the
+# broker counts as.
+_LOCKED = "Failed to acquire lock"
 _ACTIVE = "Performing controller activation"
 _REGISTRATION = re.compile(r" (?:for|of) broker 1: .* fenced=(true|1|false|-1),")
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -245,6 +247,10 @@ class LocalKafka:
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._start_timeout
         while not condition():
+            if self.pid is None and _LOCKED in self.log_file.read_text(errors="replace"):
+                raise BrokerError(
+                    f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
+                )
             if self.pid is None:
                 raise BrokerError(f"the local Kafka ended while starting:{self._tail()}")
             if time.monotonic() > deadline:

@@ -180,6 +180,13 @@ def test_it_starts_where_its_former_self_was_handed_over(tmp_path: Path) -> None
         assert "kept" in admin.list_topics(timeout=10).topics
 
 
+def test_two_in_one_folder_are_refused_in_one_sentence(broker: LocalKafka) -> None:
+    folder = broker.log_file.parent
+    with pytest.raises(BrokerError, match=f"another local Kafka uses {folder}; choose another folder"):
+        LocalKafka(data_dir=folder, fast_start=True).start()
+    AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=10)
+
+
 def test_it_listens_on_127_0_0_1_alone(broker: LocalKafka) -> None:
     with socket.socket() as there, socket.socket() as elsewhere:
         assert there.connect_ex(("127.0.0.1", broker.port)) == 0
