@@ -247,17 +247,18 @@ class LocalKafka:
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._start_timeout
         while not condition():
-            if self.pid is None and _LOCKED in self.log_file.read_text(errors="replace"):
-                raise BrokerError(
-                    f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
-                )
             if self.pid is None:
-                raise BrokerError(f"the local Kafka ended while starting:{self._tail()}")
+                raise BrokerError(self._why_it_ended())
             if time.monotonic() > deadline:
                 raise BrokerError(
                     f"the local Kafka did not answer within {self._start_timeout:g} s:{self._tail()}"
                 )
             time.sleep(0.05)
+
+    def _why_it_ended(self) -> str:
+        if _LOCKED in self.log_file.read_text(errors="replace"):
+            return f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
+        return f"the local Kafka ended while starting:{self._tail()}"
 
     def _tail(self, lines: int = 15) -> str:
         text = self.log_file.read_text(errors="replace").splitlines()[-lines:]

@@ -1,14 +1,18 @@
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from broker.errors import BrokerError
@@ -178,6 +182,59 @@ def test_it_starts_where_its_former_self_was_handed_over(tmp_path: Path) -> None
     with LocalKafka(data_dir=tmp_path, fast_start=True) as broker:
         admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
         assert "kept" in admin.list_topics(timeout=10).topics
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_no_transaction_loses_its_markers_when_it_ends_and_starts_again(
+    broker: LocalKafka, end: signal.Signals
+) -> None:
+    """Eight producers end small transactions all the while; Kafka 4.3 says in its log whose markers it skipped."""
+    topic = f"ended-{end.name}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    admin.create_topics([NewTopic(topic, 4)])[topic].result()
+    with transacting(broker.bootstrap_servers, topic) as commits:
+        wait_until(lambda: len(commits) > 200, what="transactions")
+        assert broker.pid is not None
+        os.kill(broker.pid, end)
+        broker.wait(timeout=60)
+        log = broker.log_file.read_text()
+        broker.start()
+        goal = len(commits) + 100
+        wait_until(lambda: len(commits) > goal, what="transactions again")
+        log += broker.log_file.read_text()
+
+    assert "Couldn't find leader endpoint" not in log
+
+
+@contextmanager
+def transacting(servers: str, topic: str) -> Iterator[list[None]]:
+    """Transactions without end to four partitions, from eight threads; one entry for each that is committed."""
+    commits: list[None] = []
+    ended = threading.Event()
+
+    def transact(number: int) -> None:
+        config: dict[str, Any] = {"bootstrap.servers": servers, "transactional.id": f"{topic}-{number}"}
+        config |= {"log_level": 0, "reconnect.backoff.max.ms": 500, "transaction.timeout.ms": 10_000}
+        while not ended.is_set():
+            producer = Producer(config)
+            with contextlib.suppress(KafkaException):
+                producer.init_transactions(10)
+                while not ended.is_set():
+                    producer.begin_transaction()
+                    for partition in range(4):
+                        producer.produce(topic, b"x", partition=partition)
+                    producer.commit_transaction(5)
+                    commits.append(None)
+
+    threads = [threading.Thread(target=transact, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield commits
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_two_in_one_folder_are_refused_in_one_sentence(broker: LocalKafka) -> None:
