@@ -15,7 +15,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producer.sources import Reader, Record, SourceError, number, parquet_batches, plain, texts
+from producer.sources import Reader, Record, SourceError, parquet_batches
+from producer.values import ids, number, plain
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
 
@@ -68,8 +69,9 @@ def read_hourly_parquet(path: Path) -> Iterator[Record]:
     """2019, all stays in one Parquet file: `stay_id, hour` and the variables."""
     for batch in parquet_batches(path, ["stay_id", "hour", *HOURLY.values()]):
         stays, hours, *values = batch.columns
+        _refuse_nulls(path, "hour", hours)
         rows = zip(*map(plain, values), strict=True)
-        for stay, hour, row in zip(texts(stays), plain(hours), rows, strict=True):
+        for stay, hour, row in zip(ids(stays), plain(hours.cast(pa.int64())), rows, strict=True):
             yield _record(stay, hour * 60, row)
 
 
@@ -129,7 +131,15 @@ def _events_parquet(path: Path) -> Iterator[_Event]:
     for batch in parquet_batches(path, ["record_id", "minute", "Parameter", "Value"]):
         kept = batch.filter(pc.is_in(batch.column(2).cast(pa.string()), value_set=_PARAMETERS))
         stays, minutes, parameters, values = kept.columns
-        yield from zip(texts(stays), plain(minutes), texts(parameters), plain(values), strict=True)
+        _refuse_nulls(path, "minute", minutes)
+        yield from zip(
+            ids(stays), plain(minutes.cast(pa.int64())), plain(parameters), plain(values), strict=True
+        )
+
+
+def _refuse_nulls(path: Path, name: str, column: Any) -> None:
+    if column.null_count:
+        raise SourceError(f"{path} has rows without {name}; remove them")
 
 
 def _record(stay: str | None, minute: int, values: Sequence[Any]) -> Record:

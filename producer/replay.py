@@ -52,6 +52,7 @@ def replay(
     records: Iterable[Record],
     *,
     pacer: Pacer | None = None,
+    skip: int = 0,
     limit: int | None = None,
     repeat: int = 1,
     stopped: Callable[[], bool] = lambda: False,
@@ -62,29 +63,39 @@ def replay(
     Args:
         records: sent `repeat` times over, iterated anew each time.
         pacer: when each is due; as fast as possible where there is none.
-        limit: stop after so many messages, all repetitions taken together.
+        skip: leave out so many messages at the beginning, all repetitions taken together.
+        limit: stop after so many messages are sent.
         stopped: asked often; once it is true, what has been sent is flushed and the summary returned.
         on_progress: called some ten times a second.
 
     Raises:
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time.
-        SourceError: a file is malformed; what came before it has been sent.
+        SourceError: a file is malformed; says how much was sent before that.
     """
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "replay")
     sender = Sender(settings, topic=settings.input_topic)
     run = _Run(sender, pacer or Pacer(), stopped, on_progress)
     try:
-        run.send(islice(chain.from_iterable(records for _ in range(repeat)), limit))
-    except SourceError:
+        every = chain.from_iterable(records for _ in range(repeat))
+        run.send(islice(every, skip, None if limit is None else skip + limit))
+    except SourceError as error:
         with suppress(DeliveryError):
             sender.flush(STOPPED_FLUSH_S)
-        raise
+        raise SourceError(f"{error}; {_sent_before(sender, skip)}") from None
     sender.flush(STOPPED_FLUSH_S if stopped() else FLUSH_S)
     summary = ReplaySummary(sender.sent, sender.acknowledged, run.seconds)
     run.report()
     return summary
+
+
+def _sent_before(sender: Sender, skip: int) -> str:
+    if not sender.sent:
+        return "nothing was sent"
+    if sender.acknowledged < sender.sent:
+        return f"sent {sender.sent:,} before that, of which the brokers acknowledged {sender.acknowledged:,}"
+    return f"sent {sender.sent:,} before that: go on with --skip {skip + sender.sent}"
 
 
 def encode(record: Record) -> tuple[bytes | None, bytes]:

@@ -1,26 +1,27 @@
 """Files of patient messages, read one record at a time whatever their size.
 
 A record is a flat dict, `patient_id` and `event_time` first: what becomes one message. NaN and infinities,
-which JSON cannot say, become null when it is encoded.
+which JSON cannot say, become null when it is encoded. What `values.py` finds no safe reading for stops the file.
 """
 
 import csv
-import math
-import re
+import gzip
+import json
+import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from broker.errors import SettingsError, VitalstreamError
+from producer.values import UnreadableError, cell_id, cell_time, event_time, ids, number, plain, times, whole
 from schemas.contract import EVENT_TIME, PATIENT_ID
 
 Record = dict[str, Any]
@@ -28,9 +29,10 @@ Reader = Callable[[Path], Iterator[Record]]
 
 PARQUET_BATCH: Final = 4096
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
-_is_integer = re.compile("[+-]?[0-9]{1,18}").fullmatch  # what JSON writers take for an integer
 _CHALLENGE_2019 = {"HR", "O2Sat", "SBP"}  # columns by which its files are known
-_NULLS = {"", "na", "n/a", "nan", "null", "none"}
+_CHALLENGES = {".psv": "physionet2019"}  # suffixes by which files of theirs are known
+_DELIMITERS = ",;\t"
+_BOM = b"\xef\xbb\xbf"
 
 
 class SourceError(VitalstreamError):
@@ -39,7 +41,7 @@ class SourceError(VitalstreamError):
 
 @dataclass(frozen=True)
 class Source:
-    """Files and how each is read. Every iteration reads them anew, in constant memory."""
+    """Files and how each is read. Every iteration reads them again, in constant memory."""
 
     files: tuple[tuple[Path, Reader], ...]
 
@@ -57,165 +59,294 @@ def find_source(paths: Sequence[Path], readers: dict[str, Reader]) -> Source:
 
     Raises SettingsError where a path isn't there, or its suffix isn't known, or nothing is left to read.
     """
-    files = tuple((path, readers[path.suffix.lower()]) for path in _expand(paths, readers))
+    files = tuple((path, reader) for path in _expand(paths, readers) if (reader := _reader(path, readers)))
     if not files:
-        raise SettingsError(f"there is no {_listed(readers)} file in {_listed(paths)}")
+        raise SettingsError(f"there is no {_listed(readers)} file in {_listed(paths)}{_hint(paths)}")
     return Source(files)
 
 
-def read_csv(path: Path) -> Iterator[Record]:
-    """CSV with a header line. A cell that reads as a number is one; empty, NA and NaN are null.
+def read_csv(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
+    """CSV with a header line, separated by commas, semicolons or tabs, gzipped or not.
 
-    An event time without a zone is taken for UTC; anything else in that column is passed on as it is.
+    A cell that reads as a number is one; empty, NA, NaN and their like are null. An event time without a zone is UTC.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
+    with (
+        gzip.open(path, "rt", newline="", encoding="utf-8-sig")
+        if _is_gzip(path)
+        else path.open(newline="", encoding="utf-8-sig") as file
+    ):
+        first = file.readline()
+        before = 0
+        if first.lower().startswith("sep="):
+            before, delimiter, first = 1, first[4:5], file.readline()
+        else:
+            delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+        if not first.strip():
+            raise SourceError(
+                f"{path} is empty or begins with an empty line; it needs a header with patient_id and event_time"
+            )
+        rows = _csv_rows(path, csv.reader(chain([first], file), delimiter=delimiter, strict=True), before)
+        _, header = next(rows)
+        if header[0].startswith("#"):
+            raise SourceError(f"{path} begins with a comment; remove the lines before the header")
         _check_columns(path, header)
         convert = [_CELLS.get(name, number) for name in header]
-        for row in lines:
+        if keep_going:
+            convert = [_lenient(one) for one in convert]
+        for line, row in rows:
             if len(row) != len(header):
                 if not row:  # a blank line
                     continue
-                raise SourceError(
-                    f"{path}, line {lines.line_num}: {len(row)} cells, but the header has {len(header)}"
-                )
-            yield {name: to(cell) for name, to, cell in zip(header, convert, row, strict=True)}
+                raise SourceError(f"{path}, line {line}: {len(row)} cells, but the header has {len(header)}")
+            try:
+                record = {name: to(cell) for name, to, cell in zip(header, convert, row, strict=True)}
+            except UnreadableError:
+                raise _unreadable(path, line, header, convert, row) from None
+            yield record
 
 
-def read_ndjson(path: Path) -> Iterator[Record]:
-    """One JSON object a line, passed on as it is, but for a patient id that is a number: it becomes text.
+def _csv_rows(path: Path, rows: Any, before: int) -> Iterator[tuple[int, list[str]]]:
+    """Each row and the line on which it begins."""
+    while True:
+        line = before + rows.line_num + 1
+        try:
+            yield line, next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            raise SourceError(
+                f"{path} is not valid CSV from line {line} on; check its quotes, and for overlong cells and NUL bytes"
+            ) from None
+
+
+def _unreadable(
+    path: Path, line: int, header: list[str], convert: Sequence[Callable[[str], Any]], row: list[str]
+) -> SourceError:
+    for name, to, cell in zip(header, convert, row, strict=True):
+        try:
+            to(cell)
+        except UnreadableError as error:
+            return SourceError(f"{path}, line {line}: {name} {error}")
+    raise AssertionError("no cell of the row is unreadable")
+
+
+def _lenient(to: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(cell: str) -> Any:
+        try:
+            return to(cell)
+        except UnreadableError:
+            return cell
+
+    return convert
+
+
+def read_ndjson(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
+    """One JSON object a line, passed on as it is, but for patient ids that are numbers, which become text, event times,
+    which become RFC 3339, and NaN and infinities, which become null.
 
     The first must have a patient id and an event time.
     """
     first = True
-    with path.open("rb") as file:
+    with gzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as file:
         for line_number, line in enumerate(file, 1):
+            if line_number == 1:
+                line = line.removeprefix(_BOM)  # noqa: PLW2901
             if line.isspace():
                 continue
-            try:
-                record = orjson.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise SourceError(f"{path}, line {line_number} is not a JSON object; mend or remove it")
+            record = _parsed(path, line_number, line)
             if first:
                 _check_columns(path, record)
                 first = False
-            if type(record.get(PATIENT_ID)) in (int, float):
-                record[PATIENT_ID] = str(record[PATIENT_ID])
+            try:
+                _convert(record, keep_going=keep_going)
+            except UnreadableError as error:
+                raise SourceError(f"{path}, line {line_number}: {error}") from None
             yield record
+    if first:
+        raise SourceError(f"{path} is empty; it needs one JSON object a line")
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def _parsed(path: Path, line_number: int, line: bytes) -> Record:
+    try:
+        record = orjson.loads(line)
+    except ValueError:
+        return _parsed_slowly(path, line_number, line)
+    if type(record) is not dict:
+        raise _no_object(path, line_number, line)
+    # Two quotes a name, and four around a patient id and an event time: no name is there twice.
+    usual = type(record.get(PATIENT_ID)) is str and type(record.get(EVENT_TIME)) is str
+    if not usual or line.count(b'"') != 2 * len(record) + 4:
+        _refuse_repeated(path, line_number, line)
+    return record
+
+
+def _parsed_slowly(path: Path, line_number: int, line: bytes) -> Record:
+    """A line that holds NaN or Infinity, as Python's json writes them; nothing else is accepted that JSON is not."""
+    _refuse_repeated(path, line_number, line)
+    try:
+        record = json.loads(line, parse_constant=lambda _: None)
+        orjson.dumps(record)  # refuses lone surrogates and integers of more than 64 bits
+    except (ValueError, TypeError, RecursionError):
+        raise _no_object(path, line_number, line) from None
+    if type(record) is not dict:
+        raise _no_object(path, line_number, line)
+    return record
+
+
+def _refuse_repeated(path: Path, line_number: int, line: bytes) -> None:
+    """Raises SourceError where the outermost object has a name twice."""
+
+    def pairs(found: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        return found
+
+    try:
+        outermost = json.loads(line, object_pairs_hook=pairs)
+    except (ValueError, RecursionError):
+        return  # said better elsewhere
+    if line.lstrip().startswith(b"{") and (twice := _twice([name for name, _ in outermost])) is not None:
+        raise SourceError(f"{path}, line {line_number} has the field {twice} twice; keep one of them")
+
+
+def _no_object(path: Path, line_number: int, line: bytes) -> SourceError:
+    if line_number == 1 and line.lstrip().startswith(b"["):
+        return SourceError(f"{path} holds a JSON array; write one object a line, as jq -c '.[]' does")
+    return SourceError(f"{path}, line {line_number} is not a JSON object; correct or remove it")
+
+
+def _convert(record: Record, *, keep_going: bool) -> None:
+    patient = record.get(PATIENT_ID)
+    if type(patient) is int:
+        record[PATIENT_ID] = str(patient)
+    elif type(patient) is float:
+        try:
+            record[PATIENT_ID] = whole(patient)
+        except UnreadableError as error:
+            raise UnreadableError(f"{PATIENT_ID} {error}") from None
+    if EVENT_TIME in record:
+        try:
+            record[EVENT_TIME] = event_time(record[EVENT_TIME])
+        except UnreadableError as error:
+            if not keep_going:
+                raise UnreadableError(f"{EVENT_TIME} {error}") from None
+
+
+def read_parquet(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
     """Parquet. Numbers keep their exact value; an event time of timestamp type is written as RFC 3339 in UTC,
     for which one without a zone is taken."""
     names: list[str] = pq.read_schema(path).names
     _check_columns(path, names)
+    before = 0
     for batch in parquet_batches(path):
-        columns = (
-            texts(column) if name == PATIENT_ID else plain(column)
+        columns = [
+            _column(path, name, column, before, keep_going=keep_going)
             for name, column in zip(names, batch.columns, strict=True)
-        )
+        ]
         for row in zip(*columns, strict=True):
             yield dict(zip(names, row, strict=True))
+        before += len(batch)
 
 
-TABLES: Final[dict[str, Reader]] = {
+def _column(path: Path, name: str, column: Any, before: int, *, keep_going: bool) -> list[Any]:
+    try:
+        if name == PATIENT_ID:
+            return list(ids(column))
+        return times(column, keep_going=keep_going) if name == EVENT_TIME else plain(column)
+    except UnreadableError as error:
+        raise SourceError(f"{path}, row {before + error.row + 1}: {name} {error}") from None
+
+
+_READERS: Final = {
     ".csv": read_csv,
+    ".csv.gz": read_csv,
+    ".tsv": read_csv,
     ".parquet": read_parquet,
     ".ndjson": read_ndjson,
+    ".ndjson.gz": read_ndjson,
     ".jsonl": read_ndjson,
+    ".jsonl.gz": read_ndjson,
 }
-"""The general layout, `patient_id, event_time`, features: a reader by suffix."""
+TABLES: Final[dict[str, Reader]] = {**_READERS}
+"""The general layout, `patient_id, event_time`, features: a reader by the end of the file's name."""
+
+LENIENT_TABLES: Final[dict[str, Reader]] = {
+    suffix: partial(reader, keep_going=True) for suffix, reader in _READERS.items()
+}
+"""The same, but what has no safe reading, such as a bare date, is passed on as it is, to be a dead letter; patient ids
+excepted."""
 
 
 def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """The record batches of a Parquet file, only these columns, in this order."""
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
-        missing = sorted({*(columns or ())} - {*file.schema_arrow.names})
+        names = file.schema_arrow.names
+        missing = sorted({*(columns or ())} - {*names})
         if missing:
             raise SourceError(f"{path} has no column {missing[0]}")
+        if columns and (twice := _twice(one for one in names if one in columns)) is not None:
+            raise SourceError(f"{path} has the column {twice} twice; keep one of them")
         for batch in file.iter_batches(PARQUET_BATCH, columns=columns):
             yield batch.select(columns) if columns else batch
 
 
-@lru_cache(maxsize=1 << 16)  # vitals take few values, and a look-up is far cheaper than a conversion
-def number(text: str) -> float | int | str | None:
-    """A cell's text as a number where it is one, None where it says missing, else as it is."""
-    text = text.strip()
-    if text.lower() in _NULLS:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    if "_" in text:  # Python's way of grouping digits, nobody else's
-        return text
-    if _is_integer(text):
-        return int(text)
-    return value if math.isfinite(value) else None
-
-
-def _instant(text: str) -> str:
-    """An event time's text; one without a zone is taken for UTC and written as RFC 3339."""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    if when.tzinfo is not None:
-        return text
-    return when.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
-
-
-_CELLS: dict[str, Callable[[str], Any]] = {PATIENT_ID: str, EVENT_TIME: _instant}
-
-
-def plain(column: Any) -> list[Any]:
-    """An Arrow column as values for JSON; a null among floats is NaN."""
-    kind = column.type
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return _instants(column)
-    if pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-    if pa.types.is_floating(column.type) or (pa.types.is_primitive(kind) and not column.null_count):
-        return list(column.to_numpy(zero_copy_only=False).tolist())  # several times faster than to_pylist
-    return list(column.to_pylist())
-
-
-def texts(column: Any) -> list[str | None]:
-    """An Arrow column as text, None for null."""
-    kind = column.type
-    if pa.types.is_dictionary(kind) or pa.types.is_integer(kind):
-        column = column.cast(pa.string())
-    return [None if value is None else str(value) for value in column.to_numpy(zero_copy_only=False).tolist()]
-
-
-def _instants(column: Any) -> list[str | None]:
-    """Timestamps as RFC 3339 in UTC, to the microsecond."""
-    moments = column.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
-    written = np.datetime_as_string(np.asarray(moments), unit="us", timezone="UTC").tolist()
-    return [None if text == "NaT" else text for text in written]
+_CELLS: dict[str, Callable[[str], Any]] = {PATIENT_ID: cell_id, EVENT_TIME: cell_time}
 
 
 def _check_columns(path: Path, names: Collection[str]) -> None:
     for name in (PATIENT_ID, EVENT_TIME):
         if name not in names:
-            foreign = {*names} >= _CHALLENGE_2019
-            remedy = "send it with --format physionet2019" if foreign else "rename the one that holds it"
-            raise SourceError(f"{path} has no column {name}; {remedy}")
+            raise SourceError(f"{path} has no column {name}; {_remedy(name, names)}")
+    if (twice := _twice(names)) is not None:
+        raise SourceError(f"{path} has the column {twice} twice; keep one of them")
+    if blank := next((name for name in names if name != name.strip()), None):
+        raise SourceError(f"{path} has the column {blank!a}, with blanks at its edges; remove them")
+
+
+def _remedy(name: str, names: Collection[str]) -> str:
+    if {*names} >= _CHALLENGE_2019:
+        return "send it with --format physionet2019"
+    alike = next((one for one in names if one.strip().casefold() == name), None)
+    return "rename the one that holds it" if alike is None else f"rename {alike!a} to {name}"
+
+
+def _twice(names: Collection[str] | Iterator[str]) -> str | None:
+    return next((name for name, count in Counter([*names]).items() if count > 1), None)
 
 
 def _expand(paths: Sequence[Path], readers: dict[str, Reader]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.iterdir() if file.suffix.lower() in readers)
+            yield from sorted(
+                file for file in path.iterdir() if _is_visible_file(file) and _reader(file, readers)
+            )
         elif not path.is_file():
             raise SettingsError(f"there is no file {path}")
-        elif path.suffix.lower() not in readers:
-            raise SettingsError(f"{path} can't be read: its name must end in {_listed(readers)}")
+        elif _reader(path, readers) is None:
+            raise SettingsError(
+                f"{path} can't be read: its name must end in {_listed(readers)}{_hint([path])}"
+            )
         else:
             yield path
+
+
+def _is_visible_file(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")  # as macOS names resource forks
+
+
+def _reader(path: Path, readers: dict[str, Reader]) -> Reader | None:
+    name = path.name.lower()
+    return next((reader for suffix, reader in readers.items() if name.endswith(suffix)), None)
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _hint(paths: Sequence[Path]) -> str:
+    """Which --format the files there are of, if they look like one."""
+    there = chain.from_iterable(path.iterdir() if path.is_dir() else [path] for path in paths)
+    suffixes = {path.suffix.lower() for path in there}
+    found = next((layout for suffix, layout in _CHALLENGES.items() if suffix in suffixes), None)
+    return "" if found is None else f"; send .psv files with --format {found}"
 
 
 def _explained(read: Reader, path: Path) -> Iterator[Record]:
@@ -223,10 +354,12 @@ def _explained(read: Reader, path: Path) -> Iterator[Record]:
     try:
         yield from read(path)
     except UnicodeDecodeError:
-        raise SourceError(f"{path} is not UTF-8 text; convert it") from None
+        raise SourceError(f"{path} is not UTF-8 text; convert it, for example with iconv") from None
     except csv.Error:
-        raise SourceError(f"{path} is not valid CSV; check its quotes and for NUL bytes") from None
-    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path} is not valid CSV; check its quotes, and for NUL bytes") from None
+    except UnreadableError as error:
+        raise SourceError(f"{path}: a value {error}") from None
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path} can't be read ({type(error).__name__})") from None
 
 

@@ -97,15 +97,22 @@ def replay(
     poisson: Annotated[
         bool, typer.Option("--poisson", help="let messages arrive at random, --rate on average")
     ] = False,
+    skip: Annotated[
+        int, typer.Option(min=0, metavar="N", help="leave out the first N messages, as sent before")
+    ] = 0,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="stop after N messages")] = None,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="send the files N times")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="another number makes other random arrivals")] = 0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="send an unreadable time as it is: it becomes a dead letter")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Send the rows of files to the vitals topic, at a given pace or as fast as it goes.
 
-    Files in the plain format (.csv, .parquet, .ndjson, .jsonl) have the columns patient_id, event_time (a time
-    without zone is taken as UTC) and any features. physionet2019 and physionet2012 read those Challenges' own
+    Files in the plain format (.csv, .tsv, .parquet, .ndjson, .jsonl; text also with .gz) have the columns patient_id,
+    event_time (a time without zone is taken as UTC) and any features. A time that has no single meaning, such as a
+    bare date, stops its file with the line. physionet2019 and physionet2012 read those Challenges' own
     files, as downloaded. Without --rate or --speed it sends as fast as it can.
     """
     from vitalstream import produce
@@ -120,6 +127,8 @@ def replay(
         limit=limit,
         repeat=repeat,
         seed=seed,
+        skip=skip,
+        keep_going=keep_going,
         json=json,
     )
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from producer import pacing, physionet, sources
 from producer import replay as replays
 from producer.publish import Refusal
 from producer.publish import publish as publish_lines
+
+CHECKED_FIRST = 4_000_000
+"""Files of so many bytes together are read once before anything is sent, in a fraction of a second."""
 
 FORMATS = {"plain": sources.TABLES, **physionet.FORMATS}
 
@@ -38,12 +42,17 @@ def replay(
     limit: int | None,
     repeat: int,
     seed: int,
+    skip: int,
+    keep_going: bool,
     json: bool,
 ) -> None:
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
     if layout not in FORMATS:
         raise SettingsError(f"--format: there is no format {layout} (known: {', '.join(FORMATS)})")
-    source = sources.find_source(files, FORMATS[layout])
+    readers = sources.LENIENT_TABLES if keep_going and layout == "plain" else FORMATS[layout]
+    source = sources.find_source(files, readers)
+    if sum(path.stat().st_size for path in source.paths) <= CHECKED_FIRST:
+        deque(source, maxlen=0)  # raises SourceError before anything is sent
     pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
     stop = Stop()
     stop.listen(grace=False)
@@ -52,11 +61,14 @@ def replay(
             settings,
             source,
             pacer=pacer,
+            skip=skip,
             limit=limit,
             repeat=repeat,
             stopped=lambda: stop.requested,
             on_progress=on_progress,
         )
+    if skip and not summary.sent and not stop.requested:
+        raise SettingsError(f"--skip {skip}: the files have no more messages than that, so none was sent")
     result = {
         "sent": summary.sent,
         "acknowledged": summary.acknowledged,

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from broker.errors import TopicError
+from broker.errors import SettingsError, TopicError
 from broker.settings import Settings
 from producer.pacing import Pacer, at_rate, by_event_time
 from producer.physionet import FORMATS
@@ -26,8 +26,14 @@ from schemas.vitals import Decoder
 from tests.conftest import fresh_settings
 from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
+from vitalstream.produce import replay as send_files
 
 pytestmark = pytest.mark.kafka
+
+DEFAULTS: dict[str, Any] = {
+    "layout": "plain", "rate": None, "speed": None, "poisson": False, "skip": 0, "limit": None, "repeat": 1, "seed": 0,
+    "keep_going": False, "json": False,
+}  # fmt: skip
 
 
 def arrived(settings: Settings) -> list[Any]:
@@ -146,9 +152,37 @@ def test_what_came_before_a_bad_line_is_there(settings: Settings, tmp_path: Path
     write_ndjson(tmp_path / "a.ndjson", simulated(10))
     with (tmp_path / "a.ndjson").open("ab") as file:
         file.write(b"not json\n")
-    with pytest.raises(SourceError, match="line 11"):
+    with pytest.raises(SourceError, match=r"line 11 .*; sent 10 before that: go on with --skip 10"):
         replay(settings, find_source([tmp_path], TABLES))
     assert len(arrived(settings)) == 10
+
+
+def test_going_on_after_a_bad_line_sends_the_rest_once(settings: Settings, tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.ndjson", tmp_path / "good.ndjson"
+    write_ndjson(good, simulated(20))
+    lines = good.read_bytes().splitlines(keepends=True)
+    bad.write_bytes(b"".join([*lines[:12], b"not json\n", *lines[13:]]))
+    replay(settings, find_source([good], TABLES), limit=5)
+    with pytest.raises(SourceError, match=r"sent 7 before that: go on with --skip 12$"):
+        replay(settings, find_source([bad], TABLES), skip=5)
+    replay(settings, find_source([good], TABLES), skip=12)
+    assert by_patient(arrived(settings)) == expected(find_source([good], TABLES))
+
+
+def test_a_small_file_with_a_bad_line_sends_nothing(settings: Settings, tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "a.ndjson", simulated(10))
+    with (tmp_path / "a.ndjson").open("ab") as file:
+        file.write(b"not json\n")
+    with pytest.raises(SourceError, match=r"line 11 is not a JSON object; correct or remove it$"):
+        send_files(settings, [tmp_path], **DEFAULTS)
+    assert arrived(settings) == []
+
+
+def test_skipping_more_than_there_is_says_so(settings: Settings, tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "a.ndjson", simulated(10))
+    with pytest.raises(SettingsError, match="--skip 10: the files have no more messages"):
+        send_files(settings, [tmp_path], **DEFAULTS | {"skip": 10})
+    assert arrived(settings) == []
 
 
 @pytest.mark.parametrize("accepted", ["2000", "5000000"])  # the client refuses it; later, the broker does
