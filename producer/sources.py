@@ -21,7 +21,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from broker.errors import SettingsError, VitalstreamError
-from producer.values import UnreadableError, cell_id, cell_time, event_time, ids, number, plain, times, whole
+from producer.values import (
+    UnreadableError,
+    cell_id,
+    cell_time,
+    event_time,
+    ids,
+    instant,
+    number,
+    plain,
+    times,
+    whole,
+)
 from schemas.contract import EVENT_TIME, PATIENT_ID
 
 Record = dict[str, Any]
@@ -85,38 +96,37 @@ def read_csv(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
             raise SourceError(
                 f"{path} is empty or begins with an empty line; it needs a header with patient_id and event_time"
             )
-        rows = _csv_rows(path, csv.reader(chain([first], file), delimiter=delimiter, strict=True), before)
-        _, header = next(rows)
-        if header[0].startswith("#"):
-            raise SourceError(f"{path} begins with a comment; remove the lines before the header")
-        _check_columns(path, header)
-        convert = [_CELLS.get(name, number) for name in header]
-        if keep_going:
-            convert = [_lenient(one) for one in convert]
-        for line, row in rows:
-            if len(row) != len(header):
-                if not row:  # a blank line
-                    continue
-                raise SourceError(f"{path}, line {line}: {len(row)} cells, but the header has {len(header)}")
-            try:
-                record = {name: to(cell) for name, to, cell in zip(header, convert, row, strict=True)}
-            except UnreadableError:
-                raise _unreadable(path, line, header, convert, row) from None
-            yield record
+        rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
+        yield from _csv_records(path, rows, before, keep_going=keep_going)
 
 
-def _csv_rows(path: Path, rows: Any, before: int) -> Iterator[tuple[int, list[str]]]:
-    """Each row and the line on which it begins."""
-    while True:
+def _csv_records(path: Path, rows: Any, before: int, *, keep_going: bool) -> Iterator[Record]:
+    """The records of CSV whose header is after `before` lines."""
+    line = before + 1  # on which the row begins
+    try:
+        header = next(rows)
+        convert = _converters(path, header, keep_going=keep_going)
         line = before + rows.line_num + 1
-        try:
-            yield line, next(rows)
-        except StopIteration:
-            return
-        except csv.Error:
-            raise SourceError(
-                f"{path} is not valid CSV from line {line} on; check its quotes, and for overlong cells and NUL bytes"
-            ) from None
+        for row in rows:
+            if len(row) == len(header):
+                yield {name: to(cell) for name, to, cell in zip(header, convert, row, strict=True)}
+            elif row:  # no blank line
+                raise SourceError(f"{path}, line {line}: {len(row)} cells, but the header has {len(header)}")
+            line = before + rows.line_num + 1
+    except csv.Error:
+        raise SourceError(
+            f"{path} is not valid CSV from line {line} on; check its quotes, and for overlong cells and NUL bytes"
+        ) from None
+    except UnreadableError:
+        raise _unreadable(path, line, header, convert, row) from None
+
+
+def _converters(path: Path, header: list[str], *, keep_going: bool) -> list[Callable[[str], Any]]:
+    if header[0].startswith("#"):
+        raise SourceError(f"{path} begins with a comment; remove the lines before the header")
+    _check_columns(path, header)
+    convert = [_CELLS.get(name, number) for name in header]
+    return [_lenient(one) for one in convert] if keep_going else convert
 
 
 def _unreadable(
@@ -153,30 +163,43 @@ def read_ndjson(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
                 line = line.removeprefix(_BOM)  # noqa: PLW2901
             if line.isspace():
                 continue
-            record = _parsed(path, line_number, line)
+            record = _usual(line) or _unusual(path, line_number, line, keep_going=keep_going)
             if first:
                 _check_columns(path, record)
                 first = False
-            try:
-                _convert(record, keep_going=keep_going)
-            except UnreadableError as error:
-                raise SourceError(f"{path}, line {line_number}: {error}") from None
             yield record
     if first:
         raise SourceError(f"{path} is empty; it needs one JSON object a line")
 
 
-def _parsed(path: Path, line_number: int, line: bytes) -> Record:
+def _usual(line: bytes) -> Record | None:
+    """The record of a line that needs no closer look, as nearly all are."""
+    try:
+        record: Record = orjson.loads(line)
+        if type(record[PATIENT_ID]) is not str:
+            return None
+        record[EVENT_TIME] = instant(record[EVENT_TIME])
+        # Two quotes a name and two a text, and no more: no name is there twice.
+        quotes = line.count(b'"') - 2 * len(record)
+        if quotes == 4 or quotes == 2 * sum(type(value) is str for value in record.values()):  # noqa: PLR2004
+            return record
+    except (ValueError, LookupError, TypeError):
+        pass
+    return None
+
+
+def _unusual(path: Path, line_number: int, line: bytes, *, keep_going: bool) -> Record:
     try:
         record = orjson.loads(line)
     except ValueError:
-        return _parsed_slowly(path, line_number, line)
+        record = _parsed_slowly(path, line_number, line)
     if type(record) is not dict:
         raise _no_object(path, line_number, line)
-    # Two quotes a name, and four around a patient id and an event time: no name is there twice.
-    usual = type(record.get(PATIENT_ID)) is str and type(record.get(EVENT_TIME)) is str
-    if not usual or line.count(b'"') != 2 * len(record) + 4:
-        _refuse_repeated(path, line_number, line)
+    _refuse_repeated(path, line_number, line)
+    try:
+        _convert(record, keep_going=keep_going)
+    except UnreadableError as error:
+        raise SourceError(f"{path}, line {line_number}: {error}") from None
     return record
 
 

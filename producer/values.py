@@ -87,11 +87,13 @@ def event_time(value: Any) -> str | None:
     raise UnreadableError(_NO_TIME)
 
 
+@lru_cache(maxsize=1 << 16)
 def cell_time(text: str) -> str | None:
     """An event time's cell."""
     return None if text.strip().lower() in NULLS else instant(text)
 
 
+@lru_cache(maxsize=1 << 16)
 def cell_id(text: str) -> str | None:
     """A patient id's cell, as it is, or None where it says missing."""
     return None if text.strip().lower() in NULLS else text
