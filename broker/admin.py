@@ -89,8 +89,8 @@ class Admin:
         if reason := self._refusal or self._suspicion:
             raise BrokerError(f"Kafka at {self.servers} {reason}")
         raise BrokerError(
-            f"can't reach Kafka at {self.servers} within {self.timeout:g} s; check --bootstrap-servers, and "
-            "security.protocol (-X) if it wants TLS or a password"
+            f"can't reach Kafka at {self.servers} within {self.timeout:g} s; check --bootstrap-servers (vitalstream "
+            "broker starts a local Kafka), and security.protocol (-X) if it wants TLS or a password"
         )
 
     def _note(self, error: KafkaError) -> None:

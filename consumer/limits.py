@@ -64,8 +64,8 @@ class RejectLimit:
         return (
             f"{self._rejected:,} of the last {self._rows:,} messages were rejected, {self._in_a_row:,} in a row "
             f"({reasons}): more than a share of {self._ratio:g}, or {ENOUGH} in a row, stops the worker, so that the "
-            "topic is not drained into dead letters; nothing of the last chunk was committed: mend the sender or the "
-            "model, or raise --max-dead-letter-ratio (1 never stops), then start again"
+            "topic is not drained into dead letters; what is not committed yet is read again at the next start: "
+            "correct the sender or the model, or raise --max-dead-letter-ratio (1 never stops), then start again"
         )
 
 

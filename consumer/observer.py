@@ -105,7 +105,7 @@ class LogObserver(Observer):
     """Writes what an operator wants to read: changes at once, numbers every `interval` seconds.
 
     Never a payload or a key. Of dead letters the first of each reason and field is named with its offset, the
-    others are counted.
+    others are counted, once they are committed.
     """
 
     def __init__(self, *, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -115,6 +115,7 @@ class LogObserver(Observer):
         self._rows = 0
         self._lag = 0
         self._rejects: Counter[str] = Counter()
+        self._uncommitted: Counter[str] = Counter()
         self._named: set[tuple[Reason, str]] = set()
 
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
@@ -132,7 +133,7 @@ class LogObserver(Observer):
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """Position and reason, once for each reason and field."""
-        self._rejects[reason] += 1
+        self._uncommitted[reason] += 1
         if (reason, field) not in self._named:
             self._named.add((reason, field))
             log.warning("dead letter at partition %d offset %d: %s %s", partition, offset, reason, field)
@@ -153,11 +154,14 @@ class LogObserver(Observer):
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """A line of numbers when one is due."""
         self._rows += rows
+        self._rejects += self._uncommitted
+        self._uncommitted.clear()
         if self._clock() >= self._due:
             self._numbers()
 
     def failed(self, operation: str, error_name: str, action: str) -> None:
         """Kafka's name for the error and what is done about it."""
+        self._uncommitted.clear()  # read again
         log.warning("%s failed with %s: %s", operation, error_name, action)
 
     def kafka_error(self, error_name: str) -> None:

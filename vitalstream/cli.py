@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 # Plain help: rich would take [lowest, highest] for markup, and keep the line breaks of docstrings.
 _Typer = functools.partial(
-    typer.Typer, no_args_is_help=True, rich_markup_mode=None, context_settings={"max_content_width": 100}
+    typer.Typer,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
 app = _Typer(
     add_completion=False,
@@ -37,6 +40,26 @@ letters_app = _Typer(help="List, show or put back messages that were not scored.
 app.add_typer(topics_app, name="topics")
 app.add_typer(model_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vitalstream {version('vitalstream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="print the version and exit"),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
 
 TOPICS = ("input_topic", "output_topic", "metrics_topic", "dead_letter_topic")
 

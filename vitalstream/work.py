@@ -98,6 +98,7 @@ class Report(Observer):
         self._worker = ""
         self._counts: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
+        self._uncommitted: Counter[str] = Counter()
 
     def started(self, *, worker: str, **_: object) -> None:
         """Its name."""
@@ -105,15 +106,18 @@ class Report(Observer):
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """Dead letters by reason."""
-        self._dead_letters[str(reason)] += 1
+        self._uncommitted[str(reason)] += 1
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """What became visible."""
         self._counts.update(transactions=1, chunks=chunks, rows=rows)
+        self._dead_letters += self._uncommitted
+        self._uncommitted.clear()
 
     def failed(self, operation: str, error_name: str, action: str) -> None:
         """Failures that were recovered from."""
         self._counts.update(recoveries=1)
+        self._uncommitted.clear()  # read again
 
     def encode(self) -> bytes:
         """The report as a JSON object."""

@@ -137,8 +137,8 @@ def test_an_unreachable_broker_is_one_sentence_in_time(
         require_topics(settings, settings.topics, timeout=1)
 
     assert str(error.value) == (
-        f"can't reach Kafka at 127.0.0.1:{silent_port} within 1 s; check --bootstrap-servers, and "
-        "security.protocol (-X) if it wants TLS or a password"
+        f"can't reach Kafka at 127.0.0.1:{silent_port} within 1 s; check --bootstrap-servers (vitalstream broker "
+        "starts a local Kafka), and security.protocol (-X) if it wants TLS or a password"
     )
     assert time.monotonic() - started < 5
     assert capfd.readouterr() == ("", "")

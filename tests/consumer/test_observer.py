@@ -105,5 +105,20 @@ def test_of_dead_letters_the_first_of_a_kind_is_named_and_all_are_counted(lines:
         "dead letter at partition 1 offset 9: wrong_type heart_rate",
         "dead letter at partition 0 offset 4: not_json",
     ]
+    log.committed(chunks=1, rows=5, seconds=0.01)
     log.stopped()
-    assert lines()[0] == ("INFO", "0 rows committed, lag 0, dead letters: wrong_type 4, not_json 1")
+    assert lines()[0] == ("INFO", "5 rows committed, lag 0, dead letters: wrong_type 4, not_json 1")
+
+
+def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> None:
+    log = LogObserver()
+    log.rejected(0, 1, Reason.NOT_JSON, "")
+    log.committed(chunks=1, rows=3, seconds=0.01)
+    log.rejected(0, 4, Reason.NOT_JSON, "")
+    log.failed("committing", "_TIMED_OUT", "renew")
+    log.rejected(0, 4, Reason.NOT_JSON, "")
+    log.committed(chunks=1, rows=2, seconds=0.01)
+    log.rejected(0, 6, Reason.NOT_JSON, "")
+    lines()
+    log.stopped()
+    assert lines()[0] == ("INFO", "5 rows committed, lag 0, dead letters: not_json 2")

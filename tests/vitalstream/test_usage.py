@@ -1,5 +1,7 @@
 """Help and errors of the command line itself."""
 
+from importlib.metadata import version
+
 import pytest
 
 from tests.vitalstream.command import vitalstream
@@ -46,3 +48,15 @@ def test_a_group_without_a_command_shows_its_help() -> None:
     done = vitalstream("topics")
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: ")
+
+
+def test_the_version_is_printed() -> None:
+    done = vitalstream("--version")
+    assert (done.returncode, done.stdout) == (0, f"vitalstream {version('vitalstream')}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["replay"], ["topics"], ["topics", "create"]], ids=str)
+def test_h_is_help(command: list[str]) -> None:
+    short, long = vitalstream(*command, "-h"), vitalstream(*command, "--help")
+    assert (short.returncode, short.stdout) == (0, long.stdout)
+    assert short.stdout.startswith("Usage: ")
