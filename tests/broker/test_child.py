@@ -1,6 +1,5 @@
 """A child process and the guard beside it."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,11 @@ from broker.child import Child
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_no_guard_outlives_a_child_that_has_ended_by_itself(tmp_path: Path) -> None:
     # It would kill whoever has the number of the process by then.
-    child = Child([sys.executable, "-c", "pass"], log_file=tmp_path / "log")
+    end = tmp_path / "end"
+    child = Child(["/bin/sh", "-c", f"until [ -e {end} ]; do sleep 0.01; done"], log_file=tmp_path / "log")
     pid = child.pid
     assert pid is not None
+    end.touch()
     assert child.wait(timeout=60) == 0
     assert not [one for one in Path("/proc").glob("[0-9]*/cmdline") if _guards(one, pid)]
 
