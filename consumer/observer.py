@@ -151,6 +151,10 @@ class LogObserver(Observer):
         """Counted, for the next line of numbers."""
         self._lag = metrics.lag
 
+    def behind(self, lags: Mapping[int, int]) -> None:
+        """The newest lag: after the last chunk, aborted messages may be all that follows."""
+        self._lag = sum(lags.values())
+
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """A line of numbers when one is due."""
         self._rows += rows

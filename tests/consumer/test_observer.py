@@ -122,3 +122,13 @@ def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> Non
     lines()
     log.stopped()
     assert lines()[0] == ("INFO", "5 rows committed, lag 0, dead letters: not_json 2")
+
+
+def test_the_last_line_has_the_newest_lag(lines: Any) -> None:
+    log = LogObserver()
+    log.scored(chunk_metrics(lag=28))  # what follows turns out to be aborted
+    log.committed(chunks=1, rows=6, seconds=0.01)
+    log.behind({0: 0, 1: 0})
+    lines()
+    log.stopped()
+    assert lines()[0] == ("INFO", "6 rows committed, lag 0, dead letters: none")
