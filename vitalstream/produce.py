@@ -22,7 +22,7 @@ from producer.publish import Refusal
 from producer.publish import publish as publish_lines
 
 CHECKED_FIRST = 4_000_000
-"""Files of so many bytes together are read once before anything is sent, in a fraction of a second."""
+"""Files of so many bytes together, as they are stored, are read once before anything is sent."""
 
 FORMATS = {"plain": sources.TABLES, **physionet.FORMATS}
 
