@@ -159,6 +159,13 @@ def end_offsets(
     return {one.partition: answer.result().offset for one, answer in answers.items()}
 
 
+def members(settings: Settings) -> list[str]:
+    """The ids of the group's members."""
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+    answer = admin.describe_consumer_groups([settings.group], request_timeout=10)[settings.group]
+    return [member.member_id for member in answer.result().members]
+
+
 class Progress:
     """How many messages the group has committed, asked for again and again."""
 

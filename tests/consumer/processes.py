@@ -172,7 +172,7 @@ class Process:
         for kill in (os.kill, os.killpg):  # its own session: nobody else is in that group
             with suppress(ProcessLookupError):
                 kill(self.pid, signal.SIGKILL)
-        wait_until(lambda: self.code is not None, timeout=10, what=f"the end of killed process {self.pid}")
+        wait_until(lambda: self.code is not None, timeout=60, what=f"the end of killed process {self.pid}")
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:

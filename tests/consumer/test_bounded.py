@@ -57,7 +57,7 @@ def test_nobody_waits_for_a_call_that_hangs(threads: set[threading.Thread]) -> N
     for_ever.set()
 
     wait_until(
-        lambda: len({*threading.enumerate()} - threads) == 1, timeout=10, what="the lost call's thread gone"
+        lambda: len({*threading.enumerate()} - threads) == 1, timeout=60, what="the lost call's thread gone"
     )
 
 
@@ -87,7 +87,7 @@ def test_a_call_that_has_ended_keeps_nothing_alive() -> None:
     try:
         used.clear()
         wait_until(
-            lambda: not any(ref() for ref in gone), timeout=10, what="both gone without a look for garbage"
+            lambda: not any(ref() for ref in gone), timeout=60, what="both gone without a look for garbage"
         )
     finally:
         gc.enable()
@@ -101,4 +101,4 @@ def test_the_thread_goes_with_its_owner(threads: set[threading.Thread]) -> None:
     del bounded
     gc.collect()
 
-    wait_until(lambda: not {*threading.enumerate()} - threads, timeout=10, what="no thread")
+    wait_until(lambda: not {*threading.enumerate()} - threads, timeout=60, what="no thread")

@@ -150,13 +150,13 @@ def test_probes_tell_a_broker_that_hangs_from_a_model_that_hangs(stage: Stage, s
         stage.wait_committed(settings, 20_000)
 
         stage.send(settings, signals(SLEEPS))
-        assert "the model has not returned" in http.until("/livez", 503, timeout=20)
+        assert "the model has not returned" in http.until("/livez", 503)
         worker.logged("stalled: the model")
         assert "hang_on_purpose" in worker.log
         assert "thread MainThread" in worker.log
         assert CANARY not in worker.log
         age = http.metrics()["vitalstream_oldest_unprocessed_seconds",]
-        assert 2 < age < 60
+        assert 2 < age < 600
 
 
 def _asked(http: Endpoints, path: str, *, seconds: float) -> Iterable[int]:

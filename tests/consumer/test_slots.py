@@ -86,7 +86,7 @@ def test_a_slot_dies_with_its_process(tmp_path: Path) -> None:
         with take_slot(Settings(group="g"), directory=tmp_path) as slot:
             assert slot.name == f"g-{HOST}-1"
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         with take_slot(Settings(group="g"), directory=tmp_path) as slot:
             assert slot.name == f"g-{HOST}-0"
 

@@ -70,7 +70,7 @@ def test_a_signal_sets_the_flag_and_raises_nothing(number: signal.Signals) -> No
     with running(WAITING.format(then="")) as process:
         process.send_signal(number)
         assert line(process) == "asked"
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_second_interrupt_ends_it_at_once() -> None:
@@ -78,7 +78,7 @@ def test_a_second_interrupt_ends_it_at_once() -> None:
         process.send_signal(signal.SIGINT)
         assert line(process) == "asked"
         process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 1
+        assert process.wait(60) == 1
 
 
 def test_a_second_sigterm_changes_nothing() -> None:
@@ -93,7 +93,7 @@ def test_a_second_sigterm_changes_nothing() -> None:
 def test_stuck_in_c_it_is_ended_after_the_grace(number: signal.Signals) -> None:
     with running(STUCK) as process:
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert "not done 0 s after the signal" in process.stderr.read()
 
@@ -105,7 +105,7 @@ def test_other_signals_do_not_start_the_grace() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -123,7 +123,7 @@ def test_a_worker_that_has_begun_nothing_ends_at_once(
         try:
             server.accept()  # it looks for its topics, and will for 10 s
             process.signal(number)
-            assert process.wait(timeout=5) == 0
-            assert process.log == ""
+            assert process.wait(timeout=60) == 0
+            assert process.log == ""  # after those 10 s it would say what it could not reach
         finally:
             process.end()

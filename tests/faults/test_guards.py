@@ -5,7 +5,6 @@ producer's rebuild has its own in test_unknown_commits.
 """
 
 import signal
-import time
 
 import pytest
 from confluent_kafka import Producer
@@ -45,7 +44,7 @@ def test_rewind_after_abort(begin: Begin, records: Records, guarded: bool) -> No
     )
     worker = trial.worker(doom)
     trial.stopped_itself(worker)
-    time.sleep(7)
+    trial.expired()
     wake(worker)
     trial.progressed(500)
     require(trial, guarded=guarded, damage={Invariant.COMPLETE})

@@ -61,8 +61,19 @@ def worked_and_stopped(trial: Trial, records: Records) -> None:
     worker = trial.worker().joined()
     trial.progressed(1000)
     worker.stop()
-    time.sleep(1)
+    more_come(trial.settings)
     load.stop()
+
+
+def more_come(settings: Settings) -> None:
+    """Wait until every partition has some more messages than now."""
+    before = end_offsets(settings, settings.input_topic)
+
+    def came() -> bool:
+        ends = end_offsets(settings, settings.input_topic)
+        return all(ends[number] >= end + 100 for number, end in before.items())
+
+    wait_until(came, timeout=60, what="more messages")
 
 
 def test_retention_has_passed_what_is_committed(begin: Begin, records: Records) -> None:
@@ -100,7 +111,7 @@ def test_retention_passes_a_worker_that_stands_still(begin: Begin, records: Reco
     )
     load = trial.load(records, rate=2000)
     worker = stop_at(trial, PHASES[0])
-    time.sleep(2)
+    more_come(trial.settings)
     load.stop()
     delete_all_records(trial.settings)
     trial.count(1)

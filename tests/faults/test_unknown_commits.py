@@ -105,7 +105,7 @@ def release_an_abort_into_a_later_transaction(
     trial.progressed(200)
     cue.touch()
     trial.stopped_itself(worker)
-    time.sleep(4)  # beyond the session, within the transaction's time
+    trial.left()
     prank = proxy.keep_request(END_TXN)
     wake(worker)
     assert prank.happened.wait(PATIENCE_S), worker.log

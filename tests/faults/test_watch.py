@@ -38,7 +38,7 @@ def watching(asks: list[Ask], monkeypatch: pytest.MonkeyPatch) -> Watch:
 @pytest.mark.parametrize("blind", [hangs, raises, fails])
 def test_clients_that_do_not_answer_are_replaced(blind: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     one = watching([blind, blind, lambda: ({0: 7}, {0: 5})], monkeypatch)
-    wait_until(lambda: one.rows == 5, timeout=10, what="an answer of the third clients")
+    wait_until(lambda: one.rows == 5, timeout=60, what="an answer of the third clients")
     assert one.sent == 7
     one.stop()
 
@@ -53,10 +53,10 @@ def test_a_group_that_stands_still_is_told_from_a_watch_that_sees_nothing(
         return answer if answer else raises()
 
     one = watching([ask, ask, ask, *[raises] * 100], monkeypatch)
-    wait_until(lambda: one.rows == 5, timeout=10, what="an answer")
+    wait_until(lambda: one.rows == 5, timeout=60, what="an answer")
     assert one.sight.startswith("as seen 0.")
     assert "since then" not in one.sight
     setback = one.note_fault()
-    wait_until(lambda: "UNKNOWN_LEADER_EPOCH" in one.sight, timeout=10, what="an error")
+    wait_until(lambda: "UNKNOWN_LEADER_EPOCH" in one.sight, timeout=60, what="an error")
     assert setback.seconds is None
     one.stop()

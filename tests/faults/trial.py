@@ -9,6 +9,7 @@ from typing import Any
 from audit.findings import Invariant
 from audit.run import Audit, audit
 from broker.settings import Settings
+from tests.consumer.accounts import hangs, members
 from tests.consumer.processes import Process
 from tests.consumer.stage import Stage
 from tests.faults import doomed
@@ -90,6 +91,14 @@ class Trial:
         """Wait until a worker has stopped itself with SIGSTOP."""
         self._wait(lambda: is_stopped(worker.pid) or worker.code is not None, "a stop", timeout)
         assert worker.code is None, worker.log
+
+    def expired(self) -> None:
+        """Wait until the brokers have aborted the open transaction, which was longer than its timeout."""
+        self._wait(lambda: not hangs(self.settings, self.settings.output_topic), "the transaction's end")
+
+    def left(self) -> None:
+        """Wait until the group has no member: those that stand still have lost their session."""
+        self._wait(lambda: not members(self.settings), "the end of the session")
 
     # --- what came of it
 

@@ -139,7 +139,9 @@ def test_on_a_real_kafka_it_proves_more_and_leaves_nothing(kafka: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "every message accounted for exactly once" in done.stdout
     assert "not proven" not in done.stdout
-    assert demo_topics(kafka) <= before
+    wait_until(
+        lambda: demo_topics(kafka) <= before, timeout=60, what="its topics to be gone from the metadata"
+    )
 
 
 def test_ctrl_c_gives_the_terminal_back_and_ends_it_with_a_summary() -> None:

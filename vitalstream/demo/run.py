@@ -16,7 +16,7 @@ from vitalstream.worker_process import WorkerProcess
 
 _LOOK_EVERY_S: Final = 0.05
 _WARM_UP_S: Final = 90.0  # for the worker to import, join its group and score the first message
-_SETTLE_S: Final = 15.0  # for what is on its way when sending has ended
+_SETTLE_S: Final = 15.0  # without any result, for what is on its way when sending has ended
 _SETTLE_STOPPED_S: Final = 4.0
 
 
@@ -100,9 +100,11 @@ class Demo:
         sending.result()
         self._phase = "waiting for the last results"
         patience = _SETTLE_STOPPED_S if self.interrupted else _SETTLE_S
-        deadline = time.monotonic() + patience
+        left, deadline = self.accounts.in_flight, time.monotonic() + patience
         while self.accounts.in_flight and time.monotonic() < deadline:
             self._look(worker, reading)
+            if self.accounts.in_flight < left:
+                left, deadline = self.accounts.in_flight, time.monotonic() + patience
         self.seconds_taken = time.time() - self.started_at
 
     def _wait(
