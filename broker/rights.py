@@ -54,8 +54,8 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         *_topics("WRITE", *_OUTPUTS),
         Right("READ", "group", "{group}"),
         Right("WRITE", "transactional id", "{group}-", prefixed=True),
-        # Tells their max.message.bytes; without it Kafka's default is taken.
-        *_topics("DESCRIBE_CONFIGS", *_OUTPUTS, optional=True),
+        # Whether the input is compacted, and the outputs' max.message.bytes; else Kafka's default is taken.
+        *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
     "replay": _topics("WRITE", _INPUT),
     "publish": _topics("WRITE", _INPUT),

@@ -40,6 +40,14 @@ class Finding:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """What brokers delete by themselves: `compacts` all but the last message of each key, `expires` the oldest."""
+
+    compacts: bool
+    expires: bool
+
+
 def topic_specs(
     settings: Settings, *, partitions: int = DEFAULT_PARTITIONS, replication_factor: int = BROKER_DEFAULT
 ) -> list[TopicSpec]:
@@ -145,6 +153,23 @@ def message_limits(settings: Settings, names: Iterable[str], *, timeout: float =
     names = list(names)
     configs = _topic_configs(Admin(settings, timeout=timeout), names)
     return {name: int(configs.get(name, {}).get(_LIMIT, DEFAULT_MAX_MESSAGE_BYTES)) for name in names}
+
+
+def cleanups(settings: Settings, names: Sequence[str], *, timeout: float = 10) -> dict[str, Cleanup]:
+    """How each topic is cleaned up; a topic whose configuration this user may not see is left out.
+
+    Raises:
+        BrokerError: the brokers can't be reached.
+    """
+    return {
+        name: Cleanup(compacts="compact" in config[_CLEANUP], expires=_expires(config))
+        for name, config in _topic_configs(Admin(settings, timeout=timeout), names).items()
+    }
+
+
+def _expires(config: Mapping[str, str]) -> bool:
+    limited = int(config["retention.ms"]) >= 0 or int(config["retention.bytes"]) >= 0
+    return "delete" in config[_CLEANUP] and limited
 
 
 def _created(name: str, future: Any) -> Literal["created", "exists"]:

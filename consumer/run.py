@@ -1,6 +1,7 @@
 """Putting a worker together and running it: in this process, or in several."""
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from broker.rights import require_rights
 from broker.settings import Settings
-from broker.topics import message_limits, require_topics
+from broker.topics import cleanups, message_limits, require_topics
 from consumer import model as models
 from consumer.chunks import Pace
 from consumer.clients import make_consumer, make_producer, transaction_timeout
@@ -22,6 +23,8 @@ from consumer.slots import take_slot
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
 
+log = logging.getLogger("vitalstream.worker")
+
 
 def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[[], bool]) -> None:
     """Check everything, then score until `should_stop` or idle.
@@ -34,6 +37,7 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
     model = models.load(settings)
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
+    _warn_of_compaction(settings)
     with take_slot(settings) as slot, threadpool_limits(limits=1):
         pace, observer = _paced(settings, model, observer)
         worker = _assemble(
@@ -43,6 +47,18 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
             worker=slot.name, model=model.sha256, features=model.features, path=model.scorer.path
         )
         worker.run()
+
+
+def _warn_of_compaction(settings: Settings) -> None:
+    """Nothing is said where this user may not see the topic's configuration."""
+    topic = settings.input_topic
+    found = cleanups(settings, [topic]).get(topic)
+    if found is not None and found.compacts:
+        log.warning(
+            "topic %s is compacted (cleanup.policy): Kafka deletes all but the newest message of each patient, and "
+            "those deleted before they are read are never scored; set its cleanup.policy to delete",
+            topic,
+        )
 
 
 def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callable[[], Pace], Observer]:

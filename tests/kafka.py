@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from broker.errors import BrokerError
 from broker.local import SINGLE_NODE_PROPERTIES, LocalKafka, free_port
@@ -185,6 +185,25 @@ def committed_offsets(kafka: str, group: str, topic: str, *, timeout: float = 30
 def partitions(kafka: str, topic: str) -> list[int]:
     """The topic's partition numbers."""
     return sorted(AdminClient(_client(kafka)).list_topics(timeout=10).topics[topic].partitions)
+
+
+def alter_topic(kafka: str, topic: str, config: Mapping[str, str]) -> None:
+    """Change some of a topic's settings; on return the brokers tell the new ones."""
+    admin = AdminClient(_client(kafka))
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(timeout=30)
+
+    def told() -> bool:
+        (future,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+        found = future.result(timeout=30)
+        return all(found[name].value == value for name, value in config.items())
+
+    wait_until(told, what=f"the new settings of {topic}")
 
 
 def is_running(pid: int) -> bool:
