@@ -1,9 +1,10 @@
 """Reading the dead-letter topic: the letters on it, and which of them were put back."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
@@ -54,6 +55,11 @@ class Letter:
     at: int
     message: Message
 
+    @property
+    def made_at(self) -> int:
+        """When it became a dead letter, in ms since 1970."""
+        return self.message.timestamp()[1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -92,31 +98,57 @@ class LetterBox:
 
     def put_back(self) -> set[Position]:
         """The positions of all letters that were put back."""
-        marks = (
-            (message.partition(), read_replay_mark(own_headers(message))) for message in self._messages()
-        )
-        return {
-            (partition, offset) for partition, offset in marks if partition is not None and offset is not None
-        }
+        marked = map(_marked, self._messages(self._starts, self._ends))
+        return {position for position in marked if position is not None}
 
     def letters(self) -> Generator[Letter]:
         """All letters, in order within a partition."""
         self.unreadable = 0
-        for message in self._messages():
-            headers = own_headers(message)
-            if read_replay_mark(headers) is not None:
-                continue
-            try:
-                yield _letter(message, read_dead_letter_headers(headers))
-            except MessageError:
-                self.unreadable += 1
+        for message in self._messages(self._starts, self._ends):
+            if (letter := self._letter(message)) is not None:
+                yield letter
 
-    def _messages(self) -> Generator[Message]:
+    def newest(self, selection: Selection, limit: int) -> list[tuple[Letter, bool]]:
+        """The newest `limit` letters of `selection` and whether each was put back, the newest first.
+
+        Each partition is read backwards from its end, only as far as it takes.
+        """
+        self.unreadable = 0
+        found: dict[int, list[Letter]] = {number: [] for number in self._starts}
+        marked: set[Position | None] = set()  # complete, for a mark stands behind its letter
+        ends, span = self._ends, max(_MOST, limit)
+        while ends:
+            starts = {number: max(self._starts[number], end - span) for number, end in ends.items()}
+            earlier: dict[int, list[Letter]] = {number: [] for number in ends}
+            for message in self._messages(starts, ends):
+                marked.add(_marked(message))
+                letter = self._letter(message)
+                if letter is not None and letter in selection:
+                    earlier[letter.partition].append(letter)
+            found |= {number: (letters + found[number])[-limit:] for number, letters in earlier.items()}
+            ends = {
+                number: start
+                for number, start in starts.items()
+                if start > self._starts[number] and len(found[number]) < limit
+            }
+            span *= 4
+        newest = sorted(chain(*found.values()), key=lambda one: (one.made_at, one.offset), reverse=True)
+        return [(letter, (letter.partition, letter.offset) in marked) for letter in newest[:limit]]
+
+    def _letter(self, message: Message) -> Letter | None:
+        """The letter that a record is, if it is one."""
+        if _marked(message) is not None:
+            return None
+        try:
+            return _letter(message, read_dead_letter_headers(own_headers(message)))
+        except MessageError:
+            self.unreadable += 1
+            return None
+
+    def _messages(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> Generator[Message]:
         with closing(_make_reader(self._settings)) as reader:
-            left = {number for number, start in self._starts.items() if start < self._ends[number]}
-            reader.assign(
-                [TopicPartition(self._topic, number, self._starts[number]) for number in sorted(left)]
-            )
+            left = {number for number, start in starts.items() if start < ends[number]}
+            reader.assign([TopicPartition(self._topic, number, starts[number]) for number in sorted(left)])
             moved_at = time.monotonic()
             while left:
                 arrived = reader.consume(_MOST, 0.1)
@@ -124,9 +156,9 @@ class LetterBox:
                     if (progress := self._progress(event)) is None:
                         continue
                     partition, following = progress
-                    if event.error() is None and following <= self._ends[partition]:
+                    if event.error() is None and following <= ends[partition]:
                         yield event
-                    if following >= self._ends[partition]:
+                    if following >= ends[partition]:
                         left.discard(partition)
                 if arrived:
                     moved_at = time.monotonic()
@@ -210,6 +242,12 @@ _PASSES = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
+
+
+def _marked(message: Message) -> Position | None:
+    """The position of the letter that a record marks as put back; None where it is no mark."""
+    partition, offset = message.partition(), read_replay_mark(own_headers(message))
+    return None if partition is None or offset is None else (partition, offset)
 
 
 def _letter(message: Message, origin: Origin) -> Letter:

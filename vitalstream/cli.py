@@ -404,13 +404,20 @@ def list_dead_letters(
     reason: OfReason = None,
     field: OfField = None,
     since: Since = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="list the newest N, with the positions that show takes"),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Count the dead letters by reason and field, and tell from when they are. Shows nothing of patients."""
+    """Count the dead letters by reason and field, or list the newest of them. Shows nothing of patients."""
     from vitalstream import dead_letters
 
     selection = dead_letters.select(reason=reason, field=field, since=since)
-    dead_letters.list_letters(settings, selection, json=json)
+    if limit is None:
+        dead_letters.list_letters(settings, selection, json=json)
+    else:
+        dead_letters.list_newest(settings, selection, limit, json=json)
 
 
 @letters_app.command("show")

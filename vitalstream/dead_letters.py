@@ -1,11 +1,11 @@
-"""`vitalstream dead-letters list` and `show`: what is there, and one of them.
+"""`vitalstream dead-letters list` and `show`: what is there, the newest, and one of them.
 
 A letter's key, payload and own headers may tell of a patient. They are printed by `show --payload` alone.
 """
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from broker.errors import SettingsError, VitalstreamError
@@ -25,6 +25,7 @@ from schemas.contract import Reason
 from schemas.dead_letters import PREFIX, dead_letter_headers
 from vitalstream.board import printable
 
+_NUMBERS = frozenset({"letters", "replayed", "partition", "offset"})
 _WIDTH = 250  # where there is no terminal to tell its own
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -70,9 +71,7 @@ def list_letters(settings: Settings, selection: Selection, *, json: bool) -> Non
         print_json({"dead_letters": [*_documents(groups)], "unreadable": letter_box.unreadable})
         return
     if groups:
-        console = Console()
-        console = console if console.is_terminal else Console(width=_WIDTH)
-        console.print(_table(groups))
+        _print(_table(groups))
     letters = sum(group.letters for group in groups.values())
     replayed = sum(group.replayed for group in groups.values())
     typer.echo(f"{letters:,} dead letters on {settings.dead_letter_topic}, {replayed:,} of them replayed")
@@ -93,17 +92,47 @@ def _documents(groups: dict[tuple[str, str], _Group]) -> Iterator[dict[str, Any]
 
 
 def _table(groups: dict[tuple[str, str], _Group]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("reason", "field"):
-        table.add_column(name, no_wrap=True)
-    for name in ("letters", "replayed"):
-        table.add_column(name, justify="right")
-    for name in ("first", "last"):
-        table.add_column(name, no_wrap=True)
-    for one in _documents(groups):
-        counts = f"{one['letters']:,}", f"{one['replayed']:,}"
-        table.add_row(one["reason"], printable(one["field"]), *counts, one["first"], one["last"])
+    table = _columns("reason", "field", "letters", "replayed", "first", "last")
+    for (reason, field), group in sorted(groups.items()):
+        counts = f"{group.letters:,}", f"{group.replayed:,}"
+        table.add_row(reason, printable(field), *counts, _minute(group.first), _minute(group.last))
     return table
+
+
+def list_newest(settings: Settings, selection: Selection, limit: int, *, json: bool) -> None:
+    """Print the newest `limit` letters, the newest first, with the positions that `show` takes."""
+    letter_box = LetterBox(settings, settled=False)
+    newest = letter_box.newest(selection, limit)
+    if json:
+        documents = [_about(settings, letter, replayed=replayed) for letter, replayed in newest]
+        print_json({"dead_letters": documents, "unreadable": letter_box.unreadable})
+        return
+    if newest:
+        _print(_newest_table(newest))
+    typer.echo(f"{len(newest):,} dead letters on {settings.dead_letter_topic}, the newest first")
+
+
+def _newest_table(newest: Sequence[tuple[Letter, bool]]) -> Table:
+    table = _columns("partition", "offset", "reason", "field", "dead-lettered", "replayed")
+    for letter, replayed in newest:
+        origin = letter.origin
+        position = str(origin.partition), str(origin.offset)
+        why = origin.reason, printable(origin.field)
+        table.add_row(*position, *why, _minute(letter.made_at), "yes" if replayed else "no")
+    return table
+
+
+def _columns(*names: str) -> Table:
+    """A table with these columns. At 80 columns only a field may take several lines, and nothing is cut."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in names:
+        justify: JustifyMethod = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, no_wrap=name != "field", overflow="fold")
+    return table
+
+
+def _minute(milliseconds: float) -> str:
+    return rfc3339(milliseconds / 1000)[:16] + "Z"
 
 
 def show(settings: Settings, partition: int, offset: int, *, payload: bool, json: bool) -> None:
@@ -120,7 +149,7 @@ def show(settings: Settings, partition: int, offset: int, *, payload: bool, json
     if not documents:
         raise NoSuchLetterError(
             f"topic {settings.dead_letter_topic} has no dead letter of partition {partition} offset {offset} of an "
-            "input topic; give the source message's position, as the worker's log does"
+            "input topic; give the source message's position, as the worker's log and dead-letters list --limit do"
         )
     if json:
         print_json({"dead_letters": documents})
@@ -138,6 +167,7 @@ def _about(settings: Settings, letter: Letter, *, replayed: bool) -> dict[str, A
         "dead_letter": f"{settings.dead_letter_topic}-{letter.partition}@{letter.offset}",
         **{name: value.decode() for name, value in dead_letter_headers(letter.origin)},
         "source_sent": rfc3339(letter.at / 1000),
+        "dead_lettered": rfc3339(letter.made_at / 1000),
         "replayed": replayed,
         "key_bytes": len(_bytes(letter.message.key())),
         "value_bytes": len(_bytes(letter.message.value())),
@@ -187,6 +217,12 @@ def _line(value: Any) -> str:
 
 def _bytes(content: Any) -> bytes:
     return b"" if content is None else bytes(content)
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    console = console if console.is_terminal else Console(width=_WIDTH)
+    console.print(table)
 
 
 def print_json(document: Any) -> None:

@@ -28,7 +28,7 @@ from schemas.dead_letters import Headers, dead_letter, read_dead_letter_headers,
 from tests.conftest import MakeSettings
 from tests.consumer.models import NOT_A_NUMBER, RAISES, Fragile
 from tests.kafka import read_all, wait_until
-from tests.vitalstream.command import ROOT, environment, vitalstream
+from tests.vitalstream.command import ROOT, OnTerminal, environment, vitalstream
 from vitalstream.cli import app
 
 pytestmark = pytest.mark.kafka
@@ -73,6 +73,7 @@ class Topics:
         offset: int | None = None,
         topic: str | None = None,
         max_bytes: int = 1_000_000,
+        made_at: int = 0,  # 0 is now
     ) -> None:
         letter = dead_letter(
             key=key,
@@ -88,7 +89,9 @@ class Topics:
         )
         self.planted += 1
         sent: Any = letter.headers
-        self.producer.produce(self.settings.dead_letter_topic, letter.value, letter.key, headers=sent)
+        self.producer.produce(
+            self.settings.dead_letter_topic, letter.value, letter.key, headers=sent, timestamp=made_at
+        )
         assert not self.producer.flush(30)
 
     def send(self, value: bytes, *, timestamp: int = NOW) -> int:
@@ -177,12 +180,78 @@ def test_list_counts_by_reason_and_field_and_shows_no_patient(topics: Topics) ->
     assert topics.json("list", "--since", "1h")["dead_letters"] == []
 
     text = topics.run("list").stdout
-    assert re.search(r"wrong_type +heart_rate +2 +0 +2026-01-05T07:30:00.000Z +2026-01-05T07:31", text)
+    assert re.search(r"wrong_type +heart_rate +2 +0 +2026-01-05T07:30Z +2026-01-05T07:31Z", text)
     assert f"4 dead letters on {topics.settings.dead_letter_topic}, 0 of them replayed" in text
     assert "1 records there are no dead letters" in text
     assert CANARY not in text + str(found)
     done = vitalstream("dead-letters", "list", *topics.flags("list"))
     assert (done.returncode, done.stdout, done.stderr) == (0, text, "")
+
+
+def test_the_newest_are_listed_with_what_show_takes(topics: Topics) -> None:
+    for offset in range(10, 16):
+        topics.plant(
+            good(), key=str(offset).encode(), offset=offset, made_at=NOW + offset
+        )  # on several partitions
+    topics.plant(None, Reason.EMPTY, "", offset=16, made_at=NOW + 16)
+    assert topics.json("replay", code=1)["replayed"] == 6
+    topics.plant(good(), Reason.WRONG_TYPE, "heart_rate", offset=17, made_at=NOW + 17)
+
+    newest = topics.json("list", "--limit", "4")["dead_letters"]
+    assert [(one["dlq.offset"], one["dlq.reason"], one["replayed"]) for one in newest] == [
+        ("17", "wrong_type", False),
+        ("16", "empty", False),
+        ("15", "bad_time", True),
+        ("14", "bad_time", True),
+    ]
+    for one in newest:
+        assert topics.json("show", one["dlq.partition"], one["dlq.offset"])["dead_letters"] == [one]
+    of_a_reason = topics.json("list", "--limit", "2", "--reason", "bad_time")["dead_letters"]
+    assert [one["dlq.offset"] for one in of_a_reason] == ["15", "14"]
+    assert topics.json("list", "--limit", "2", "--field", "spo2")["dead_letters"] == []
+    assert len(topics.json("list", "--limit", "100")["dead_letters"]) == 8
+
+    text = topics.run("list", "--limit", "3").stdout
+    at = r"20\d\d-\d\d-\d\dT\d\d:\d\dZ"
+    rows = [
+        rf"0 +17 +wrong_type +heart_rate +{at} +no",
+        rf"0 +16 +empty +{at} +no",
+        rf"0 +15 +bad_time +event_time +{at} +yes",
+    ]
+    assert re.search(" *\n *".join(rows), text)
+    assert f"3 dead letters on {topics.settings.dead_letter_topic}, the newest first" in text
+    assert CANARY not in text + str(newest)
+
+
+def test_the_newest_are_read_from_the_end_and_the_rest_only_if_needed(make_settings: MakeSettings) -> None:
+    topics = Topics(make_settings(partitions=1))
+    topics.plant(None, Reason.EMPTY, "", offset=1)
+    for _ in range(6_000):
+        topics.producer.produce(topics.settings.dead_letter_topic, b"no letter")
+        topics.producer.poll(0)
+    assert not topics.producer.flush(30)
+    for offset in range(2, 5):
+        topics.plant(good(), offset=offset)
+
+    found = topics.json("list", "--limit", "2")
+    assert [one["dlq.offset"] for one in found["dead_letters"]] == ["4", "3"]
+    assert found["unreadable"] <= 1_000
+    everything = topics.json("list", "--limit", "4")
+    assert [one["dlq.offset"] for one in everything["dead_letters"]] == ["4", "3", "2", "1"]
+    assert everything["unreadable"] == 6_000, "each record is read once"
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("list", "--limit", "5")], ids=" ".join)
+def test_nothing_is_cut_at_80_columns(topics: Topics, arguments: tuple[str, ...]) -> None:
+    topics.plant(good(), Reason.MODEL_REJECTED, "mean_arterial_pressure", offset=123_456_789)
+    on_terminal = OnTerminal("dead-letters", *arguments, *topics.flags("list"), columns=80)
+    assert on_terminal.end() == 0
+    assert "…" not in on_terminal.text
+    header, _, row, *_ = [line.strip() for line in on_terminal.text.splitlines() if line.strip()]
+    for cell in ("model_rejected", *(["123456789", "no"] if "--limit" in arguments else ["1", "0"])):
+        assert cell in row.split()
+    assert len(re.findall(r" 20\d\d-\d\d-\d\dT\d\d:\d\dZ", row)) == (1 if "--limit" in arguments else 2)
+    assert len(header.split()) == 6
 
 
 def test_a_wrong_time_is_bad_usage(topics: Topics) -> None:
