@@ -14,7 +14,8 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier
 
 from broker.errors import SettingsError
-from real_time import ModelError, RiskScorer, load_model, pinned_sha256
+from real_time.model_file import ModelError
+from real_time.usable import load_usable
 
 ULP = 4
 """How far apart two scores of anything but trees may be: BLAS rounds a row by itself and among others
@@ -42,16 +43,11 @@ class OfflineModel:
 def load_offline(path: Path, *, trusted: Sequence[str] = ()) -> OfflineModel:
     """The pinned model in `path`. Raises SettingsError where it can't be used."""
     try:
-        sha256 = pinned_sha256(path)
-        classifier = load_model(path, sha256=sha256, trusted=trusted)
-        features = RiskScorer(classifier).features
+        model = load_usable(path, trusted=trusted)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
-    if features is None:
-        raise SettingsError(
-            f"--model {path}: the model does not say which features it wants: give the one that consume has"
-        )
-    return OfflineModel(_in_one_thread(classifier), features, sha256, 0 if is_tree_based(classifier) else ULP)
+    classifier = model.scorer.model
+    return OfflineModel(classifier, model.features, model.sha256, 0 if is_tree_based(classifier) else ULP)
 
 
 def is_tree_based(classifier: Any) -> bool:
@@ -59,11 +55,3 @@ def is_tree_based(classifier: Any) -> bool:
     if steps := getattr(classifier, "steps", None):
         return is_tree_based(steps[-1][1])
     return isinstance(classifier, _TREES)
-
-
-def _in_one_thread(classifier: Any) -> Any:
-    """Threads add a forest's trees up in the order in which they finish, and that changes the last bit."""
-    if hasattr(classifier, "get_params") and hasattr(classifier, "set_params"):
-        names = [name for name in classifier.get_params() if name.rpartition("__")[2] == "n_jobs"]
-        classifier.set_params(**dict.fromkeys(names, 1))
-    return classifier

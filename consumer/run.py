@@ -17,11 +17,12 @@ from consumer.commit import AtLeastOnce, Committer, Transactions
 from consumer.identity import identity_of
 from consumer.lag import lag_listener
 from consumer.observer import Observer, Observers
-from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
+from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits
 from consumer.sending import Sender
 from consumer.slots import take_slot
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
+from real_time.usable import Model
 
 log = logging.getLogger("vitalstream.worker")
 

@@ -17,6 +17,7 @@ from consumer.observer import FIRST_ROWS, Observer
 from consumer.sending import Output
 from real_time.inference import ModelOutputError, RiskScorer
 from real_time.streaming import StreamMetrics, process_stream
+from real_time.usable import Model
 from schemas.clock import rfc3339
 from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
@@ -32,15 +33,6 @@ RECORD_OVERHEAD = 512
 
 Item = TypeVar("Item")
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A verified model: its scorer and the sha256 of its file."""
-
-    scorer: RiskScorer
-    features: tuple[str, ...]
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,12 @@ def load_model(path: ModelPath, *, sha256: str | None = None, trusted: Collectio
     return _loaded(path, lambda: joblib.load(BytesIO(content)))
 
 
-def pin_model(path: ModelPath) -> str:
-    """Write the SHA-256 of the file `path` to `<path>.sha256`, in sha256sum's format, and return it."""
-    digest = model_sha256(path)
+def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
+    """Write the SHA-256 of the file `path` to `<path>.sha256`, in sha256sum's format, and return it.
+
+    `sha256` is that of the bytes that were looked at, if any were: the file may have changed since.
+    """
+    digest = model_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
     pin = _pin_path(path)
     try:
         pin.write_text(f"{digest}  {Path(path).name}\n", encoding="utf-8")

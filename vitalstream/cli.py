@@ -203,23 +203,24 @@ ModelFile = Annotated[
 ]
 
 
+TrustedTypes = Annotated[
+    str, typer.Option(metavar="TYPE,TYPE", help="types a .skops model may be made of, as for consume")
+]
+
+
 @model_app.command("pin")
-def pin_model(path: ModelFile, *, json: Json = False) -> None:
-    """Write <FILE>.sha256: from now on exactly these bytes are loaded. Pin only what you trust."""
+def pin_model(path: ModelFile, *, trusted_types: TrustedTypes = "", json: Json = False) -> None:
+    """Write <FILE>.sha256: from now on exactly these bytes are loaded.
+
+    Pin only what you trust: the model is loaded, and so runs its code, to see whether a worker can use it.
+    """
     from vitalstream import model
 
-    model.pin(path, json=json)
+    model.pin(path, trusted=trusted_types.split(","), json=json)
 
 
 @model_app.command("inspect")
-def inspect_model(
-    path: ModelFile,
-    *,
-    trusted_types: Annotated[
-        str, typer.Option(metavar="TYPE,TYPE", help="types a .skops model may be made of, as for consume")
-    ] = "",
-    json: Json = False,
-) -> None:
+def inspect_model(path: ModelFile, *, trusted_types: TrustedTypes = "", json: Json = False) -> None:
     """Show the features, classes and versions of a pinned model."""
     from vitalstream import model
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import joblib
 import numpy
@@ -13,20 +13,20 @@ import typer
 
 from broker.errors import SettingsError
 from real_time import model_file
-from real_time.inference import RiskScorer
-from real_time.model_file import ModelError, load_model
+from real_time.model_file import ModelError
+from real_time.usable import load_usable
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
 
-_NO_FEATURES: Final = (
-    "not known: consume will refuse this model; fit it on a DataFrame, or set its feature_names_in_ to the list of "
-    "column names, then save and pin it again"
-)
 
+def pin(path: Path, *, trusted: Sequence[str], json: bool) -> None:
+    """Write the hash of a model that a worker can use beside it: from now on exactly these bytes are loaded.
 
-def pin(path: Path, *, json: bool) -> None:
-    """Write the file's hash beside it: from now on exactly these bytes are loaded."""
+    Raises:
+        SettingsError: it can't be used, or the hash not be written.
+    """
     try:
-        sha256 = model_file.pin_model(path)
+        sha256 = load_usable(path, sha256=model_file.model_sha256(path), trusted=trusted).sha256
+        model_file.pin_model(path, sha256=sha256)
     except ModelError as error:
         raise SettingsError(str(error)) from None
     if json:
@@ -50,29 +50,31 @@ def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
 
 
 def inspect(path: Path, *, trusted: Sequence[str], json: bool) -> None:
-    """Load a pinned model and print what a worker would use it for."""
+    """Load a pinned model and print what a worker would use it for.
+
+    Raises:
+        SettingsError: a worker can't use it.
+    """
     try:
-        model = load_model(path, trusted=trusted)
-        scorer = RiskScorer(model)
+        model = load_usable(path, trusted=trusted)
     except ModelError as error:
         raise SettingsError(str(error)) from None
     found: dict[str, Any] = {
         "path": str(path),
-        "sha256": model_file.pinned_sha256(path),
-        "type": type(model).__name__,
-        "features": scorer.features and list(scorer.features),
-        "classes": [str(label) for label in getattr(model, "classes_", ("0", "1"))],
-        "scores_with": scorer.path,
+        "sha256": model.sha256,
+        "type": type(model.scorer.model).__name__,
+        "features": list(model.features),
+        "classes": [str(label) for label in getattr(model.scorer.model, "classes_", ("0", "1"))],
+        "scores_with": model.scorer.path,
         "versions": {module.__name__: module.__version__ for module in (sklearn, numpy, joblib)},
     }
     if json:
         typer.echo(orjson.dumps(found).decode())
         return
-    features = ", ".join(scorer.features) if scorer.features else _NO_FEATURES
     typer.echo(f"model     {found['type']}, sha256 {found['sha256']}")
-    typer.echo(f"features  {features}")
+    typer.echo(f"features  {', '.join(model.features)}")
     typer.echo(
         f"classes   {', '.join(found['classes'])}; the risk is the probability of {found['classes'][1]}"
     )
-    typer.echo(f"scores    with {scorer.path}")
+    typer.echo(f"scores    with {model.scorer.path}")
     typer.echo(f"versions  {', '.join(f'{name} {version}' for name, version in found['versions'].items())}")

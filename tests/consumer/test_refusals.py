@@ -99,7 +99,7 @@ def no_pickle(path: Path) -> None:
             exchanged,
             r"has the SHA-256 [0-9a-f]{64}, not the pinned [0-9a-f]{64}: it is not the file that was",
         ),
-        (featureless, r"does not say which features it wants: fit it on a DataFrame"),
+        (featureless, r"does not say which features it wants: fit the model on a DataFrame"),
         (no_classifier, r"Regressor has no predict_proba: use a classifier"),
         (three_classes, r"ThreeClasses has 3 classes, and two are needed"),
         (no_pickle, r"cannot be loaded \(\w+\): save it with joblib\.dump"),

@@ -10,9 +10,10 @@ import pytest
 from broker.settings import Settings
 from consumer.errors import ModelFailedError
 from consumer.observer import LogObserver, Observer
-from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits, Model
+from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits
 from consumer.sending import Output
 from real_time.inference import RiskScorer
+from real_time.usable import Model
 from schemas.contract import MAX_MESSAGE_BYTES, Reason
 from schemas.dead_letters import Origin, read_dead_letter_headers
 from schemas.metrics import ChunkMetrics, decode_metrics

@@ -1,15 +1,21 @@
 """`vitalstream model`: make, pin and inspect."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from typer.testing import CliRunner
 
+import consumer.model
+from audit.model import load_offline
 from broker.errors import SettingsError
-from real_time import load_model, model_sha256, run_streaming_inference
+from broker.settings import Settings
+from real_time import ModelHashError, load_model, model_sha256, pin_model, run_streaming_inference
 from schemas.contract import STANDARD_FEATURES
 from vitalstream.cli import app
 
@@ -60,12 +66,40 @@ def test_pin_makes_a_file_loadable_and_a_changed_file_is_refused(made: Path, tmp
         vitalstream("model", "inspect", str(path))
 
 
-def test_a_model_that_does_not_know_its_features_is_shown_as_such(tmp_path: Path) -> None:
-    from sklearn.linear_model import LogisticRegression
+def text(path: Path) -> None:
+    path.write_bytes(b"no model")
 
-    path = tmp_path / "m.joblib"
+
+def nameless(path: Path) -> None:
     joblib.dump(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), path)
-    vitalstream("model", "pin", str(path))
-    assert "consume will refuse this model; fit it on a DataFrame" in vitalstream(
-        "model", "inspect", str(path)
-    )
+
+
+def no_classifier(path: Path) -> None:
+    joblib.dump(LinearRegression().fit([[0.0], [1.0]], [0, 1]), path)
+
+
+@pytest.mark.parametrize("make", [text, nameless, no_classifier])
+def test_pin_and_inspect_refuse_what_consume_refuses(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "m.joblib"
+    make(path)
+    with pytest.raises(SettingsError) as refused:
+        vitalstream("model", "pin", str(path))
+    assert not Path(f"{path}.sha256").exists()
+    pin_model(path)
+    for command in (
+        lambda: vitalstream("model", "inspect", str(path)),
+        lambda: consumer.model.load(Settings(model=path)),
+        lambda: load_offline(path),
+    ):
+        with pytest.raises(SettingsError, match=re.escape(str(refused.value))):
+            command()
+
+
+def test_the_bytes_that_were_looked_at_are_pinned(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    joblib.dump(load_model(made / "demo.joblib"), path)
+    looked_at = model_sha256(path)
+    path.write_bytes(b"another")
+    pin_model(path, sha256=looked_at)
+    with pytest.raises(ModelHashError):
+        load_model(path)

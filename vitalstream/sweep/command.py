@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from consumer import model as models
-from consumer.scoring import Model
 from consumer.stop import Stop
 from producer.sources import Record
 from real_time.sweep import ChunkCost, Measurement
+from real_time.usable import Model
 from vitalstream.sweep.plot import draw, require_plot
 from vitalstream.sweep.report import CORE, END_TO_END, Report
 from vitalstream.sweep.rows import load_frame, load_records

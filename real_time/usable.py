@@ -1,0 +1,48 @@
+"""A model file as a topic is scored with it: what is refused here is refused by every command, and nothing else is."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from os import fspath
+from typing import Any
+
+from real_time.inference import RiskScorer
+from real_time.model_file import ModelError, ModelPath, load_model, pinned_sha256
+
+
+class UnnamedFeaturesError(ModelError):
+    """The model does not say which features it wants, so no message can be read for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A verified model: its scorer, its features in order and the sha256 of its file."""
+
+    scorer: RiskScorer
+    features: tuple[str, ...]
+    sha256: str
+
+
+def load_usable(
+    path: ModelPath, *, sha256: str | None = None, trusted: Collection[str] = (), threshold: float = 0.5
+) -> Model:
+    """The model in `path` if a worker can score a topic with it. Takes what `load_model` and RiskScorer take.
+
+    Raises a subclass of ModelError if it can't.
+    """
+    sha256 = pinned_sha256(path) if sha256 is None else sha256
+    model = _single_threaded(load_model(path, sha256=sha256, trusted=trusted))
+    scorer = RiskScorer(model, threshold=threshold)
+    if scorer.features is None:
+        raise UnnamedFeaturesError(
+            f"model file {fspath(path)} does not say which features it wants: "
+            "fit the model on a DataFrame, then save and pin it again"
+        )
+    return Model(scorer, scorer.features, sha256)
+
+
+def _single_threaded(model: Any) -> Any:
+    """Scoring a small chunk in several threads or processes costs more than it saves; workers scale instead."""
+    if hasattr(model, "get_params") and hasattr(model, "set_params"):
+        jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
+        model.set_params(**dict.fromkeys(jobs, 1))
+    return model
