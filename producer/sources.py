@@ -126,7 +126,9 @@ def _converters(path: Path, header: list[str], *, keep_going: bool) -> list[Call
         raise SourceError(f"{path} begins with a comment; remove the lines before the header")
     _check_columns(path, header)
     convert = [_CELLS.get(name, number) for name in header]
-    return [_lenient(one) for one in convert] if keep_going else convert
+    if not keep_going:
+        return convert
+    return [to if name == PATIENT_ID else _lenient(to) for name, to in zip(header, convert, strict=True)]
 
 
 def _unreadable(

@@ -29,9 +29,14 @@ _as_time = re.compile(
 ).fullmatch
 _is_integer = re.compile("[+-]?[0-9]{1,18}").fullmatch  # what JSON writers take for an integer
 _has_decimal_comma = re.compile("[+-]?[0-9]+(,[0-9]+)+").fullmatch
+# As programs write floats, and nobody an id: "007.0" and "12E4" are text.
+_is_float = re.compile(
+    r"[+-]?(?:(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[Ee][+-]?[0-9]+)?|[1-9][0-9]*[Ee][+-][0-9]+|inf)"
+).fullmatch
 
 _NO_TIME = "is not a time with one meaning; write RFC 3339, such as 2026-01-05T08:30:00+01:00"
 _NO_ID = "holds a number that is no exact whole number, so patients may be mixed up; write it as text"
+_NO_ID_CELL = _NO_ID.replace("as text", "without decimal point and exponent")
 _NOT_UTF8 = "holds bytes that are not UTF-8; write it as text"
 _COMMA = "holds a number with a comma; write it with a decimal point"
 
@@ -95,8 +100,22 @@ def cell_time(text: str) -> str | None:
 
 @lru_cache(maxsize=1 << 16)
 def cell_id(text: str) -> str | None:
-    """A patient id's cell, as it is, or None where it says missing."""
-    return None if text.strip().lower() in NULLS else text
+    """A patient id's cell, as it is, or None where it says missing; a float without its ".0".
+
+    Nulls make a column of whole numbers one of floats before it is written. Raises UnreadableError for a float
+    that may stand for several patients, and for a number with a comma.
+    """
+    number = text.strip()
+    if number.lower() in NULLS:
+        return None
+    if _has_decimal_comma(number):
+        raise UnreadableError(_COMMA)
+    if not _is_float(number):
+        return text
+    try:
+        return whole(float(number))
+    except UnreadableError:
+        raise UnreadableError(_NO_ID_CELL) from None
 
 
 @lru_cache(maxsize=1 << 16)  # vitals take few values, and a look-up is far cheaper than a conversion

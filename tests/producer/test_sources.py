@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -350,6 +351,25 @@ def test_ids_of_every_type_are_text_as_they_stand(tmp_path: Path, ids: Any, read
 def test_ids_that_may_mix_patients_up_are_refused(tmp_path: Path, ids: list[Any]) -> None:
     columns(tmp_path / "a.parquet", patient_id=ids, event_time=[T] * len(ids))
     assert refusal(tmp_path / "a.parquet").startswith(", row 1: patient_id ")
+
+
+@pytest.mark.parametrize("readers", [TABLES, LENIENT_TABLES])
+def test_ids_that_nulls_made_floats_before_pandas_wrote_csv(tmp_path: Path, readers: Any) -> None:
+    frame = pd.DataFrame({"patient_id": [10001, None], "event_time": T, "x": 1})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert "10001.0" in (tmp_path / "a.csv").read_text()
+    assert [row["patient_id"] for row in sent(find_source([tmp_path], readers))] == ["10001", None]
+
+
+@pytest.mark.parametrize("readers", [TABLES, LENIENT_TABLES])
+@pytest.mark.parametrize("written", ["1.5", "1e+29", "9007199254740993.0", "10001,0"])
+def test_csv_ids_that_may_mix_patients_up_are_refused_whatever_is_passed_on(
+    tmp_path: Path, readers: Any, written: str
+) -> None:
+    (tmp_path / "a.csv").write_text(f"patient_id;event_time\n007;{T}\n{written};{T}\n")
+    with pytest.raises(SourceError, match=r", line 3: patient_id holds a number ") as error:
+        sent(find_source([tmp_path], readers))
+    assert written not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,44 @@ def test_a_missing_cell_is_null_in_every_column(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("10001.0", "10001"),
+        (" 10001.00 ", "10001"),
+        ("10001.", "10001"),
+        ("1e+05", "100000"),  # as R writes it
+        ("1.0001E4", "10001"),
+        ("-1.0", "-1"),
+        ("9007199254740991.0", "9007199254740991"),
+    ],
+)
+def test_an_id_cell_that_nulls_made_a_float_is_whole_again(text: str, read: str) -> None:
+    assert cell_id(text) == read
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["007", "10001", "90071992547409930", "007.0", "1.2.840", "12E4", "A-1.0", "1_000.0", "p 1", " p1", "+", "."],
+)  # fmt: skip
+def test_an_id_cell_that_is_no_float_stays_as_it_is(text: str) -> None:
+    assert cell_id(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5", ".5", "10001.10", "1e+29", "1.2345678901234568e+29", "1E-05", "9007199254740992.0", "inf"]
+)
+def test_an_id_cell_that_may_stand_for_several_patients_is_refused(text: str) -> None:
+    with pytest.raises(UnreadableError, match="write it without decimal point and exponent"):
+        cell_id(text)
+
+
+@pytest.mark.parametrize("text", ["10001,0", "1,234"])
+def test_an_id_cell_with_a_comma_is_refused(text: str) -> None:
+    with pytest.raises(UnreadableError, match="decimal point"):
+        cell_id(text)
+
+
+@pytest.mark.parametrize(
     ("column", "read"),
     [
         (pa.array([10001.0, None, float("nan"), -0.0]), ["10001", None, None, "0"]),
