@@ -9,8 +9,8 @@ from typing import Final
 from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
-from producer.replay import FLUSH_S
-from producer.sender import Sender
+from producer.replay import FLUSH_S, STOPPED_FLUSH_S
+from producer.sender import DeliveryError, Sender
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from schemas.vitals import Decoder
 
@@ -47,11 +47,21 @@ def publish(
 
     Raises:
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
-        DeliveryError: a message could not be delivered, or not in time.
+        DeliveryError: a message could not be delivered, or not in time; says how many were.
     """
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)
+    try:
+        refused = _send(sender, stream, on_refused)
+        sender.flush(FLUSH_S)
+    except DeliveryError as error:
+        raise _with_counts(error, sender) from None
+    return PublishSummary(sender.sent, refused)
+
+
+def _send(sender: Sender, stream: BufferedIOBase, on_refused: Callable[[Refusal], None]) -> int:
+    """How many lines were refused; the others are sent."""
     decode = Decoder(STANDARD_FEATURES)
     refused = 0
     with suppress(KeyboardInterrupt):
@@ -64,8 +74,17 @@ def publish(
                 on_refused(Refusal(numbers[reject.position], reject.reason, reject.field))
             refused += len(decoded.rejects)
             sender.poll()
-    sender.flush(FLUSH_S)
-    return PublishSummary(sender.sent, refused)
+    return refused
+
+
+def _with_counts(error: DeliveryError, sender: Sender) -> DeliveryError:
+    with suppress(DeliveryError):
+        sender.flush(STOPPED_FLUSH_S)
+    problem = (
+        f"{error}; check the brokers and the topic; sent {sender.sent:,}, of which the brokers acknowledged "
+        f"{sender.acknowledged:,}, without a gap the first {sender.acknowledged_first:,} that follow the schema"
+    )
+    return DeliveryError(problem, sent=sender.sent, acknowledged=sender.acknowledged)
 
 
 def _arriving(stream: BufferedIOBase) -> Iterator[dict[int, bytes]]:

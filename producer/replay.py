@@ -26,11 +26,15 @@ _PROGRESS_S = 0.1
 
 @dataclass(frozen=True)
 class ReplaySummary:
-    """What a replay did; `seconds` runs from the first message to the last acknowledgement."""
+    """What a replay did; `seconds` runs from the first message to the last acknowledgement.
+
+    `complete` is False where it was stopped before all was sent.
+    """
 
     sent: int
     acknowledged: int
     seconds: float
+    complete: bool
 
     @property
     def rate(self) -> float:
@@ -71,7 +75,8 @@ def replay(
     Raises:
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time.
-        SourceError: a file is malformed; says how much was sent before that.
+        SourceError: a file is malformed.
+        The last two say how much was sent and acknowledged, and how to go on.
     """
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "replay")
@@ -79,23 +84,30 @@ def replay(
     run = _Run(sender, pacer or Pacer(), stopped, on_progress)
     try:
         every = chain.from_iterable(records for _ in range(repeat))
-        run.send(islice(every, skip, None if limit is None else skip + limit))
+        complete = run.send(islice(every, skip, None if limit is None else skip + limit))
+        sender.flush(STOPPED_FLUSH_S if stopped() else FLUSH_S)
     except SourceError as error:
-        with suppress(DeliveryError):
-            sender.flush(STOPPED_FLUSH_S)
-        raise SourceError(f"{error}; {_sent_before(sender, skip)}") from None
-    sender.flush(STOPPED_FLUSH_S if stopped() else FLUSH_S)
-    summary = ReplaySummary(sender.sent, sender.acknowledged, run.seconds)
+        raise SourceError(f"{error}; {_how_to_go_on(sender, skip)}") from None
+    except DeliveryError as error:
+        problem = f"{error}; check the brokers and the topic; {_how_to_go_on(sender, skip)}"
+        raise DeliveryError(problem, sent=sender.sent, acknowledged=sender.acknowledged) from None
+    summary = ReplaySummary(sender.sent, sender.acknowledged, run.seconds, complete)
     run.report()
     return summary
 
 
-def _sent_before(sender: Sender, skip: int) -> str:
-    if not sender.sent:
+def _how_to_go_on(sender: Sender, skip: int) -> str:
+    with suppress(DeliveryError):
+        sender.flush(STOPPED_FLUSH_S)
+    sent, first = sender.sent, sender.acknowledged_first
+    if not sent:
         return "nothing was sent"
-    if sender.acknowledged < sender.sent:
-        return f"sent {sender.sent:,} before that, of which the brokers acknowledged {sender.acknowledged:,}"
-    return f"sent {sender.sent:,} before that: go on with --skip {skip + sender.sent}"
+    if first == sent:
+        return f"sent {sent:,} before that: go on with --skip {skip + sent}"
+    return (
+        f"sent {sent:,}, of which the brokers acknowledged {sender.acknowledged:,}; "
+        f"--skip {skip + first} leaves none of the others out, but may send up to {sent - first:,} a second time"
+    )
 
 
 def encode(record: Record) -> tuple[bytes | None, bytes]:
@@ -124,13 +136,15 @@ class _Run:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
-    def send(self, records: Iterator[Record]) -> None:
+    def send(self, records: Iterator[Record]) -> bool:
+        """Whether all were sent, rather than stopped."""
         send, wait, tick = self._sender.send, self._pacer.wait, self._tick
         for count, record in enumerate(records):
             if not wait(record, stopped=tick) or (count % _TICK_EVERY == 0 and tick()):
-                break
+                return False
             if not send(*encode(record), stopped=tick):
-                break
+                return False
+        return True
 
     def _tick(self) -> bool:
         self._sender.poll()

@@ -121,13 +121,20 @@ def replay(
         bool, typer.Option("--poisson", help="let messages arrive at random, --rate on average")
     ] = False,
     skip: Annotated[
-        int, typer.Option(min=0, metavar="N", help="leave out the first N messages, as sent before")
+        int,
+        typer.Option(min=0, metavar="N", help="leave out the first N messages, counted over all repetitions"),
     ] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="stop after N messages")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="stop after N messages, not counting skipped ones")
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="send the files N times")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="another number makes other random arrivals")] = 0,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="send an unreadable time as it is: it becomes a dead letter")
+        bool,
+        typer.Option(
+            "--keep-going",
+            help="send an unreadable time, or a number with a comma, as the text it is: it becomes a dead letter",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -2,9 +2,9 @@
 
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from producer import replay as replays
 from producer.publish import Refusal
 from producer.publish import publish as publish_lines
 
-CHECKED_FIRST = 4_000_000
-"""Files of so many bytes together, as they are stored, are read once before anything is sent."""
+CHECKED_FIRST = 50_000
+"""So many messages are read once before anything is sent."""
 
 FORMATS = {"plain": sources.TABLES, **physionet.FORMATS}
 
@@ -49,13 +49,13 @@ def replay(
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
     if layout not in FORMATS:
         raise SettingsError(f"--format: there is no format {layout} (known: {', '.join(FORMATS)})")
-    readers = sources.LENIENT_TABLES if keep_going and layout == "plain" else FORMATS[layout]
-    source = sources.find_source(files, readers)
-    if sum(path.stat().st_size for path in source.paths) <= CHECKED_FIRST:
-        deque(source, maxlen=0)  # raises SourceError before anything is sent
+    if keep_going and layout != "plain":
+        raise SettingsError(f"--keep-going: {layout} files have no event times to pass on; leave it out")
+    source = sources.find_source(files, sources.LENIENT_TABLES if keep_going else FORMATS[layout])
     pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
     stop = Stop()
     stop.listen(grace=False)
+    _check(source, last=CHECKED_FIRST if limit is None else min(CHECKED_FIRST, skip + limit), stop=stop)
     with _progress(limit, rate) as on_progress:
         summary = replays.replay(
             settings,
@@ -67,21 +67,35 @@ def replay(
             stopped=lambda: stop.requested,
             on_progress=on_progress,
         )
-    if skip and not summary.sent and not stop.requested:
+    if skip and summary.complete and not summary.sent:
         raise SettingsError(f"--skip {skip}: the files have no more messages than that, so none was sent")
     result = {
         "sent": summary.sent,
         "acknowledged": summary.acknowledged,
         "seconds": round(summary.seconds, 3),
         "rate": round(summary.rate, 1),
+        "next_skip": None if summary.complete else skip + summary.sent,
     }
     if json:
         typer.echo(orjson.dumps(result).decode())
-    else:
-        typer.echo(
-            f"sent {summary.sent:,}, acknowledged {summary.acknowledged:,} in {summary.seconds:.1f} s: "
-            f"{summary.rate:,.0f} msg/s to {settings.input_topic}"
-        )
+        return
+    typer.echo(
+        f"sent {summary.sent:,}, acknowledged {summary.acknowledged:,} in {summary.seconds:.1f} s: "
+        f"{summary.rate:,.0f} msg/s to {settings.input_topic}"
+    )
+    if not summary.complete:
+        rest = "" if limit is None else f" --limit {limit - summary.sent}"
+        typer.echo(f"stopped before the end: go on with --skip {skip + summary.sent}{rest}")
+
+
+def _check(source: Iterable[sources.Record], *, last: int, stop: Stop) -> None:
+    """Read so many messages. Raises SourceError, before anything is sent."""
+    try:
+        for _ in islice(source, last):
+            if stop.requested:
+                break
+    except sources.SourceError as error:
+        raise sources.SourceError(f"{error}; nothing was sent") from None
 
 
 def publish(settings: Settings, *, json: bool) -> None:

@@ -1,7 +1,10 @@
 """Replay and publish on a real broker."""
 
+import gzip
 import io
 import os
+import re
+import signal
 import threading
 import tracemalloc
 from collections import defaultdict
@@ -19,13 +22,15 @@ from producer.pacing import Pacer, at_rate, by_event_time
 from producer.physionet import FORMATS
 from producer.publish import PublishSummary, Refusal, publish
 from producer.replay import Progress, encode, replay
-from producer.sender import DeliveryError
+from producer.sender import DeliveryError, Sender
 from producer.sources import TABLES, Record, SourceError, find_source
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from schemas.vitals import Decoder
 from tests.conftest import fresh_settings
 from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
+from tests.vitalstream.command import Running, vitalstream
+from vitalstream import produce
 from vitalstream.produce import replay as send_files
 
 pytestmark = pytest.mark.kafka
@@ -141,6 +146,24 @@ def test_a_stop_keeps_what_was_sent(settings: Settings) -> None:
     assert numbers == [*range(summary.sent)]
 
 
+@pytest.mark.parametrize("limit", [None, 250])
+def test_a_stopped_replay_says_how_to_go_on(settings: Settings, tmp_path: Path, limit: int | None) -> None:
+    write_ndjson(tmp_path / "a.ndjson", simulated(300))
+    command = ["replay", str(tmp_path), "--bootstrap-servers", settings.bootstrap_servers]
+    command += ["--input-topic", settings.input_topic, *([] if limit is None else ["--limit", str(limit)])]
+    with Running(*command, "--rate", "10") as running:
+        wait_until(lambda: arrived(settings), what="the first message")
+        running.process.send_signal(signal.SIGINT)
+        assert running.end() == 0
+    (sent,) = map(int, re.findall(r"^sent ([0-9]+), acknowledged \1 ", running.out))
+    (rest,) = re.findall(r"^stopped before the end: go on with (.*)$", running.out, re.MULTILINE)
+    assert sent < 250
+    assert rest == f"--skip {sent}" + ("" if limit is None else f" --limit {limit - sent}")
+    again = vitalstream(*command[:6], *rest.split(), "--json")
+    assert orjson.loads(again.stdout)["next_skip"] is None
+    assert by_patient(arrived(settings)) == expected(simulated(300)[:limit])
+
+
 def test_a_stop_ends_a_wait_of_hours(settings: Settings) -> None:
     records = [{"patient_id": "p", "event_time": f"2026-01-01T0{hour}:00:00Z"} for hour in range(5)]
     asked = count()
@@ -173,9 +196,41 @@ def test_a_small_file_with_a_bad_line_sends_nothing(settings: Settings, tmp_path
     write_ndjson(tmp_path / "a.ndjson", simulated(10))
     with (tmp_path / "a.ndjson").open("ab") as file:
         file.write(b"not json\n")
-    with pytest.raises(SourceError, match=r"line 11 is not a JSON object; correct or remove it$"):
+    with pytest.raises(
+        SourceError, match=r"line 11 is not a JSON object; correct or remove it; nothing was sent$"
+    ):
         send_files(settings, [tmp_path], **DEFAULTS)
     assert arrived(settings) == []
+
+
+def test_what_a_limit_leaves_out_is_not_checked(settings: Settings, tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "a.ndjson", simulated(10))
+    with (tmp_path / "a.ndjson").open("ab") as file:
+        file.write(b"not json\n")
+    send_files(settings, [tmp_path], **DEFAULTS | {"skip": 4, "limit": 6})
+    assert len(arrived(settings)) == 6
+
+
+def test_a_long_file_is_checked_up_to_its_first_messages_only(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, too: what counts is how much there is to read."""
+    monkeypatch.setattr(produce, "CHECKED_FIRST", 5)
+    lines = [orjson.dumps(record) for record in simulated(10)]
+    for bad, said in ((4, "; nothing was sent"), (5, "; sent 5 before that: go on with --skip 5")):
+        content = b"\n".join([*lines[:bad], b"not json", *lines[bad:]])
+        (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(content))
+        with pytest.raises(SourceError, match=f"line {bad + 1} .*{said}$"):
+            send_files(settings, [tmp_path], **DEFAULTS)
+    assert len(arrived(settings)) == 5
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_keep_going_is_refused_where_there_is_nothing_to_pass_on(
+    settings: Settings, tmp_path: Path, layout: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"--keep-going: {layout} files have no event times"):
+        send_files(settings, [tmp_path], **DEFAULTS | {"layout": layout, "keep_going": True})
 
 
 def test_skipping_more_than_there_is_says_so(settings: Settings, tmp_path: Path) -> None:
@@ -195,6 +250,55 @@ def test_an_undelivered_message_is_an_error(settings: Settings, accepted: str) -
     assert error.value.exit_code == 1
     assert error.value.acknowledged < len(records)
     assert "SECRET" not in str(error.value)
+
+
+def test_the_skip_that_a_failed_delivery_gives_leaves_nothing_out(settings: Settings) -> None:
+    limited = settings.model_copy(update={"kafka": {"message.max.bytes": "5000000"}})
+    records: list[Record] = [{"patient_id": f"p{n % 9}", "event_time": "t", "number": n} for n in range(200)]
+    records[100]["note"] = "x" * 3_000_000  # more than the broker takes
+    with pytest.raises(DeliveryError, match="MSG_SIZE_TOO_LARGE") as error:
+        replay(limited, iter(records[7:]), skip=3)
+    skip, again = map(
+        int, re.findall(r"--skip ([0-9]+) .* up to ([0-9]+) a second time$", str(error.value))[0]
+    )
+    there = {orjson.loads(message.value())["number"] for message in arrived(settings)}
+    assert there >= {*range(10, 7 + skip)}
+    assert 3 < skip <= 93
+    assert error.value.acknowledged == len(there)
+    assert error.value.sent == skip - 3 + again
+    assert f"sent {error.value.sent}, of which the brokers acknowledged {len(there)};" in str(error.value)
+
+
+def test_a_message_that_the_client_refuses_has_all_before_it_sent(settings: Settings) -> None:
+    records: list[Record] = [{"patient_id": f"p{n % 9}", "event_time": "t"} for n in range(50)]
+    records[40]["note"] = "x" * 3_000_000
+    with pytest.raises(DeliveryError, match=r"sent 40 before that: go on with --skip 40$"):
+        replay(settings, records)
+    assert len(arrived(settings)) == 40
+
+
+def test_what_is_given_up_is_told_from_what_was_acknowledged(settings: Settings) -> None:
+    patient = settings.model_copy(update={"kafka": {"linger.ms": "60000"}})
+    sender = Sender(patient, topic=settings.input_topic)
+    assert all(sender.send(b"p", b"{}") for _ in range(40))
+    sender.flush(30)
+    assert sender.acknowledged_first == 40
+    assert all(sender.send(b"p", b"{}") for _ in range(20))
+    with pytest.raises(DeliveryError, match="not acknowledged within 0 s"):
+        sender.flush(0)
+    assert (sender.sent, sender.acknowledged) == (60, 40)
+    assert 16 < sender.acknowledged_first <= 40
+    assert len(arrived(settings)) == 40
+
+
+def test_publish_says_what_arrived_before_a_failed_delivery(settings: Settings) -> None:
+    limited = settings.model_copy(update={"kafka": {"message.max.bytes": "1500"}})
+    lines = [GOOD] * 3 + [GOOD.replace(b"p1", b"p2").replace(b'"a"', b'"' + b"a" * 2000 + b'"')] + [GOOD]
+    with pytest.raises(
+        DeliveryError, match=r"sent 3, of which the brokers acknowledged 3, without a gap the first 3"
+    ):
+        publish(limited, io.BytesIO(b"\n".join(lines)))
+    assert len(arrived(settings)) == 3
 
 
 def test_a_missing_topic_is_said_at_once(kafka: str) -> None:
