@@ -278,7 +278,7 @@ def test_a_message_that_the_client_refuses_has_all_before_it_sent(settings: Sett
 
 
 def test_what_is_given_up_is_told_from_what_was_acknowledged(settings: Settings) -> None:
-    patient = settings.model_copy(update={"kafka": {"linger.ms": "60000"}})
+    patient = settings.model_copy(update={"kafka": {"linger.ms": "20000"}})
     sender = Sender(patient, topic=settings.input_topic)
     assert all(sender.send(b"p", b"{}") for _ in range(40))
     sender.flush(30)
