@@ -27,7 +27,10 @@ COMMIT_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 STOP_TIMEOUT_S = 5.0  # for the last commit; a supervisor that waits 10 s still sees a clean exit
 REVOKE_TIMEOUT_S = 8.0  # others wait for our partitions while we commit
 START_TIMEOUT_S = 10.0  # for one try; tries go on until the broker answers
-MAX_RECOVERIES = 8  # in a row, without a commit between them
+# After so many recoveries in a row without a commit the worker ends, if they have also taken so long: a member that
+# was put out of its group is refused until its next heartbeat, by default up to 3 s later, and a try takes 50 ms.
+MAX_RECOVERIES = 8
+MAX_RECOVERING_S = 30.0
 LONG_BACKLOG = 10  # transactions
 GATHER_BACKLOG_S = 0.2
 
@@ -80,6 +83,7 @@ class Worker:
         self._broken = False
         self._leaving = False
         self._recoveries = 0
+        self._failing_since = 0.0
 
     def run(self) -> None:
         """Score and commit until told to stop; then finish what was begun and leave the group."""
@@ -169,12 +173,7 @@ class Worker:
             raise failure
         if failure.action is Action.FENCED and not self._committer.timed_out:
             raise FencedError(self._transactional_id)
-        self._recoveries += 1
-        if self._recoveries > MAX_RECOVERIES:
-            raise NoProgressError(
-                f"{failure.operation} failed {self._recoveries} times in a row, the last time with "
-                f"{failure.error_name}; nothing was lost: look at the brokers, then start again"
-            )
+        self._require_progress(failure)
         self._collector.discard()
         self._score.restart()
         if failure.action is not Action.ABORT or not self._abort(COMMIT_TIMEOUT_S):
@@ -182,6 +181,18 @@ class Worker:
             self._start()
         self._positions.rewind()
         self._active_at = self._clock()
+
+    def _require_progress(self, failure: KafkaCallError) -> None:
+        """Wait a moment before the next try, the longer the more have failed in a row; raise when it is hopeless."""
+        if not self._recoveries:
+            self._failing_since = self._clock()
+        self._recoveries += 1
+        if self._recoveries > MAX_RECOVERIES and self._clock() - self._failing_since > MAX_RECOVERING_S:
+            raise NoProgressError(
+                f"{failure.operation} failed {self._recoveries} times in a row, the last time with "
+                f"{failure.error_name}; nothing was lost: look at the brokers, then start again"
+            )
+        time.sleep(min(0.5, 0.01 * 2**self._recoveries))
 
     def _abort(self, timeout: float) -> bool:
         try:

@@ -5,7 +5,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -23,7 +25,10 @@ from tests.consumer.mock_cluster import (
     TXN_OFFSET_COMMIT,
     MockCluster,
 )
-from tests.kafka import wait_until
+from tests.consumer.processes import Process
+from tests.kafka import produce, wait_until
+from tests.schemas.messages import TIME
+from vitalstream import cli
 
 OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=b"{}", rows=1)
 TIMEOUT_S = 5.0
@@ -175,3 +180,26 @@ def test_a_rough_way_to_a_commit_renews_the_producer(scene: Scene, monkeypatch: 
     assert scene.sender.producer is not before
     scene.commit()
     assert scene.commits.count == 3
+
+
+def test_a_worker_that_is_refused_more_than_a_few_times_goes_on(
+    cluster: MockCluster, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a member of its group that was put out and has not heard of it yet."""
+    cluster.answer(TXN_OFFSET_COMMIT, *[KafkaError.UNKNOWN_MEMBER_ID] * 12)
+    consume = ["consume", "--bootstrap-servers", cluster.bootstrap_servers, "--until-idle", "5"]
+    consume += ["--model", str(models["fragile"])]
+    worker = Process.fork(cli.main, consume, files=tmp_path / "worker", environment={})
+    try:
+        worker.joined()
+        produce(cluster.bootstrap_servers, Settings().input_topic, [("p", signal())])
+        assert worker.wait(timeout=120) == 0, worker.log
+        assert worker.log.count("failed with UNKNOWN_MEMBER_ID") == 12
+        assert "1 rows committed" in worker.log
+    finally:
+        worker.end()
+        cluster.forget()
+
+
+def signal() -> bytes:
+    return orjson.dumps({"patient_id": "p", "event_time": TIME, "signal": 1.0})
