@@ -12,20 +12,23 @@ from pathlib import Path
 
 from broker.errors import BrokerError
 
-KAFKA_VERSION = "4.3.0"
+KAFKA_VERSION = "4.2.1"  # a single broker of 4.3 or later breaks transactions as it restarts (KAFKA-20734)
 MINIMUM_JAVA = 17
 _FETCH_SECONDS = 600
 _COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-_DEPENDENCIES = (
-    ("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
-    ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.3"),  # without it a failing broker says nothing
-)
-_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
+# Without log4j a failing broker says nothing.
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>vitalstream</groupId><artifactId>local-kafka</artifactId><version>1</version>
-  <dependencies>{}</dependencies>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{kafka}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.25.3</version>
+    </dependency>
+  </dependencies>
 </project>
 """
 
@@ -49,17 +52,21 @@ def find_java() -> str:
     return java
 
 
-def kafka_jars() -> Path:
+def kafka_jars(version: str = KAFKA_VERSION) -> Path:
     """The folder of Kafka's jars in the user's cache; the first call fetches them, which takes seconds.
 
     Raises:
-        BrokerError: Maven is missing, or could not fetch them.
+        BrokerError: this is no version, Maven is missing, or it could not fetch them.
     """
-    jars = _cache_dir() / f"kafka-{KAFKA_VERSION}"
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise BrokerError(
+            f"--kafka-version {version!r} is not a version of Apache Kafka; give three numbers, as in {KAFKA_VERSION}"
+        )
+    jars = _cache_dir() / f"kafka-{version}"
     if not jars.is_dir():
         with _locked(jars.with_name(f"{jars.name}.lock")):
             if not jars.is_dir():  # another process may have been faster
-                _fetch(jars)
+                _fetch(jars, version)
     return jars
 
 
@@ -76,22 +83,22 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(jars: Path) -> None:
+def _fetch(jars: Path, version: str) -> None:
     """Fill a folder beside `jars`, then rename it: the folder is there whole or not at all."""
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerError(
-            f"a local Kafka needs Maven once, to fetch Apache Kafka {KAFKA_VERSION}; there is no mvn on PATH"
+            f"a local Kafka needs Maven once, to fetch Apache Kafka {version}; there is no mvn on PATH"
         )
     with tempfile.TemporaryDirectory(dir=jars.parent, prefix="fetching-") as scratch:
         fetched = Path(scratch, "jars")
         pom = Path(scratch, "pom.xml")
-        pom.write_text(_POM.format("".join(_DEPENDENCY.format(*one) for one in _DEPENDENCIES)))
-        _run_maven([maven, "-q", "-B", "-f", str(pom), _COPY_GOAL, f"-DoutputDirectory={fetched}"])
+        pom.write_text(_POM.format(kafka=version))
+        _run_maven([maven, "-q", "-B", "-f", str(pom), _COPY_GOAL, f"-DoutputDirectory={fetched}"], version)
         fetched.rename(jars)
 
 
-def _run_maven(command: list[str]) -> None:
+def _run_maven(command: list[str], version: str) -> None:
     try:
         done = subprocess.run(
             [*command, "-DincludeScope=runtime"],
@@ -102,9 +109,11 @@ def _run_maven(command: list[str]) -> None:
         )
     except subprocess.TimeoutExpired:
         raise BrokerError(
-            f"Maven did not fetch Apache Kafka {KAFKA_VERSION} within {_FETCH_SECONDS} s; check the network"
+            f"Maven did not fetch Apache Kafka {version} within {_FETCH_SECONDS} s; check the network"
         ) from None
     if done.returncode:
         errors = [line for line in done.stdout.splitlines() if line.startswith("[ERROR]")]
         reason = errors[0].removeprefix("[ERROR] ") if errors else f"mvn ended with {done.returncode}"
-        raise BrokerError(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}; check the network: {reason}")
+        raise BrokerError(
+            f"Maven could not fetch Apache Kafka {version}; check the network and the version: {reason}"
+        )

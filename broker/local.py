@@ -6,7 +6,6 @@ Not for production: one node, replication factor 1, plain text, 127.0.0.1 only.
 import atexit
 import base64
 import random
-import re
 import shutil
 import socket
 import tempfile
@@ -22,7 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from broker.child import Child
 from broker.errors import BrokerError
-from broker.jars import find_java, kafka_jars
+from broker.jars import KAFKA_VERSION, find_java, kafka_jars
 
 # What makes one node enough, and quick to start and to notice a dead client. tests/kafka.py gives the
 # same to the container.
@@ -45,11 +44,9 @@ SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
 }
 
 _HOST = "127.0.0.1"
-# Kafka's words in its log: that its folder is another's, that the controller decides from now on, and what the
-# broker counts as.
+# Kafka's words in its log for a folder that is another broker's, and for one of a newer version.
 _LOCKED = "Failed to acquire lock"
-_ACTIVE = "Performing controller activation"
-_REGISTRATION = re.compile(r" (?:for|of) broker 1: .* fenced=(true|1|false|-1),")
+_NEWER = "UnsupportedVersionException"
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 # Below the ports the kernel hands out (32768 and up on Linux): while the broker is down for a restart, a
 # client that keeps connecting can be given the very port it connects to, and then holds it.
@@ -76,6 +73,7 @@ class LocalKafka:
         heap: Java's maximum heap, as `-Xmx` takes it.
         fast_start: a quarter of the start-up time for a slower broker; right for tests, not for measuring.
         start_timeout: seconds until the broker must answer.
+        version: which Apache Kafka.
     """
 
     def __init__(
@@ -87,6 +85,7 @@ class LocalKafka:
         heap: str = "1g",
         fast_start: bool = False,
         start_timeout: float = 60,
+        version: str = KAFKA_VERSION,
     ) -> None:
         self.port = port or free_port()
         self._given_dir = data_dir
@@ -94,6 +93,7 @@ class LocalKafka:
         self._overrides = dict(overrides or {})
         self._java_options = [f"-Xmx{heap}", *(_FAST_START if fast_start else ())]
         self._start_timeout = start_timeout
+        self._version = version
         self._child: Child | None = None
 
     @property
@@ -129,7 +129,7 @@ class LocalKafka:
         """
         if self.pid is not None:
             return
-        java, jars = find_java(), kafka_jars()
+        java, jars = find_java(), kafka_jars(self._version)
         _refuse_taken(self.port)
         try:
             self._prepare()
@@ -173,9 +173,8 @@ class LocalKafka:
         self._dir.mkdir(parents=True, exist_ok=True)
         (self._dir / "log4j2.properties").write_text(_LOG4J)
         self.log_file.write_bytes(b"")
-        properties = self._properties()
-        _write_properties(self._dir / "server.properties", properties)
-        _write_properties(self._dir / "controller.properties", properties | _controller_alone(properties))
+        properties = "".join(f"{name}={value}\n" for name, value in self._properties().items())
+        (self._dir / "server.properties").write_text(properties)
 
     def _properties(self) -> dict[str, str]:
         controller = f"{_HOST}:{free_port()}"
@@ -188,25 +187,20 @@ class LocalKafka:
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._dir.absolute() / "data"),
-            # It has nobody to hand its partitions to: on the way down they would be without a leader, and
-            # Kafka 4.3 skips the markers of transactions that end in that moment (KAFKA-20734).
-            "controlled.shutdown.enable": "false",
             **SINGLE_NODE_PROPERTIES,
             **self._overrides,
         }
 
     def _java_command(self, java: str, jars: Path) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={self._dir / 'log4j2.properties'}"
-        to_the_end = "-Dlog4j2.shutdownHookEnabled=false"  # else it logs nothing more once told to end
-        return [java, *self._java_options, log4j, to_the_end, "-cp", f"{jars}/*"]
+        return [java, *self._java_options, log4j, "-cp", f"{jars}/*"]
 
     def _run(self, java: list[str]) -> None:
-        data = self._dir / "data"
-        if not (data / "meta.properties").exists():
+        if not (self._dir / "data" / "meta.properties").exists():
             self._format(java)
-        else:
-            self._bury(java)
-        self._launch(java, "server.properties")
+        atexit.register(self.stop)
+        server = [*java, "kafka.Kafka", str(self._dir / "server.properties")]
+        self._child = Child(server, log_file=self.log_file)
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         self._wait_until(lambda: _answers(admin))
 
@@ -216,33 +210,6 @@ class LocalKafka:
         command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties]
         if Child(command, log_file=self.log_file).wait():
             raise BrokerError(f"the local Kafka could not prepare {self._dir}:{self._tail()}")
-
-    def _bury(self, java: list[str]) -> None:
-        """Run the controller alone until it has declared the former broker dead, where it counts as alive.
-
-        A broker that starts while its former self still counts as alive loads its transactions and then
-        loses the lead of every partition for a moment. A marker that it tries to write in that moment is
-        skipped for good (KAFKA-20734), and read_committed readers wait for it for ever. In a cluster the
-        controllers outlive the broker; here they ended together.
-        """
-        self._launch(java, "controller.properties")
-        self._wait_until(self._counts_as_dead)
-        decided = self._metadata_bytes()  # what it logged just now may not be written yet
-        self._wait_until(lambda: self._metadata_bytes() > decided)
-        if self._child is not None:
-            self._child.terminate(timeout=self._start_timeout)
-
-    def _counts_as_dead(self) -> bool:
-        log = self.log_file.read_text(errors="replace")
-        return _ACTIVE in log and _REGISTRATION.findall(log)[-1:] not in (["false"], ["-1"])
-
-    def _metadata_bytes(self) -> int:
-        logs = (self._dir / "data" / "__cluster_metadata-0").glob("*.log")
-        return sum(path.stat().st_size for path in logs)
-
-    def _launch(self, java: list[str], properties: str) -> None:
-        atexit.register(self.stop)
-        self._child = Child([*java, "kafka.Kafka", str(self._dir / properties)], log_file=self.log_file)
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._start_timeout
@@ -256,28 +223,19 @@ class LocalKafka:
             time.sleep(0.05)
 
     def _why_it_ended(self) -> str:
-        if _LOCKED in self.log_file.read_text(errors="replace"):
+        log = self.log_file.read_text(errors="replace")
+        if _LOCKED in log:
             return f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
+        if _NEWER in log:
+            return (
+                f"a newer Kafka than {self._version} has written to {self._dir}; give its --kafka-version, or "
+                "choose another folder with --data-dir"
+            )
         return f"the local Kafka ended while starting:{self._tail()}"
 
     def _tail(self, lines: int = 15) -> str:
         text = self.log_file.read_text(errors="replace").splitlines()[-lines:]
         return "".join(f"\n  {line}" for line in text) or " it printed nothing"
-
-
-def _controller_alone(properties: Mapping[str, str]) -> dict[str, str]:
-    controller = properties["listeners"].rpartition(",")[2]
-    return {
-        "process.roles": "controller",
-        "listeners": controller,
-        "advertised.listeners": controller,
-        "broker.session.timeout.ms": "500",
-        "broker.heartbeat.interval.ms": "100",
-    }
-
-
-def _write_properties(path: Path, properties: Mapping[str, str]) -> None:
-    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
 
 
 def _answers(admin: AdminClient) -> bool:

@@ -21,9 +21,11 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from broker.errors import BrokerError
+from broker.jars import KAFKA_VERSION as DEFAULT_VERSION
 from broker.local import SINGLE_NODE_PROPERTIES, LocalKafka, free_port
 
-KAFKA_IMAGE = "apache/kafka:4.3.0"  # the same as in compose.yaml
+KAFKA_VERSION = os.environ.get("KAFKA_VERSION", DEFAULT_VERSION)
+KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
 
 T = TypeVar("T")
 Row = tuple[bytes | str | None, bytes | str | None] | tuple[bytes | str | None, bytes | str | None, int]
@@ -73,7 +75,7 @@ def docker_answers() -> bool:
 @contextmanager
 def _local() -> Iterator[str]:
     try:
-        broker = LocalKafka(fast_start=True)
+        broker = LocalKafka(fast_start=True, version=KAFKA_VERSION)
         broker.start()
     except BrokerError as error:
         raise BrokerError(

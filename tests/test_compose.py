@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from broker.jars import KAFKA_VERSION
 from broker.options import OPTIONS
 from broker.settings import ENV_PREFIX
-from tests.kafka import KAFKA_IMAGE
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,13 +26,13 @@ def dockerfile() -> str:
 
 
 def test_it_runs_the_kafka_that_the_tests_run(services: dict[str, Any]) -> None:
-    assert services["kafka"]["image"] == KAFKA_IMAGE
+    assert services["kafka"]["image"] == f"apache/kafka:${{KAFKA_VERSION:-{KAFKA_VERSION}}}"
 
 
 def test_every_image_has_a_version(services: dict[str, Any], dockerfile: str) -> None:
     images = [service["image"] for service in services.values()]
     images += re.findall(r"^ARG \w*IMAGE=(\S+)", dockerfile, re.MULTILINE)
-    assert all(re.search(r":\d", image) for image in images), images
+    assert all(re.search(r":(\$\{\w+:-)?\d", image) for image in images), images
 
 
 def test_what_is_set_by_the_environment_is_a_setting(services: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.errors import VitalstreamError
+from broker.jars import KAFKA_VERSION
 from schemas.contract import Reason
 from vitalstream.options import Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
@@ -260,6 +261,10 @@ def broker(
         Path | None,
         typer.Option(metavar="DIR", help="directory to keep topics in; without it they are gone at the end"),
     ] = None,
+    kafka_version: Annotated[
+        str,
+        typer.Option(metavar="VERSION", help="which Apache Kafka; from 4.3 on, restarts lose transactions"),
+    ] = KAFKA_VERSION,
 ) -> None:
     """Run a real single-node Apache Kafka in the foreground, for trying things out.
 
@@ -268,7 +273,7 @@ def broker(
     """
     from vitalstream.local_broker import run
 
-    run(port=port, data_dir=data_dir)
+    run(port=port, data_dir=data_dir, version=kafka_version)
 
 
 @app.command()

@@ -6,17 +6,16 @@ from pathlib import Path
 import typer
 
 from broker.errors import BrokerError
-from broker.jars import KAFKA_VERSION
 from broker.local import LocalKafka
 from consumer.stop import Stop
 
 
-def run(*, port: int, data_dir: Path | None) -> None:
+def run(*, port: int, data_dir: Path | None, version: str) -> None:
     """Serve until stopped; raises BrokerError when the broker ends by itself."""
     stop = Stop()
     stop.listen(grace=False)
-    typer.echo(f"starting Apache Kafka {KAFKA_VERSION} ...", err=True)
-    with LocalKafka(port=port, data_dir=data_dir) as kafka:
+    typer.echo(f"starting Apache Kafka {version} ...", err=True)
+    with LocalKafka(port=port, data_dir=data_dir, version=version) as kafka:
         kept = f"topics are kept in {data_dir}" if data_dir else "topics are gone when it ends"
         typer.echo(f"Apache Kafka at {kafka.bootstrap_servers}; {kept}; Ctrl-C ends it", err=True)
         while not stop.requested:

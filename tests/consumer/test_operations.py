@@ -22,7 +22,7 @@ from tests.consumer.conftest import save
 from tests.consumer.models import CANARY, RAISES, Fragile
 from tests.consumer.sleepy import HOLDS, SLEEPS, Sleepy
 from tests.consumer.stage import Stage
-from tests.kafka import Row, wait_until
+from tests.kafka import KAFKA_VERSION, Row, wait_until
 from tests.schemas.messages import TIME
 
 pytestmark = pytest.mark.kafka
@@ -133,7 +133,7 @@ def test_metrics_add_up_to_what_is_committed_and_no_patient_shows(
 
 
 def test_probes_tell_a_broker_that_hangs_from_a_model_that_hangs(stage: Stage, sleepy: Path) -> None:
-    with LocalKafka(fast_start=True) as kafka:
+    with LocalKafka(fast_start=True, version=KAFKA_VERSION) as kafka:
         settings = served(fresh_settings(kafka.bootstrap_servers, model=sleepy), stall_after=2.0)
         create_topics(settings, partitions=2, replication_factor=1)
         worker, http = stage.worker(settings), Endpoints(settings)

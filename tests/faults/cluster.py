@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from broker.child import Child
 from broker.jars import find_java, kafka_jars
 from broker.local import SINGLE_NODE_PROPERTIES, free_port
-from tests.kafka import wait_until
+from tests.kafka import KAFKA_VERSION, wait_until
 
 START_S: Final = 180.0
 REPLICATED: Final[Mapping[str, str]] = {
@@ -139,7 +139,7 @@ class LocalCluster:
     def _java(self, node: int) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={self._home(node) / 'log4j2.properties'}"
         options = ["-Xmx400m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", log4j]
-        return [find_java(), *options, "-cp", f"{kafka_jars()}/*"]
+        return [find_java(), *options, "-cp", f"{kafka_jars(KAFKA_VERSION)}/*"]
 
     def _home(self, node: int) -> Path:
         return self._folder / f"node-{node}"

@@ -17,6 +17,7 @@ from tests.faults.load import Records, soiled
 from tests.faults.models import Erratic
 from tests.faults.proxy import Proxy
 from tests.faults.trial import Trial
+from tests.kafka import KAFKA_VERSION
 
 __all__ = ["models"]
 
@@ -25,11 +26,6 @@ SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "400"}
 HURT = {
     "group.consumer.session.timeout.ms": "2000",
     "group.consumer.heartbeat.interval.ms": "400",
-    # A broker that has stood still for longer than this declares itself dead when it wakes up, since it is its own
-    # controller, and all partitions are without a leader for a moment. Kafka 4.3.0 then drops the marker of an abort
-    # that comes in that moment (KAFKA-20734), and the next commit makes the aborted records visible: no client can
-    # help that. With replicas there is another leader.
-    "broker.session.timeout.ms": "600000",
 }
 
 LEDGER = pytest.StashKey[Ledger]()
@@ -79,6 +75,7 @@ def hurt(request: pytest.FixtureRequest) -> Iterator[tuple[LocalKafka, Proxy]]:
         LocalKafka(
             port=port,
             fast_start=True,
+            version=KAFKA_VERSION,
             overrides={
                 **HURT,
                 "controller.quorum.voters": f"1@127.0.0.1:{controller}",

@@ -9,6 +9,7 @@ import pytest
 from broker.local import LocalKafka
 from tests.faults.conftest import HURT, Begin
 from tests.faults.load import Records
+from tests.kafka import KAFKA_VERSION
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -32,7 +33,9 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def broker(small_disk: Path) -> Iterator[LocalKafka]:
     """A broker on it. Small segments, for it notices a full disk when it makes a new one."""
     small = {"log.segment.bytes": "1048576", "log.index.size.max.bytes": "1048576"}
-    with LocalKafka(data_dir=small_disk, fast_start=True, overrides={**HURT, **small}) as made:
+    with LocalKafka(
+        data_dir=small_disk, fast_start=True, version=KAFKA_VERSION, overrides={**HURT, **small}
+    ) as made:
         yield made
 
 
