@@ -1,8 +1,8 @@
 """An admin connection to the cluster, or one plain sentence on why there is none."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -28,8 +28,18 @@ _SUSPICIONS = {
     "SSL handshake failed": _TLS,
     "incorrect security.protocol": _TLS,
 }
+# What is so for a moment after a topic or group was made or a broker went; an answer does not say that it passes.
+_PASSES = frozenset({
+    KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR,
+    KafkaError._WAIT_COORD,
+})  # fmt: skip
 _POLL_SECONDS = 0.02
+_ASK_AGAIN_SECONDS = 0.1
 _SLICE_SECONDS = 0.5  # so that a refusal is noticed early, not at the end of the whole wait
+
+
+Answer = TypeVar("Answer")
 
 
 class Admin:
@@ -58,6 +68,24 @@ class Admin:
     def is_mock(self) -> bool:
         """Whether this is librdkafka's mock cluster, which has no controller to administer it."""
         return self.metadata.controller_id not in self.metadata.brokers
+
+    def ask(self, what: str, question: Callable[[], Answer]) -> Answer:
+        """The answer to a question about `what`, which is asked again while a refusal may pass.
+
+        Raises:
+            BrokerError: the brokers refuse to tell, or do not within `timeout` seconds.
+        """
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                return question()
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                if not (error.retriable() or error.code() in _PASSES) or time.monotonic() > deadline:
+                    raise BrokerError(
+                        f"the brokers do not tell {what} ({error.name()}); check this user's rights"
+                    ) from None
+            time.sleep(_ASK_AGAIN_SECONDS)
 
     def wait_for(self, topics: Sequence[str]) -> None:
         """Return once each topic has a leader for every partition.

@@ -60,6 +60,12 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
     "replay": _topics("WRITE", _INPUT),
     "publish": _topics("WRITE", _INPUT),
     "watch": _topics("READ", _RISK),
+    "status": (
+        *_topics("DESCRIBE", _INPUT),
+        Right("DESCRIBE", "group", "{group}"),
+        # For the age of the oldest message, the models of the newest results, and dead letters by reason.
+        *_topics("READ", _INPUT, _RISK, _DEAD, optional=True),
+    ),
     "audit": (*_topics("READ", *_ALL), Right("DESCRIBE", "group", "{group}")),
     "dead-letters list": _topics("READ", _DEAD),
     "dead-letters replay": (

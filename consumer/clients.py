@@ -79,9 +79,13 @@ def is_eager(config: dict[str, Any]) -> bool:
     return bool(strategy) and "cooperative" not in strategy
 
 
-def make_consumer(settings: Settings, *, on_statistics: Callable[[str], None]) -> Consumer:
-    """A consumer of the group that commits nothing by itself; `on_statistics`, called by it, must not raise."""
-    return Consumer(consumer_config(settings) | {"stats_cb": on_statistics}, logger=kafka_log)
+def make_consumer(settings: Settings, *, worker: str, on_statistics: Callable[[str], None]) -> Consumer:
+    """A consumer of the group that commits nothing by itself; `on_statistics`, called by it, must not raise.
+
+    The group knows it by the worker's name, unless the user's properties set another client.id.
+    """
+    config = {"client.id": worker} | consumer_config(settings) | {"stats_cb": on_statistics}
+    return Consumer(config, logger=kafka_log)
 
 
 def producer_config(

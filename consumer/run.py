@@ -84,7 +84,9 @@ def _assemble(
     clock = time.monotonic
     limits = message_limits(settings, settings.output_topics)
     exactly_once = settings.delivery == "exactly-once"
-    consumer = make_consumer(settings, on_statistics=lag_listener(settings.input_topic, observer))
+    consumer = make_consumer(
+        settings, worker=name, on_statistics=lag_listener(settings.input_topic, observer)
+    )
     sender = Sender(
         functools.partial(
             make_producer,

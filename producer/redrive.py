@@ -28,10 +28,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from broker.errors import BrokerError
 from broker.log import kafka_logger
+from broker.reading import PATIENCE_S
 from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import message_limits, require_topics
-from producer.letters import PATIENCE_S, Letter, LetterBox, Selection, Sources, own_headers
+from producer.letters import Letter, LetterBox, Selection, Sources, own_headers
 from producer.sender import PRODUCER_DEFAULTS
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES, Reason
 from schemas.dead_letters import PREFIX, REPLAYED_FROM, DeadLetter, message_size, replay_mark

@@ -339,6 +339,20 @@ def demo(
 
 
 @app.command()
+@with_settings("bootstrap_servers", "group", "input_topic", "output_topic", "dead_letter_topic")
+def status(settings: "Settings", *, json: Json = False) -> None:
+    """Show how the group is: its workers, what waits in each partition and for how long, dead letters, models.
+
+    Asks the brokers alone, and changes nothing. Exit code 0 when all is well; 3 when the group has no worker, a
+    partition has none, a message has waited for more than 60 seconds, or messages were deleted before they were
+    scored; 1 when the brokers do not answer.
+    """
+    from vitalstream.status.command import status as show
+
+    show(settings, json=json)
+
+
+@app.command()
 @with_settings("bootstrap_servers", "group", *TOPICS, "model", "ranges")
 def audit(settings: "Settings", *, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.

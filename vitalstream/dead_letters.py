@@ -13,8 +13,6 @@ from typing import Any
 
 import orjson
 import typer
-from rich import box
-from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from broker.errors import SettingsError, VitalstreamError
@@ -24,9 +22,8 @@ from schemas.clock import rfc3339
 from schemas.contract import Reason
 from schemas.dead_letters import PREFIX, dead_letter_headers
 from vitalstream.board import printable
+from vitalstream.tables import make_table, print_table
 
-_NUMBERS = frozenset({"letters", "replayed", "partition", "offset"})
-_WIDTH = 250  # where there is no terminal to tell its own
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -71,7 +68,7 @@ def list_letters(settings: Settings, selection: Selection, *, json: bool) -> Non
         print_json({"dead_letters": [*_documents(groups)], "unreadable": letter_box.unreadable})
         return
     if groups:
-        _print(_table(groups))
+        print_table(_table(groups))
     letters = sum(group.letters for group in groups.values())
     replayed = sum(group.replayed for group in groups.values())
     typer.echo(f"{letters:,} dead letters on {settings.dead_letter_topic}, {replayed:,} of them replayed")
@@ -92,7 +89,8 @@ def _documents(groups: dict[tuple[str, str], _Group]) -> Iterator[dict[str, Any]
 
 
 def _table(groups: dict[tuple[str, str], _Group]) -> Table:
-    table = _columns("reason", "field", "letters", "replayed", "first", "last")
+    numbers = ("letters", "replayed")
+    table = make_table("reason", "field", *numbers, "first", "last", right=numbers, folds="field")
     for (reason, field), group in sorted(groups.items()):
         counts = f"{group.letters:,}", f"{group.replayed:,}"
         table.add_row(reason, printable(field), *counts, _minute(group.first), _minute(group.last))
@@ -108,26 +106,18 @@ def list_newest(settings: Settings, selection: Selection, limit: int, *, json: b
         print_json({"dead_letters": documents, "unreadable": letter_box.unreadable})
         return
     if newest:
-        _print(_newest_table(newest))
+        print_table(_newest_table(newest))
     typer.echo(f"{len(newest):,} dead letters on {settings.dead_letter_topic}, the newest first")
 
 
 def _newest_table(newest: Sequence[tuple[Letter, bool]]) -> Table:
-    table = _columns("partition", "offset", "reason", "field", "dead-lettered", "replayed")
+    numbers = ("partition", "offset")
+    table = make_table(*numbers, "reason", "field", "dead-lettered", "replayed", right=numbers, folds="field")
     for letter, replayed in newest:
         origin = letter.origin
         position = str(origin.partition), str(origin.offset)
         why = origin.reason, printable(origin.field)
         table.add_row(*position, *why, _minute(letter.made_at), "yes" if replayed else "no")
-    return table
-
-
-def _columns(*names: str) -> Table:
-    """A table with these columns. At 80 columns only a field may take several lines, and nothing is cut."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        justify: JustifyMethod = "right" if name in _NUMBERS else "left"
-        table.add_column(name, justify=justify, no_wrap=name != "field", overflow="fold")
     return table
 
 
@@ -217,12 +207,6 @@ def _line(value: Any) -> str:
 
 def _bytes(content: Any) -> bytes:
     return b"" if content is None else bytes(content)
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=_WIDTH)
-    console.print(table)
 
 
 def print_json(document: Any) -> None:

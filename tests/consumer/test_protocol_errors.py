@@ -97,7 +97,7 @@ def cluster() -> Iterator[MockCluster]:
 def scene(cluster: MockCluster) -> Iterator[Scene]:
     settings = Settings(bootstrap_servers=cluster.bootstrap_servers)
     commits = Commits()
-    consumer = make_consumer(settings, on_statistics=lambda _: None)
+    consumer = make_consumer(settings, worker="w", on_statistics=lambda _: None)
     sender = Sender(
         functools.partial(make_producer, settings, transactional_id=f"w-{uuid.uuid4()}", limits=[1_000_000]),
         topics=settings.output_topics,

@@ -73,7 +73,7 @@ def test_no_call_is_lost(proxy: Proxy, make_settings: MakeSettings) -> None:
     make = functools.partial(
         make_producer, settings, transactional_id=f"{direct.group}-lost-calls", limits=[1_048_576]
     )
-    consumer = make_consumer(direct, on_statistics=lambda _: None)
+    consumer = make_consumer(direct, worker="w", on_statistics=lambda _: None)
     try:
         consumer.subscribe([direct.input_topic])
         wait_until(lambda: consumer.poll(0.1) is None and consumer.assignment(), timeout=30, what="a member")

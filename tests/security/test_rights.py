@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "topics create": ("topics", "create", "--partitions", "1", "--replication-factor", "1"),
     "topics check": ("topics", "check"),
 }
-"""On topics on which a worker has been; replay and publish come on their own."""
+"""On topics on which a worker has been; replay, publish and status come on their own."""
 
 
 def named(right: Right) -> str:
@@ -63,7 +63,15 @@ def fresh(settings: Settings, **changes: Any) -> Settings:
 Case = tuple[str, Right]
 CASES: list[Case] = [
     (command, right)
-    for command in ("replay", "watch", "audit", "dead-letters list", "dead-letters replay", "topics create")
+    for command in (
+        "replay",
+        "watch",
+        "status",
+        "audit",
+        "dead-letters list",
+        "dead-letters replay",
+        "topics create",
+    )
     for right in NEEDED[command]
     if (command, right.operation) != ("topics create", "DESCRIBE")  # takes half a minute; see below
 ]
@@ -182,7 +190,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def line(rows: Path) -> Callable[[str], tuple[str, ...]]:
     """The command line of a command."""
-    return lambda command: {**COMMANDS, "replay": ("replay", str(rows))}[command]
+    return lambda command: {**COMMANDS, "replay": ("replay", str(rows)), "status": ("status",)}[command]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "replay"])
@@ -227,7 +235,7 @@ def forbidden(
 def test_a_command_says_that_it_lacks_a_right(
     case: Case, forbidden: dict[Case, tuple[Process, Settings]]
 ) -> None:
-    ends_in_one_sentence(*forbidden[case], sentence=r"\bright|AUTHORIZATION_FAILED")
+    ends_in_one_sentence(*forbidden[case], sentence=r"\bright|AUTHORIZATION_FAILED|hidden from this user")
 
 
 def test_topics_check_says_what_it_can_not_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
@@ -236,6 +244,37 @@ def test_topics_check_says_what_it_can_not_see(secured: SecuredKafka, scored: Se
     assert process.wait(timeout=30) == 0, process.log
     hides = "hides its settings: this user lacks DESCRIBE_CONFIGS on it"
     assert all(f"warning: {topic} {hides}" in process.out for topic in scored.topics), process.out
+
+
+def test_status_tells_what_this_user_may_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
+    least, most = (
+        run(secured.user(scored, rights), "status", "--json")
+        for rights in (NEEDED["status"], RIGHTS["status"])
+    )
+    for process in (least, most):
+        assert process.wait(timeout=30) == 3, process.log
+        assert process.report["problems"] == [f"group {scored.group} has no worker: nothing is scored"]
+    hidden = [note for note in least.report["notes"] if "hidden from this user" in note]
+    for topic, note in zip((scored.dead_letter_topic, scored.output_topic), hidden, strict=True):
+        assert topic in note
+    assert most.report["notes"] == []
+    assert most.report["dead_letters"]["reasons"] == {"not_json": 1}
+    assert len(most.report["results"]["models"]) == 1
+
+
+def test_status_without_read_can_not_tell_how_old_a_message_is(
+    secured: SecuredKafka, module_settings: Settings, run: Run
+) -> None:
+    settings = fresh(module_settings)
+    produce(settings.bootstrap_servers, settings.input_topic, [("p", row) for row in ROWS])
+    process = run(secured.user(settings, NEEDED["status"]), "status", "--json")
+    assert process.wait(timeout=30) == 3, process.log
+    assert process.report["input"]["waiting"] == len(ROWS)
+    assert (process.report["input"]["counted"], process.report["input"]["oldest_s"]) == (False, None)
+    assert (
+        f"topic {settings.input_topic} can't be read: this user has no READ right on it"
+        in process.report["notes"]
+    )
 
 
 def test_topics_create_asks_for_describe(secured: SecuredKafka, scored: Settings) -> None:

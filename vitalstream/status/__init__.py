@@ -1,0 +1,1 @@
+"""`vitalstream status`: a group and its topics at this moment."""
