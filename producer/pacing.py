@@ -54,7 +54,7 @@ def by_event_time(speed: float) -> Schedule:
 
     def after_gap(record: Record) -> float:
         nonlocal last, due
-        now = _seconds(record.get(EVENT_TIME))
+        now = unix_seconds(record.get(EVENT_TIME))
         if now is not None:
             due += max(0.0, now - last) / speed if last is not None else 0.0
             last = now
@@ -95,7 +95,7 @@ class Pacer:
         return True
 
 
-def _seconds(event_time: object) -> float | None:
+def unix_seconds(event_time: object) -> float | None:
     """An RFC 3339 time as Unix seconds, one without a zone as UTC; None where it can't be read."""
     try:
         when = datetime.fromisoformat(str(event_time))

@@ -30,6 +30,7 @@ from producer.values import (
     instant,
     number,
     plain,
+    time_texts,
     times,
     whole,
 )
@@ -37,6 +38,8 @@ from schemas.contract import EVENT_TIME, PATIENT_ID
 
 Record = dict[str, Any]
 Reader = Callable[[Path], Iterator[Record]]
+Hear = Callable[[str], Any]
+"""Told each event time as the file has it."""
 
 PARQUET_BATCH: Final = 4096
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
@@ -76,7 +79,7 @@ def find_source(paths: Sequence[Path], readers: dict[str, Reader]) -> Source:
     return Source(files)
 
 
-def read_csv(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
+def read_csv(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
     """CSV with a header line, separated by commas, semicolons or tabs, gzipped or not.
 
     A cell that reads as a number is one; empty, NA, NaN and their like are null. An event time without a zone is UTC.
@@ -97,15 +100,19 @@ def read_csv(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
                 f"{path} is empty or begins with an empty line; it needs a header with patient_id and event_time"
             )
         rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
-        yield from _csv_records(path, rows, before, keep_going=keep_going)
+        yield from _csv_records(path, rows, before, keep_going=keep_going, on_time=on_time)
 
 
-def _csv_records(path: Path, rows: Any, before: int, *, keep_going: bool) -> Iterator[Record]:
+def _csv_records(
+    path: Path, rows: Any, before: int, *, keep_going: bool, on_time: Hear | None
+) -> Iterator[Record]:
     """The records of CSV whose header is after `before` lines."""
     line = before + 1  # on which the row begins
     try:
         header = next(rows)
         convert = _converters(path, header, keep_going=keep_going)
+        if on_time is not None:
+            convert[header.index(EVENT_TIME)] = _heard(convert[header.index(EVENT_TIME)], on_time)
         line = before + rows.line_num + 1
         for row in rows:
             if len(row) == len(header):
@@ -152,7 +159,15 @@ def _lenient(to: Callable[[str], Any]) -> Callable[[str], Any]:
     return convert
 
 
-def read_ndjson(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
+def _heard(to: Callable[[str], Any], on_time: Hear) -> Callable[[str], Any]:
+    def convert(cell: str) -> Any:
+        on_time(cell)
+        return to(cell)
+
+    return convert
+
+
+def read_ndjson(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
     """One JSON object a line, passed on as it is, but for patient ids that are numbers, which become text, event times,
     which become RFC 3339, and NaN and infinities, which become null.
 
@@ -165,7 +180,8 @@ def read_ndjson(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
                 line = line.removeprefix(_BOM)  # noqa: PLW2901
             if line.isspace():
                 continue
-            record = _usual(line) or _unusual(path, line_number, line, keep_going=keep_going)
+            record = None if on_time else _usual(line)
+            record = record or _unusual(path, line_number, line, keep_going=keep_going, on_time=on_time)
             if first:
                 _check_columns(path, record)
                 first = False
@@ -190,7 +206,7 @@ def _usual(line: bytes) -> Record | None:
     return None
 
 
-def _unusual(path: Path, line_number: int, line: bytes, *, keep_going: bool) -> Record:
+def _unusual(path: Path, line_number: int, line: bytes, *, keep_going: bool, on_time: Hear | None) -> Record:
     try:
         record = orjson.loads(line)
     except ValueError:
@@ -198,6 +214,8 @@ def _unusual(path: Path, line_number: int, line: bytes, *, keep_going: bool) -> 
     if type(record) is not dict:
         raise _no_object(path, line_number, line)
     _refuse_repeated(path, line_number, line)
+    if on_time is not None and type(record.get(EVENT_TIME)) is str:
+        on_time(record[EVENT_TIME])
     try:
         _convert(record, keep_going=keep_going)
     except UnreadableError as error:
@@ -255,7 +273,7 @@ def _convert(record: Record, *, keep_going: bool) -> None:
                 raise UnreadableError(f"{EVENT_TIME} {error}") from None
 
 
-def read_parquet(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
+def read_parquet(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
     """Parquet. Numbers keep their exact value; an event time of timestamp type is written as RFC 3339 in UTC,
     for which one without a zone is taken."""
     names: list[str] = pq.read_schema(path).names
@@ -266,6 +284,9 @@ def read_parquet(path: Path, *, keep_going: bool = False) -> Iterator[Record]:
             _column(path, name, column, before, keep_going=keep_going)
             for name, column in zip(names, batch.columns, strict=True)
         ]
+        if on_time is not None:
+            for text in filter(None, time_texts(batch.column(EVENT_TIME))):
+                on_time(text)
         for row in zip(*columns, strict=True):
             yield dict(zip(names, row, strict=True))
         before += len(batch)
@@ -293,11 +314,18 @@ _READERS: Final = {
 TABLES: Final[dict[str, Reader]] = {**_READERS}
 """The general layout, `patient_id, event_time`, features: a reader by the end of the file's name."""
 
-LENIENT_TABLES: Final[dict[str, Reader]] = {
-    suffix: partial(reader, keep_going=True) for suffix, reader in _READERS.items()
-}
-"""The same, but what has no safe reading, such as a bare date, is passed on as it is, to be a dead letter; patient ids
-excepted."""
+
+def tables(*, keep_going: bool = False, on_time: Hear | None = None) -> dict[str, Reader]:
+    """The readers of TABLES, with more to do.
+
+    Args:
+        keep_going: what has no safe reading, such as a bare date, is passed on as it is, to be a dead letter; patient
+            ids excepted.
+        on_time: told of each event time before it is read.
+    """
+    return {
+        suffix: partial(reader, keep_going=keep_going, on_time=on_time) for suffix, reader in _READERS.items()
+    }
 
 
 def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:

@@ -83,6 +83,18 @@ def _offset(zone: str | None) -> str:
     return f"{zone[:3]}:{zone[3:].removeprefix(':') or '00'}"
 
 
+def zone(text: str) -> str | None:
+    """The offset in an event time's text, as RFC 3339 has it; None where there is none, which is taken as UTC.
+
+    Raises UnreadableError.
+    """
+    sent = instant(text)
+    found = None if _is_rfc3339(text) else _as_time(text.strip())
+    if found is not None and found[found.re.groups] is None:
+        return None
+    return "Z" if sent[-1] in "Zz" else sent[-6:]
+
+
 def event_time(value: Any) -> str | None:
     """An event time as JSON has it: text, or null, which stays null. Raises UnreadableError."""
     if type(value) is str:
@@ -173,6 +185,12 @@ def times(column: Any, *, keep_going: bool = False) -> list[Any]:
     if pa.types.is_timestamp(column.type) and _within_years(column):
         return values
     return _each(event_time, values, keep_going=keep_going)
+
+
+def time_texts(column: Any) -> list[str | None]:
+    """An Arrow column of event times as the file has them, before they are read; empty where they are no texts."""
+    column = _decoded(column)
+    return [] if pa.types.is_nested(column.type) else list(column.cast(pa.string()).to_pylist())
 
 
 def plain(column: Any) -> list[Any]:

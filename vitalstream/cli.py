@@ -137,6 +137,12 @@ def replay(
             help="send an unreadable time, or a number with a comma, as the text it is: it becomes a dead letter",
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="send nothing: show the first messages and what is read in each column"
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Send the rows of files to the vitals topic, at a given pace or as fast as it goes.
@@ -144,8 +150,14 @@ def replay(
     Files in the plain format (.csv, .tsv, .parquet, .ndjson, .jsonl; text also with .gz) have the columns patient_id,
     event_time (a time without zone is taken as UTC) and any features. A time that has no single meaning, such as a
     bare date, stops its file with the line. physionet2019 and physionet2012 read those Challenges' own
-    files, as downloaded. Without --rate or --speed it sends as fast as it can.
+    files, as downloaded. Without --rate or --speed it sends as fast as it can. Try new files with --dry-run, which
+    needs no broker.
     """
+    if dry_run:
+        from vitalstream.dry_run import show
+
+        show(files, layout=layout, skip=skip, limit=limit, keep_going=keep_going, json=json)
+        return
     from vitalstream import produce
 
     produce.replay(

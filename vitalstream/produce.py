@@ -16,15 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from consumer.stop import Stop
-from producer import pacing, physionet, sources
+from producer import pacing, sources
 from producer import replay as replays
 from producer.publish import Refusal
 from producer.publish import publish as publish_lines
+from vitalstream.layouts import readers
 
 CHECKED_FIRST = 50_000
-"""So many messages are read once before anything is sent."""
-
-FORMATS = {"plain": sources.TABLES, **physionet.FORMATS}
+"""So many messages are read once before anything is sent, and by a dry run."""
 
 
 class RefusedLinesError(VitalstreamError):
@@ -47,11 +46,7 @@ def replay(
     json: bool,
 ) -> None:
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
-    if layout not in FORMATS:
-        raise SettingsError(f"--format: there is no format {layout} (known: {', '.join(FORMATS)})")
-    if keep_going and layout != "plain":
-        raise SettingsError(f"--keep-going: {layout} files have no event times to pass on; leave it out")
-    source = sources.find_source(files, sources.LENIENT_TABLES if keep_going else FORMATS[layout])
+    source = sources.find_source(files, readers(layout, keep_going=keep_going))
     pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
     stop = Stop()
     stop.listen(grace=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.errors import SettingsError
 from producer.replay import encode
-from producer.sources import LENIENT_TABLES, Record, find_source
+from producer.sources import Record, find_source, tables
 from producer.ward import FRAME_START, Ward, record
 from schemas.contract import STANDARD_FEATURES
 from schemas.ranges import load_ranges
@@ -27,7 +27,7 @@ def load_records(data: Path | None, *, features: Sequence[str], rows: int) -> li
         _require(features, STANDARD_FEATURES, "simulated patients have no", "give rows with --data FILE")
         readings = Ward(patients=_PATIENTS).readings(FRAME_START, _INTERVAL_S)
         return [record(reading) for reading in islice(readings, rows)]
-    found = [*islice(find_source([data], LENIENT_TABLES), rows)]
+    found = [*islice(find_source([data], tables(keep_going=True)), rows)]
     if not found:
         raise SettingsError(f"--data: {data} has no rows")
     known = set(chain.from_iterable(found))

@@ -1,0 +1,190 @@
+"""`vitalstream replay --dry-run`: what would be sent, and what was understood; no broker is there."""
+
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from broker.errors import VitalstreamError
+from producer.replay import encode
+from producer.sources import SourceError, find_source
+from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
+from vitalstream import dry_run
+from vitalstream.cli import app
+from vitalstream.layouts import readers
+
+T = "2026-01-05T08:30:00Z"
+
+
+def dry(*arguments: str | Path) -> str:
+    """What the command prints on stdout; an error it raises on purpose comes through."""
+    command = ["replay", "--dry-run", "--bootstrap-servers", "127.0.0.1:1", *map(str, arguments)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False, env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def document(*arguments: str | Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(dry(*arguments, "--json"))
+    return found
+
+
+def columns(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {column["name"]: column for column in found["columns"]}
+
+
+WARD = (
+    "patient_id,event_time,heart_rate,temperature,ward,lactate,spo2\n"
+    "10001.0,2026-01-05 08:30:00,80,98.6,A,1.5,97\n"
+    ",2026-01-05 08:31:00+01,81,36.6,B,-,?\n"
+    "007,2026-01-05 09:30:00,82.5,,A,2,>200\n"
+    "007,2026-01-05 09:31:00,82.5,,A,2,\n"
+)
+
+
+def test_json_tells_what_was_understood_of_each_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(WARD)
+    found = document(tmp_path)
+    assert (found["sent"], found["messages"], found["whole"], found["dead_letters"]) == (0, 4, True, 2)
+    assert found["first"] == [
+        {"key": None if key is None else key.decode(), "value": orjson.loads(value)}
+        for key, value in [*map(encode, find_source([tmp_path], readers("plain")))][:3]
+    ]
+    by_name = columns(found)
+    roles = {name: (column["role"], column["type"], column["unit"]) for name, column in by_name.items()}
+    assert roles == {
+        "patient_id": ("patient id", "text", None),
+        "event_time": ("event time", "text", None),
+        "heart_rate": ("vital", "number", "/min"),
+        "temperature": ("vital", "number", "°C"),
+        "ward": ("passed on", "text", None),
+        "lactate": ("passed on", "number, text", None),
+        "spo2": ("vital", "whole number, text", "%"),
+    }
+    time = by_name["event_time"]
+    assert (time["lowest"], time["highest"]) == ("2026-01-05T08:31:00+01:00", "2026-01-05T09:31:00Z")
+    assert time["zones"] == ["+01:00", "none"]
+    temperature = by_name["temperature"]
+    assert (temperature["lowest"], temperature["highest"], temperature["implausible"]) == (36.6, 98.6, 1)
+    assert {name: column["nulls"] for name, column in by_name.items() if column["nulls"]} == {
+        "patient_id": 1, "temperature": 2, "spo2": 1,
+    }  # fmt: skip
+    assert by_name["ward"]["examples"] == ["A", "B"]
+    rejected = {name: (column["rejected"], column["rejected_examples"]) for name, column in by_name.items()}
+    assert rejected == {
+        "patient_id": (1, ["null"]),
+        "event_time": (0, []),
+        "heart_rate": (0, []),
+        "temperature": (0, []),
+        "ward": (4, ["A", "B"]),
+        "lactate": (1, ["-"]),
+        "spo2": (2, ["?", ">200"]),
+    }
+
+
+def test_a_table_and_what_deserves_a_second_look(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(WARD)
+    lines = dry(tmp_path).splitlines()
+    assert lines[0] == "read all 4 messages; nothing was sent. The first as they would be sent:"
+    assert lines[1].startswith('10001  {"patient_id":"10001","event_time":"2026-01-05T08:30:00Z",')
+    assert lines[2].startswith('no key  {"patient_id":null,')
+    cells = [line.split() for line in lines]
+    assert ["heart_rate", "vital,", "/min", "number", "80", "to", "82.5", "0"] in cells
+    assert ["spo2", "vital,", "%", "whole", "number,", "text", "97", "1"] in cells
+    assert lines[-7:] == [
+        "event_time: without a zone, taken as UTC; others have +01:00",
+        "patient_id: no patient id in 1 message (null), which become dead letters",
+        "temperature: out of physiologic range in 1 message, so missing to the model; is the unit right?",
+        "lactate: no number in 1 message (-), which become dead letters, if the model has this feature",
+        "spo2: no number in 2 messages (?, >200), which become dead letters",
+        "ward, lactate: ignored unless the model has a feature of that name",
+        "dead letters of a model with the standard features: 2 of 4 messages",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.ndjson", "a.ndjson.gz"])
+@pytest.mark.parametrize(
+    ("time", "zones"),
+    [
+        ("2026-01-05 08:30:00", ["none"]),
+        ("2026-01-05T08:30:00Z", ["Z"]),
+        ("2026-01-05 08:30:00 UTC", ["Z"]),
+        ("20260105T083000+0100", ["+01:00"]),
+    ],
+)
+def test_it_says_in_which_zone_times_are_read(tmp_path: Path, name: str, time: str, zones: list[str]) -> None:
+    path = tmp_path / name.removesuffix(".gz")
+    write = {".csv": write_csv, ".parquet": write_parquet, ".ndjson": write_ndjson}[path.suffix]
+    write(path, [{"patient_id": "p", "event_time": time, "x": 1}])
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+    assert columns(document(tmp_path / name))["event_time"]["zones"] == zones
+
+
+@pytest.mark.parametrize(("tz", "zones"), [(None, ["none"]), ("Europe/Berlin", ["+01:00"])])
+def test_it_says_whether_parquet_timestamps_have_a_zone(
+    tmp_path: Path, tz: str | None, zones: list[str]
+) -> None:
+    moments = pa.array([datetime(2026, 1, 5, tzinfo=UTC if tz else None), None], pa.timestamp("us", tz))
+    pq.write_table(pa.table({"patient_id": ["p", "q"], "event_time": moments}), tmp_path / "a.parquet")
+    found = document(tmp_path)
+    assert columns(found)["event_time"]["zones"] == zones
+    assert found["dead_letters"] == 1  # the null
+
+
+def test_of_a_long_file_it_reads_the_first_messages_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path / "a.csv", simulated(30))
+    monkeypatch.setattr(dry_run, "CHECKED_FIRST", 20)
+    for arguments, messages, whole, first in (
+        ((), 20, False, "read the first 20 messages of more;"),
+        (("--limit", "4"), 4, False, "read the first 4 messages of more;"),
+        (("--skip", "10"), 20, True, "read all 20 messages after 10 skipped ones;"),
+        (("--skip", "40"), 0, True, "read all 0 messages after 40 skipped ones;"),
+    ):
+        found = document(tmp_path, *arguments)
+        assert (found["messages"], found["whole"]) == (messages, whole)
+        assert dry(tmp_path, *arguments).startswith(first)
+
+
+def test_a_malformed_file_is_refused_as_in_a_replay(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("patient_id,event_time\np,2026-01-05\n")
+    with pytest.raises(SourceError, match=r"line 2: event_time .*; nothing was sent$"):
+        dry(tmp_path)
+    found = document(tmp_path, "--keep-going")
+    assert columns(found)["event_time"]["rejected_examples"] == ["2026-01-05"]
+    assert found["dead_letters"] == 1
+
+
+def test_fields_that_only_some_messages_have(tmp_path: Path) -> None:
+    lines = [
+        {"patient_id": "p", "event_time": T, "x": [1]},
+        {"patient_id": "p", "event_time": T, "y": {"a": 1}},
+    ]
+    (tmp_path / "a.ndjson").write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    by_name = columns(document(tmp_path))
+    assert [(by_name[name]["type"], by_name[name]["nulls"]) for name in "xy"] == [("list", 1), ("object", 1)]
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_physionet_files(tmp_path: Path, layout: str) -> None:
+    WRITERS[layout](tmp_path, stays())
+    year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
+    assert "event_time: the files count from admission, which is taken for 2019-01-01T" in dry(
+        tmp_path, "--format", year
+    )
+    with pytest.raises(VitalstreamError, match="no format moon"):
+        dry(tmp_path, "--format", "moon")
+
+
+def test_what_a_file_has_for_a_terminal_does_not_reach_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"patient_id,event_time,spo2,\x1b[1m\n\x1b[31mp,{T},\x1b[2J,x\n")
+    assert "\x1b" not in dry(tmp_path)
