@@ -5,6 +5,7 @@ Not for production: one node, replication factor 1, plain text, 127.0.0.1 only.
 
 import atexit
 import base64
+import fcntl
 import random
 import shutil
 import socket
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -44,9 +45,7 @@ SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
 }
 
 _HOST = "127.0.0.1"
-# Kafka's words in its log for a folder that is another broker's, and for one of a newer version.
-_LOCKED = "Failed to acquire lock"
-_NEWER = "UnsupportedVersionException"
+_NEWER = "UnsupportedVersionException"  # Kafka's word in its log for a folder of a newer version
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 # Below the ports the kernel hands out (32768 and up on Linux): while the broker is down for a restart, a
 # client that keeps connecting can be given the very port it connects to, and then holds it.
@@ -95,6 +94,7 @@ class LocalKafka:
         self._start_timeout = start_timeout
         self._version = version
         self._child: Child | None = None
+        self._claim: IO[str] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -143,6 +143,9 @@ class LocalKafka:
         if self._child is not None:
             self._child.terminate(timeout=timeout)
             self._child = None
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
         atexit.unregister(self.stop)
         if self._given_dir is None and self._dir != Path():
             shutil.rmtree(self._dir, ignore_errors=True)
@@ -171,10 +174,25 @@ class LocalKafka:
         if self._given_dir is None and self._dir == Path():
             self._dir = Path(tempfile.mkdtemp(prefix="vitalstream-kafka-"))
         self._dir.mkdir(parents=True, exist_ok=True)
+        self._claim_folder()
         (self._dir / "log4j2.properties").write_text(_LOG4J)
         self.log_file.write_bytes(b"")
         properties = "".join(f"{name}={value}\n" for name, value in self._properties().items())
         (self._dir / "server.properties").write_text(properties)
+
+    def _claim_folder(self) -> None:
+        """Kafka has a lock of its own, but its controller writes to the folder before it looks at that."""
+        if self._claim is not None:
+            return
+        claim = (self._dir / "lock").open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            claim.close()
+            raise BrokerError(
+                f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
+            ) from None
+        self._claim = claim
 
     def _properties(self) -> dict[str, str]:
         controller = f"{_HOST}:{free_port()}"
@@ -223,10 +241,7 @@ class LocalKafka:
             time.sleep(0.05)
 
     def _why_it_ended(self) -> str:
-        log = self.log_file.read_text(errors="replace")
-        if _LOCKED in log:
-            return f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
-        if _NEWER in log:
+        if _NEWER in self.log_file.read_text(errors="replace"):
             return (
                 f"a newer Kafka than {self._version} has written to {self._dir}; give its --kafka-version, or "
                 "choose another folder with --data-dir"
