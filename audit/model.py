@@ -1,6 +1,5 @@
 """The model that results are compared with, and how near they must come."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier
 
 from broker.errors import SettingsError
+from real_time.inference import RiskScorer
 from real_time.model_file import ModelError
 from real_time.usable import load_usable
 
@@ -34,20 +34,20 @@ _TREES = (
 class OfflineModel:
     """A verified model, its features, and by how many units in the last place a score may differ."""
 
-    classifier: Any
+    scorer: RiskScorer
     features: tuple[str, ...]
     sha256: str
     ulp: int
 
 
-def load_offline(path: Path, *, trusted: Sequence[str] = ()) -> OfflineModel:
-    """The pinned model in `path`. Raises SettingsError where it can't be used."""
+def load_offline(path: Path, **of_model: Any) -> OfflineModel:
+    """The pinned model in `path`; takes what `load_usable` takes. Raises SettingsError where it can't be used."""
     try:
-        model = load_usable(path, trusted=trusted)
+        model = load_usable(path, **of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
-    classifier = model.scorer.model
-    return OfflineModel(classifier, model.features, model.sha256, 0 if is_tree_based(classifier) else ULP)
+    ulp = 0 if is_tree_based(model.scorer.prepared.classifier) else ULP
+    return OfflineModel(model.scorer, model.features, model.sha256, ulp)
 
 
 def is_tree_based(classifier: Any) -> bool:

@@ -323,7 +323,7 @@ def _model(settings: Settings) -> "OfflineModel | None":
         return None
     from audit.model import load_offline  # scikit-learn takes its time to import, and is not needed without
 
-    model = load_offline(settings.model, trusted=settings.trusted)
+    model = load_offline(settings.model, **settings.of_model)
     load_ranges(settings.ranges, model.features)  # refused here, before anything is read
     return model
 

@@ -12,7 +12,6 @@ from audit.letters import cause
 from audit.model import OfflineModel
 from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch
-from real_time import run_streaming_inference
 from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.ranges import Ranges
 from schemas.vitals import Decoded, Decoder
@@ -106,8 +105,8 @@ class Values:
         """Probabilities, and the rows on which the model raises, found by halving."""
         try:
             with threadpool_limits(limits=1, user_api="blas"):
-                risk: Any = run_streaming_inference(frame, self._model.classifier, len(frame))
-            return risk[RISK_PROBABILITY].to_numpy(), np.zeros(len(frame), dtype=np.bool_)
+                risk = self._model.scorer.probability(frame)
+            return risk, np.zeros(len(frame), dtype=np.bool_)
         except _ANY_MODEL_ERROR:
             if len(frame) == 1:
                 return np.array([np.nan]), np.array([True])

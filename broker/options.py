@@ -28,7 +28,17 @@ OPTIONS: Final[dict[str, Option]] = {
     "trusted_types": Option(
         "", "TYPE,TYPE", "types that a .skops model may be made of, beside those that skops trusts by itself"
     ),
-    "threshold": Option(0.5, "P", "risk_label is 1 from this probability on"),
+    "threshold": Option(
+        None, "P", "risk_label is 1 from this probability on; without it the model's own threshold, else 0.5"
+    ),
+    "positive_class": Option(
+        None,
+        "CLASS",
+        "the class whose probability is the risk; 1 of {0, 1} and {-1, 1} and True need not be named",
+    ),
+    "features": Option(
+        None, "NAME,NAME", "the names of the features, in order, of a model that was fitted without names"
+    ),
     "ranges": Option(
         None,
         "FILE",

@@ -77,6 +77,8 @@ _WORDS: Final = {
     "group": _NAME.format(200),
     "instance": _NAME.format(100),
     "trusted_types": "must be full names of types with commas between, such as sklearn.tree._tree.Tree",
+    "positive_class": "must be one of the model's two classes",
+    "features": "must be names with commas between, such as heart_rate,spo2",
     "ranges": "must be a TOML file, or off",
     "chunk_size": "must be a whole number from 1 up to 100,000, or auto",
     "kafka": _PROPERTIES,
@@ -101,7 +103,9 @@ class Settings(BaseModel):
     group: str = _option("group", pattern=r"^[A-Za-z0-9._-]{1,200}$")
     model: Path | None = _option("model")
     trusted_types: str = _option("trusted_types", pattern=r"^[\w.]*(,[\w.]+)*$")
-    threshold: float = _option("threshold", ge=0, le=1)
+    threshold: float | None = _option("threshold", ge=0, le=1)
+    positive_class: str | None = _option("positive_class", min_length=1)
+    features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
@@ -175,6 +179,16 @@ class Settings(BaseModel):
     def trusted(self) -> tuple[str, ...]:
         """The types that a skops file may hold beside skops' own, one by one."""
         return tuple(filter(None, self.trusted_types.split(",")))
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """What is told of the model beside its file, as `real_time.usable.load_usable` takes it."""
+        return {
+            "trusted": self.trusted,
+            "threshold": self.threshold,
+            "positive_class": self.positive_class,
+            "features": None if self.features is None else tuple(map(str.strip, self.features.split(","))),
+        }
 
     @property
     def output_topics(self) -> tuple[str, str, str]:

@@ -81,7 +81,7 @@ class Health(Observer):
 
         return ask
 
-    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """The model is verified."""
         self._beat = self._clock()
         self._started = True

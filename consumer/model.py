@@ -7,8 +7,8 @@ from real_time.usable import Model, load_usable
 from schemas.ranges import load_ranges
 
 
-def load(settings: Settings) -> Model:
-    """The model named by `settings`.
+def load(settings: Settings, *, sha256: str | None = None) -> Model:
+    """The model named by `settings`, whose bytes must have the hash `sha256`, or without it the pinned one.
 
     Raises:
         SettingsError: no model is named, its file is missing, not pinned or another one than was pinned, or
@@ -19,7 +19,7 @@ def load(settings: Settings) -> Model:
             "--model is missing: name the file of a fitted classifier (vitalstream model demo makes a small one)"
         )
     try:
-        model = load_usable(settings.model, trusted=settings.trusted, threshold=settings.threshold)
+        model = load_usable(settings.model, sha256=sha256, **settings.of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
     load_ranges(settings.ranges, model.features)  # refused here, before anything is begun

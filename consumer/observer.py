@@ -36,8 +36,11 @@ class Observer:
     def reached(self, step: Step) -> None:
         """A chunk, or its transaction, passed a point."""
 
-    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
-        """The worker has its model and clients and joins the group; `path` is the way it scores."""
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
+        """The worker has its model and clients and joins the group.
+
+        `path` is the way it scores, `decision` what risk and label mean.
+        """
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Partitions were given to this worker."""
@@ -118,10 +121,11 @@ class LogObserver(Observer):
         self._uncommitted: Counter[str] = Counter()
         self._named: set[tuple[Reason, str]] = set()
 
-    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """Who scores what, with which model and how."""
         log.info("worker %s scores %s with model %s", worker, ", ".join(features), model[:12])
         log.info("scores with %s", path)
+        log.info("%s", decision)
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """The partitions."""

@@ -45,7 +45,11 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
             settings, model, name=slot.name, pace=pace, observer=observer, should_stop=should_stop
         )
         observer.started(
-            worker=slot.name, model=model.sha256, features=model.features, path=model.scorer.path
+            worker=slot.name,
+            model=model.sha256,
+            features=model.features,
+            path=model.scorer.path,
+            decision=model.scorer.prepared.decision,
         )
         worker.run()
 

@@ -59,7 +59,6 @@ class ChunkScorer:
         self._model = model
         self._decode = Decoder(model.features, ranges=load_ranges(settings.ranges, model.features))
         self._topic = settings.input_topic
-        self._threshold = settings.threshold
         self._worker = worker
         self._limits = limits
         self._observer = observer
@@ -93,7 +92,7 @@ class ChunkScorer:
             probabilities=probability.tolist(),
             labels=self._model.scorer.label(probability).to_numpy(object, na_value=None).tolist(),
             implausible=decoded.implausible,
-            threshold=self._threshold,
+            threshold=self._model.scorer.threshold,
             model=self._model.sha256,
             scored_at=at,
             topic=self._topic,

@@ -105,7 +105,7 @@ class PrometheusObserver(Observer):
         )
         self._assigned: set[int] = set()
 
-    def started(self, *, worker: str, model: str, features: Sequence[str], path: str) -> None:
+    def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """The model's hash, and how it scores."""
         self._model.info({"sha256": model, "path": path})
 

@@ -1,9 +1,11 @@
 """The documented core: chunked scoring of a DataFrame, and nothing that knows of Kafka."""
 
 from real_time.inference import (
+    FeaturesError,
     MissingFeatureError,
     ModelOutputError,
     NotABinaryClassifierError,
+    PositiveClassError,
     RiskScorer,
     ThresholdError,
     run_streaming_inference,
@@ -39,6 +41,7 @@ __all__ = [
     "ChunkSizeError",
     "ChunkSizeTypeError",
     "Classifier",
+    "FeaturesError",
     "MissingFeatureError",
     "ModelError",
     "ModelFileError",
@@ -49,6 +52,7 @@ __all__ = [
     "ModelTypesError",
     "ModelVersionError",
     "NotABinaryClassifierError",
+    "PositiveClassError",
     "ResultShapeError",
     "ResultTypeError",
     "RiskScorer",

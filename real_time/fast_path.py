@@ -30,7 +30,7 @@ from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from real_time.compiled import AddLeaves, Floats, Tree, compiled
 
 Step: TypeAlias = Callable[[Floats], Floats]
-"""Rows by features to what the next step wants; the last one gives the probability of `classes_[1]`."""
+"""Rows by features to what the next step wants; the last one gives the probability of the positive class."""
 
 # Values beyond these are left to the model, which refuses them: trees compare float32, and nobody takes infinity.
 LARGEST_SINGLE, LARGEST_DOUBLE = float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)
@@ -52,11 +52,13 @@ class FastPath:
     Raises NoFastPathError when the model is of a kind that has no path, or its path gives other scores.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, positive: int = 1) -> None:
+        """`positive` is the column of `predict_proba` whose probabilities are wanted."""
+        self._positive = positive
         self._features = getattr(model, "n_features_in_", 0)
         self._takes_nan = True
         try:
-            before, ending = _steps(model)
+            before, ending = _steps(model, positive)
             self._transforms, self._last, self._sizes, self.how = before, *ending
             self._largest = LARGEST_SINGLE if self._sizes is None else LARGEST_DOUBLE
             self._verify(model)
@@ -98,7 +100,7 @@ class FastPath:
     def _compare(self, model: Any, probes: Floats) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the model was fitted with feature names
-            expected = model.predict_proba(probes)[:, 1]
+            expected = model.predict_proba(probes)[:, self._positive]
         for rows in (1, 7, len(probes)):
             X = np.ascontiguousarray(probes[:rows])
             found = self(X)
@@ -113,6 +115,8 @@ class FastPath:
         limits, moved = np.finfo(np.float64), (1 - expected) * self._sizes(self._transformed(X))
         ulps = max(ULPS, X.shape[1] ** 0.5)
         slack = ulps * limits.eps * expected * (1 + moved) + limits.tiny
+        if self._positive == 0:  # one minus the other probability, and as coarse as that
+            slack += limits.eps
         return bool((np.abs(found - expected) <= slack).all())
 
 
@@ -134,16 +138,16 @@ class _Ending(NamedTuple):
     how: str
 
 
-def _steps(model: Any) -> tuple[list[Step], _Ending]:
+def _steps(model: Any, positive: int) -> tuple[list[Step], _Ending]:
     """The steps of a model before the last one, and that."""
     if type(model) is Pipeline:
         *transformers, last = (step for _, step in model.steps)
         before = [_TRANSFORMS[type(one)](one) for one in transformers if _transforms(one)]
-        inner, ending = _steps(last)
+        inner, ending = _steps(last, positive)
         return before + inner, ending
     if type(model) not in _CLASSIFIERS:
         raise NoFastPathError(f"there is no fast path for {type(model).__name__}")
-    return [], _CLASSIFIERS[type(model)](model)
+    return [], _CLASSIFIERS[type(model)](model, positive)
 
 
 def _transforms(transformer: Any) -> bool:
@@ -193,7 +197,7 @@ def _min_max_scaler(scaler: MinMaxScaler) -> Step:
     return lambda X: X * factor + shift
 
 
-def _logistic(model: LogisticRegression) -> _Ending:
+def _logistic(model: LogisticRegression, positive: int) -> _Ending:
     (weights,), (intercept,) = model.coef_, model.intercept_
 
     def probability(X: Floats) -> Floats:
@@ -204,7 +208,7 @@ def _logistic(model: LogisticRegression) -> _Ending:
             total += X[:, column] * weights[column]
         total += intercept
         result: Floats = expit(total, out=total)
-        return result
+        return result if positive else 1 - result
 
     def sizes(X: Floats) -> Floats:
         total: Floats = np.abs(X * weights).sum(axis=1) + abs(intercept)
@@ -277,7 +281,7 @@ def _tree_probes(trees: list[Tree], features: int) -> Floats:
     return np.concatenate([whole, holed])
 
 
-def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> _Ending:
+def _hist_gradient_boosting(model: HistGradientBoostingClassifier, positive: int) -> _Ending:
     if model.is_categorical_ is not None:
         raise NoFastPathError("there is no fast path for categorical features")
     predictors = [predictor for (predictor,) in model._predictors]
@@ -294,7 +298,7 @@ def _hist_gradient_boosting(model: HistGradientBoostingClassifier) -> _Ending:
             trees=[_histogram_tree(predictor.nodes) for predictor in predictors],
             start=float(model._baseline_prediction.item()),
             add=add,
-            finish=lambda total: _second(loss.predict_proba(total.reshape(-1, 1))),
+            finish=lambda total: _column(loss.predict_proba(total.reshape(-1, 1)), positive),
             single=False,
         ),
         model.n_features_in_,
@@ -307,17 +311,17 @@ def _histogram_tree(nodes: Any) -> Tree:
     return Tree(left, right, feature, nodes["num_threshold"], nan_left, nodes["value"])
 
 
-def _forest(model: RandomForestClassifier | ExtraTreesClassifier) -> _Ending:
+def _forest(model: RandomForestClassifier | ExtraTreesClassifier, positive: int) -> _Ending:
     trees = [estimator.tree_ for estimator in model.estimators_]
 
     def add(X: Floats, total: Floats) -> None:
         single = np.ascontiguousarray(X, dtype=np.float32)
         for tree in trees:
-            total += tree.predict(single)[:, 1]
+            total += tree.predict(single)[:, positive]
 
     return _trees(
         _Ensemble(
-            trees=[_tree(tree, tree.value[:, 0, 1]) for tree in trees],
+            trees=[_tree(tree, tree.value[:, 0, positive]) for tree in trees],
             start=0.0,
             add=add,
             finish=lambda total: total / len(trees),
@@ -327,7 +331,7 @@ def _forest(model: RandomForestClassifier | ExtraTreesClassifier) -> _Ending:
     )
 
 
-def _gradient_boosting(model: GradientBoostingClassifier) -> _Ending:
+def _gradient_boosting(model: GradientBoostingClassifier, positive: int) -> _Ending:
     from sklearn.ensemble._gradient_boosting import predict_stages
 
     if model.init_ != "zero" and type(model.init_) is not DummyClassifier:
@@ -343,7 +347,7 @@ def _gradient_boosting(model: GradientBoostingClassifier) -> _Ending:
             trees=[_stage(estimator.tree_, rate) for (estimator,) in estimators],
             start=float(start.item()),
             add=add,
-            finish=lambda total: _second(loss.predict_proba(total.reshape(-1, 1))),
+            finish=lambda total: _column(loss.predict_proba(total.reshape(-1, 1)), positive),
             single=True,
         ),
         model.n_features_in_,
@@ -360,8 +364,8 @@ def _stage(tree: Any, rate: float) -> Tree:
     return whole._replace(nan_left=np.zeros(len(whole.left), bool))  # predict_stages knows nothing of NaN
 
 
-def _second(probabilities: Floats) -> Floats:
-    return probabilities[:, 1]
+def _column(probabilities: Floats, column: int) -> Floats:
+    return probabilities[:, column]
 
 
 _TRANSFORMS: dict[type, Callable[[Any], Step]] = {
@@ -371,7 +375,7 @@ _TRANSFORMS: dict[type, Callable[[Any], Step]] = {
     MinMaxScaler: _min_max_scaler,
 }
 
-_CLASSIFIERS: dict[type, Callable[[Any], _Ending]] = {
+_CLASSIFIERS: dict[type, Callable[[Any, int], _Ending]] = {
     LogisticRegression: _logistic,
     HistGradientBoostingClassifier: _hist_gradient_boosting,
     RandomForestClassifier: _forest,

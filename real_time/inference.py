@@ -1,21 +1,28 @@
 """Risk from a fitted binary classifier: the same numbers for a frame at once, in chunks, or off a stream."""
 
-from numbers import Real
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
 
 from real_time.compiled import Floats
 from real_time.fast_path import FastPath, NoFastPathError
 from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
+from real_time.prepared import (
+    FeaturesError,
+    NotABinaryClassifierError,
+    PositiveClassError,
+    ThresholdError,
+    prepare,
+)
 from real_time.streaming import Classifier, process_stream
 
 __all__ = [
+    "FeaturesError",
     "MissingFeatureError",
     "ModelOutputError",
     "NotABinaryClassifierError",
+    "PositiveClassError",
     "RiskScorer",
     "ThresholdError",
     "load_model",
@@ -27,14 +34,6 @@ __all__ = [
 
 _RISK_COLUMNS = pd.Index(["risk_probability", "risk_label"])
 _CLASSES = 2
-
-
-class NotABinaryClassifierError(ModelError):
-    """The model is not a fitted classifier of two classes that has `predict_proba`."""
-
-
-class ThresholdError(ModelError):
-    """The threshold is not a number from 0 to 1."""
 
 
 class MissingFeatureError(ModelError):
@@ -52,21 +51,28 @@ class ModelOutputError(ModelError):
 class RiskScorer:
     """A fitted binary classifier as a `process_fn`: features in, risk out.
 
-    The risk is the probability of `classes_[1]`, and the label 1 where it is at least `threshold`.
-    `features` are the columns the model wants, in its order, or None where it does not say. `path` says in a phrase
-    what scores, the model's arithmetic directly (see fast_path.py) or its predict_proba, and why nothing faster.
+    The risk is the probability of the positive class, and the label 1 where it is at least `threshold`. `prepared`
+    says which they are and what predicts (see prepared.py). `features` are the columns the model wants, in its order,
+    or None where it does not say. `path` says in a phrase what scores, the model's arithmetic directly (see
+    fast_path.py) or its predict_proba, and why nothing faster.
     """
 
-    def __init__(self, model: Classifier, *, threshold: float = 0.5) -> None:
-        """Raises NotABinaryClassifierError or ThresholdError."""
-        _require_binary_classifier(model)
-        self.model = model
-        self.threshold = _checked_threshold(threshold)
-        self.features = _feature_names(model)
+    def __init__(
+        self,
+        model: Classifier,
+        *,
+        threshold: float | None = None,
+        positive_class: object = None,
+        features: Sequence[str] | None = None,
+    ) -> None:
+        """Takes what `prepare` takes, and raises what it raises."""
+        self.prepared = prepare(model, threshold=threshold, positive_class=positive_class, features=features)
+        self.threshold = self.prepared.threshold
+        self.features = self.prepared.features
         self._columns = None if self.features is None else pd.Index(self.features)
         self._seen: pd.Index | None = None
         try:
-            self._fast_path: FastPath | None = FastPath(model)
+            self._fast_path: FastPath | None = FastPath(self.prepared.classifier, self.prepared.positive)
             self.path = self._fast_path.how
         except NoFastPathError as error:
             self._fast_path = None
@@ -90,6 +96,10 @@ class RiskScorer:
     def probability(self, X: pd.DataFrame) -> Floats:
         """The first column of a call alone: on a small chunk, making the frame of two takes as long as scoring."""
         return self._probability(self._select(X))
+
+    def asked(self, X: pd.DataFrame) -> Floats:
+        """The same by the model's own predict_proba, whatever the path."""
+        return self._asked(self._select(X))
 
     def label(self, probability: Floats) -> pd.arrays.IntegerArray:
         """The second column of a call, from the first."""
@@ -120,7 +130,7 @@ class RiskScorer:
         return self._asked(X)
 
     def _asked(self, X: pd.DataFrame) -> Floats:
-        output = self.model.predict_proba(X)
+        output = self.prepared.classifier.predict_proba(X if self.prepared.named else X.to_numpy())
         try:
             probabilities = np.asarray(output, dtype=np.float64)
         except (TypeError, ValueError):
@@ -129,18 +139,27 @@ class RiskScorer:
             raise ModelOutputError(
                 f"predict_proba must return shape {(len(X), _CLASSES)}, not {probabilities.shape}"
             )
-        return probabilities[:, 1].copy()  # a model may fill the same buffer at each call
+        return probabilities[
+            :, self.prepared.positive
+        ].copy()  # a model may fill the same buffer at each call
 
 
 def run_streaming_inference(
-    X: pd.DataFrame, model: Classifier, chunk_size: int, *, threshold: float = 0.5
+    X: pd.DataFrame,
+    model: Classifier,
+    chunk_size: int,
+    *,
+    threshold: float | None = None,
+    positive_class: object = None,
 ) -> pd.DataFrame:
     """Score X in chunks: `risk_probability` and `risk_label` on its index, sorted and stable.
 
-    The chunk size never changes a score. Index labels which cannot be compared with each other (numbers with
-    strings) stay in the order of X. Raises what RiskScorer, its call and process_stream raise.
+    `threshold` None is the model's own, else 0.5. The risk is the probability of `positive_class`, which need not be
+    given for {0, 1}, {False, True} and {-1, 1}. The chunk size never changes a score. Index labels which cannot be
+    compared with each other (numbers with strings) stay in the order of X. Raises what RiskScorer, its call and
+    process_stream raise.
     """
-    scorer = RiskScorer(model, threshold=threshold)
+    scorer = RiskScorer(model, threshold=threshold, positive_class=positive_class)
     risk, _ = process_stream(X, chunk_size, scorer)
     if len(X) == 0:
         risk = scorer(X)  # no chunk has come through, so the columns come from here
@@ -165,46 +184,3 @@ def _missing_features(features: tuple[str, ...], columns: pd.Index) -> MissingFe
         f"the frame {problem} what the model needs as one column each: {', '.join(map(str, wrong))}",
         features=wrong,
     )
-
-
-def _checked_threshold(threshold: Any) -> float:
-    if isinstance(threshold, Real) and not isinstance(threshold, bool) and 0 <= float(threshold) <= 1:
-        return float(threshold)
-    raise ThresholdError("threshold must be a number from 0 to 1")
-
-
-def _require_binary_classifier(model: Any) -> None:
-    kind = type(model).__name__
-    if not callable(getattr(model, "predict_proba", None)):
-        raise NotABinaryClassifierError(
-            f"{kind} has no predict_proba: use a classifier that gives probabilities"
-        )
-    classes = getattr(model, "classes_", None)
-    if classes is None and isinstance(model, BaseEstimator):
-        raise NotABinaryClassifierError(f"{kind} has no classes_: fit it before using or saving it")
-    if classes is None:
-        return
-    if any(np.ndim(label) for label in classes):
-        raise NotABinaryClassifierError(f"{kind} has several outputs: fit it to one column of two classes")
-    if len(classes) != _CLASSES:
-        raise NotABinaryClassifierError(
-            f"{kind} has {len(classes)} classes, and two are needed: risk is a yes or a no"
-        )
-
-
-def _feature_names(model: Any) -> tuple[str, ...] | None:
-    """The names the model was fitted with, from itself or from the step that sees the frame first."""
-    names = getattr(model, "feature_names_in_", None)
-    if names is not None:
-        return tuple(np.asarray(names, dtype=object).tolist())
-    inner = _first_to_see_the_frame(model)
-    return None if inner is None else _feature_names(inner)
-
-
-def _first_to_see_the_frame(model: Any) -> Any:
-    for _, step in getattr(model, "steps", ()):
-        if step not in (None, "passthrough"):
-            return step
-    for calibrated in getattr(model, "calibrated_classifiers_", ()):
-        return calibrated.estimator
-    return None

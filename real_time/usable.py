@@ -1,9 +1,8 @@
 """A model file as a topic is scored with it: what is refused here is refused by every command, and nothing else is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os import fspath
-from typing import Any
 
 from real_time.inference import RiskScorer
 from real_time.model_file import ModelError, ModelPath, load_model, pinned_sha256
@@ -23,26 +22,28 @@ class Model:
 
 
 def load_usable(
-    path: ModelPath, *, sha256: str | None = None, trusted: Collection[str] = (), threshold: float = 0.5
+    path: ModelPath,
+    *,
+    sha256: str | None = None,
+    trusted: Collection[str] = (),
+    threshold: float | None = None,
+    positive_class: str | None = None,
+    features: Sequence[str] | None = None,
 ) -> Model:
     """The model in `path` if a worker can score a topic with it. Takes what `load_model` and RiskScorer take.
 
     Raises a subclass of ModelError if it can't.
     """
     sha256 = pinned_sha256(path) if sha256 is None else sha256
-    model = _single_threaded(load_model(path, sha256=sha256, trusted=trusted))
-    scorer = RiskScorer(model, threshold=threshold)
+    scorer = RiskScorer(
+        load_model(path, sha256=sha256, trusted=trusted),
+        threshold=threshold,
+        positive_class=positive_class,
+        features=features,
+    )
     if scorer.features is None:
         raise UnnamedFeaturesError(
             f"model file {fspath(path)} does not say which features it wants: "
-            "fit the model on a DataFrame, then save and pin it again"
+            "say --features with their names in order, or fit the model on a DataFrame"
         )
     return Model(scorer, scorer.features, sha256)
-
-
-def _single_threaded(model: Any) -> Any:
-    """Scoring a small chunk in several threads or processes costs more than it saves; workers scale instead."""
-    if hasattr(model, "get_params") and hasattr(model, "set_params"):
-        jobs = [name for name in model.get_params() if name.rpartition("__")[2] == "n_jobs"]
-        model.set_params(**dict.fromkeys(jobs, 1))
-    return model

@@ -16,7 +16,7 @@ import typer
 from broker.errors import VitalstreamError
 from broker.jars import KAFKA_VERSION
 from schemas.contract import Reason
-from vitalstream.options import Json, with_settings
+from vitalstream.options import OF_MODEL, Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def main() -> None:
 @app.command()
 @with_settings(
     "model", "bootstrap_servers", "group", *TOPICS, "chunk_size", "max_wait_ms", "latency_goal_ms",
-    "commit_interval_ms", "threshold", "ranges", "delivery", "max_dead_letter_ratio", "instance", "workers",
+    "commit_interval_ms", "ranges", "delivery", "max_dead_letter_ratio", "instance", "workers",
     "http", "stall_after", "log_format", "until_idle",
 )  # fmt: skip
 def consume(settings: "Settings", *, json: Json = False) -> None:
@@ -223,28 +223,25 @@ ModelFile = Annotated[
 ]
 
 
-TrustedTypes = Annotated[
-    str, typer.Option(metavar="TYPE,TYPE", help="types a .skops model may be made of, as for consume")
-]
-
-
 @model_app.command("pin")
-def pin_model(path: ModelFile, *, trusted_types: TrustedTypes = "", json: Json = False) -> None:
+@with_settings(*OF_MODEL, "ranges")
+def pin_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> None:
     """Write <FILE>.sha256: from now on exactly these bytes are loaded.
 
     Pin only what you trust: the model is loaded, and so runs its code, to see whether a worker can use it.
     """
     from vitalstream import model
 
-    model.pin(path, trusted=trusted_types.split(","), json=json)
+    model.pin(settings, path, json=json)
 
 
 @model_app.command("inspect")
-def inspect_model(path: ModelFile, *, trusted_types: TrustedTypes = "", json: Json = False) -> None:
-    """Show the features, classes and versions of a pinned model."""
+@with_settings(*OF_MODEL, "ranges")
+def inspect_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> None:
+    """Show what a worker would make of a pinned model: its features, classes, threshold and versions."""
     from vitalstream import model
 
-    model.inspect(path, trusted=trusted_types.split(","), json=json)
+    model.inspect(settings, path, json=json)
 
 
 @model_app.command("demo")

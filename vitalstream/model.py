@@ -1,6 +1,5 @@
 """`vitalstream model`: pins and inspects model files."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,21 @@ import sklearn
 import typer
 
 from broker.errors import SettingsError
+from broker.settings import Settings
+from consumer import model as models
 from real_time import model_file
 from real_time.model_file import ModelError
-from real_time.usable import load_usable
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
 
 
-def pin(path: Path, *, trusted: Sequence[str], json: bool) -> None:
+def pin(settings: Settings, path: Path, *, json: bool) -> None:
     """Write the hash of a model that a worker can use beside it: from now on exactly these bytes are loaded.
 
     Raises:
         SettingsError: it can't be used, or the hash not be written.
     """
     try:
-        sha256 = load_usable(path, sha256=model_file.model_sha256(path), trusted=trusted).sha256
+        sha256 = models.load(_with_model(settings, path), sha256=model_file.model_sha256(path)).sha256
         model_file.pin_model(path, sha256=sha256)
     except ModelError as error:
         raise SettingsError(str(error)) from None
@@ -49,32 +49,37 @@ def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
         typer.echo(f"{data}: {rows:,} readings of other simulated patients, to replay")
 
 
-def inspect(path: Path, *, trusted: Sequence[str], json: bool) -> None:
+def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     """Load a pinned model and print what a worker would use it for.
 
     Raises:
         SettingsError: a worker can't use it.
     """
-    try:
-        model = load_usable(path, trusted=trusted)
-    except ModelError as error:
-        raise SettingsError(str(error)) from None
+    model = models.load(_with_model(settings, path))
+    prepared = model.scorer.prepared
     found: dict[str, Any] = {
         "path": str(path),
         "sha256": model.sha256,
-        "type": type(model.scorer.model).__name__,
+        "type": prepared.kind,
+        "predicts": type(prepared.classifier).__name__,
         "features": list(model.features),
-        "classes": [str(label) for label in getattr(model.scorer.model, "classes_", ("0", "1"))],
+        "classes": [str(label) for label in prepared.classes],
+        "positive_class": str(prepared.positive_class),
+        "threshold": prepared.threshold,
+        "threshold_from": prepared.threshold_from,
         "scores_with": model.scorer.path,
         "versions": {module.__name__: module.__version__ for module in (sklearn, numpy, joblib)},
     }
     if json:
         typer.echo(orjson.dumps(found).decode())
         return
-    typer.echo(f"model     {found['type']}, sha256 {found['sha256']}")
+    inner = "" if found["predicts"] == found["type"] else f" of {found['predicts']}"
+    typer.echo(f"model     {found['type']}{inner}, sha256 {found['sha256']}")
     typer.echo(f"features  {', '.join(model.features)}")
-    typer.echo(
-        f"classes   {', '.join(found['classes'])}; the risk is the probability of {found['classes'][1]}"
-    )
+    typer.echo(f"classes   {', '.join(found['classes'])}; {prepared.decision}")
     typer.echo(f"scores    with {model.scorer.path}")
     typer.echo(f"versions  {', '.join(f'{name} {version}' for name, version in found['versions'].items())}")
+
+
+def _with_model(settings: Settings, path: Path) -> Settings:
+    return settings.model_copy(update={"model": path})

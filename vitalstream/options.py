@@ -21,13 +21,17 @@ _CONFIG = typer.Option(
 _PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka property, as often as needed")
 
 
+OF_MODEL = ("threshold", "positive_class", "features", "trusted_types")
+"""What can be told of a model beside its file."""
+
+
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of these settings, `--config`, `-X` and `--secrets-dir`.
 
     It is called with Settings first, after a warning of what is unsafe in them.
     """
     if "model" in names:
-        names += ("trusted_types",)
+        names += OF_MODEL
     names += ("secrets_dir",)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

@@ -42,7 +42,7 @@ def test_trees_are_told_from_what_rounds(model: object, tree_based: bool) -> Non
 def test_a_forest_is_scored_in_one_thread(tmp_path: Path) -> None:
     model = make_pipeline(StandardScaler(), RandomForestClassifier(3, n_jobs=2)).fit(X, Y)
     offline = load_offline(save(model, tmp_path / "forest.joblib"))
-    assert offline.classifier[-1].n_jobs == 1
+    assert offline.scorer.prepared.classifier[-1].n_jobs == 1
     assert (offline.features, offline.ulp) == (("a", "b"), 0)
     assert load_offline(save(LogisticRegression().fit(X, Y), tmp_path / "l.joblib")).ulp == ULP
 

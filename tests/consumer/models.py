@@ -22,7 +22,7 @@ CANARY = "canary-7f3a"  # stands for a patient's data in an exception's text
 class Fragile:
     """The signal / 256, exactly; but see above."""
 
-    classes_: tuple[int, ...] = (0, 1)
+    classes_: tuple[object, ...] = (0, 1)
 
     def __init__(self, features: tuple[str, ...] = FEATURES) -> None:
         self.feature_names_in_ = features  # the first is the signal
@@ -56,6 +56,12 @@ class ThreeClasses(Fragile):
     """A classifier that knows more than yes and no."""
 
     classes_ = (0, 1, 2)
+
+
+class Words(Fragile):
+    """A classifier that knows yes and no under other names."""
+
+    classes_ = ("survived", "died")
 
 
 class Regressor:

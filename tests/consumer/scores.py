@@ -27,7 +27,7 @@ def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> 
     apart = np.abs(probabilities.view(np.int64) - offline.view(np.int64))  # ulps, for numbers of one sign
     assert apart.max() <= ulp, f"{(apart > ulp).sum()} scores differ by up to {apart.max()} ulp"
     assert np.unique(offline).size > len(offline) // 100, "the model hardly tells the rows apart"
-    near = np.isclose(offline, settings.threshold, rtol=0, atol=1e-12 if ulp else 0)
+    near = np.isclose(offline, found.by_position[X.index[0]].threshold, rtol=0, atol=1e-12 if ulp else 0)
     labels = np.array([one.risk_label for one in published])
     assert ((labels == expected["risk_label"].to_numpy(int)) | near).all()
     assert set(labels) == {0, 1}

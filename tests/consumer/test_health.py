@@ -32,7 +32,7 @@ def clock() -> Clock:
 def health(clock: Clock) -> Health:
     """Of a worker that has joined."""
     health = Health(stall_after=STALL_S, clock=clock)
-    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees")
+    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
     health.assigned([0])
     return health
 
@@ -78,7 +78,7 @@ def test_a_model_that_does_not_return_is_a_stall_until_it_does(health: Health, c
 
 def test_a_short_patience_is_for_the_model_alone(clock: Clock) -> None:
     health = Health(stall_after=1, clock=clock)
-    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees")
+    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
     collect(health)
     health.reached(Step.SCORED)
     clock.now += KAFKA_S
@@ -145,7 +145,7 @@ def test_a_slow_start_is_none(clock: Clock) -> None:
     health = Health(stall_after=STALL_S, clock=clock)
     clock.now += 10 * STALL_S
     assert health.stalled() is None
-    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees")
+    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
     assert health.stalled() is None
 
 
@@ -155,7 +155,7 @@ def test_a_slow_start_is_none(clock: Clock) -> None:
 def test_a_worker_is_ready_once_the_group_has_it_and_until_it_is_excluded_or_stops(clock: Clock) -> None:
     health = Health(stall_after=STALL_S, clock=clock)
     assert "model" in str(health.unready())
-    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees")
+    health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
     assert "group" in str(health.unready())
     health.assigned([])
     assert health.unready() is None, "more workers than partitions"

@@ -51,7 +51,11 @@ def lines(caplog: pytest.LogCaptureFixture) -> Any:
 def test_changes_are_logged_at_once(lines: Any) -> None:
     log = LogObserver()
     log.started(
-        worker="g-0", model="0123456789abcdef", features=["heart_rate", "spo2"], path="compiled trees"
+        worker="g-0",
+        model="0123456789abcdef",
+        features=["heart_rate", "spo2"],
+        path="compiled trees",
+        decision="the risk is the probability of 1, and the label 1 from 0.5 on (the default threshold)",
     )
     log.assigned([2, 0])
     log.assigned([])
@@ -61,6 +65,7 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
     assert lines() == [
         ("INFO", "worker g-0 scores heart_rate, spo2 with model 0123456789ab"),
         ("INFO", "scores with compiled trees"),
+        ("INFO", "the risk is the probability of 1, and the label 1 from 0.5 on (the default threshold)"),
         ("INFO", "assigned partitions 0, 2"),
         ("INFO", "assigned partitions none"),
         ("INFO", "gave back partitions 1"),

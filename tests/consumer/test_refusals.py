@@ -12,7 +12,7 @@ import pytest
 from broker.settings import Settings
 from real_time.model_file import pin_model
 from tests.consumer.conftest import save
-from tests.consumer.models import Featureless, Fragile, Regressor, ThreeClasses
+from tests.consumer.models import Featureless, Fragile, Regressor, ThreeClasses, Words
 from tests.consumer.processes import Process
 from tests.consumer.stage import Stage
 
@@ -85,6 +85,10 @@ def three_classes(path: Path) -> None:
     save(ThreeClasses(), path)
 
 
+def two_words(path: Path) -> None:
+    save(Words(), path)
+
+
 def no_pickle(path: Path) -> None:
     path.write_bytes(b"canary")
     pin_model(path)
@@ -99,9 +103,10 @@ def no_pickle(path: Path) -> None:
             exchanged,
             r"has the SHA-256 [0-9a-f]{64}, not the pinned [0-9a-f]{64}: it is not the file that was",
         ),
-        (featureless, r"does not say which features it wants: fit the model on a DataFrame"),
+        (featureless, r"does not say which features it wants: say --features"),
         (no_classifier, r"Regressor has no predict_proba: use a classifier"),
         (three_classes, r"ThreeClasses has 3 classes, and two are needed"),
+        (two_words, r"classes are survived and died, .* --positive-class survived or --positive-class died"),
         (no_pickle, r"cannot be loaded \(\w+\): save it with joblib\.dump"),
     ],
 )

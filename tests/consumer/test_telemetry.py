@@ -37,7 +37,7 @@ class Told:
     def __init__(self) -> None:
         self.clock = Clock()  # of intervals and of the day at once
         self.observer = PrometheusObserver(clock=self.clock, now=self.clock)
-        self.observer.started(worker="w", model="f00d", features=["spo2"], path="compiled trees")
+        self.observer.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
         self.observer.assigned([0, 1])
 
     def chunk(self, *, waits_ms: list[float], dead: int = 0, oldest: float | None = None) -> None:

@@ -140,7 +140,7 @@ def test_the_threshold_is_a_keyword_of_the_documented_call() -> None:
     assert labels == [[1, 1], [0, 1], [0, 0]]
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None, True])
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", True])
 def test_a_threshold_outside_zero_to_one_is_refused(threshold: Any) -> None:
     with pytest.raises(ThresholdError, match="threshold"):
         RiskScorer(HandWritten(), threshold=threshold)

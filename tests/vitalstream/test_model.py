@@ -8,14 +8,16 @@ from pathlib import Path
 import joblib
 import pandas as pd
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from typer.testing import CliRunner
 
 import consumer.model
 from audit.model import load_offline
 from broker.errors import SettingsError
 from broker.settings import Settings
-from real_time import ModelHashError, load_model, model_sha256, pin_model, run_streaming_inference
+from real_time import ModelHashError, RiskScorer, load_model, model_sha256, pin_model, run_streaming_inference
 from schemas.contract import STANDARD_FEATURES
 from vitalstream.cli import app
 
@@ -103,3 +105,35 @@ def test_the_bytes_that_were_looked_at_are_pinned(made: Path, tmp_path: Path) ->
     pin_model(path, sha256=looked_at)
     with pytest.raises(ModelHashError):
         load_model(path)
+
+
+def test_inspect_tells_class_threshold_and_what_predicts(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    inner = LogisticRegression()
+    model = FixedThresholdClassifier(inner, threshold=0.2, pos_label="died")
+    joblib.dump(model.fit([[0.0], [1.0], [2.0]], ["survived", "died", "died"]), path)
+    given = (str(path), "--features", "age", "--positive-class", "died")
+    with pytest.raises(SettingsError, match=r"classes are died and survived, .*--positive-class died"):
+        vitalstream("model", "pin", *given[:3])
+    vitalstream("model", "pin", *given)
+    found = json.loads(vitalstream("model", "inspect", *given, "--json"))
+    assert (found["type"], found["predicts"]) == ("FixedThresholdClassifier", "LogisticRegression")
+    assert (found["features"], found["classes"], found["positive_class"]) == (
+        ["age"],
+        ["died", "survived"],
+        "died",
+    )
+    assert (found["threshold"], found["threshold_from"]) == (0.2, "the model's own")
+    shown = vitalstream("model", "inspect", *given, "--threshold", "0.7")
+    assert "FixedThresholdClassifier of LogisticRegression" in shown
+    assert "the risk is the probability of died, and the label 1 from 0.7 on (the given threshold)" in shown
+
+
+def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    X = pd.DataFrame({"age": [20.0, 40.0, 60.0, 80.0]})
+    joblib.dump(RandomForestClassifier(30, n_jobs=-1, random_state=0).fit(X, [0, 1, 0, 1]), path)
+    vitalstream("model", "pin", str(path))
+    found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
+    assert found["scores_with"] == consumer.model.load(Settings(model=path)).scorer.path == "compiled trees"
+    assert RiskScorer(load_model(path)).path == "compiled trees"

@@ -63,7 +63,7 @@ def test_a_worker_that_has_ended_leaves_nothing_frozen(monkeypatch: pytest.Monke
     frozen = []
 
     def begin_and_end(_: Settings, *, observer: Observer, **__: object) -> None:
-        observer.started(worker="w-0", model="", features=[], path="")
+        observer.started(worker="w-0", model="", features=[], path="", decision="")
         frozen.append(gc.get_freeze_count())
 
     monkeypatch.setattr(work, "run_worker", begin_and_end)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import orjson
 import typer
@@ -111,7 +111,7 @@ def _core(
         )
     scorer = model.scorer
     scored = [Measurement(frame, size, scorer) for size in sizes]
-    plain = [Measurement(frame, size, _positive(scorer.model)) for size in sizes] if scorer.is_fast else []
+    plain = [Measurement(frame, size, scorer.asked) for size in sizes] if scorer.is_fast else []
     steps = [step for size in zip(scored, plain, strict=True) for step in size] if plain else scored
     with _progress(ROUNDS * len(steps)) as begin, threadpool_limits(limits=1):
         for step in ROUNDS * steps:
@@ -160,10 +160,6 @@ def _end_to_end(
     return Report(
         what=END_TO_END, model=model.sha256, rows=len(records), costs=costs, interrupted=stop.requested
     )
-
-
-def _positive(model: Any) -> Callable[[Any], Any]:
-    return lambda chunk: model.predict_proba(chunk)[:, 1]
 
 
 def _round(step: Measurement, seconds: float) -> None:
