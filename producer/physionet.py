@@ -1,12 +1,13 @@
 """The PhysioNet/CinC Challenges' own files as records of the standard features.
 
 Their times are relative to admission, so each stay begins at a fixed epoch of ours. Values are passed on as
-they are, implausible ones too. Of their variables only those that have a standard feature are kept.
+they are, implausible ones too. Of their variables those that have a standard feature are kept under its name, and with
+`all_variables` the others under the Challenge's own; the outcome that the Challenge asks for is never among them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from csv import reader as csv_reader
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from producer.sources import Reader, Record, SourceError, parquet_batches
-from producer.values import ids, number, plain
+from producer.values import UnreadableError, cell_id, ids, number, plain
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
 
@@ -47,94 +49,139 @@ EVENTS: Final[dict[str, tuple[str, str]]] = dict(
 """Standard feature: its parameter in the Challenge of 2012, and the one taken where a minute lacks that: the
 arterial line's pressure stands before the cuff's."""
 
-_PARAMETERS = pa.array([parameter for group in EVENTS.values() for parameter in group if parameter])
+_NO_VARIABLES: Final = {*HOURLY.values(), "stay_id", "hour", "SepsisLabel"}
+_PARAMETERS: Final = {parameter for group in EVENTS.values() for parameter in group if parameter}
+_FEATURES: Final = {first for first, _ in EVENTS.values()}  # what has a standard name
+_FIXED: Final = ("Age", "Gender", "Height", "ICUType")  # charted once a stay
 _MISSING = -1  # in the files of 2012
+_EVENTS_HEADER = "Time,Parameter,Value"
 
 _Event = tuple[str | None, int, str, float]  # stay, minute, parameter, value
 
 
-def read_psv(path: Path) -> Iterator[Record]:
+def read_psv(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
     """2019: one stay a file, `p000001.psv`, one row an hour. The n-th row is at epoch + n hours."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv_reader(file, delimiter="|")
         header = next(rows, [])
-        places = [_place(path, header, column) for column in HOURLY.values()]
+        sent = _hourly(header, all_variables=all_variables)
+        places = [_place(path, header, column) for column in sent.values()]
         for hour, row in enumerate(rows, 1):
             if len(row) != len(header):
                 raise SourceError(f"{path}, line {rows.line_num}: not as many values as the header has")
-            yield _record(path.stem, hour * 60, [number(row[place]) for place in places])
+            try:
+                values = [number(row[place]) for place in places]
+            except UnreadableError as error:
+                raise SourceError(f"{path}, line {rows.line_num}: a value {error}") from None
+            yield _record(path.stem, hour * 60, sent, values)
 
 
-def read_hourly_parquet(path: Path) -> Iterator[Record]:
+def read_hourly_parquet(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
     """2019, all stays in one Parquet file: `stay_id, hour` and the variables."""
-    for batch in parquet_batches(path, ["stay_id", "hour", *HOURLY.values()]):
+    sent = _hourly(pq.read_schema(path).names, all_variables=all_variables)
+    for batch in parquet_batches(path, ["stay_id", "hour", *sent.values()]):
         stays, hours, *values = batch.columns
         _refuse_nulls(path, "hour", hours)
         rows = zip(*map(plain, values), strict=True)
-        for stay, hour, row in zip(ids(stays), plain(hours.cast(pa.int64())), rows, strict=True):
-            yield _record(stay, hour * 60, row)
+        for stay, hour, row in zip(
+            _ids(path, "stay_id", stays), plain(hours.cast(pa.int64())), rows, strict=True
+        ):
+            yield _record(stay, hour * 60, sent, row)
 
 
-def read_events_txt(path: Path) -> Iterator[Record]:
+def _hourly(columns: Iterable[str], *, all_variables: bool) -> dict[str, str]:
+    """By field of the message, the file's column."""
+    others = [name for name in columns if name not in _NO_VARIABLES] if all_variables else []
+    return HOURLY | dict(zip(others, others, strict=True))
+
+
+def read_events_txt(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
     """2012: one stay a file, lines of `Time,Parameter,Value`, RecordID among the first."""
-    return _messages(_events_txt(path))
+    return _messages(_events_txt(path, all_variables=all_variables), all_variables=all_variables)
 
 
-def read_events_parquet(path: Path) -> Iterator[Record]:
+def read_events_parquet(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
     """2012, all stays in one Parquet file: `record_id, minute, Parameter, Value`, ordered by the first two."""
-    return _messages(_events_parquet(path))
+    return _messages(_events_parquet(path, all_variables=all_variables), all_variables=all_variables)
 
 
-FORMATS: Final[dict[str, dict[str, Reader]]] = {
+_READERS: Final[dict[str, dict[str, Callable[..., Iterator[Record]]]]] = {
     "physionet2019": {".psv": read_psv, ".parquet": read_hourly_parquet},
     "physionet2012": {".txt": read_events_txt, ".parquet": read_events_parquet},
 }
+FORMATS: Final[dict[str, dict[str, Reader]]] = {layout: {**readers} for layout, readers in _READERS.items()}
 """A reader by suffix, by format."""
 
+ALL_VARIABLES: Final[dict[str, dict[str, Reader]]] = {
+    layout: {suffix: partial(reader, all_variables=True) for suffix, reader in readers.items()}
+    for layout, readers in _READERS.items()
+}
+"""The same, but all variables are sent."""
 
-def _messages(events: Iterable[_Event]) -> Iterator[Record]:
-    """One record for each minute of a stay in which a standard vital was charted.
 
-    Of several values of a parameter in one minute the last in the file stands. The age, charted once, is
-    repeated in every record of its stay. -1 is missing.
+def _messages(events: Iterable[_Event], *, all_variables: bool) -> Iterator[Record]:
+    """One record for each minute of a stay in which a variable that is sent was charted.
+
+    Of several values of a parameter in one minute the last in the file stands. What is charted once, such as the age,
+    is repeated in every record of its stay. -1 is missing.
     """
     for stay, of_stay in groupby(events, key=itemgetter(0)):
-        age: float | None = None
+        fixed: dict[str, float] = {}
         for minute, of_minute in groupby(of_stay, key=itemgetter(1)):
-            charted: dict[str, float | None] = {
-                event[2]: event[3] for event in of_minute if event[3] != _MISSING
-            }
-            age = charted.pop("Age", age)
+            charted = {event[2]: event[3] for event in of_minute if event[3] != _MISSING}
+            fixed |= {name: charted.pop(name) for name in _FIXED if name in charted}
             if charted:
-                charted["Age"] = age
+                charted |= fixed
                 get = charted.get
-                yield _record(stay, minute, [get(name, get(other)) for name, other in EVENTS.values()])
+                record = _record(
+                    stay, minute, EVENTS, [get(name, get(other)) for name, other in EVENTS.values()]
+                )
+                if all_variables:
+                    record |= {name: value for name, value in charted.items() if name not in _FEATURES}
+                yield record
 
 
-def _events_txt(path: Path) -> Iterator[_Event]:
-    wanted = {*_PARAMETERS.to_pylist()}
-    stay = path.stem
-    with path.open(newline="", encoding="utf-8") as file:
-        next(file, None)  # the header
+def _events_txt(path: Path, *, all_variables: bool) -> Iterator[_Event]:
+    stay: str | None = path.stem
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        if next(file, "").strip() != _EVENTS_HEADER:
+            raise SourceError(
+                f"{path} does not begin with {_EVENTS_HEADER}; is it a file of the 2012 Challenge?"
+            )
         for line_number, line in enumerate(file, 2):
             try:
                 time, parameter, value = line.rstrip("\r\n").split(",")
                 if parameter == "RecordID":
-                    stay = value
-                elif parameter in wanted:
+                    stay = cell_id(value)
+                elif parameter in _PARAMETERS or (all_variables and parameter):
                     yield stay, _minute(time), parameter, float(value)
+            except UnreadableError as error:
+                raise SourceError(f"{path}, line {line_number}: RecordID {error}") from None
             except ValueError:
                 raise SourceError(f"{path}, line {line_number} is not HH:MM,Parameter,Value") from None
 
 
-def _events_parquet(path: Path) -> Iterator[_Event]:
+def _events_parquet(path: Path, *, all_variables: bool) -> Iterator[_Event]:
+    wanted = pa.array(sorted(_PARAMETERS))
     for batch in parquet_batches(path, ["record_id", "minute", "Parameter", "Value"]):
-        kept = batch.filter(pc.is_in(batch.column(2).cast(pa.string()), value_set=_PARAMETERS))
+        names = batch.column(2).cast(pa.string())
+        kept = batch.filter(pc.not_equal(names, "") if all_variables else pc.is_in(names, value_set=wanted))
         stays, minutes, parameters, values = kept.columns
         _refuse_nulls(path, "minute", minutes)
         yield from zip(
-            ids(stays), plain(minutes.cast(pa.int64())), plain(parameters), plain(values), strict=True
+            _ids(path, "record_id", stays),
+            plain(minutes.cast(pa.int64())),
+            plain(parameters),
+            plain(values),
+            strict=True,
         )
+
+
+def _ids(path: Path, name: str, column: Any) -> list[str | None]:
+    try:
+        return ids(column)
+    except UnreadableError as error:
+        raise SourceError(f"{path}: {name} {error}") from None
 
 
 def _refuse_nulls(path: Path, name: str, column: Any) -> None:
@@ -142,12 +189,8 @@ def _refuse_nulls(path: Path, name: str, column: Any) -> None:
         raise SourceError(f"{path} has rows without {name}; remove them")
 
 
-def _record(stay: str | None, minute: int, values: Sequence[Any]) -> Record:
-    return {
-        PATIENT_ID: stay,
-        EVENT_TIME: _time(minute),
-        **dict(zip(STANDARD_FEATURES, values, strict=True)),
-    }
+def _record(stay: str | None, minute: int, fields: Mapping[str, Any], values: Sequence[Any]) -> Record:
+    return {PATIENT_ID: stay, EVENT_TIME: _time(minute), **dict(zip(fields, values, strict=True))}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -161,6 +204,8 @@ def _minute(text: str) -> int:
 
 
 def _place(path: Path, header: list[str], column: str) -> int:
+    if header.count(column) > 1:
+        raise SourceError(f"{path} has the column {column} twice; keep one of them")
     if column not in header:
         raise SourceError(f"{path} has no column {column}; is it a file of the 2019 Challenge?")
     return header.index(column)

@@ -103,15 +103,25 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
     run_workers(settings, json=json)
 
 
+Layout = Annotated[
+    str, typer.Option("--format", metavar="NAME", help="plain, physionet2019 or physionet2012")
+]
+AllVariables = Annotated[
+    bool,
+    typer.Option(
+        "--all-variables", help="of a PhysioNet format, all variables, the others under the Challenge's names"
+    ),
+]
+
+
 @app.command()
 @with_settings("bootstrap_servers", "input_topic")
 def replay(
     settings: "Settings",
     files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE")],
     *,
-    layout: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="plain, physionet2019 or physionet2012")
-    ] = "plain",
+    layout: Layout = "plain",
+    all_variables: AllVariables = False,
     rate: Annotated[
         float | None, typer.Option(min=0.001, metavar="N", help="send so many messages a second")
     ] = None,
@@ -156,7 +166,15 @@ def replay(
     if dry_run:
         from vitalstream.dry_run import show
 
-        show(files, layout=layout, skip=skip, limit=limit, keep_going=keep_going, json=json)
+        show(
+            files,
+            layout=layout,
+            skip=skip,
+            limit=limit,
+            all_variables=all_variables,
+            keep_going=keep_going,
+            json=json,
+        )
         return
     from vitalstream import produce
 
@@ -171,6 +189,7 @@ def replay(
         repeat=repeat,
         seed=seed,
         skip=skip,
+        all_variables=all_variables,
         keep_going=keep_going,
         json=json,
     )
@@ -383,6 +402,8 @@ def sweep(
         Path | None,
         typer.Option(metavar="FILE", help="file of rows, as for replay; without it simulated patients"),
     ] = None,
+    layout: Layout = "plain",
+    all_variables: AllVariables = False,
     chunk_sizes: Annotated[
         str, typer.Option(metavar="N,N,...", help="numbers of rows at once, to compare")
     ] = "1,10,30,100,300,1000,3000",
@@ -415,6 +436,8 @@ def sweep(
     measure(
         settings,
         data=data,
+        layout=layout,
+        all_variables=all_variables,
         chunk_sizes=chunk_sizes,
         rows=rows,
         seconds=seconds,

@@ -26,7 +26,14 @@ _LONGEST: Final = 24  # characters of an example
 
 
 def show(
-    files: list[Path], *, layout: str, skip: int, limit: int | None, keep_going: bool, json: bool
+    files: list[Path],
+    *,
+    layout: str,
+    skip: int,
+    limit: int | None,
+    all_variables: bool,
+    keep_going: bool,
+    json: bool,
 ) -> None:
     """Print the first messages and the columns of the files. Sends nothing and needs no broker.
 
@@ -35,9 +42,13 @@ def show(
         SourceError: a file is malformed.
     """
     zones: set[str] = set()
-    found = find_source(
-        files, readers(layout, keep_going=keep_going, on_time=lambda text: zones.add(_zone(text)))
+    how = readers(
+        layout,
+        all_variables=all_variables,
+        keep_going=keep_going,
+        on_time=lambda text: zones.add(_zone(text)),
     )
+    found = find_source(files, how)
     most = CHECKED_FIRST if limit is None else min(CHECKED_FIRST, limit)
     try:
         what = preview(islice(found, skip, None), most=most)
@@ -53,7 +64,7 @@ def show(
         shown = "no key" if key is None else _escaped(key.decode())
         console.print(Text(f"{shown}  {value.decode()}"), soft_wrap=True)
     console.print(table(what))
-    for line in remarks(what, zones, layout):
+    for line in remarks(what, zones, layout, all_variables=all_variables):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -105,10 +116,12 @@ def table(what: Preview) -> Table:
     return table
 
 
-def remarks(what: Preview, zones: set[str], layout: str) -> Iterator[str]:
+def remarks(what: Preview, zones: set[str], layout: str, *, all_variables: bool) -> Iterator[str]:
     """What deserves a second look."""
     if layout != PLAIN:
         yield f"event_time: the files count from admission, which is taken for {rfc3339(EPOCH)}"
+        if not all_variables:
+            yield "other variables of the files are not sent; with --all-variables they are"
     elif _NO_ZONE in zones:
         others = sorted(zones - {_NO_ZONE})
         yield f"event_time: without a zone, taken as UTC{f'; others have {_listed(others)}' if others else ''}"

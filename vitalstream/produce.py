@@ -42,11 +42,12 @@ def replay(
     repeat: int,
     seed: int,
     skip: int,
+    all_variables: bool,
     keep_going: bool,
     json: bool,
 ) -> None:
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
-    source = sources.find_source(files, readers(layout, keep_going=keep_going))
+    source = sources.find_source(files, readers(layout, all_variables=all_variables, keep_going=keep_going))
     pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
     stop = Stop()
     stop.listen(grace=False)

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.kafka
 
 DEFAULTS: dict[str, Any] = {
     "layout": "plain", "rate": None, "speed": None, "poisson": False, "skip": 0, "limit": None, "repeat": 1, "seed": 0,
-    "keep_going": False, "json": False,
+    "all_variables": False, "keep_going": False, "json": False,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from broker.errors import SettingsError
-from producer.physionet import FORMATS
+from producer.physionet import ALL_VARIABLES, EVENTS, FORMATS, HOURLY
 from producer.replay import encode
 from producer.sources import TABLES, Record, SourceError, find_source, tables
 from schemas.contract import STANDARD_FEATURES
@@ -248,6 +249,98 @@ def test_dirt_of_2012(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("layout", WRITERS)
+def test_all_variables_are_added_to_the_standard_ones(tmp_path: Path, layout: str) -> None:
+    """The outcome and what only numbers the rows are no variables; Height is -1 in all these files: missing."""
+    WRITERS[layout](tmp_path, stays())
+    year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
+    standard = sent(find_source([tmp_path], FORMATS[year]))
+    rows = sent(find_source([tmp_path], ALL_VARIABLES[year]))
+    others = [{name: row.pop(name) for name in [*row] if name not in standard[0]} for row in rows]
+    assert rows == standard
+    expected = {"EtCO2": None, "ICULOS": 1} if layout == "psv" else {}
+    assert others[0] == expected
+
+
+def test_all_variables_of_2019(tmp_path: Path) -> None:
+    cells = dict.fromkeys(HOURLY.values(), 1.0) | {
+        "Lactate": 2.5,
+        "Gender": 1,
+        "ICULOS": 1,
+        "SepsisLabel": 1,
+    }
+    (tmp_path / "p1.psv").write_text(f"{'|'.join(cells)}\n{'|'.join(map(str, cells.values()))}\n")
+    write_parquet(tmp_path / "a.parquet", [{"stay_id": "p1", "hour": 1, **cells}])
+    for row in sent(find_source([tmp_path], ALL_VARIABLES["physionet2019"])):
+        assert row == {
+            "patient_id": "p1", "event_time": moment(1), **dict.fromkeys(STANDARD_FEATURES, 1.0),
+            "Lactate": 2.5, "Gender": 1, "ICULOS": 1,
+        }  # fmt: skip
+
+
+def test_all_variables_of_2012(tmp_path: Path) -> None:
+    """Labs have rows of their own; what is charted once is in every row; the cuff is beside the arterial line."""
+    events = [
+        (0, "Age", 54), (0, "Gender", 0), (0, "Height", -1), (0, "ICUType", 4), (0, "Weight", 80.5),
+        (7, "SysABP", 150), (7, "NISysABP", 147), (7, "Lactate", 1.5), (7, "Lactate", 1.75),
+        (9, "Glucose", 205), (9, "", 3), (11, "TroponinI", -1),
+    ]  # fmt: skip
+    lines = [f"00:{minute:02},{name},{value}" for minute, name, value in events]
+    (tmp_path / "7.txt").write_text("\n".join(["Time,Parameter,Value", "00:00,RecordID,7.0", *lines]))
+    table = [
+        {"record_id": 7, "minute": minute, "Parameter": name, "Value": float(value)}
+        for minute, name, value in events
+    ]
+    write_parquet(tmp_path / "a.parquet", table)
+    fixed = {**dict.fromkeys(STANDARD_FEATURES), "patient_id": "7", "age": 54, "Gender": 0, "ICUType": 4}
+    rows = sent(find_source([tmp_path], ALL_VARIABLES["physionet2012"]))
+    assert rows[:3] == rows[3:]
+    assert rows[:3] == [
+        fixed | {"event_time": moment(0), "Weight": 80.5},
+        fixed | {"event_time": moment(0, 7), "systolic_bp": 150, "NISysABP": 147, "Lactate": 1.75},
+        fixed | {"event_time": moment(0, 9), "Glucose": 205},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("year", "name", "content", "said"),
+    [
+        ("physionet2019", "p1.psv", "{columns}\n{ones}\n36,6{ones_but_first}\n", ", line 3: a value holds a number"),
+        ("physionet2019", "p1.psv", "{columns}|HR\n{ones}|1\n", " has the column HR twice; keep one of them"),
+        ("physionet2012", "1.txt", "00:00,RecordID,1\n00:07,HR,80\n", " does not begin with Time,Parameter,Value"),
+        ("physionet2012", "1.txt", "Time,Parameter,Value\n00:00,RecordID,1.5\n", ", line 2: RecordID holds a number"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_right_in_a_physionet_file_is_refused(
+    tmp_path: Path, year: str, name: str, content: str, said: str
+) -> None:
+    cells = {"columns": "|".join(HOURLY.values()), "ones": "|".join("1" * 8), "ones_but_first": "|1" * 7}
+    (tmp_path / name).write_text(content.format(**cells))
+    for readers in (FORMATS, ALL_VARIABLES):
+        with pytest.raises(SourceError) as error:
+            sent(find_source([tmp_path], readers[year]))
+        assert str(error.value).startswith(f"{tmp_path / name}{said}")
+
+
+def test_physionet_ids_that_may_mix_patients_up_are_refused(tmp_path: Path) -> None:
+    hour = {"stay_id": 1.5, "hour": 1, **dict.fromkeys(HOURLY.values(), 1.0)}
+    event = {"record_id": 2.0**53, "minute": 1, "Parameter": "HR", "Value": 80.0}
+    for year, row, name in (("physionet2019", hour, "stay_id"), ("physionet2012", event, "record_id")):
+        write_parquet(tmp_path / "a.parquet", [row])
+        with pytest.raises(SourceError, match=f"a.parquet: {name} holds a number "):
+            sent(find_source([tmp_path], FORMATS[year]))
+
+
+@pytest.mark.parametrize("layout", ["psv", "txt"])
+def test_a_byte_order_mark_before_a_physionet_file(tmp_path: Path, layout: str) -> None:
+    WRITERS[layout](tmp_path, stays(1))
+    readers = FORMATS["physionet2019" if layout == "psv" else "physionet2012"]
+    expected = sent(find_source([tmp_path], readers))
+    for path in tmp_path.iterdir():
+        path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    assert sent(find_source([tmp_path], readers)) == expected
+
+
 @pytest.mark.parametrize(
     ("year", "name", "content"),
     [
@@ -278,6 +371,29 @@ def test_real_stays_of_2019() -> None:
         "age": 73,
     }  # fmt: skip
     assert sum(1 for _ in source) == pq.read_metadata(source.paths[0]).num_rows
+
+
+@needs_data
+@pytest.mark.real_data
+def test_all_variables_of_the_real_files() -> None:
+    hourly = DATA / "physionet2019_site_b.parquet"
+    row = next(iter(find_source([hourly], ALL_VARIABLES["physionet2019"])))
+    assert len(row) == 2 + 40
+    events = pq.read_table(DATA / "physionet2012_set_a_events.parquet").to_pandas()
+    events = events[(events.Value != -1) & (events.record_id < 133_000)]
+    charted = events[~events.Parameter.isin(["Age", "Gender", "Height", "ICUType"])]
+    source = find_source([DATA / "physionet2012_set_a_events.parquet"], ALL_VARIABLES["physionet2012"])
+    rows = [*takewhile(lambda row: int(row["patient_id"]) < 133_000, source)]
+    assert len(rows) == charted.groupby(["record_id", "minute"]).ngroups
+    named = {first: name for name, (first, _) in EVENTS.items()}
+    last = charted.drop_duplicates(["record_id", "minute", "Parameter"], keep="last")
+    for parameter, values in last.groupby("Parameter").Value:
+        if (name := named.get(parameter, parameter)) not in (
+            "systolic_bp",
+            "diastolic_bp",
+            "mean_arterial_pressure",
+        ):
+            assert [row[name] for row in rows if row.get(name) is not None] == values.tolist()
 
 
 @needs_data

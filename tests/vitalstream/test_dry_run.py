@@ -178,11 +178,16 @@ def test_fields_that_only_some_messages_have(tmp_path: Path) -> None:
 def test_physionet_files(tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays())
     year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
-    assert "event_time: the files count from admission, which is taken for 2019-01-01T" in dry(
-        tmp_path, "--format", year
-    )
+    shown = dry(tmp_path, "--format", year)
+    assert "event_time: the files count from admission, which is taken for 2019-01-01T" in shown
+    assert "with --all-variables" in shown
+    assert "with --all-variables" not in dry(tmp_path, "--format", year, "--all-variables")
     with pytest.raises(VitalstreamError, match="no format moon"):
         dry(tmp_path, "--format", "moon")
+    with pytest.raises(
+        VitalstreamError, match="--all-variables: plain files are sent with all their columns"
+    ):
+        dry(tmp_path, "--all-variables")
 
 
 def test_what_a_file_has_for_a_terminal_does_not_reach_it(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
-from broker.errors import SettingsError
+from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from consumer.stop import Stop
 from producer.sources import SourceError
 from real_time import pin_model
 from real_time.sweep import Measurement
 from tests.kafka import wait_until
+from tests.producer.files import WRITERS, stays
 from tests.vitalstream.command import Running
 from vitalstream.cli import app
 from vitalstream.sweep import end_to_end
@@ -118,6 +119,38 @@ def test_rows_of_ones_own_for_a_model_of_ones_own(tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("patient_id,event_time,lactate\n" + "p,2026-01-05T08:30:00,1.5\n" * 7)
     assert document(model, *QUICK, "--chunk-sizes", "100", "--data", str(rows))["rows"] == 300
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_rows_of_the_physionet_challenges(model: Path, tmp_path: Path, layout: str) -> None:
+    WRITERS[layout](tmp_path, stays())
+    year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
+    arguments = (*QUICK, "--chunk-sizes", "100", "--data", str(tmp_path))
+    assert document(model, *arguments, "--format", year)["rows"] == 300
+    with pytest.raises(VitalstreamError, match=r"there is no .csv|has no column patient_id"):
+        document(model, *arguments)
+
+
+def test_all_variables_of_the_physionet_challenges(tmp_path: Path) -> None:
+    model = save(
+        make_pipeline(SimpleImputer(), LogisticRegression()), tmp_path / "m.joblib", ["heart_rate", "EtCO2"]
+    )
+    WRITERS["psv"](tmp_path, stays())
+    arguments = (*QUICK, "--chunk-sizes", "100", "--data", str(tmp_path), "--format", "physionet2019")
+    with pytest.raises(SettingsError, match="has no EtCO2"):
+        sweep(model, *arguments)
+    assert document(model, *arguments, "--all-variables")["rows"] == 300
+
+
+def test_a_format_is_that_of_a_file(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--format: says how the file of --data is read"):
+        sweep(model, *QUICK, "--chunk-sizes", "100", "--format", "physionet2019")
+    for arguments, said in (
+        (("--format", "moon"), "no format moon"),
+        (("--all-variables",), "--all-variables: "),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            sweep(model, *QUICK, "--chunk-sizes", "100", "--data", str(tmp_path), *arguments)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from consumer.stop import Stop
 from producer.sources import Record
 from real_time.sweep import ChunkCost, Measurement
 from real_time.usable import Model
+from vitalstream.layouts import PLAIN, readers
 from vitalstream.sweep.plot import draw, require_plot
 from vitalstream.sweep.report import CORE, END_TO_END, Report
 from vitalstream.sweep.rows import load_frame, load_records
@@ -42,6 +43,8 @@ def sweep(
     settings: Settings,
     *,
     data: Path | None,
+    layout: str,
+    all_variables: bool,
     chunk_sizes: str,
     rows: int | None,
     seconds: float,
@@ -60,10 +63,13 @@ def sweep(
     stop.listen(grace=False)
     rows = rows or (KAFKA_ROWS if kafka else ROWS)
     sizes = parse_sizes(chunk_sizes, rows=rows)
+    if data is None and layout != PLAIN:
+        raise SettingsError("--format: says how the file of --data is read; give one")
     if plot is not None:
         require_plot(plot)
     model = models.load(settings)
-    records = load_records(data, features=model.features, rows=rows)
+    how = readers(layout, all_variables=all_variables, keep_going=layout == PLAIN)
+    records = load_records(data, how, features=model.features, rows=rows)
     run = _end_to_end if kafka else _core
     report = run(settings, model, records, sizes, seconds=seconds, stop=stop)
     if plot is not None and report.costs:

@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.errors import SettingsError
 from producer.replay import encode
-from producer.sources import Record, find_source, tables
+from producer.sources import Reader, Record, find_source
 from producer.ward import FRAME_START, Ward, record
 from schemas.contract import STANDARD_FEATURES
 from schemas.ranges import load_ranges
@@ -16,7 +16,9 @@ from schemas.vitals import Decoder
 _PATIENTS, _INTERVAL_S = 200, 900
 
 
-def load_records(data: Path | None, *, features: Sequence[str], rows: int) -> list[Record]:
+def load_records(
+    data: Path | None, readers: dict[str, Reader], *, features: Sequence[str], rows: int
+) -> list[Record]:
     """So many rows with all the features: of `data`, over and over if it has fewer, else simulated.
 
     Raises:
@@ -27,7 +29,7 @@ def load_records(data: Path | None, *, features: Sequence[str], rows: int) -> li
         _require(features, STANDARD_FEATURES, "simulated patients have no", "give rows with --data FILE")
         readings = Ward(patients=_PATIENTS).readings(FRAME_START, _INTERVAL_S)
         return [record(reading) for reading in islice(readings, rows)]
-    found = [*islice(find_source([data], tables(keep_going=True)), rows)]
+    found = [*islice(find_source([data], readers), rows)]
     if not found:
         raise SettingsError(f"--data: {data} has no rows")
     known = set(chain.from_iterable(found))
