@@ -1,7 +1,7 @@
 """The passes over results and dead letters: which message each of them is of."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from operator import itemgetter
 from types import UnionType
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
@@ -154,14 +154,15 @@ class Results:
         expected = np.where(np.isnan(probabilities), np.nan, probabilities >= thresholds)
         wrong = ~((labels == expected) | (np.isnan(labels) & np.isnan(expected)))
         wrong |= (probabilities < 0) | (probabilities > 1)
-        for row in rows[wrong[rows]].tolist():
-            self._findings.add(
-                Invariant.CORRECT,
-                self._topic,
-                int(sources[row]),
-                int(offsets[row]),
-                "its probability is none, or its label does not follow from it and the threshold",
-            )
+        problems = {"its probability is none, or its label does not follow from it and the threshold": wrong}
+        present = np.array(columns["features_present"], dtype=np.float64)  # None becomes NaN
+        no_input = np.array(columns["no_input"], dtype=np.bool_)
+        problems["it says no_input, but has a probability"] = no_input & ~np.isnan(probabilities)
+        problems["it had none of the features, but does not say no_input"] = (present == 0) & ~no_input
+        for problem, found in problems.items():
+            for row in rows[found[rows]].tolist():
+                place = int(sources[row]), int(offsets[row])
+                self._findings.add(Invariant.CORRECT, self._topic, *place, problem)
 
 
 class DeadLetters:
@@ -201,7 +202,8 @@ class DeadLetters:
 
 def _fingerprints(batch: Batch, columns: Columns) -> UInts:
     keys: list[Any] = [*map(Message.key, batch.messages)]
-    return fingerprints(keys, *(columns[name] for name in ("patient_id", "event_time", "implausible")))
+    names = ("patient_id", "event_time", "implausible", "features_present", "no_input")
+    return fingerprints(keys, *(columns[name] for name in names))
 
 
 def _readable(batch: Batch, reader: Callable[[Any], object], outputs: Outputs) -> Batch:
@@ -224,13 +226,18 @@ def _json_types(hint: Any) -> frozenset[type]:
 
 _HINTS = get_type_hints(RiskResult)
 _TYPES = {field.name: _json_types(_HINTS[field.name]) for field in fields(RiskResult)}
+_DEFAULTS = {field.name: field.default for field in fields(RiskResult) if field.default is not MISSING}
 _row = itemgetter(*_TYPES)
 
 
 def _columns(values: Sequence[Any]) -> Columns | None:
     """The fields of results, column by column; None where any value is no result. One pass, no object a row."""
     try:
-        rows = [*map(_row, map(orjson.loads, values))]
+        docs = [*map(orjson.loads, values)]
+        try:
+            rows = [*map(_row, docs)]
+        except KeyError:  # of an earlier version, without the later fields
+            rows = [_row(_DEFAULTS | doc) for doc in docs]
     except (ValueError, KeyError, TypeError):  # no value, no JSON, no object, a field missing
         return None
     columns: Columns = dict(zip(_TYPES, zip(*rows, strict=True), strict=False))

@@ -82,7 +82,7 @@ class Published:
 
 
 def fingerprints(keys: Sequence[bytes | None], *columns: Sequence[Any]) -> UInts:
-    """A number for each row of keys and columns: of patient, time and implausible features."""
+    """A number for each row of keys and columns, which hold what results say of their messages."""
     codes = (
         zlib.crc32(orjson.dumps(rest), zlib.crc32(key or b""))
         for key, *rest in zip(keys, *columns, strict=True)

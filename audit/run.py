@@ -21,6 +21,7 @@ from audit.published import Published
 from audit.reading import BATCH, READ_COMMITTED, READ_UNCOMMITTED, Batch, OnProgress, read
 from audit.snapshot import Snapshot, take_snapshot
 from broker.settings import Settings
+from schemas.presence import require_min_features
 from schemas.ranges import load_ranges
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class _Judge:
             self.values = Values(
                 model,
                 ranges=load_ranges(self.settings.ranges, model.features),
+                min_features=self.settings.min_features,
                 topic=topic,
                 published=published,
                 results=self.results.messages,
@@ -324,7 +326,9 @@ def _model(settings: Settings) -> "OfflineModel | None":
     from audit.model import load_offline  # scikit-learn takes its time to import, and is not needed without
 
     model = load_offline(settings.model, **settings.of_model)
-    load_ranges(settings.ranges, model.features)  # refused here, before anything is read
+    # Refused here, before anything is read.
+    load_ranges(settings.ranges, model.features)
+    require_min_features(settings.min_features, model.features)
     return model
 
 

@@ -1,5 +1,6 @@
 """Whether what was published of each message is what decoding and scoring it here gives."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from audit.model import OfflineModel
 from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch
 from schemas.contract import RISK_PROBABILITY, Reason
+from schemas.presence import features_present
 from schemas.ranges import Ranges
 from schemas.vitals import Decoded, Decoder
 
@@ -27,6 +29,7 @@ class Values:
         model: OfflineModel,
         *,
         ranges: Ranges,
+        min_features: int,
         topic: str,
         published: Published,
         results: Bitmap,
@@ -37,6 +40,7 @@ class Values:
         self.ulp = 0  # the largest difference that was found
         self._model = model
         self._decode = Decoder(model.features, ranges=ranges)
+        self._min_features = min_features
         self._topic = topic
         self._published = published
         self._results = results
@@ -49,13 +53,15 @@ class Values:
         check = _Check(batch, numbers, self._topic, self._findings)
         self._check_rejected(check, decoded)
         accepted = decoded.frame.index.to_numpy()
-        self._check_accepted(check, decoded.frame, accepted)
+        present = features_present(decoded.frame)
+        enough = present >= self._min_features
+        self._check_accepted(check, decoded.frame, accepted, enough)
         by_model = self._results.has(numbers[accepted])
         others = by_model & ~self._published.comparable.has(numbers[accepted])
         check.accuse(accepted[others], "its result is by another model")
         rows = np.flatnonzero(by_model & ~others)
-        self._check_carried(check, decoded, accepted, rows)
-        self._check_scores(check, decoded.frame.iloc[rows], accepted[rows])
+        earlier = self._check_carried(check, decoded, accepted, rows, present)
+        self._check_scores(check, decoded.frame.iloc[rows], accepted[rows], enough[rows] | earlier)
 
     def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
         """What can't be decoded has no result, and a dead letter with the same cause."""
@@ -66,31 +72,49 @@ class Values:
         wrong = self._dead_letters.has(numbers) & (self._published.causes(numbers) != causes)
         check.accuse(rows[wrong], "its dead letter gives another reason or field than decoding it does")
 
-    def _check_accepted(self, check: "_Check", frame: pd.DataFrame, rows: Ints) -> None:
+    def _check_accepted(self, check: "_Check", frame: pd.DataFrame, rows: Ints, enough: Bools) -> None:
         """What can be decoded is a dead letter only if the model refuses it, or its result was too large."""
         dead = self._dead_letters.has(check.numbers[rows]) & ~self._results.has(check.numbers[rows])
         told = self._published.causes(check.numbers[rows])
         by_model = dead & (told == cause(Reason.MODEL_REJECTED, RISK_PROBABILITY))
         too_large = told == cause(Reason.TOO_LARGE, "")
         check.accuse(rows[dead & ~by_model & ~too_large], "is a dead letter, but can be decoded")
-        if by_model.any():
-            scores, refused = self._score(frame.iloc[np.flatnonzero(by_model)])
+        check.accuse(rows[by_model & ~enough], "is a dead letter of the model, which is not asked about it")
+        asked = np.flatnonzero(by_model & enough)
+        if len(asked):
+            scores, refused = self._score(frame.iloc[asked])
             accepted = ~refused & ~((scores < 0) | (scores > 1))
-            check.accuse(rows[by_model][accepted], "is a dead letter of the model, which accepts it")
+            check.accuse(rows[asked][accepted], "is a dead letter of the model, which accepts it")
 
-    def _check_carried(self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints) -> None:
-        """What a result carries on is its own message's: a right score must not be shown for a wrong patient."""
+    def _check_carried(
+        self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints, present: Ints
+    ) -> Bools:
+        """What a result carries on is its own message's: a right score must not be shown for a wrong patient.
+
+        Tells of each result whether it is of an earlier version, which asked the model about every message.
+        """
         told = self._published.carried(check.numbers[accepted[rows]])
-        wrong = told != _carried(check, decoded)[rows]
+        no_input = (present < self._min_features).tolist()
+        right = told == _carried(check, decoded, present.tolist(), no_input)[rows]
+        earlier = np.zeros(len(rows), dtype=np.bool_)
+        if not right.all():
+            unsaid = _carried(check, decoded, [None] * len(present), [False] * len(present))
+            earlier = ~right & (told == unsaid[rows])
         check.accuse(
-            accepted[rows][wrong], "its key, patient, time or implausible features are not its message's"
+            accepted[rows][~right & ~earlier],
+            "its key, patient, time, implausible features, features_present or no_input are not its message's (or "
+            "the worker had other --ranges or --min-features)",
         )
+        return earlier
 
-    def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints) -> None:
+    def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints, asked: Bools) -> None:
+        """The model was asked about the `asked` rows; the others have no score."""
         if len(rows) == 0:
             return
         told = self._published.probabilities(check.numbers[rows])
-        found, refused = self._score(frame)
+        found, refused = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.bool_)
+        if asked.any():
+            found[asked], refused[asked] = self._score(frame if asked.all() else frame[asked])
         check.accuse(rows[refused], "has a result, but the model raises on it")
         distances = ulps(told, found)
         self.compared += len(rows)
@@ -133,11 +157,14 @@ class _Check:
             self._findings.add(Invariant.CORRECT, self._topic, partition, offset, problem)
 
 
-def _carried(check: _Check, decoded: Decoded) -> UInts:
+def _carried(
+    check: _Check, decoded: Decoded, present: Sequence[int | None], no_input: Sequence[bool]
+) -> UInts:
     """Fingerprints of what the results of a batch must say of their messages."""
     own = check.keys(decoded.frame.index.to_numpy())
     keys = [id_.encode() if key is None else key for key, id_ in zip(own, decoded.patient_ids, strict=True)]
-    return fingerprints(keys, decoded.patient_ids, decoded.event_times, decoded.implausible)
+    identity = decoded.patient_ids, decoded.event_times
+    return fingerprints(keys, *identity, decoded.implausible, present, no_input)
 
 
 # Between a number and null.

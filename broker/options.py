@@ -44,6 +44,11 @@ OPTIONS: Final[dict[str, Option]] = {
         "FILE",
         "limits other than the physiologic ones: a TOML file of feature = [lowest, highest], or off for none",
     ),
+    "min_features": Option(
+        1,
+        "N",
+        "ask the model only about messages with so many of its features; results of the others say no_input",
+    ),
     "chunk_size": Option(
         100,
         "ROWS",

@@ -107,6 +107,7 @@ class Settings(BaseModel):
     positive_class: str | None = _option("positive_class", min_length=1)
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
+    min_features: int = _option("min_features", ge=1)
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
     latency_goal_ms: float = _option("latency_goal_ms", gt=0, le=60_000)

@@ -4,6 +4,7 @@ from broker.errors import SettingsError
 from broker.settings import Settings
 from real_time.model_file import ModelError
 from real_time.usable import Model, load_usable
+from schemas.presence import require_min_features
 from schemas.ranges import load_ranges
 
 
@@ -11,8 +12,9 @@ def load(settings: Settings, *, sha256: str | None = None) -> Model:
     """The model named by `settings`, whose bytes must have the hash `sha256`, or without it the pinned one.
 
     Raises:
-        SettingsError: no model is named, its file is missing, not pinned or another one than was pinned, or
-            what it holds can't be used, or the ranges are not of its features: one sentence with the remedy.
+        SettingsError: no model is named, its file is missing, not pinned or another one than was pinned, or what it
+            holds can't be used, the ranges are not of its features, or it has fewer than --min-features: one
+            sentence with the remedy.
     """
     if settings.model is None:
         raise SettingsError(
@@ -22,5 +24,7 @@ def load(settings: Settings, *, sha256: str | None = None) -> Model:
         model = load_usable(settings.model, sha256=sha256, **settings.of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
-    load_ranges(settings.ranges, model.features)  # refused here, before anything is begun
+    # Refused here, before anything is begun.
+    load_ranges(settings.ranges, model.features)
+    require_min_features(settings.min_features, model.features)
     return model

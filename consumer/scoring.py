@@ -22,6 +22,7 @@ from schemas.clock import rfc3339
 from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.metrics import ChunkMetrics
+from schemas.presence import features_present
 from schemas.ranges import load_ranges
 from schemas.results import encode_results
 from schemas.vitals import Decoder, Reject
@@ -33,6 +34,7 @@ RECORD_OVERHEAD = 512
 
 Item = TypeVar("Item")
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class ChunkScorer:
         self._model = model
         self._decode = Decoder(model.features, ranges=load_ranges(settings.ranges, model.features))
         self._topic = settings.input_topic
+        self._min_features = settings.min_features
         self._worker = worker
         self._limits = limits
         self._observer = observer
@@ -81,7 +84,9 @@ class ChunkScorer:
         decoded = self._decode([message.value() for message in chunk.messages])
         if self._unseen:
             self._look_for_unseen(decoded.frame)
-        probability, stream_metrics, failed = score(decoded.frame, self._model.scorer)
+        present = features_present(decoded.frame)
+        enough = present >= self._min_features
+        probability, stream_metrics, failed = score(decoded.frame, self._model.scorer, enough)
         now = self._clock()
         at = rfc3339(now)
         positions = decoded.frame.index.tolist()
@@ -98,6 +103,8 @@ class ChunkScorer:
             topic=self._topic,
             partitions=rows.partitions,
             offsets=rows.offsets,
+            features_present=present.tolist(),
+            no_input=(~enough).tolist(),
         )
         keys = _keys(rows, decoded.patient_ids)
         rejects = decoded.rejects + self._unpublishable(positions, failed, keys, results)
@@ -191,15 +198,24 @@ class ChunkScorer:
         )
 
 
-def score(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetrics, list[int]]:
+def score(frame: pd.DataFrame, scorer: RiskScorer, enough: Bools) -> tuple[Floats, StreamMetrics, list[int]]:
     """The probability of each row of `frame`, the core's metrics, and the index labels of rows to reject.
 
-    Rejected are the rows on which the model raises, found by bisection, and those whose probability is
-    neither NaN nor within 0 and 1. What is returned as their probability means nothing.
+    The model is asked about the rows with `enough` features; the probability of the others is NaN. Rejected are the
+    rows on which it raises, found by bisection, and those whose probability is neither NaN nor within 0 and 1. What is
+    returned as their probability means nothing.
 
     Raises:
         ModelFailedError: the model failed on every one of 10 rows or more, or its result has the wrong shape.
     """
+    if enough.all():
+        return _ask(frame, scorer)
+    probabilities = np.full(len(frame), np.nan)
+    probabilities[enough], metrics, rejected = _ask(frame[enough], scorer)
+    return probabilities, metrics, rejected
+
+
+def _ask(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetrics, list[int]]:
     tolerant = _Bisecting(scorer.probability)
     try:
         scores, metrics = process_stream(frame, max(1, len(frame)), tolerant)
@@ -217,8 +233,8 @@ def score(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetric
             f"raised {tolerant.error_name}" if tolerant.error_name else "gave no probability between 0 and 1"
         )
         raise ModelFailedError(
-            f"the model {why} on all {len(frame)} rows of a chunk, so the model is at fault, not the messages; "
-            "nothing of this chunk was committed"
+            f"the model {why} on all {len(frame)} rows of a chunk that it was asked about, so the model is at fault, "
+            "not the messages; nothing of this chunk was committed"
         )
     return probabilities, metrics, rejected
 

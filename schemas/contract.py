@@ -18,6 +18,8 @@ SCORED_AT: Final = "scored_at"
 SOURCE_TOPIC: Final = "source_topic"
 SOURCE_PARTITION: Final = "source_partition"
 SOURCE_OFFSET: Final = "source_offset"
+FEATURES_PRESENT: Final = "features_present"
+NO_INPUT: Final = "no_input"
 
 MAX_PATIENT_ID: Final = 128
 """Longest patient id, in Unicode code points."""

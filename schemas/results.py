@@ -8,8 +8,10 @@ import orjson
 
 from schemas.contract import (
     EVENT_TIME,
+    FEATURES_PRESENT,
     IMPLAUSIBLE,
     MODEL,
+    NO_INPUT,
     PATIENT_ID,
     RISK_LABEL,
     RISK_PROBABILITY,
@@ -24,9 +26,11 @@ from schemas.reading import reader
 
 @dataclass(frozen=True, slots=True)
 class RiskResult:
-    """One scored message. Probability and label are both None where the model gave NaN.
+    """The result of one message. Probability and label are both None where the model gave NaN or was not asked.
 
     `implausible` names the features whose values no body can have, which the model was given as missing.
+    `features_present` is how many of the model's features had a number (None in results of earlier versions), and
+    `no_input` says that they were too few to ask the model.
     """
 
     patient_id: str
@@ -40,6 +44,8 @@ class RiskResult:
     source_topic: str
     source_partition: int
     source_offset: int
+    features_present: int | None = None
+    no_input: bool = False
 
 
 _read = reader(RiskResult)
@@ -58,6 +64,8 @@ def encode_results(
     topic: str,
     partitions: Sequence[int],
     offsets: Sequence[int],
+    features_present: Sequence[int],
+    no_input: Sequence[bool],
 ) -> list[bytes]:
     """One value for the risk topic a row, in the order of the rows; each sequence has one entry a row.
 
@@ -73,10 +81,12 @@ def encode_results(
         IMPLAUSIBLE: implausible,
         SOURCE_PARTITION: partitions,
         SOURCE_OFFSET: offsets,
+        FEATURES_PRESENT: features_present,
+        NO_INPUT: no_input,
     }
     same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}
     fields = [b'"%b":%%b' % name.encode() for name in columns]
-    fields.insert(-2, orjson.dumps(same)[1:-1].replace(b"%", b"%%"))
+    fields.insert([*columns].index(SOURCE_PARTITION), orjson.dumps(same)[1:-1].replace(b"%", b"%%"))
     row = b"{" + b",".join(fields) + b"}"
     return [row % texts for texts in zip(*map(_texts, columns.values()), strict=True)]
 

@@ -93,10 +93,15 @@ def colour(result: RiskResult) -> str:
 def risk_bar(result: RiskResult, width: int) -> Text:
     """The risk as a number and a bar of at most `width` characters, in colour."""
     if result.risk_probability is None:
-        return Text("   -  unknown", "dim")
+        return Text(f"   -  {unscored(result)}", "dim")
     whole, eighths = divmod(round(min(1.0, max(0.0, result.risk_probability)) * width * 8), 8)
     bar = "█" * whole + (_BLOCKS[eighths] if eighths else "")
     return Text(f"{result.risk_probability:.3f} {bar}", colour(result))
+
+
+def unscored(result: RiskResult) -> str:
+    """Why a result has no risk: the model was not asked, or it gave none."""
+    return "no input" if result.no_input else "unknown"
 
 
 def sparkline(history: Sequence[float], width: int) -> Text:

@@ -83,7 +83,7 @@ def main() -> None:
 @app.command()
 @with_settings(
     "model", "bootstrap_servers", "group", *TOPICS, "chunk_size", "max_wait_ms", "latency_goal_ms",
-    "commit_interval_ms", "ranges", "delivery", "max_dead_letter_ratio", "instance", "workers",
+    "commit_interval_ms", "ranges", "min_features", "delivery", "max_dead_letter_ratio", "instance", "workers",
     "http", "stall_after", "log_format", "until_idle",
 )  # fmt: skip
 def consume(settings: "Settings", *, json: Json = False) -> None:
@@ -243,7 +243,7 @@ ModelFile = Annotated[
 
 
 @model_app.command("pin")
-@with_settings(*OF_MODEL, "ranges")
+@with_settings(*OF_MODEL, "ranges", "min_features")
 def pin_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> None:
     """Write <FILE>.sha256: from now on exactly these bytes are loaded.
 
@@ -255,7 +255,7 @@ def pin_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> N
 
 
 @model_app.command("inspect")
-@with_settings(*OF_MODEL, "ranges")
+@with_settings(*OF_MODEL, "ranges", "min_features")
 def inspect_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> None:
     """Show what a worker would make of a pinned model: its features, classes, threshold and versions."""
     from vitalstream import model
@@ -381,7 +381,7 @@ def status(settings: "Settings", *, json: Json = False) -> None:
 
 
 @app.command()
-@with_settings("bootstrap_servers", "group", *TOPICS, "model", "ranges")
+@with_settings("bootstrap_servers", "group", *TOPICS, "model", "ranges", "min_features")
 def audit(settings: "Settings", *, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 
@@ -394,7 +394,7 @@ def audit(settings: "Settings", *, json: Json = False) -> None:
 
 
 @app.command()
-@with_settings("model", "ranges", "bootstrap_servers")
+@with_settings("model", "ranges", "min_features", "bootstrap_servers")
 def sweep(
     settings: "Settings",
     *,
@@ -502,7 +502,7 @@ def show_dead_letter(
 
 
 @letters_app.command("replay")
-@with_settings("bootstrap_servers", "input_topic", "dead_letter_topic", "model", "ranges")
+@with_settings("bootstrap_servers", "input_topic", "dead_letter_topic", "model", "ranges", "min_features")
 def replay_dead_letters(
     settings: "Settings",
     *,

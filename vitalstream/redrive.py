@@ -10,12 +10,13 @@ from broker.errors import VitalstreamError
 from broker.settings import Settings
 from consumer import model as models
 from consumer.errors import ModelFailedError
-from consumer.scoring import score
+from consumer.scoring import Bools, score
 from consumer.stop import Stop
 from producer.letters import Selection
 from producer.redrive import Judge, Obstacle, Redriven, redrive
 from real_time.inference import RiskScorer
 from schemas.contract import STANDARD_FEATURES
+from schemas.presence import features_present
 from schemas.ranges import load_ranges
 from vitalstream.board import printable
 from vitalstream.dead_letters import print_json
@@ -69,17 +70,20 @@ def _judge(settings: Settings) -> Judge:
         return Judge(ranges=load_ranges(settings.ranges, STANDARD_FEATURES))
     model = models.load(settings)
     ranges = load_ranges(settings.ranges, model.features)
-    return Judge(model.features, ranges=ranges, refused=lambda frame: _refused(frame, model.scorer))
+    least = settings.min_features
+    return Judge(model.features, ranges=ranges, refused=lambda frame: _refused(frame, model.scorer, least))
 
 
-def _refused(frame: pd.DataFrame, scorer: RiskScorer) -> Collection[int]:
+def _refused(frame: pd.DataFrame, scorer: RiskScorer, min_features: int) -> Collection[int]:
     """The rows that the model rejects. One at a time: a worker would take many such in a chunk for its own fault."""
-    return [index for row, index in enumerate(frame.index) if _is_refused(frame.iloc[[row]], scorer)]
+    enough = features_present(frame) >= min_features
+    rows = range(len(frame))
+    return [frame.index[n] for n in rows if _is_refused(frame.iloc[[n]], scorer, enough[[n]])]
 
 
-def _is_refused(row: pd.DataFrame, scorer: RiskScorer) -> bool:
+def _is_refused(row: pd.DataFrame, scorer: RiskScorer, enough: Bools) -> bool:
     try:
-        _, _, rejected = score(row, scorer)
+        _, _, rejected = score(row, scorer, enough)
     except ModelFailedError:
         return True
     return bool(rejected)

@@ -28,6 +28,7 @@ from vitalstream.board import (
     reaches,
     risk_bar,
     sparkline,
+    unscored,
 )
 from vitalstream.follow import Follower
 
@@ -173,11 +174,12 @@ class Lines(Output):
         patient = self._board.add(result, _published(message))
         if not wanted:
             return
-        risk = "unknown" if result.risk_probability is None else f"{result.risk_probability:.3f}"
+        risk = unscored(result) if result.risk_probability is None else f"{result.risk_probability:.3f}"
         label = "-" if result.risk_label is None else result.risk_label
+        trend = "" if result.risk_probability is None else direction(patient.history)
         print(  # noqa: T201
             f"{printable(result.event_time)}  {printable(result.patient_id):<12}  risk {risk}  label {label}"
-            f"  {direction(patient.history)}".rstrip()
+            f"  {trend}".rstrip()
         )
 
     def refresh(self, notes: str) -> None:

@@ -32,3 +32,5 @@ def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> 
     assert ((labels == expected["risk_label"].to_numpy(int)) | near).all()
     assert set(labels) == {0, 1}
     assert [one.implausible for one in published] == implausible
+    assert [one.features_present for one in published] == X.notna().sum(axis=1).tolist()
+    assert not any(one.no_input for one in published)

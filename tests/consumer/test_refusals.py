@@ -123,6 +123,7 @@ def test_a_model_that_can_not_be_used(stage: Stage, make: Any, told: str) -> Non
     ("arguments", "told"),
     [
         (["--chunk-size", "0"], "--chunk-size (VITALSTREAM_CHUNK_SIZE): must be a whole number from 1"),
+        (["--min-features", "0"], "--min-features (VITALSTREAM_MIN_FEATURES): must be a whole number from 1"),
         (["--threshold", "1.5"], "--threshold (VITALSTREAM_THRESHOLD): must be a number from 0 up to 1"),
         (["--threshold", "x"], "--threshold (VITALSTREAM_THRESHOLD): must be a number from 0 up to 1"),
         (["--delivery", "maybe"], "--delivery (VITALSTREAM_DELIVERY): must be exactly-once or at-least-once"),
@@ -156,6 +157,14 @@ def test_a_range_for_what_the_model_lacks(stage: Stage) -> None:
     settings = changed(stage.settings(model="fragile"), ranges=str(path))
     assert refusal(stage.worker(settings), 2) == (
         f"--ranges {path}: the model has no feature hart_rate; it has signal, spo2"
+    )
+
+
+def test_more_features_than_the_model_has(stage: Stage) -> None:
+    settings = changed(stage.settings(model="fragile"), min_features=3)
+    assert refusal(stage.worker(settings), 2) == (
+        "--min-features 3: the model has only 2 (signal, spo2), so no message would be scored; give a number from "
+        "1 up to 2"
     )
 
 

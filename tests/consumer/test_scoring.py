@@ -28,6 +28,7 @@ from tests.consumer.models import (
     ONE_ROW_LESS,
     RAISES,
     Fragile,
+    Imputing,
 )
 from tests.schemas.messages import TIME, good
 
@@ -113,6 +114,8 @@ def test_a_result_says_all_that_is_documented() -> None:
         "source_topic": "vitals",
         "source_partition": 2,
         "source_offset": 100,
+        "features_present": 2,
+        "no_input": False,
     }
     assert results(output)[1].risk_label == 0
     assert output.rows == 2
@@ -144,6 +147,62 @@ def test_a_feature_seen_once_is_never_told_and_an_impossible_value_is_not_seen()
     assert recorder.never_seen == []
     run(with_spo2(*[0.97] * 1000), scorer(observer=recorder))
     assert recorder.never_seen == [("spo2",)]
+
+
+def without_input(offset: int = 0, **fields: Any) -> FakeMessage:
+    """A message with neither the signal nor spo2, unless `fields` say so."""
+    return FakeMessage(good(spo2=..., **fields), offset=offset)
+
+
+def test_the_model_is_not_asked_about_messages_without_any_of_its_features() -> None:
+    given = [
+        FakeMessage(good(signal=128), offset=0),
+        without_input(1),
+        without_input(2, signal=None),
+        FakeMessage(good(signal=None, spo2=97), offset=3),
+        FakeMessage(good(spo2=0.97), offset=4),  # no body has that: the model would get it as missing
+        FakeMessage(good(signal=64, spo2=None), offset=5),
+    ]
+    output = run(given, scorer(model=Imputing()))
+    found = [
+        (one.risk_probability, one.risk_label, one.features_present, one.no_input) for one in results(output)
+    ]
+    assert found == [
+        (0.5, 1, 2, False),
+        (None, None, 0, True),
+        (None, None, 0, True),
+        (0.0, 0, 1, False),
+        (None, None, 0, True),
+        (0.25, 0, 1, False),
+    ]
+    assert [one.implausible for one in results(output)][4] == ["spo2"]
+    assert not output.dead_letters
+
+
+def test_with_min_features_the_model_is_asked_about_fuller_messages_only() -> None:
+    given = [FakeMessage(good(signal=128)), FakeMessage(good(signal=64, spo2=None)), without_input()]
+    output = run(given, scorer(model=Imputing(), min_features=2))
+    assert [(one.risk_probability, one.features_present, one.no_input) for one in results(output)] == [
+        (0.5, 2, False),
+        (None, 1, True),
+        (None, 0, True),
+    ]
+
+
+def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
+    output = run([without_input(0), without_input(1)], scorer(model=Imputing()))
+    assert [one.no_input for one in results(output)] == [True, True]
+    metrics = decode_metrics(output.metrics)
+    assert (metrics.rows, metrics.scored, metrics.latency_ms, metrics.throughput_rows_per_s) == (2, 2, 0, 0)
+
+
+def test_messages_without_input_neither_excuse_nor_blame_the_model() -> None:
+    empty = [without_input(number) for number in range(20)]
+    output = run(empty + chunk(*[RAISES] * 9))
+    assert len(output.results) == 20
+    assert [origin.reason for origin in origins(output)] == [Reason.MODEL_REJECTED] * 9
+    with pytest.raises(ModelFailedError, match="all 10 rows of a chunk that it was asked about"):
+        run(empty + chunk(*[RAISES] * 10))
 
 
 def test_the_threshold_is_the_settings() -> None:

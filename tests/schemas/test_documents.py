@@ -65,6 +65,14 @@ def test_probability_and_label_are_null_together(probability: Any, label: Any, v
     assert Draft202012Validator(schema).is_valid(example) == valid
 
 
+def test_a_message_without_input_has_no_probability() -> None:
+    validator = Draft202012Validator(load_schema("risk"))
+    scored, without = load_schema("risk")["examples"]
+    assert validator.is_valid(without)
+    assert not validator.is_valid(scored | {"no_input": True})
+    assert validator.is_valid(without | {"no_input": False, "features_present": 3})  # the model gave NaN
+
+
 def _asyncapi_schema() -> Draft7Validator:
     path = Path(__file__).parent / "asyncapi" / "3.0.0.json"
     return Draft7Validator(json.loads(path.read_bytes()))

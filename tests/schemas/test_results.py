@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -33,6 +34,8 @@ def encode(probabilities: list[float], patient_ids: list[str]) -> list[bytes]:
         topic="vitals",
         partitions=[3] * n,
         offsets=[1207 + i for i in range(n)],
+        features_present=[8 - i % 3 for i in range(n)],
+        no_input=[False] * n,
     )
 
 
@@ -50,7 +53,17 @@ def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
         ("source_topic", "vitals"),
         ("source_partition", 3),
         ("source_offset", 1207),
+        ("features_present", 8),
+        ("no_input", False),
     ]
+
+
+def test_results_of_earlier_versions_are_read() -> None:
+    (value,) = encode([0.75], ["p1"])
+    earlier = {
+        name: v for name, v in orjson.loads(value).items() if name not in ("features_present", "no_input")
+    }
+    assert decode_result(orjson.dumps(earlier)) == replace(decode_result(value), features_present=None)
 
 
 def test_nan_is_null_in_both() -> None:
@@ -90,7 +103,7 @@ def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> N
     (value,) = encode([0.75], ["p1"])
     later = orjson.loads(value) | {"risk_probability": 1, "explanation": [1, 2]}
     assert decode_result(orjson.dumps(later)) == RiskResult(
-        "p1", "2026-01-05T08:30:00+01:00", 1, 1, [], 0.5, MODEL, AT, "vitals", 3, 1207
+        "p1", "2026-01-05T08:30:00+01:00", 1, 1, [], 0.5, MODEL, AT, "vitals", 3, 1207, 8, False
     )
 
 
@@ -104,6 +117,8 @@ def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> N
         {"risk_label": 1.0},
         {"source_offset": None},
         {"source_offset": ...},
+        {"features_present": 7.5},
+        {"no_input": 0},
     ],
     ids=str,
 )

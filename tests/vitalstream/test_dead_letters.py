@@ -372,6 +372,14 @@ def test_with_the_model_it_is_known_what_the_model_rejects(topics: Topics, model
     }
 
 
+def test_what_has_too_few_features_to_ask_the_model_is_not_rejected_by_it(topics: Topics, model: str) -> None:
+    topics.plant(good(signal=RAISES), Reason.MODEL_REJECTED, "risk_probability")  # has one of two features
+    assert topics.json("replay", "--model", model, code=1)["replayed"] == 0
+    assert topics.json("replay", "--model", model, "--min-features", "2")["replayed"] == 1
+    told = topics.run("replay", "--model", model, "--min-features", "3", code=2).stderr
+    assert "--min-features 3: the model has only 2 (signal, spo2)" in told
+
+
 def test_a_pointers_message_is_fetched_unless_it_is_gone(topics: Topics) -> None:
     there = topics.send(good(note="x" * 5000))
     other = topics.send(good(note="y" * 5000), timestamp=NOW + 1)

@@ -29,7 +29,7 @@ def written(kafka: str) -> Settings:
     return settings
 
 
-def result(patient: str, risk: float | None, offset: int = 0) -> bytes:
+def result(patient: str, risk: float | None, offset: int = 0, *, no_input: bool = False) -> bytes:
     label = None if risk is None else int(risk >= 0.5)
     return orjson.dumps(
         RiskResult(
@@ -44,6 +44,8 @@ def result(patient: str, risk: float | None, offset: int = 0) -> bytes:
             source_topic="vitals",
             source_partition=0,
             source_offset=offset,
+            features_present=0 if no_input else 5,
+            no_input=no_input,
         )
     )
 
@@ -86,6 +88,22 @@ def test_lines_tell_patient_risk_and_where_it_went(written: Settings) -> None:
     assert ("2026-01-05T08:05:00Z", "ann", "risk", "0.700", "label", "1", "steady") in found
     assert ("2026-01-05T08:02:00Z", "cyd", "risk", "unknown", "label", "-") in found
     assert len(done.stdout.splitlines()) == len(WRITTEN)
+
+
+def test_a_patient_without_input_is_shown_as_that_and_not_as_a_low_risk(settings: Settings) -> None:
+    values = [result("dee", 0.9), result("dee", None, 1, no_input=True)]
+    produce(settings.bootstrap_servers, settings.output_topic, [(b"dee", value) for value in values])
+    done = vitalstream(*options(settings, "--from-beginning", "--limit", "2"))
+    assert done.stdout.splitlines()[1].split() == [
+        "2026-01-05T08:01:00Z", "dee", "risk", "no", "input", "label", "-",
+    ]  # fmt: skip
+
+    watching = OnTerminal(*options(settings, "--from-beginning"))
+    wait_until(lambda: "2 results of 1 patients" in watching.text, what="a table")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.end() == 0
+    (row,) = [line for line in watching.left.splitlines() if "dee" in line]
+    assert row.split()[:5] == ["dee", "-", "no", "input", "-"]
 
 
 def test_limit_counts_what_min_risk_lets_through(written: Settings) -> None:

@@ -1,0 +1,26 @@
+"""How many of the model's features a message has, and whether they are enough to ask the model."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from broker.errors import SettingsError
+
+Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+
+def features_present(frame: pd.DataFrame) -> Ints:
+    """By row of a decoded frame, how many features have a number. Absent, null and implausible ones have none."""
+    present: Ints = frame.shape[1] - np.isnan(frame.to_numpy()).sum(axis=1)
+    return present
+
+
+def require_min_features(least: int, features: Sequence[str]) -> None:
+    """Raises SettingsError where the model has fewer features than a message must have to be scored."""
+    if least > len(features):
+        raise SettingsError(
+            f"--min-features {least}: the model has only {len(features)} ({', '.join(features)}), so no message "
+            f"would be scored; give a number from 1 up to {len(features)}"
+        )
