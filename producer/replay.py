@@ -114,7 +114,7 @@ def encode(record: Record) -> tuple[bytes | None, bytes]:
     """A record as a message's key, the patient id where it has one, and value."""
     patient = record.get(PATIENT_ID)
     key = patient.encode() if isinstance(patient, str) and patient else None
-    return key, orjson.dumps(record, default=str)
+    return key, orjson.dumps(record)
 
 
 class _Run:

@@ -45,7 +45,8 @@ PARQUET_BATCH: Final = 4096
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
 _CHALLENGE_2019 = {"HR", "O2Sat", "SBP"}  # columns by which its files are known
 _CHALLENGES = {".psv": "physionet2019"}  # suffixes by which files of theirs are known
-_DELIMITERS = ",;\t"
+_DELIMITERS = (",", ";", "\t")
+_NAMED_DELIMITERS = (*_DELIMITERS, "|")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -55,9 +56,13 @@ class SourceError(VitalstreamError):
 
 @dataclass(frozen=True)
 class Source:
-    """Files and how each is read. Every iteration reads them again, in constant memory."""
+    """Files and how each is read. Every iteration reads them again, in constant memory.
+
+    `left_out` are visible files and folders in the given ones that no reader is for.
+    """
 
     files: tuple[tuple[Path, Reader], ...]
+    left_out: tuple[Path, ...] = ()
 
     def __iter__(self) -> Iterator[Record]:
         return chain.from_iterable(_explained(read, path) for path, read in self.files)
@@ -76,7 +81,9 @@ def find_source(paths: Sequence[Path], readers: dict[str, Reader]) -> Source:
     files = tuple((path, reader) for path in _expand(paths, readers) if (reader := _reader(path, readers)))
     if not files:
         raise SettingsError(f"there is no {_listed(readers)} file in {_listed(paths)}{_hint(paths)}")
-    return Source(files)
+    return Source(
+        files, tuple(chain.from_iterable(_left_out(path, readers) for path in paths if path.is_dir()))
+    )
 
 
 def read_csv(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
@@ -91,16 +98,25 @@ def read_csv(path: Path, *, keep_going: bool = False, on_time: Hear | None = Non
     ):
         first = file.readline()
         before = 0
-        if first.lower().startswith("sep="):
-            before, delimiter, first = 1, first[4:5], file.readline()
-        else:
-            delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+        delimiter = max(_DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+        if (named := _separator(first)) is not None:
+            before, delimiter, first = 1, named, file.readline()
+        if delimiter not in _NAMED_DELIMITERS:
+            raise SourceError(f"{path}, line 1: sep= must name one of , ; | or a tab")
         if not first.strip():
             raise SourceError(
                 f"{path} is empty or begins with an empty line; it needs a header with patient_id and event_time"
             )
+        if "\0" in first:
+            raise _not_utf8(path)
         rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
         yield from _csv_records(path, rows, before, keep_going=keep_going, on_time=on_time)
+
+
+def _separator(line: str) -> str | None:
+    """What a `sep=` line names, or None if it is no such line."""
+    name, equals, rest = line.strip("\r\n").strip('"').partition("=")
+    return rest if equals and name.lower() == "sep" else None
 
 
 def _csv_records(
@@ -253,7 +269,21 @@ def _refuse_repeated(path: Path, line_number: int, line: bytes) -> None:
 def _no_object(path: Path, line_number: int, line: bytes) -> SourceError:
     if line_number == 1 and line.lstrip().startswith(b"["):
         return SourceError(f"{path} holds a JSON array; write one object a line, as jq -c '.[]' does")
+    if b"\0" in line or not _is_utf8(line):
+        return _not_utf8(path)
     return SourceError(f"{path}, line {line_number} is not a JSON object; correct or remove it")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _not_utf8(path: Path) -> SourceError:
+    return SourceError(f"{path} is not UTF-8 text; convert it, for example with iconv")
 
 
 def _convert(record: Record, *, keep_going: bool) -> None:
@@ -305,6 +335,7 @@ _READERS: Final = {
     ".csv": read_csv,
     ".csv.gz": read_csv,
     ".tsv": read_csv,
+    ".tsv.gz": read_csv,
     ".parquet": read_parquet,
     ".ndjson": read_ndjson,
     ".ndjson.gz": read_ndjson,
@@ -357,6 +388,8 @@ def _check_columns(path: Path, names: Collection[str]) -> None:
 def _remedy(name: str, names: Collection[str]) -> str:
     if {*names} >= _CHALLENGE_2019:
         return "send it with --format physionet2019"
+    if len(names) == 1 and all(one in next(iter(names)) for one in (PATIENT_ID, EVENT_TIME)):
+        return "separate its cells by commas, semicolons or tabs"
     alike = next((one for one in names if one.strip().casefold() == name), None)
     return "rename the one that holds it" if alike is None else f"rename {alike!a} to {name}"
 
@@ -379,6 +412,14 @@ def _expand(paths: Sequence[Path], readers: dict[str, Reader]) -> Iterator[Path]
             )
         else:
             yield path
+
+
+def _left_out(folder: Path, readers: dict[str, Reader]) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and not (path.is_file() and _reader(path, readers))
+    )
 
 
 def _is_visible_file(path: Path) -> bool:
@@ -407,7 +448,7 @@ def _explained(read: Reader, path: Path) -> Iterator[Record]:
     try:
         yield from read(path)
     except UnicodeDecodeError:
-        raise SourceError(f"{path} is not UTF-8 text; convert it, for example with iconv") from None
+        raise _not_utf8(path) from None
     except csv.Error:
         raise SourceError(f"{path} is not valid CSV; check its quotes, and for NUL bytes") from None
     except UnreadableError as error:

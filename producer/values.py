@@ -131,12 +131,12 @@ def cell_id(text: str) -> str | None:
 
 
 @lru_cache(maxsize=1 << 16)  # vitals take few values, and a look-up is far cheaper than a conversion
-def number(text: str) -> float | int | str | None:
+def number(cell: str) -> float | int | str | None:
     """A cell's text as a number where it is one, None where it says missing, else as it is.
 
     Raises UnreadableError for a number with a comma, which may stand for decimals or for thousands.
     """
-    text = text.strip()
+    text = cell.strip()
     if text.lower() in NULLS:
         return None
     try:
@@ -144,9 +144,9 @@ def number(text: str) -> float | int | str | None:
     except ValueError:
         if _has_decimal_comma(text):
             raise UnreadableError(_COMMA) from None
-        return text
+        return cell
     if "_" in text or not text.isascii():  # Python's way of writing numbers, nobody else's
-        return text
+        return cell
     if _is_integer(text):
         return int(text)
     return value if math.isfinite(value) else None
@@ -194,22 +194,44 @@ def time_texts(column: Any) -> list[str | None]:
 
 
 def plain(column: Any) -> list[Any]:
-    """An Arrow column as values for JSON; a null among floats is NaN. Numbers keep their exact value."""
+    """An Arrow column as values for JSON; a null among floats is NaN. Numbers keep their exact value.
+
+    Raises UnreadableError for a type that JSON has no form for, and for bytes that are not UTF-8.
+    """
     column = _decoded(column)
     kind = column.type
     if pa.types.is_timestamp(kind):
         return _written(column)
-    if pa.types.is_date(kind):
+    if pa.types.is_date(kind) or pa.types.is_time(kind):
         return _texts(column.cast(pa.string()))
     if pa.types.is_decimal(kind):
         return _decimals(column)
+    if not _is_json(kind):
+        raise UnreadableError(f"is of type {kind}; write it as numbers or text")
     if pa.types.is_floating(kind) or (pa.types.is_primitive(kind) and not column.null_count):
         return list(column.to_numpy(zero_copy_only=False).tolist())  # several times faster than to_pylist
     return list(column.to_pylist())
 
 
+def _is_json(kind: Any) -> bool:
+    """Whether values of an Arrow type are numbers, text, booleans, or lists and objects of these."""
+    if pa.types.is_struct(kind):
+        return all(_is_json(field.type) for field in kind)
+    if pa.types.is_nested(kind) and hasattr(kind, "value_type"):
+        return _is_json(kind.value_type)
+    return (
+        _is_text(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_null(kind)
+    )
+
+
 def _decoded(column: Any) -> Any:
-    """The column without dictionary and extension type, and bytes as text."""
+    """The column without dictionary and extension type, and bytes and UUIDs as text."""
+    if column.type == pa.uuid():
+        return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     if pa.types.is_dictionary(column.type):

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from producer.physionet import EPOCH
 from producer.preview import PASSED_ON, SHOWN, Column, Preview, preview
-from producer.sources import SourceError, find_source
+from producer.sources import SourceError
 from producer.values import UnreadableError, zone
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID
-from vitalstream.layouts import PLAIN, readers
+from vitalstream.layouts import PLAIN, find, readers
 from vitalstream.produce import CHECKED_FIRST
 
 _NO_ZONE: Final = "none"
@@ -48,7 +48,7 @@ def show(
         keep_going=keep_going,
         on_time=lambda text: zones.add(_zone(text)),
     )
-    found = find_source(files, how)
+    found = find(files, how)
     most = CHECKED_FIRST if limit is None else min(CHECKED_FIRST, limit)
     try:
         what = preview(islice(found, skip, None), most=most)

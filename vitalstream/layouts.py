@@ -1,12 +1,16 @@
-"""`--format` and what goes with it: the readers of files, for the commands that take them."""
+"""Files and `--format`: how the commands that take them find and read them."""
 
+from pathlib import Path
 from typing import Final
+
+import typer
 
 from broker.errors import SettingsError
 from producer import physionet, sources
-from producer.sources import Hear, Reader
+from producer.sources import Hear, Reader, Source
 
 PLAIN: Final = "plain"
+_NAMED: Final = 3
 LAYOUTS: Final = (PLAIN, *physionet.FORMATS)
 
 
@@ -31,3 +35,17 @@ def readers(
     if keep_going:
         raise SettingsError(f"--keep-going: {layout} files have no event times to pass on; leave it out")
     return (physionet.ALL_VARIABLES if all_variables else physionet.FORMATS)[layout]
+
+
+def find(files: list[Path], how: dict[str, Reader]) -> Source:
+    """The files and those in folders; says on stderr what in a folder is not read.
+
+    Raises:
+        SettingsError: a file isn't there, or none of these readers is for it, or nothing is left to read.
+    """
+    source = sources.find_source(files, how)
+    if source.left_out:
+        names = ", ".join(path.name for path in source.left_out[:_NAMED])
+        more = f" and {len(source.left_out) - _NAMED:,} more" if len(source.left_out) > _NAMED else ""
+        typer.echo(f"not read: {names}{more}; files to read end in {' or '.join(how)}", err=True)
+    return source

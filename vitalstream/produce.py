@@ -20,7 +20,7 @@ from producer import pacing, sources
 from producer import replay as replays
 from producer.publish import Refusal
 from producer.publish import publish as publish_lines
-from vitalstream.layouts import readers
+from vitalstream.layouts import find, readers
 
 CHECKED_FIRST = 50_000
 """So many messages are read once before anything is sent, and by a dry run."""
@@ -47,7 +47,7 @@ def replay(
     json: bool,
 ) -> None:
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
-    source = sources.find_source(files, readers(layout, all_variables=all_variables, keep_going=keep_going))
+    source = find(files, readers(layout, all_variables=all_variables, keep_going=keep_going))
     pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
     stop = Stop()
     stop.listen(grace=False)

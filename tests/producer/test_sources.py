@@ -3,11 +3,12 @@
 import gzip
 import tracemalloc
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pandas as pd
@@ -69,7 +70,8 @@ def test_integers_stay_integers_without_nulls(tmp_path: Path) -> None:
 def test_csv_cells(tmp_path: Path) -> None:
     cells = {
         "80": 80, "80.5": 80.5, " 80 ": 80, "-3": -3, "1e2": 100.0, "": None, "NA": None, "NaN": None, "null": None,
-        "inf": None, "1_000": "1_000", "high": "high", "99999999999999999999999": 1e23,
+        "inf": None, "1_000": "1_000", "high": "high", " > 200 ": " > 200 ", "1 234": "1 234", "\u22123": "\u22123",
+        "99999999999999999999999": 1e23,
     }  # fmt: skip
     lines = [f"007,2026-01-01T00:00:00+01:00,{cell}" for cell in cells]
     (tmp_path / "a.csv").write_text(
@@ -566,6 +568,8 @@ def test_decimals_are_exact(tmp_path: Path) -> None:
     [
         ("a.csv", "patient_id;event_time;x\np;{T};80\n"),
         ("a.tsv", "patient_id\tevent_time\tx\np\t{T}\t80\n"),
+        ("d.csv", '"sep=;"\npatient_id;event_time;x\np;{T};80\n'),
+        ("e.csv", "sep=|\r\npatient_id|event_time|x\r\np|{T}|80\r\n"),
         ("b.csv", "sep=;\npatient_id;event_time;x\np;{T};80\n"),
         ("a.ndjson", '\ufeff{{"patient_id":"p","event_time":"{T}","x":80,"y":NaN}}\n'),
     ],
@@ -574,7 +578,7 @@ def test_decimals_are_exact(tmp_path: Path) -> None:
 def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, gzipped: bool) -> None:
     content = text.format(T=T).encode()
     path = tmp_path / name
-    if gzipped and name != "a.tsv":
+    if gzipped:
         path, content = tmp_path / f"{name}.gz", gzip.compress(content)
     path.write_bytes(content)
     (row,) = table(path)
@@ -593,6 +597,12 @@ def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, g
         ("a.csv", b"Patient_ID,event_time\n", " has no column patient_id; rename 'Patient_ID' to patient_id"),
         ("a.csv", b"patient_id,event_time, x\n", " has the column ' x', with blanks at its edges; remove them"),
         ("a.csv", "patient_id,event_time\n".encode("utf-16"), " is not UTF-8 text"),
+        ("a.csv", "patient_id,event_time\n".encode("utf-16-le"), " is not UTF-8 text"),
+        ("a.ndjson", '{"patient_id":"p"}\n'.encode("utf-16"), " is not UTF-8 text"),
+        ("a.ndjson", '{"patient_id":"é"}\n'.encode("latin-1"), " is not UTF-8 text"),
+        ("a.csv", b"patient_id|event_time|x\n", " has no column patient_id; separate its cells by commas, semicolons"),
+        ("a.csv", b"patient_id event_time x\n", " has no column patient_id; separate its cells by commas, semicolons"),
+        ("a.csv", b"sep=\npatient_id,event_time\n", ", line 1: sep= must name one of "),
         ("a.ndjson", b'[{"patient_id":"p"}]', " holds a JSON array; write one object a line"),
         ("a.csv", b'patient_id,event_time\n,\n"q,2026\nr,2026\n', " is not valid CSV from line 3 on"),
         ("a.csv.gz", b"no gzip", " can't be read (BadGzipFile)"),
@@ -605,6 +615,56 @@ def test_other_dialects_are_refused_with_their_remedy(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert refusal(tmp_path / name).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([timedelta(1)]),
+        pa.array([[b"a"]]),
+        pa.array([[Decimal("1.5")]]),
+        pa.array([[datetime(2026, 1, 5)]]),
+        pa.array([{"a": [1], "b": timedelta(1)}]),
+        pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+    ],
+)
+def test_a_column_that_json_has_no_form_for_is_refused(tmp_path: Path, column: Any) -> None:
+    columns(tmp_path / "a.parquet", patient_id=["p"], event_time=[T], x=column)
+    said = refusal(tmp_path / "a.parquet")
+    assert said.startswith(", row 1: x is of type ")
+    assert said.endswith("; write it as numbers or text")
+
+
+def test_columns_that_json_has_a_form_for(tmp_path: Path) -> None:
+    found = {
+        "id": (pa.array([UUID(int=5), None], pa.uuid()), [str(UUID(int=5)), None]),
+        "time": (pa.array([time(8, 30, 0, 1), None]), ["08:30:00.000001", None]),
+        "date": (pa.array([date(2026, 1, 5), None]), ["2026-01-05", None]),
+        "list": (pa.array([[1.5, None, float("nan")], None]), [[1.5, None, None], None]),
+        "object": (pa.array([{"a": "b"}, None]), [{"a": "b"}, None]),
+        "large": (pa.array([2**64 - 1, None], pa.uint64()), [2**64 - 1, None]),
+    }
+    ids, as_read = found["id"]
+    columns(
+        tmp_path / "a.parquet",
+        patient_id=ids,
+        event_time=[T, T],
+        **{name: column for name, (column, _) in found.items()},
+    )
+    rows = table(tmp_path / "a.parquet")
+    assert [row["patient_id"] for row in rows] == as_read
+    assert {name: [row[name] for row in rows] for name in found} == {
+        name: read for name, (_, read) in found.items()
+    }
+
+
+def test_what_a_folder_has_besides_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"patient_id,event_time\np,{T}\n")
+    for name in ("notes.md", "b.xlsx", ".hidden", "._a.csv"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "c.csv").mkdir()
+    assert [path.name for path in find_source([tmp_path], TABLES).left_out] == ["b.xlsx", "c.csv", "notes.md"]
+    assert find_source([tmp_path / "a.csv"], TABLES).left_out == ()
 
 
 def test_hidden_files_of_a_folder_are_not_read(tmp_path: Path) -> None:

@@ -190,6 +190,15 @@ def test_physionet_files(tmp_path: Path, layout: str) -> None:
         dry(tmp_path, "--all-variables")
 
 
+def test_what_a_folder_has_besides_is_told_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(WARD)
+    for name in "uvwxy":
+        (tmp_path / f"{name}.md").write_text("")
+    result = CliRunner().invoke(app, ["replay", "--dry-run", "--json", str(tmp_path)], catch_exceptions=False)
+    assert result.stderr.startswith("not read: u.md, v.md, w.md and 2 more; files to read end in .csv or ")
+    assert json.loads(result.stdout)["messages"] == 4
+
+
 def test_what_a_file_has_for_a_terminal_does_not_reach_it(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"patient_id,event_time,spo2,\x1b[1m\n\x1b[31mp,{T},\x1b[2J,x\n")
     assert "\x1b" not in dry(tmp_path)
