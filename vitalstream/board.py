@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from schemas.contract import MAX_PATIENT_ID
 from schemas.results import RiskResult
 
 STEADY: Final = 0.02
@@ -29,6 +31,11 @@ class PatientRisk:
     def risk(self) -> float | None:
         """The current risk; None where the model gave none."""
         return self.result.risk_probability
+
+    @property
+    def direction(self) -> str:
+        """Where the current risk went from the one before: `up`, `down`, `steady`, or '' where either is unknown."""
+        return "" if self.risk is None else direction(self.history)
 
 
 class Board:
@@ -65,6 +72,16 @@ def printable(text: str, width: int = 40) -> str:
     return safe if len(safe) <= width else safe[: width - 1] + "…"
 
 
+def shortened(text: str, width: int) -> str:
+    """Text from a message in at most `width` columns of a terminal, cut in its middle: ids differ at their ends."""
+    safe = printable(text, MAX_PATIENT_ID)
+    if cell_len(safe) <= width:
+        return safe
+    head, tail = (width - 1) // 2, width // 2
+    # Half of a wide character becomes a blank.
+    return f"{set_cell_size(safe, head).rstrip()}…{set_cell_size(safe[::-1], tail)[::-1].lstrip()}"
+
+
 def direction(history: Sequence[float]) -> str:
     """Where the latest of these risks went: `up`, `down`, `steady`, or '' where there is no former one."""
     if len(history) < 2:  # noqa: PLR2004
@@ -75,10 +92,10 @@ def direction(history: Sequence[float]) -> str:
     return "up" if change > 0 else "down"
 
 
-def arrow(history: Sequence[float]) -> Text:
+def arrow(patient: PatientRisk) -> Text:
     """The direction as an arrow."""
     shapes = {"up": Text("▲", "red"), "down": Text("▼", "green"), "steady": Text("=", "dim"), "": Text(" ")}
-    return shapes[direction(history)]
+    return shapes[patient.direction]
 
 
 def colour(result: RiskResult) -> str:
@@ -91,9 +108,9 @@ def colour(result: RiskResult) -> str:
 
 
 def risk_bar(result: RiskResult, width: int) -> Text:
-    """The risk as a number and a bar of at most `width` characters, in colour."""
+    """The risk as a number and a bar of at most `width` characters, in colour: 6 columns more than that."""
     if result.risk_probability is None:
-        return Text(f"   -  {unscored(result)}", "dim")
+        return Text(unscored(result), "dim")
     whole, eighths = divmod(round(min(1.0, max(0.0, result.risk_probability)) * width * 8), 8)
     bar = "█" * whole + (_BLOCKS[eighths] if eighths else "")
     return Text(f"{result.risk_probability:.3f} {bar}", colour(result))

@@ -320,8 +320,8 @@ def watch(
 ) -> None:
     """Follow the risk topic: a live table of patients by risk, or lines where there is no terminal.
 
-    Reads what is committed, of all partitions, and leaves no trace. --json prints each result as it stands on
-    the topic, one a line.
+    Reads what is committed, of all partitions, and leaves no trace. A patient not seen for 5 minutes is dimmed, and
+    it is said when nothing comes. --json prints each result as it stands on the topic, one a line.
     """
     from vitalstream.watch import watch as follow
 

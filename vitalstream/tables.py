@@ -12,7 +12,7 @@ _WIDTH: Final = 250
 """Where there is no terminal to tell its own."""
 
 
-def make_table(*names: str, right: Collection[str] = (), folds: str) -> Table:
+def make_table(*names: str, right: Collection[str] = (), folds: str = "") -> Table:
     """A table with these columns, some flush right. Where there is no room, `folds` alone takes several lines."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:

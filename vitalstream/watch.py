@@ -4,12 +4,12 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import typer
 from confluent_kafka import Message
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -23,21 +23,28 @@ from vitalstream.board import (
     Board,
     PatientRisk,
     arrow,
-    direction,
     printable,
     reaches,
     risk_bar,
+    shortened,
     sparkline,
     unscored,
 )
 from vitalstream.follow import Follower
+from vitalstream.tables import make_table
 
 PATIENCE_S = 0.1
 FRAMES_PER_S = 8
+QUIET_S = 10.0
+"""From then on the table says for how long nothing has come."""
+OLD_S = 300.0
+"""A patient who was last seen so long ago is dimmed."""
 
 _AROUND_TABLE = 6  # lines: title, header, rules, "more", notes
 _WIDE = 110  # columns from which on there is room to spare
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_WITH_TIME = 78  # columns from which on the event time is shown
+_MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86_400, 365 * 86_400
+_SILENCE_S = 60.0
 
 
 class Output(ABC):
@@ -56,8 +63,8 @@ class Output(ABC):
         """Take in a result, to be shown only if `wanted`."""
 
     @abstractmethod
-    def refresh(self, notes: str) -> None:
-        """Called after each read, several times a second."""
+    def refresh(self, notes: str, quiet: float) -> None:
+        """Called after each read, several times a second; nothing has come for `quiet` seconds."""
 
 
 def watch(
@@ -128,9 +135,9 @@ class _Watching:
                 self._show(message)
                 if self._left == 0:
                     break
-            self._output.refresh(self.notes)
             now = time.monotonic()
             active_at = now if messages else active_at
+            self._output.refresh(self.notes, now - active_at)
             if self._until_idle is not None and now - active_at >= self._until_idle:
                 return
 
@@ -148,8 +155,26 @@ class _Watching:
             self._left -= 1
 
 
+class Silence:
+    """Says on stderr that nothing comes: after a minute, after two, after four, and so on."""
+
+    def __init__(self) -> None:
+        self._next = _SILENCE_S
+
+    def lasts(self, quiet: float) -> None:
+        """Nothing has come for `quiet` seconds."""
+        if quiet < _SILENCE_S:
+            self._next = _SILENCE_S
+        elif quiet >= self._next:
+            typer.echo(f"nothing for {age(quiet)}", err=True)
+            self._next *= 2
+
+
 class JsonLines(Output):
     """Each value as it stands on the topic, one a line."""
+
+    def __init__(self) -> None:
+        self._silence = Silence()
 
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
         """Write the value."""
@@ -158,9 +183,10 @@ class JsonLines(Output):
         if wanted:
             sys.stdout.buffer.write(value.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 
-    def refresh(self, notes: str) -> None:
+    def refresh(self, notes: str, quiet: float) -> None:
         """Let the reader at the other end have what was written."""
         sys.stdout.buffer.flush()
+        self._silence.lasts(quiet)
 
 
 class Lines(Output):
@@ -168,6 +194,7 @@ class Lines(Output):
 
     def __init__(self) -> None:
         self._board = Board()
+        self._silence = Silence()
 
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
         """Print the result."""
@@ -176,15 +203,15 @@ class Lines(Output):
             return
         risk = unscored(result) if result.risk_probability is None else f"{result.risk_probability:.3f}"
         label = "-" if result.risk_label is None else result.risk_label
-        trend = "" if result.risk_probability is None else direction(patient.history)
         print(  # noqa: T201
             f"{printable(result.event_time)}  {printable(result.patient_id):<12}  risk {risk}  label {label}"
-            f"  {trend}".rstrip()
+            f"  {patient.direction}".rstrip()
         )
 
-    def refresh(self, notes: str) -> None:
+    def refresh(self, notes: str, quiet: float) -> None:
         """Let a log have what was printed."""
         sys.stdout.flush()
+        self._silence.lasts(quiet)
 
 
 class LiveTable(Output):
@@ -197,6 +224,7 @@ class LiveTable(Output):
         self._board = Board()
         self._results = 0
         self._notes = ""
+        self._quiet = 0.0
         self._next_frame = 0.0
         self._live = Live(console=console, screen=True, auto_refresh=False)
 
@@ -215,9 +243,9 @@ class LiveTable(Output):
         self._board.add(result, _published(message))
         self._results += 1
 
-    def refresh(self, notes: str) -> None:
+    def refresh(self, notes: str, quiet: float) -> None:
         """Draw a frame when one is due."""
-        self._notes = notes
+        self._notes, self._quiet = notes, quiet
         now = time.monotonic()
         if now >= self._next_frame:
             self._live.update(self._frame(), refresh=True)
@@ -228,51 +256,68 @@ class LiveTable(Output):
         room = max(1, self._console.height - _AROUND_TABLE - spare)
         left = len(patients) - room
         below = f"+ {left:,} more   " if left > 0 else ""
+        quiet = f"nothing for {age(self._quiet)}   " if self._quiet >= QUIET_S else ""
+        results = f"{self._results:,} results of {len(self._board):,} patients"
+        risks = "" if self._min_risk is None else f", risk from {self._min_risk:g} on"
         return Group(
-            Text.assemble(
-                (f"risk by patient on {self._topic}", "bold"),
-                (f"   {self._results:,} results of {len(self._board):,} patients", "dim"),
-                ("" if self._min_risk is None else f", risk from {self._min_risk:g} on", "dim"),
-                overflow="ellipsis",
-                no_wrap=True,
-            ),
+            _line((results, "bold"), (f"{risks} on {self._topic}", "dim")),
+            Text(),
             _table(patients[:room], width=self._console.width),
-            Text(below + self._notes, "dim", overflow="ellipsis", no_wrap=True),
+            Text(),
+            _line((quiet, "yellow"), (below + self._notes, "dim")),
         )
+
+
+def _line(*parts: tuple[str, str]) -> Text:
+    return Text.assemble(*parts, overflow="ellipsis", no_wrap=True)
 
 
 def _table(patients: list[PatientRisk], *, width: int) -> Table:
-    wide = width >= _WIDE
-    name, when, line = (24, 24, 24) if wide else (14, 16, 0)
-    bar = max(4, width - name - when - line - 39)  # beside number, label, arrow, age and gaps
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("patient", no_wrap=True, width=name)
-    table.add_column("risk", no_wrap=True, width=bar + 6)
-    table.add_column("label", no_wrap=True, justify="center")
-    table.add_column("trend", no_wrap=True, width=line + 5)
-    table.add_column("event time", no_wrap=True, width=when)
-    table.add_column("age", no_wrap=True, width=5, justify="right")
+    """Whole cells on a terminal of 52 columns or more; where the event time has no room, it is left out."""
+    event_time = ["event time"] if width >= _WITH_TIME else []
+    columns = ["patient", "risk", "label", "trend", *event_time, "seen"]
+    name, line = (24, 24) if width >= _WIDE else (16, 0)
+    bar = width - name - line - (56 if event_time else 34)  # beside number, label, arrow, times and gaps
+    table = make_table(*columns, right={"seen"})
     now = time.time()
     for patient in patients:
-        result = patient.result
-        table.add_row(
-            Text(printable(result.patient_id, name)),
-            risk_bar(result, bar),
-            "-" if result.risk_label is None else str(result.risk_label),
-            Text.assemble("  ", arrow(patient.history), " ", sparkline(patient.history, line)),
-            Text(printable(result.event_time)[:when]),
-            age(now - patient.at),
-        )
+        cells = _cells(patient, now - patient.at, name=name, bar=max(0, bar), line=line)
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 
+def _cells(patient: PatientRisk, seen: float, *, name: int, bar: int, line: int) -> dict[str, Text]:
+    """A patient's row, dimmed if it is old."""
+    result = patient.result
+    cells = {
+        "patient": Text(shortened(result.patient_id, name)),
+        "risk": risk_bar(result, bar),
+        "label": Text("-" if result.risk_label is None else str(result.risk_label)),
+        "trend": Text.assemble("  ", arrow(patient), " ", sparkline(patient.history, line)),
+        "event time": Text(_second(result.event_time)),
+        "seen": Text(f"{age(seen)} ago"),
+    }
+    for cell in cells.values() if seen >= OLD_S else ():
+        cell.stylize("dim not bold")
+    return cells
+
+
+def _second(event_time: str) -> str:
+    """A time as 2026-01-05T08:30:00Z, whatever its zone and fraction; as it stands where it is none."""
+    try:
+        time_ = datetime.fromisoformat(event_time).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return shortened(event_time, 20)
+    return time_.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def age(seconds: float) -> str:
-    """A time span in at most four characters: `3 s`, `12 m`, `5 h`, `9 d`."""
+    """A time span in at most six characters: `3 s`, `12 min`, `5 h`, `9 d`, `2 y`."""
     seconds = max(0.0, seconds)
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+    for size, unit in ((_YEAR, "y"), (_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds // 1:.0f} s"
 
 
 def _published(message: Message) -> float:

@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 
 import orjson
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from broker.settings import load_settings
 from schemas.contract import Reason
+from schemas.metrics import ChunkMetrics, ClosedBy
 from schemas.results import RiskResult
 from tests.kafka import is_running, wait_until
 from tests.vitalstream.command import (
@@ -223,6 +225,25 @@ def test_a_frame_fits_the_terminal(width: int, height: int) -> None:
     assert max(map(len, lines)) <= width
     assert "sim-39  " in captured.get()
     assert re.search(r"\+ \d+ more", captured.get())
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_a_frame_cuts_no_number_and_no_unit(width: int) -> None:
+    chunk = ChunkMetrics(
+        chunk_id="c", worker="w", closed_by=ClosedBy.DRAINED, rows=1000, scored=990, dead_lettered=10, lag=1_234_567,
+        latency_ms=123.456, throughput_rows_per_s=1_234_567.0, end_to_end_ms_p50=123_456.0, end_to_end_ms_p99=1.0,
+        end_to_end_ms_max=1.0, offsets={}, model="0" * 64, at="",
+    )  # fmt: skip
+    board = Board()
+    board.add(replace(scene().board.ranked()[0].result, risk_probability=None, risk_label=None), 0.0)
+    full = replace(scene(), latest=chunk, dead_letters={Reason.MODEL_REJECTED: 1_234_567}, board=board)
+    console = Console(width=width, height=24, file=StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(frame(full, width, 24), end="")
+    for text in ("1,000, drained", "123.46 ms/row", "1,234,567 rows/s", "unknown"):
+        assert f" {text} " in captured.get()
+    for name, value in (("lag", "1,234,567"), ("model_rejected", "1,234,567"), ("row age", "123456 ms")):
+        assert re.search(rf" {name} +{value} ", captured.get())
 
 
 def test_a_status_line_names_the_highest_risk() -> None:

@@ -1,12 +1,19 @@
+import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+from typing import Any
 
 import orjson
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from rich.cells import cell_len
+from rich.console import Console
 
 from broker.settings import Settings
 from broker.topics import create_topics
@@ -14,8 +21,8 @@ from schemas.results import RiskResult, decode_result
 from tests.conftest import MakeSettings, fresh_settings
 from tests.kafka import Row, produce, wait_until
 from tests.vitalstream.command import ROOT, OnTerminal, Running, argv, environment, vitalstream
-from vitalstream.board import Board, direction, printable
-from vitalstream.watch import age
+from vitalstream.board import Board, direction, printable, shortened
+from vitalstream.watch import Silence, _table, age
 
 pytestmark = pytest.mark.kafka
 
@@ -236,5 +243,97 @@ def test_direction_age_and_printable() -> None:
     assert [direction(history) for history in ([], [0.5], [0.5, 0.6], [0.6, 0.5], [0.5, 0.51])] == [
         "", "", "up", "down", "steady",
     ]  # fmt: skip
-    assert [age(seconds) for seconds in (-1, 3.2, 60, 7200, 200_000)] == ["0 s", "3 s", "1 m", "2 h", "2 d"]
+    assert [age(seconds) for seconds in (-1, 3.2, 59.9, 60, 7200, 200_000, 4e7)] == [
+        "0 s", "3 s", "59 s", "1 min", "2 h", "2 d", "1 y",
+    ]  # fmt: skip
     assert printable("x" * 50, 10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    "text", ["MRN-0000012345678", "日本の患者番号二番", "a\u0301" * 30, "p\x1b[2J" * 20], ids=ascii
+)
+def test_a_shortened_id_fits_and_keeps_both_ends(text: str) -> None:
+    found, whole = shortened(text, 14), printable(text, 128)
+    assert 12 <= cell_len(found) <= 14
+    assert (found[:2], found[-1]) == (whole[:2], whole[-1])
+    assert shortened(text, cell_len(whole)) == whole
+
+
+def test_a_risk_that_is_unknown_went_nowhere() -> None:
+    board = Board()
+    for risk in (0.1, 0.9, None):
+        latest = board.add(decode_result(result("a", risk)), 0.0)
+    assert latest.direction == ""
+    assert board.add(decode_result(result("a", 0.2)), 0.0).direction == "down"
+
+
+def drawn(width: int, *patients: tuple[str, float | None, float], **style: Any) -> str:
+    """The table of patients by name, risk, and for how many seconds they were not seen."""
+    board = Board()
+    for name, risk, seen in patients:
+        value = decode_result(result(name, risk, offset=7, no_input=name == "dee"))
+        board.add(replace(value, event_time="2026-01-05T08:07:00.123+01:00"), time.time() - seen)
+    console = Console(width=width, file=StringIO(), **style)
+    with console.capture() as captured:
+        console.print(_table(board.ranked(), width=width))
+    return captured.get()
+
+
+EVERY_AGE = [
+    ("MRN-0000012345678", 1.0, 59.5),
+    ("MRN-0000012345679", 0.99, 59 * 60 + 30),
+    ("日本の患者番号二番", 0.5, 23.5 * 3600),
+    ("cyd", 0.012, 364.5 * 86_400),
+    ("ann", None, 3.0),
+    ("dee", None, 4.0),
+]
+
+
+@pytest.mark.parametrize("width", [52, 60, 77, 78, 80, 109, 110, 140])
+def test_no_cell_is_cut_at_any_width(width: int) -> None:
+    header, _, *rows = drawn(width, *EVERY_AGE, color_system=None).splitlines()
+    assert all(cell_len(row) <= width for row in (header, *rows))
+    risks, seen = zip(*[(row.split()[1], row.split()[-3:]) for row in rows], strict=True)
+    assert risks == ("1.000", "0.990", "0.500", "0.012", "unknown", "no")
+    assert " no input " in rows[-1]
+    assert [*map(" ".join, seen)] == ["59 s ago", "59 min ago", "23 h ago", "364 d ago", "3 s ago", "4 s ago"]
+    assert [row.split()[0][-4:] for row in rows[:2]] == ["5678", "5679"]
+    assert header.split()[-1] == "seen"
+    if width >= 78:
+        assert all(" 2026-01-05T07:07:00Z  " in row for row in rows)
+    else:
+        assert "event time" not in header
+
+
+def test_a_row_is_dimmed_when_it_is_old() -> None:
+    rows = drawn(
+        80, ("new", 0.9, 290), ("old", 0.8, 310), force_terminal=True, color_system="standard"
+    ).splitlines()
+    new, old = rows[2:]
+    assert ("\x1b[1;31m0.900" in new, "\x1b[2m" in new) == (True, False)
+    assert re.search(r"\x1b\[2mold", old)
+    assert re.search(r"\x1b\[2;31m0\.800", old), "its colour stays"
+
+
+def test_a_log_hears_of_a_silence_after_1_2_and_4_minutes(capsys: pytest.CaptureFixture[str]) -> None:
+    silence = Silence()
+    for quiet in (0.0, 59.9, 60.1, 61.0, 119.9, 120.1, 200.0, 241.0, 0.1, 61.0):
+        silence.lasts(quiet)
+    assert capsys.readouterr().err.splitlines() == [
+        "nothing for 1 min", "nothing for 2 min", "nothing for 4 min", "nothing for 1 min",
+    ]  # fmt: skip
+
+
+def test_the_table_says_for_how_long_nothing_has_come(settings: Settings) -> None:
+    produce(settings.bootstrap_servers, settings.output_topic, rows(("ann", 0.5)))
+    watching = OnTerminal(*options(settings, "--from-beginning"), columns=60)
+    wait_until(lambda: "1 results of 1 patients" in watching.text, what="a table")
+    assert "nothing for" not in watching.text
+    wait_until(lambda: "nothing for 11 s" in watching.text, what="a silence to be told")
+    shown = len(watching.raw)
+    produce(settings.bootstrap_servers, settings.output_topic, rows(("bob", 0.5)))
+    wait_until(lambda: "2 results of 2 patients" in watching.raw[shown:], what="a new result")
+    latest = watching.raw.rpartition("2 results of 2 patients")[2]
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.end() == 0
+    assert "nothing for" not in latest

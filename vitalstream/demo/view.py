@@ -142,7 +142,7 @@ def _patients(board: Board, width: int, height: int) -> Panel:
     table.add_column("risk", no_wrap=True, width=bar + 6)
     table.add_column("trend", no_wrap=True, width=line + 2)
     for patient in patients[:room]:
-        trend = Text.assemble(arrow(patient.history), " ", sparkline(patient.history, line))
+        trend = Text.assemble(arrow(patient), " ", sparkline(patient.history, line))
         name = Text(printable(patient.result.patient_id))
         table.add_row(name, risk_bar(patient.result, bar), trend)
     left = len(patients) - room
@@ -171,7 +171,7 @@ def _chunk(chunk: ChunkMetrics | None) -> Panel:
             ("rows", f"{chunk.rows:,}, {chunk.closed_by}"),
             ("scoring", f"{chunk.latency_ms:.2f} ms/row"),
             ("", f"{chunk.throughput_rows_per_s:,.0f} rows/s"),
-            ("age when scored", "-" if age is None else f"{age:.0f} ms"),
+            ("row age", "-" if age is None else f"{age:.0f} ms"),
             ("lag", f"{chunk.lag:,}"),
         ],
     )
@@ -184,7 +184,7 @@ def _dead_letters(scene: Scene) -> Panel:
 
 def _facts(title: str, facts: list[tuple[str, str]]) -> Panel:
     table: Any = Table.grid(expand=True)
-    table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True, style="dim", ratio=1)  # a value is never cut
     table.add_column(no_wrap=True, justify="right")
     for name, value in facts:
         table.add_row(name, value)
