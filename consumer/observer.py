@@ -120,6 +120,9 @@ class LogObserver(Observer):
         self._rejects: Counter[str] = Counter()
         self._uncommitted: Counter[str] = Counter()
         self._named: set[tuple[Reason, str]] = set()
+        self._no_input = 0
+        self._uncommitted_no_input = 0
+        self._told_no_input = False
 
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """Who scores what, with which model and how."""
@@ -152,8 +155,18 @@ class LogObserver(Observer):
         )
 
     def scored(self, metrics: ChunkMetrics) -> None:
-        """Counted, for the next line of numbers."""
+        """Counted, for the next line of numbers. The first chunk that has messages without input is named."""
         self._lag = metrics.lag
+        self._uncommitted_no_input += metrics.no_input
+        if metrics.no_input and not self._told_no_input:
+            self._told_no_input = True
+            log.warning(
+                "chunk %s: %d of %d messages have too few of the model's features; their results have no risk and say "
+                "no_input",
+                metrics.chunk_id,
+                metrics.no_input,
+                metrics.rows,
+            )
 
     def behind(self, lags: Mapping[int, int]) -> None:
         """The newest lag: after the last chunk, aborted messages may be all that follows."""
@@ -163,13 +176,14 @@ class LogObserver(Observer):
         """A line of numbers when one is due."""
         self._rows += rows
         self._rejects += self._uncommitted
-        self._uncommitted.clear()
+        self._no_input += self._uncommitted_no_input
+        self._forget_uncommitted()
         if self._clock() >= self._due:
             self._numbers()
 
     def failed(self, operation: str, error_name: str, action: str) -> None:
         """Kafka's name for the error and what is done about it."""
-        self._uncommitted.clear()  # read again
+        self._forget_uncommitted()  # read again
         log.warning("%s failed with %s: %s", operation, error_name, action)
 
     def kafka_error(self, error_name: str) -> None:
@@ -183,8 +197,13 @@ class LogObserver(Observer):
 
     def _numbers(self) -> None:
         dead = ", ".join(f"{reason} {count}" for reason, count in self._rejects.items()) or "none"
-        log.info("%d rows committed, lag %d, dead letters: %s", self._rows, self._lag, dead)
+        empty = f", {self._no_input} of them without input" if self._no_input else ""
+        log.info("%d rows committed%s, lag %d, dead letters: %s", self._rows, empty, self._lag, dead)
         self._due = self._clock() + self._interval
+
+    def _forget_uncommitted(self) -> None:
+        self._uncommitted.clear()
+        self._uncommitted_no_input = 0
 
 
 def _listed(partitions: Sequence[int]) -> str:

@@ -113,9 +113,13 @@ class ChunkScorer:
             out = {reject.position for reject in rejects}
             kept = [row for row, position in enumerate(positions) if position not in out]
             positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
+            enough = enough[kept]
         self._reject_limit.update(len(chunk), rejects)
         waits = _waits_ms(chunk.only(positions), now)
-        metrics = self._metrics(chunk, positions, stream_metrics, waits=waits, at=at, lag=lag)
+        no_input = len(enough) - int(enough.sum())
+        metrics = self._metrics(
+            chunk, positions, stream_metrics, waits=waits, at=at, lag=lag, no_input=no_input
+        )
         self._observer.waited(waits)
         self._observer.scored(metrics)
         return Output(
@@ -174,6 +178,7 @@ class ChunkScorer:
         waits: Floats,
         at: str,
         lag: int,
+        no_input: int,
     ) -> ChunkMetrics:
         p50, p99, longest = _quantiles(waits)
         return ChunkMetrics(
@@ -195,6 +200,7 @@ class ChunkScorer:
             at=at,
             chunk_size=chunk.pace.chunk_size,
             max_wait_ms=round(chunk.pace.max_wait * 1000, 3),
+            no_input=no_input,
         )
 
 

@@ -36,6 +36,7 @@ class _Uncommitted:
     """What counts once it is committed."""
 
     scored: int = 0
+    no_input: int = 0
     dead: Counts[Reason] = field(default_factory=Counts)
     waits: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)  # and when they were taken
     chunks: int = 0
@@ -68,6 +69,11 @@ class PrometheusObserver(Observer):
             "vitalstream_dead_letters", "Dead letters committed, by reason", ["reason"], registry=registry
         )
         self._dead = {reason: dead.labels(reason.value) for reason in Reason}
+        self._no_input = Counter(
+            "vitalstream_no_input_results",
+            "Results committed without a score: their messages had too few of the model's features",
+            registry=registry,
+        )
         transactions = Counter(
             "vitalstream_transactions", "Transactions, by how they ended", ["result"], registry=registry
         )
@@ -140,6 +146,7 @@ class PrometheusObserver(Observer):
         """Counted once committed."""
         self._uncommitted.chunks += 1
         self._uncommitted.scored += metrics.scored
+        self._uncommitted.no_input += metrics.no_input
         self._chunk_size.set(metrics.chunk_size or 0)
         self._max_wait.set((metrics.max_wait_ms or 0) / 1000)
 
@@ -153,6 +160,7 @@ class PrometheusObserver(Observer):
         """What was put off is counted."""
         done, self._uncommitted = self._uncommitted, _Uncommitted()
         self._scored.inc(done.scored)
+        self._no_input.inc(done.no_input)
         for reason, count in done.dead.items():
             self._dead[reason].inc(count)
             self._dead_lettered.inc(count)

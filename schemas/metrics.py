@@ -31,7 +31,8 @@ class ChunkMetrics:
     end-to-end times run from each scored message's source timestamp to its encoding; None where no row had
     one. `lag` is the number of messages not yet consumed on the worker's partitions. `offsets` maps
     "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's file, `at` RFC 3339.
-    `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of earlier versions.
+    `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of earlier versions. Of those
+    scored, `no_input` had too few features to ask the model.
     """
 
     chunk_id: str
@@ -51,6 +52,7 @@ class ChunkMetrics:
     at: str
     chunk_size: int | None = None
     max_wait_ms: float | None = None
+    no_input: int = 0
 
     def encode(self) -> bytes:
         """The value for the metrics topic."""

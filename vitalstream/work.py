@@ -16,6 +16,7 @@ from consumer.run import run_worker
 from consumer.stalls import watching
 from consumer.stop import Stop
 from schemas.contract import Reason
+from schemas.metrics import ChunkMetrics
 from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
 
 
@@ -99,6 +100,7 @@ class Report(Observer):
         self._counts: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
         self._uncommitted: Counter[str] = Counter()
+        self._uncommitted_no_input = 0
 
     def started(self, *, worker: str, **_: object) -> None:
         """Its name."""
@@ -108,9 +110,14 @@ class Report(Observer):
         """Dead letters by reason."""
         self._uncommitted[str(reason)] += 1
 
+    def scored(self, metrics: ChunkMetrics) -> None:
+        """Results without a score."""
+        self._uncommitted_no_input += metrics.no_input
+
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """What became visible."""
-        self._counts.update(transactions=1, chunks=chunks, rows=rows)
+        self._counts.update(transactions=1, chunks=chunks, rows=rows, no_input=self._uncommitted_no_input)
+        self._uncommitted_no_input = 0
         self._dead_letters += self._uncommitted
         self._uncommitted.clear()
 
@@ -118,9 +125,10 @@ class Report(Observer):
         """Failures that were recovered from."""
         self._counts.update(recoveries=1)
         self._uncommitted.clear()  # read again
+        self._uncommitted_no_input = 0
 
     def encode(self) -> bytes:
         """The report as a JSON object."""
-        names = ("rows", "chunks", "transactions", "recoveries")
+        names = ("rows", "no_input", "chunks", "transactions", "recoveries")
         counts = {name: self._counts[name] for name in names}
         return orjson.dumps({"worker": self._worker, **counts, "dead_letters": dict(self._dead_letters)})

@@ -129,6 +129,19 @@ def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> Non
     assert lines()[0] == ("INFO", "5 rows committed, lag 0, dead letters: not_json 2")
 
 
+def test_messages_without_input_are_a_warning_once_and_counted_once_they_are_committed(lines: Any) -> None:
+    log = LogObserver()
+    log.scored(chunk_metrics(scored=5))
+    log.scored(chunk_metrics(scored=5, no_input=2, chunk_id="vitals-0@17"))
+    log.failed("committing", "_TIMED_OUT", "renew")
+    log.scored(chunk_metrics(scored=5, no_input=2))
+    log.committed(chunks=1, rows=5, seconds=0.01)
+    ((_, warning), _) = lines()
+    assert warning.startswith("chunk vitals-0@17: 2 of 5 messages have too few of the model's features; ")
+    log.stopped()
+    assert lines()[0] == ("INFO", "5 rows committed, 2 of them without input, lag 0, dead letters: none")
+
+
 def test_the_last_line_has_the_newest_lag(lines: Any) -> None:
     log = LogObserver()
     log.scored(chunk_metrics(lag=28))  # what follows turns out to be aborted

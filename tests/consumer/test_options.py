@@ -29,6 +29,7 @@ def test_chunks_are_full_or_have_waited_and_an_idle_worker_ends(stage: Stage) ->
     assert report == {
         "worker": found.metrics[0].worker,
         "rows": 7,
+        "no_input": sum(result.no_input for _, result in found.results),
         "chunks": 3,
         "recoveries": 0,
         "dead_letters": {},

@@ -193,7 +193,15 @@ def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
     output = run([without_input(0), without_input(1)], scorer(model=Imputing()))
     assert [one.no_input for one in results(output)] == [True, True]
     metrics = decode_metrics(output.metrics)
-    assert (metrics.rows, metrics.scored, metrics.latency_ms, metrics.throughput_rows_per_s) == (2, 2, 0, 0)
+    assert (metrics.rows, metrics.scored, metrics.no_input) == (2, 2, 2)
+    assert (metrics.latency_ms, metrics.throughput_rows_per_s) == (0, 0)
+
+
+def test_metrics_count_the_results_without_input_and_no_dead_letter() -> None:
+    given = [without_input(0), without_input(1), *chunk(1, RAISES), FakeMessage(b"?", offset=7)]
+    given[1] = FakeMessage(good(spo2=...), key=b"k" * 5000, offset=1)  # its result is too large
+    metrics = decode_metrics(run(given, scorer(result_bytes=2000)).metrics)
+    assert (metrics.rows, metrics.scored, metrics.dead_lettered, metrics.no_input) == (5, 2, 3, 1)
 
 
 def test_messages_without_input_neither_excuse_nor_blame_the_model() -> None:

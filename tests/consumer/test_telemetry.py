@@ -40,13 +40,15 @@ class Told:
         self.observer.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
         self.observer.assigned([0, 1])
 
-    def chunk(self, *, waits_ms: list[float], dead: int = 0, oldest: float | None = None) -> None:
+    def chunk(
+        self, *, waits_ms: list[float], dead: int = 0, no_input: int = 0, oldest: float | None = None
+    ) -> None:
         tell = self.observer
         tell.collected(oldest=self.clock.now if oldest is None else oldest, waited=0.0)
         tell.reached(Step.COLLECTED)
         self.clock.now += 0.02
         tell.waited(np.array(waits_ms))
-        tell.scored(chunk_metrics(scored=len(waits_ms), dead_lettered=dead))
+        tell.scored(chunk_metrics(scored=len(waits_ms), dead_lettered=dead, no_input=no_input))
         for offset in range(dead):
             tell.rejected(0, offset, Reason.NOT_JSON, "")
         tell.reached(Step.SCORED)
@@ -89,6 +91,20 @@ def test_rows_count_when_they_are_committed_and_not_before(told: Told) -> None:
     assert told.value("vitalstream_end_to_end_seconds_count") == 3
     assert told.value("vitalstream_last_commit_timestamp_seconds") == told.clock.now
     assert told.transactions() == {"committed": 1}
+
+
+def test_results_without_input_count_once_they_are_committed(told: Told) -> None:
+    name = "vitalstream_no_input_results_total"
+    told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
+    assert told.value(name) == 0
+    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD.value)  # read again
+    told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
+    told.chunk(waits_ms=[8.0], no_input=1)
+    told.commit()
+    told.chunk(waits_ms=[9.0])
+    told.commit()
+    assert told.value(name) == 3
+    assert told.rows() == (5, 0)
 
 
 @pytest.mark.parametrize(

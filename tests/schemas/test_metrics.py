@@ -13,7 +13,7 @@ from schemas import load_schema
 from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
 
 SCHEMA = load_schema("risk-metrics")
-LATER = ("chunk_size", "max_wait_ms")  # fields that came with a later version
+LATER = ("chunk_size", "max_wait_ms", "no_input")  # fields that came with a later version
 METRICS = ChunkMetrics(
     chunk_id="w1-42",
     worker="w1",
@@ -32,6 +32,7 @@ METRICS = ChunkMetrics(
     at="2026-01-05T08:30:00.412Z",
     chunk_size=500,
     max_wait_ms=27.5,
+    no_input=3,
 )
 
 
@@ -59,7 +60,9 @@ def test_fields_are_in_the_order_of_the_contract() -> None:
 
 def test_metrics_of_earlier_versions_are_read() -> None:
     earlier = {name: value for name, value in json.loads(METRICS.encode()).items() if name not in LATER}
-    assert decode_metrics(orjson.dumps(earlier)) == replace(METRICS, chunk_size=None, max_wait_ms=None)
+    assert decode_metrics(orjson.dumps(earlier)) == replace(
+        METRICS, chunk_size=None, max_wait_ms=None, no_input=0
+    )
 
 
 @pytest.mark.parametrize(

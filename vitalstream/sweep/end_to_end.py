@@ -120,7 +120,7 @@ class _Run:
             raise VitalstreamError(f"one chunk of {chunk_size} took all there was; raise --rows or --seconds")
         rows = sum(chunk.rows for chunk in others)
         took = datetime.fromisoformat(others[-1].at) - datetime.fromisoformat(first.at)
-        scored = [chunk.scored for chunk in others]
+        scored = [chunk.scored - chunk.no_input for chunk in others]  # by the model
         chunk_ms = np.multiply([chunk.latency_ms for chunk in others], scored)
         p50, p99 = np.quantile(chunk_ms, [0.5, 0.99]).tolist()
         return ChunkCost(
