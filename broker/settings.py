@@ -281,7 +281,7 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
 def _read(config: Path) -> dict[str, Any]:
     """What the file says, checked by itself, so that an error names the file."""
     try:
-        found = tomllib.loads(config.read_text(encoding="utf-8"))
+        found = tomllib.loads(config.read_text(encoding="utf-8-sig"))
         Settings(**found)
     except OSError as error:
         raise SettingsError(f"--config {config}: {(error.strerror or '').lower()}; check the path") from None
@@ -318,7 +318,7 @@ def _secrets(folder: Path | None) -> dict[str, str]:
         return {}
     try:
         files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-        return {path.name: path.read_text(encoding="utf-8").rstrip("\r\n") for path in files}
+        return {path.name: path.read_text(encoding="utf-8-sig").rstrip("\r\n") for path in files}
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "a file there is not UTF-8"
         raise SettingsError(f"--secrets-dir: cannot read {folder}: {reason}") from None

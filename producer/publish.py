@@ -1,5 +1,6 @@
 """Publish: lines of JSON to the vitals topic, each checked against the contract first."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,4 +100,6 @@ def _arriving(stream: BufferedIOBase) -> Iterator[dict[int, bytes]]:
 
 
 def _numbered(lines: list[bytes], first: int) -> dict[int, bytes]:
+    if first == 1 and lines:
+        lines = [lines[0].removeprefix(BOM_UTF8), *lines[1:]]
     return {number: line.rstrip(b"\r") for number, line in enumerate(lines, first) if line.strip()}

@@ -8,6 +8,7 @@ import csv
 import gzip
 import json
 import zlib
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,6 @@ _CHALLENGE_2019 = {"HR", "O2Sat", "SBP"}  # columns by which its files are known
 _CHALLENGES = {".psv": "physionet2019"}  # suffixes by which files of theirs are known
 _DELIMITERS = (",", ";", "\t")
 _NAMED_DELIMITERS = (*_DELIMITERS, "|")
-_BOM = b"\xef\xbb\xbf"
 
 
 class SourceError(VitalstreamError):
@@ -193,7 +193,7 @@ def read_ndjson(path: Path, *, keep_going: bool = False, on_time: Hear | None = 
     with gzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as file:
         for line_number, line in enumerate(file, 1):
             if line_number == 1:
-                line = line.removeprefix(_BOM)  # noqa: PLW2901
+                line = line.removeprefix(BOM_UTF8)  # noqa: PLW2901
             if line.isspace():
                 continue
             record = None if on_time else _usual(line)

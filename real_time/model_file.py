@@ -105,7 +105,7 @@ def pinned_sha256(path: ModelPath) -> str:
             f"model file {fspath(path)} is not pinned: "
             f"if you trust it, run `vitalstream model pin {fspath(path)}`"
         )
-    words = _read(pin).decode("ascii", errors="replace").split(maxsplit=1)
+    words = _read(pin).decode("utf-8-sig", errors="replace").split(maxsplit=1)
     return _checked_sha256(words[0] if words else "", str(pin))
 
 

@@ -48,9 +48,11 @@ def load_ranges(ranges: str | None, features: Sequence[str]) -> Ranges:
     if ranges == OFF:
         return {}
     try:
-        found = tomllib.loads(Path(ranges).read_text(encoding="utf-8"))
+        found = tomllib.loads(Path(ranges).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"--ranges {ranges}: {error.strerror}; give a TOML file, or off") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"--ranges {ranges}: not UTF-8 text") from None
     except ValueError as error:
         raise SettingsError(f"--ranges {ranges}: {error}") from None
     if foreign := sorted({*found} - {*features}):

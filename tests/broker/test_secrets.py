@@ -39,6 +39,11 @@ def test_each_file_is_a_property(secrets: Path) -> None:
     assert SECRET not in f"{settings!r} {settings} {settings.shown()}"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(secrets: Path) -> None:
+    (secrets / "sasl.password").write_text(f"{SECRET}\r\n", encoding="utf-8-sig")
+    assert load_settings(secrets_dir=secrets).kafka["sasl.password"] == SECRET
+
+
 def test_files_lie_over_environment_and_configuration_and_under_the_command_line(
     secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

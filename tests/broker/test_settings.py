@@ -33,6 +33,12 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert load_settings(config=toml, chunk_size=None).chunk_size == 8
 
 
+def test_the_file_may_begin_with_a_byte_order_mark(toml: Path) -> None:
+    expected = load_settings(config=toml)
+    toml.write_text(toml.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_settings(config=toml) == expected
+
+
 def test_properties_of_the_command_line_lie_over_those_of_the_file(toml: Path) -> None:
     settings = load_settings(config=toml, properties=["linger.ms=9", "sasl.username = a=b "])
     assert settings.kafka == {"linger.ms": "9", "client.id": "file", "sasl.username": "a=b"}

@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 import tracemalloc
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
@@ -332,6 +333,15 @@ def test_publish_sends_lines_as_given_and_refuses_bad_ones(settings: Settings) -
         Refusal(7, Reason.TOO_LARGE, ""),
     ]
     assert by_patient(arrived(settings)) == {b"p1": [GOOD, GOOD], b"p2": [lines[9]]}
+
+
+def test_publish_leaves_a_byte_order_mark_out(settings: Settings) -> None:
+    for content in (GOOD, GOOD + b"\n" + GOOD):
+        summary = publish(settings, io.BytesIO(BOM_UTF8 + content))
+        assert summary == PublishSummary(sent=content.count(b"\n") + 1, refused=0)
+    assert [message.value() for message in arrived(settings)] == [GOOD] * 3
+    with_another = publish(settings, io.BytesIO(GOOD + b"\n" + BOM_UTF8 + GOOD))
+    assert with_another == PublishSummary(sent=1, refused=1)
 
 
 def test_publish_sends_a_line_before_the_next_one_comes(settings: Settings) -> None:

@@ -293,7 +293,9 @@ def test_a_pin_is_written_as_sha256sum_writes_it(saved: Path) -> None:
     assert Path(f"{saved}.sha256").read_text() == f"{digest}  risk.joblib\n"
 
 
-@pytest.mark.parametrize("form", ["{0}", "{0}\n", "{0}  risk.joblib\n", "{0} *risk.joblib\r\n"])
+@pytest.mark.parametrize(
+    "form", ["{0}", "{0}\n", "{0}  risk.joblib\n", "{0} *risk.joblib\r\n", "\ufeff{0}\r\n"]
+)
 def test_a_pin_may_be_just_the_hash(form: str, saved: Path) -> None:
     Path(f"{saved}.sha256").write_bytes(form.format(model_sha256(saved).upper()).encode())
     load_model(saved)

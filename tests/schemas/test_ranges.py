@@ -64,6 +64,15 @@ def test_ranges_of_ones_own_replace_the_physiologic_ones(tmp_path: Path) -> None
     assert decode([message(lactate=41, spo2=300)]).implausible == [["lactate"]]
 
 
+def test_ranges_may_begin_with_a_byte_order_mark_but_must_be_utf_8(tmp_path: Path) -> None:
+    file = tmp_path / "ranges.toml"
+    file.write_text("spo2 = [1, 100]\n", encoding="utf-8-sig")
+    assert load_ranges(str(file), ("spo2",)) == {"spo2": (1, 100)}
+    file.write_text("spo2 = [1, 100]\n", encoding="utf-16")
+    with pytest.raises(SettingsError, match=r"ranges.toml: not UTF-8 text$"):
+        load_ranges(str(file), ("spo2",))
+
+
 def test_off_passes_everything_on() -> None:
     assert Decoder(("spo2",), ranges=load_ranges("off", ("spo2",)))([message(spo2=300)]).implausible == [[]]
 
