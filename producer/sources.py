@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -108,7 +109,7 @@ def read_csv(path: Path, *, keep_going: bool = False, on_time: Hear | None = Non
                 f"{path} is empty or begins with an empty line; it needs a header with patient_id and event_time"
             )
         if "\0" in first:
-            raise _not_utf8(path)
+            raise _not_utf8(path, 1)
         rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
         yield from _csv_records(path, rows, before, keep_going=keep_going, on_time=on_time)
 
@@ -190,7 +191,7 @@ def read_ndjson(path: Path, *, keep_going: bool = False, on_time: Hear | None = 
     The first must have a patient id and an event time.
     """
     first = True
-    with gzip.open(path, "rb") if _is_gzip(path) else path.open("rb") as file:
+    with _binary(path) as file:
         for line_number, line in enumerate(file, 1):
             if line_number == 1:
                 line = line.removeprefix(BOM_UTF8)  # noqa: PLW2901
@@ -269,8 +270,8 @@ def _refuse_repeated(path: Path, line_number: int, line: bytes) -> None:
 def _no_object(path: Path, line_number: int, line: bytes) -> SourceError:
     if line_number == 1 and line.lstrip().startswith(b"["):
         return SourceError(f"{path} holds a JSON array; write one object a line, as jq -c '.[]' does")
-    if b"\0" in line or not _is_utf8(line):
-        return _not_utf8(path)
+    if not _is_utf8(line) or (line_number == 1 and b"\0" in line):
+        return _not_utf8(path, line_number)
     return SourceError(f"{path}, line {line_number} is not a JSON object; correct or remove it")
 
 
@@ -282,8 +283,19 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _not_utf8(path: Path) -> SourceError:
-    return SourceError(f"{path} is not UTF-8 text; convert it, for example with iconv")
+def _not_utf8(path: Path, line_number: int) -> SourceError:
+    return SourceError(
+        f"{path}, line {line_number} is not UTF-8 text; convert the file, for example with iconv"
+    )
+
+
+def _first_not_utf8(path: Path) -> int:
+    with _binary(path) as file:
+        return next((number for number, line in enumerate(file, 1) if not _is_utf8(line)), 1)
+
+
+def _binary(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path, "rb") if _is_gzip(path) else path.open("rb")
 
 
 def _convert(record: Record, *, keep_going: bool) -> None:
@@ -448,7 +460,7 @@ def _explained(read: Reader, path: Path) -> Iterator[Record]:
     try:
         yield from read(path)
     except UnicodeDecodeError:
-        raise _not_utf8(path) from None
+        raise _not_utf8(path, _first_not_utf8(path)) from None
     except csv.Error:
         raise SourceError(f"{path} is not valid CSV; check its quotes, and for NUL bytes") from None
     except UnreadableError as error:
