@@ -37,6 +37,7 @@ from producer.values import (
     whole,
 )
 from schemas.contract import EVENT_TIME, PATIENT_ID
+from schemas.lookalike import difference, look_alikes
 
 Record = dict[str, Any]
 Reader = Callable[[Path], Iterator[Record]]
@@ -402,8 +403,10 @@ def _remedy(name: str, names: Collection[str]) -> str:
         return "send it with --format physionet2019"
     if len(names) == 1 and all(one in next(iter(names)) for one in (PATIENT_ID, EVENT_TIME)):
         return "separate its cells by commas, semicolons or tabs"
-    alike = next((one for one in names if one.strip().casefold() == name), None)
-    return "rename the one that holds it" if alike is None else f"rename {alike!a} to {name}"
+    if alike := look_alikes(names, [name]):
+        other, _ = alike[0]
+        return f"rename {other!a} to {name}: it has {difference(other, name)}"
+    return "rename the one that holds it"
 
 
 def _twice(names: Collection[str] | Iterator[str]) -> str | None:

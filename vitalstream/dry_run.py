@@ -18,7 +18,7 @@ from producer.sources import SourceError
 from producer.values import UnreadableError, zone
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID
-from vitalstream.layouts import PLAIN, find, readers
+from vitalstream.layouts import PLAIN, find, readers, tell_look_alikes
 from vitalstream.produce import CHECKED_FIRST
 
 _NO_ZONE: Final = "none"
@@ -55,6 +55,7 @@ def show(
     except SourceError as error:
         raise SourceError(f"{error}; nothing was sent") from None
     zones.discard("")
+    tell_look_alikes(column.name for column in what.columns)
     if json:
         typer.echo(orjson.dumps(document(what, sorted(zones))).decode())
         return

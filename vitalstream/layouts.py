@@ -1,5 +1,6 @@
 """Files and `--format`: how the commands that take them find and read them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +9,8 @@ import typer
 from broker.errors import SettingsError
 from producer import physionet, sources
 from producer.sources import Hear, Reader, Source
+from schemas.contract import STANDARD_FEATURES
+from schemas.lookalike import difference, look_alikes
 
 PLAIN: Final = "plain"
 _NAMED: Final = 3
@@ -35,6 +38,16 @@ def readers(
     if keep_going:
         raise SettingsError(f"--keep-going: {layout} files have no event times to pass on; leave it out")
     return (physionet.ALL_VARIABLES if all_variables else physionet.FORMATS)[layout]
+
+
+def tell_look_alikes(names: Iterable[str]) -> None:
+    """Say on stderr which columns only look like a standard feature."""
+    for name, feature in look_alikes(names, STANDARD_FEATURES):
+        typer.echo(
+            f"column {name!a} is not {feature}: it has {difference(name, feature)}; a model with {feature} does not "
+            "see it, so rename it if they are the same",
+            err=True,
+        )
 
 
 def find(files: list[Path], how: dict[str, Reader]) -> Source:

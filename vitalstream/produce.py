@@ -20,7 +20,7 @@ from producer import pacing, sources
 from producer import replay as replays
 from producer.publish import Refusal
 from producer.publish import publish as publish_lines
-from vitalstream.layouts import find, readers
+from vitalstream.layouts import find, readers, tell_look_alikes
 
 CHECKED_FIRST = 50_000
 """So many messages are read once before anything is sent, and by a dry run."""
@@ -85,13 +85,16 @@ def replay(
 
 
 def _check(source: Iterable[sources.Record], *, last: int, stop: Stop) -> None:
-    """Read so many messages. Raises SourceError, before anything is sent."""
+    """Read so many messages, before anything is sent, and tell of names that look like others. Raises SourceError."""
+    names: dict[str, None] = {}
     try:
-        for _ in islice(source, last):
+        for record in islice(source, last):
+            names.update(dict.fromkeys(record))
             if stop.requested:
                 break
     except sources.SourceError as error:
         raise sources.SourceError(f"{error}; nothing was sent") from None
+    tell_look_alikes(names)
 
 
 def publish(settings: Settings, *, json: bool) -> None:

@@ -204,6 +204,17 @@ def test_a_small_file_with_a_bad_line_sends_nothing(settings: Settings, tmp_path
     assert arrived(settings) == []
 
 
+def test_a_column_that_only_looks_like_a_standard_feature_is_sent_and_named(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ndjson(
+        tmp_path / "a.ndjson", [{"patient_id": "p", "event_time": "2026-01-01T00:00:00Z", "SpO2": 97}]
+    )
+    send_files(settings, [tmp_path], **DEFAULTS)
+    assert capsys.readouterr().err.startswith("column 'SpO2' is not spo2: it has S in place of s; ")
+    assert orjson.loads(arrived(settings)[0].value())["SpO2"] == 97
+
+
 def test_what_a_limit_leaves_out_is_not_checked(settings: Settings, tmp_path: Path) -> None:
     write_ndjson(tmp_path / "a.ndjson", simulated(10))
     with (tmp_path / "a.ndjson").open("ab") as file:

@@ -595,6 +595,18 @@ def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, g
         ("a.csv", b"# made by a tool\npatient_id,event_time\n", " begins with a comment"),
         ("a.csv", b"patient_id, event_time\n", " has no column event_time; rename ' event_time' to event_time"),
         ("a.csv", b"Patient_ID,event_time\n", " has no column patient_id; rename 'Patient_ID' to patient_id"),
+        (
+            "a.csv",
+            "p\u0430tient_id,event_time\n".encode(),
+            " has no column patient_id; rename 'p\\u0430tient_id' to patient_id: it has U+0430 CYRILLIC SMALL LETTER A "
+            "in place of a",
+        ),
+        (
+            "a.ndjson",
+            '{"patient_id":"p","event\u00a0time":"t"}'.encode(),
+            " has no column event_time; rename 'event\\xa0time' to event_time: it has U+00A0 NO-BREAK SPACE in "
+            "place of _",
+        ),
         ("a.csv", b"patient_id,event_time, x\n", " has the column ' x', with blanks at its edges; remove them"),
         ("a.csv", "patient_id,event_time\n".encode("utf-16"), ", line 1 is not UTF-8 text"),
         ("a.csv", "patient_id,event_time\n".encode("utf-16-le"), ", line 1 is not UTF-8 text"),

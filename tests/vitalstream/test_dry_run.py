@@ -190,6 +190,20 @@ def test_physionet_files(tmp_path: Path, layout: str) -> None:
         dry(tmp_path, "--all-variables")
 
 
+def test_columns_that_only_look_like_a_standard_feature_are_named(tmp_path: Path) -> None:
+    names = ["heart\u00a0rate", "\u0455po2", "Temperature", "age", "Age", "rate"]
+    (tmp_path / "a.csv").write_text(
+        f"patient_id,event_time,{','.join(names)}\np,{T},1,2,3,4,5,6\n", encoding="utf-8"
+    )
+    result = CliRunner().invoke(app, ["replay", "--dry-run", str(tmp_path)], catch_exceptions=False)
+    told = [line.partition("; a model")[0] for line in result.stderr.splitlines()]
+    assert told == [
+        "column 'heart\\xa0rate' is not heart_rate: it has U+00A0 NO-BREAK SPACE in place of _",
+        "column '\\u0455po2' is not spo2: it has U+0455 CYRILLIC SMALL LETTER DZE in place of s",
+        "column 'Temperature' is not temperature: it has T in place of t",
+    ]
+
+
 def test_what_a_folder_has_besides_is_told_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD)
     for name in "uvwxy":
