@@ -18,7 +18,9 @@ import orjson
 import pytest
 
 from broker.errors import SettingsError, TopicError
+from broker.local import LocalKafka
 from broker.settings import Settings
+from broker.topics import create_topics
 from producer.pacing import Pacer, at_rate, by_event_time
 from producer.physionet import FORMATS
 from producer.publish import PublishSummary, Refusal, publish
@@ -30,7 +32,7 @@ from schemas.vitals import Decoder
 from tests.conftest import fresh_settings
 from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
-from tests.vitalstream.command import Running, vitalstream
+from tests.vitalstream.command import OnTerminal, Running, vitalstream
 from vitalstream import produce
 from vitalstream.produce import replay as send_files
 
@@ -163,6 +165,44 @@ def test_a_stopped_replay_says_how_to_go_on(settings: Settings, tmp_path: Path, 
     again = vitalstream(*command[:6], *rest.split(), "--json")
     assert orjson.loads(again.stdout)["next_skip"] is None
     assert by_patient(arrived(settings)) == expected(simulated(300)[:limit])
+
+
+def unacknowledged(shown: str) -> int:
+    """By the progress bar, how many messages are sent and not acknowledged."""
+    sent, acknowledged = (re.findall(r"([0-9,]+) sent, ([0-9,]+) acknowledged", shown) or [("0", "0")])[-1]
+    return int(sent.replace(",", "")) - int(acknowledged.replace(",", ""))
+
+
+def test_a_replay_stopped_while_the_broker_hangs_says_what_was_acknowledged(tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "a.ndjson", simulated(2000))
+    with LocalKafka(fast_start=True) as kafka:
+        settings = fresh_settings(kafka.bootstrap_servers)
+        create_topics(settings, replication_factor=1)
+        command = ["replay", str(tmp_path), "--bootstrap-servers", settings.bootstrap_servers]
+        command += ["--input-topic", settings.input_topic]
+        running = OnTerminal(*command, "--rate", "200")
+        wait_until(lambda: arrived(settings), what="the first message")
+        assert kafka.pid is not None
+        os.kill(kafka.pid, signal.SIGSTOP)
+        try:
+            before = len(running.text)
+            wait_until(
+                lambda: unacknowledged(running.text[before:]) > 20, what="messages without acknowledgement"
+            )
+            running.process.send_signal(signal.SIGINT)
+            assert running.end() == 1
+        finally:
+            os.kill(kafka.pid, signal.SIGCONT)
+        told = r"not acknowledged within 5 s; .*; sent (\d+), of which the brokers acknowledged (\d+); "
+        found = re.search(told + r"--skip (\d+) .* up to (\d+) a second time", running.text)
+        assert found, running.text
+        sent, acknowledged, skip, again = map(int, found.groups())
+        assert skip <= acknowledged < sent == skip + again
+        assert sent - acknowledged > 20
+        assert vitalstream(*command, "--skip", str(skip)).returncode == 0
+        there = {message.value() for message in arrived(settings)}
+        assert len(there) == 2000
+        assert len(arrived(settings)) <= 2000 + again
 
 
 def test_a_stop_ends_a_wait_of_hours(settings: Settings) -> None:
