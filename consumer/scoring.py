@@ -13,6 +13,7 @@ from broker.settings import Settings
 from consumer.chunks import Chunk
 from consumer.errors import ModelFailedError
 from consumer.limits import RejectLimit
+from consumer.names import NameCheck
 from consumer.observer import FIRST_ROWS, Observer
 from consumer.sending import Output
 from real_time.inference import ModelOutputError, RiskScorer
@@ -67,23 +68,34 @@ class ChunkScorer:
         self._observer = observer
         self._clock = clock
         self._reject_limit = RejectLimit(settings.max_dead_letter_ratio)
+        self._names = NameCheck(model.features)
         self._unseen = [*model.features]
         self._rows_looked_at = 0
 
     def restart(self) -> None:
         """What was not committed is going to be scored again."""
         self._reject_limit.restart()
+        self._names.restart()
+
+    @property
+    def doubts_names(self) -> bool:
+        """Whether messages came and none had one of the model's features yet, not even as null."""
+        return self._names.doubts
 
     def __call__(self, chunk: Chunk, *, lag: int) -> Output:
         """Everything to send for `chunk`; `lag` is the number of messages behind it.
 
         Raises:
             ModelFailedError: the model failed on every row, or gave a result of the wrong shape.
+            NoFeatureError: none of the first messages has any of the model's features.
             TooManyRejectedError: of this chunk and those before it, too large a share was rejected.
         """
         decoded = self._decode([message.value() for message in chunk.messages])
         if self._unseen:
             self._look_for_unseen(decoded.frame)
+        if not self._names.found:
+            values = (message.value() for message in chunk.messages)
+            self._names.look(values, accepted=len(decoded.frame))
         present = features_present(decoded.frame)
         enough = present >= self._min_features
         probability, stream_metrics, failed = score(decoded.frame, self._model.scorer, enough)

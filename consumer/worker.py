@@ -33,6 +33,7 @@ MAX_RECOVERIES = 8
 MAX_RECOVERING_S = 30.0
 LONG_BACKLOG = 10  # transactions
 GATHER_BACKLOG_S = 0.2
+NAMES_S = 2.0  # for so long a commit waits for a message that has one of the model's features
 
 
 class Worker:
@@ -130,9 +131,15 @@ class Worker:
         self._active_at = self._clock()
 
     def _commit_is_due(self, *, drained: bool) -> bool:
-        """At once when nothing more is queued, or after trouble; else when the interval has passed."""
+        """At once when nothing more is queued, or after trouble; else when the interval has passed.
+
+        While none of the messages had any of the model's features it waits for one, so that what the worker stops for
+        is not committed.
+        """
         if not self._committer.chunks:
             return False
+        if self._score.doubts_names and self._recoveries == 0:
+            return self._clock() - self._oldest_at >= NAMES_S
         if drained or self._recoveries > 0:
             return True
         interval = gathering_time(self._commit_interval, rows=self._committer.rows, lag=self._lag)

@@ -1,0 +1,77 @@
+"""Whether the messages have the model's features at all: under other names they would never be found."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import orjson
+
+from broker.errors import SettingsError
+from schemas.contract import EVENT_TIME, PATIENT_ID
+
+FIRST_MESSAGES: Final = 100  # one of which must have a feature
+_MOST: Final = 30  # names that are listed
+_LONGEST: Final = 60  # characters of a name
+
+
+class NoFeatureError(SettingsError):
+    """None of the first messages has any of the model's features."""
+
+
+class NameCheck:
+    """Reads the names of the messages' fields until one of them is a feature's, whatever its value.
+
+    Rejected messages do not count, but their names do. Once a name was found it costs nothing.
+    """
+
+    def __init__(self, features: Sequence[str]) -> None:
+        self._features = features
+        self.found = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Count anew: what was counted is going to be read again."""
+        self._messages = 0
+        self._fields: Counter[str] = Counter()
+
+    @property
+    def doubts(self) -> bool:
+        """Whether messages came and none had a feature yet."""
+        return not self.found and self._messages > 0
+
+    def look(self, values: Iterable[bytes | None], *, accepted: int) -> None:
+        """Take in the messages of a chunk, of which so many were accepted.
+
+        Raises:
+            NoFeatureError: the accepted ones are 100 or more by now, and none of all has any of the features.
+        """
+        self._messages += accepted
+        for value in values:
+            self._fields.update(_names(value))
+        self.found = not self._fields.keys().isdisjoint(self._features)
+        if not self.found and self._messages >= FIRST_MESSAGES:
+            raise NoFeatureError(self._sentence())
+
+    def _sentence(self) -> str:
+        fields = [name for name, _ in self._fields.most_common() if name not in (PATIENT_ID, EVENT_TIME)]
+        return (
+            f"--model: none of the first {self._messages:,} messages has any of the model's features, so nobody would "
+            f"be scored: the messages have {_listed(fields)}, the model wants {_listed(self._features)}; rename the "
+            "fields where they are sent, or fit the model on columns of the fields' names, then start again; what is "
+            "not committed yet is read again then"
+        )
+
+
+def _names(value: bytes | None) -> list[str]:
+    try:
+        document = orjson.loads(value or b"")
+    except ValueError:  # no JSON
+        return []
+    return [*document] if isinstance(document, dict) else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names on one line, without what a terminal would obey."""
+    shown = ["".join(c if c.isprintable() else "?" for c in name)[:_LONGEST] for name in names[:_MOST]]
+    more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return ", ".join(shown) + more if shown else f"nothing but {PATIENT_ID} and {EVENT_TIME}"

@@ -1,0 +1,208 @@
+"""A model whose features have other names than the messages' fields: it is noticed before anything is scored."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from consumer.names import FIRST_MESSAGES, NameCheck, NoFeatureError
+from tests.conftest import MakeSettings
+from tests.consumer.accounts import read_accounts, require_exactly_once
+from tests.consumer.conftest import save
+from tests.consumer.models import Fragile, Imputing
+from tests.consumer.stage import Stage
+from tests.consumer.test_operations import Endpoints, served
+from tests.consumer.test_scoring import run, scorer, without_input
+from tests.kafka import Row, wait_until
+from tests.schemas.messages import TIME, good
+
+FEATURES = ("heart_rate", "spo2")
+
+
+def foreign(count: int, **fields: Any) -> list[bytes]:
+    return [good(heart_rate=..., spo2=..., HR=80 + number, O2Sat=97, **fields) for number in range(count)]
+
+
+def look(check: NameCheck, values: list[bytes]) -> None:
+    check.look(values, accepted=len(values))
+
+
+def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> None:
+    check = NameCheck(FEATURES)
+    look(check, foreign(FIRST_MESSAGES - 1))
+    assert check.doubts
+    with pytest.raises(NoFeatureError) as stopped:
+        look(check, foreign(1))
+    assert stopped.value.exit_code == 2
+    assert str(stopped.value).startswith(
+        "--model: none of the first 100 messages has any of the model's features, so nobody would be scored: the "
+        "messages have HR, O2Sat, the model wants heart_rate, spo2; rename the fields "
+    )
+    assert "80" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("fields", [{"spo2": 97}, {"spo2": None}, {"spo2": 9700}], ids=str)
+def test_one_that_has_a_feature_is_enough_be_it_null_or_implausible(fields: dict[str, Any]) -> None:
+    check = NameCheck(FEATURES)
+    look(check, foreign(FIRST_MESSAGES - 1))
+    look(check, [*foreign(200), good(heart_rate=..., **fields)])
+    assert check.found
+    assert not check.doubts
+
+
+def test_rejected_messages_do_not_count_but_their_names_do() -> None:
+    check = NameCheck(FEATURES)
+    check.look([b"{", None, b"[]", *foreign(300)], accepted=0)
+    assert not check.doubts
+    check.look([*foreign(FIRST_MESSAGES - 1), b"{"], accepted=FIRST_MESSAGES - 1)
+    assert check.doubts
+    check.look([good(spo2="97")], accepted=0)
+    assert check.found
+
+
+def test_what_is_read_again_is_counted_once() -> None:
+    check = NameCheck(FEATURES)
+    look(check, foreign(60))
+    check.restart()
+    look(check, foreign(60, RR=17))
+    with pytest.raises(NoFeatureError, match="have HR, O2Sat, RR, the model"):
+        look(check, foreign(60, RR=17))
+
+
+def test_names_are_on_one_line_however_many_and_strange_they_are() -> None:
+    check = NameCheck(FEATURES)
+    fields = {f"lab_{number:02}": 1 for number in range(40)} | {"\x1b[2J\n" + "x" * 500: 1}
+    with pytest.raises(NoFeatureError) as stopped:
+        look(check, [good(heart_rate=..., spo2=..., **fields)] * 100)
+    assert "lab_29 and 11 more, the model wants" in str(stopped.value)
+    with pytest.raises(NoFeatureError) as stopped:
+        look(NameCheck(FEATURES), [good(heart_rate=..., spo2=..., **{"\x1b[2J\n" + "x" * 500: 1})] * 100)
+    assert f"have ?[2J?{'x' * 55}, the model" in str(stopped.value)
+    with pytest.raises(NoFeatureError, match="have nothing but patient_id and event_time, the model"):
+        look(NameCheck(FEATURES), [good(heart_rate=..., spo2=...)] * 100)
+
+
+def test_a_worker_looks_across_chunks_and_forgets_what_is_read_again() -> None:
+    score = scorer()
+    chunk = [without_input(number) for number in range(40)]
+    for _ in range(2):
+        run(chunk, score)
+    assert score.doubts_names
+    score.restart()
+    for _ in range(2):
+        run(chunk, score)
+    with pytest.raises(
+        NoFeatureError, match=r"first 120 messages .* have heart_rate, the model wants signal, spo2"
+    ):
+        run(chunk, score)
+
+
+# --- on a real Kafka
+
+
+def misnamed(count: int) -> Iterator[Row]:
+    """Messages that call the signal something else."""
+    for number in range(count):
+        row = {"patient_id": f"p{number % 7}", "event_time": TIME, "HR": number % 256, "O2Sat": 97}
+        yield f"p{number % 7}", orjson.dumps(row)
+
+
+def mixed(count: int) -> Iterator[Row]:
+    """Every third message has neither of the features, and the fourth of four has an impossible spo2 alone."""
+    for number in range(count):
+        row: dict[str, Any] = {"patient_id": f"p{number % 7}", "event_time": TIME}
+        if number % 4 == 3:
+            row["spo2"] = 0.97
+        elif number % 3:
+            row["signal"] = number % 256
+        yield f"p{number % 7}", orjson.dumps(row)
+
+
+@pytest.fixture
+def imputing(tmp_path: Path) -> Path:
+    """A model that finds a low risk where it knows nothing."""
+    return save(Imputing(), tmp_path / "imputing.joblib")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("chunk_size", [100, 16])
+def test_a_wholly_misnamed_model_stops_its_worker_before_anything_is_committed(
+    stage: Stage, make_settings: MakeSettings, tmp_path: Path, chunk_size: int
+) -> None:
+    wrong = save(Imputing(), tmp_path / "wrong.joblib")
+    settings = make_settings(model=wrong, chunk_size=chunk_size)
+    stage.send(settings, misnamed(150))
+    worker = stage.worker(settings)
+
+    assert worker.wait(timeout=60) == 2, worker.log
+    *_, last = worker.log.splitlines()
+    assert "messages has any of the model's features" in last
+    assert "the messages have HR, O2Sat, the model wants signal, spo2;" in last
+    assert "Traceback" not in worker.log
+    found = read_accounts(settings)
+    assert (found.results, found.dead_letters, found.metrics, found.committed) == ([], [], [], {})
+
+    right = save(Fragile(("HR", "O2Sat")), tmp_path / "right.joblib")
+    settings = settings.model_copy(update={"model": right, "until_idle": 1.5})
+    worker = stage.worker(settings)
+    assert worker.wait(timeout=60) == 0, worker.log
+    results = [result for _, result in require_exactly_once(settings, rows=150).results]
+    assert len(results) == 150
+    assert not any(result.no_input for result in results)
+
+
+@pytest.mark.kafka
+def test_messages_without_input_among_others_have_no_score_and_are_counted(
+    stage: Stage, make_settings: MakeSettings, imputing: Path
+) -> None:
+    settings = served(make_settings(model=imputing, partitions=1))
+    stage.send(settings, mixed(600))
+    worker, http = stage.worker(settings), Endpoints(settings)
+    stage.wait_committed(settings, 600)
+    empty = sum(number % 4 == 3 or number % 3 == 0 for number in range(600))
+    wait_until(
+        lambda: http.metrics()["vitalstream_no_input_results_total",] == empty,
+        what="those without input counted",
+    )
+    worker.stop()
+
+    found = require_exactly_once(settings, rows=600)
+    assert not found.dead_letters
+    for _, result in found.results:
+        number = result.source_offset
+        if number % 4 == 3 or number % 3 == 0:
+            assert (result.risk_probability, result.risk_label) == (None, None)
+            assert (result.features_present, result.no_input) == (0, True)
+        else:
+            assert result.risk_probability == (number % 256) / 256
+            assert (result.features_present, result.no_input) == (1, False)
+    assert sum(chunk.no_input for chunk in found.metrics) == empty
+    assert f"600 rows committed, {empty} of them without input, lag 0" in worker.log
+
+
+@pytest.mark.kafka
+def test_a_topic_whose_features_are_null_for_long_is_no_misnamed_one(
+    stage: Stage, make_settings: MakeSettings, imputing: Path
+) -> None:
+    settings = make_settings(model=imputing, partitions=1, until_idle=1.5)
+    null = orjson.dumps({"patient_id": "p", "event_time": TIME, "signal": None})
+    stage.send(settings, [("p", null)] * 300)
+    worker = stage.worker(settings)
+    assert worker.wait(timeout=60) == 0, worker.log
+    found = require_exactly_once(settings, rows=300)
+    assert all(result.no_input for _, result in found.results)
+
+
+@pytest.mark.kafka
+def test_fewer_misnamed_messages_are_committed_without_a_score_and_do_not_wait_for_more(
+    stage: Stage, make_settings: MakeSettings, imputing: Path
+) -> None:
+    settings = make_settings(model=imputing, partitions=1)
+    stage.send(settings, misnamed(20))
+    worker = stage.worker(settings)
+    stage.wait_committed(settings, 20)
+    worker.stop()
+    found = require_exactly_once(settings, rows=20)
+    assert all(result.no_input for _, result in found.results)
