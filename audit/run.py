@@ -21,8 +21,8 @@ from audit.published import Published
 from audit.reading import BATCH, READ_COMMITTED, READ_UNCOMMITTED, Batch, OnProgress, read
 from audit.snapshot import Snapshot, take_snapshot
 from broker.settings import Settings
+from schemas.decoding import make_decoder
 from schemas.presence import require_min_features
-from schemas.ranges import load_ranges
 
 if TYPE_CHECKING:
     from audit.model import OfflineModel
@@ -154,7 +154,7 @@ class _Judge:
 
             self.values = Values(
                 model,
-                ranges=load_ranges(self.settings.ranges, model.features),
+                decode=make_decoder(self.settings, model.features),
                 min_features=self.settings.min_features,
                 topic=topic,
                 published=published,
@@ -326,8 +326,7 @@ def _model(settings: Settings) -> "OfflineModel | None":
     from audit.model import load_offline  # scikit-learn takes its time to import, and is not needed without
 
     model = load_offline(settings.model, **settings.of_model)
-    # Refused here, before anything is read.
-    load_ranges(settings.ranges, model.features)
+    make_decoder(settings, model.features)  # refused here, before anything is read
     require_min_features(settings.min_features, model.features)
     return model
 

@@ -15,7 +15,6 @@ from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch
 from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.presence import features_present
-from schemas.ranges import Ranges
 from schemas.vitals import Decoded, Decoder
 
 _ANY_MODEL_ERROR = Exception  # a model raises what it likes; its text may hold values, and is not looked at
@@ -28,7 +27,7 @@ class Values:
         self,
         model: OfflineModel,
         *,
-        ranges: Ranges,
+        decode: Decoder,
         min_features: int,
         topic: str,
         published: Published,
@@ -39,7 +38,7 @@ class Values:
         self.compared = 0
         self.ulp = 0  # the largest difference that was found
         self._model = model
-        self._decode = Decoder(model.features, ranges=ranges)
+        self._decode = decode
         self._min_features = min_features
         self._topic = topic
         self._published = published
@@ -49,7 +48,7 @@ class Values:
 
     def check(self, batch: Batch, numbers: Ints) -> None:
         """Compare a batch of messages that have these numbers."""
-        decoded = self._decode(batch.values())
+        decoded = self._decode(batch.messages)
         check = _Check(batch, numbers, self._topic, self._findings)
         self._check_rejected(check, decoded)
         accepted = decoded.frame.index.to_numpy()

@@ -4,8 +4,8 @@ from broker.errors import SettingsError
 from broker.settings import Settings
 from real_time.model_file import ModelError
 from real_time.usable import Model, load_usable
+from schemas.decoding import make_decoder
 from schemas.presence import require_min_features
-from schemas.ranges import load_ranges
 
 
 def load(settings: Settings, *, sha256: str | None = None) -> Model:
@@ -24,7 +24,6 @@ def load(settings: Settings, *, sha256: str | None = None) -> Model:
         model = load_usable(settings.model, sha256=sha256, **settings.of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
-    # Refused here, before anything is begun.
-    load_ranges(settings.ranges, model.features)
+    make_decoder(settings, model.features)  # refused here, before anything is begun
     require_min_features(settings.min_features, model.features)
     return model

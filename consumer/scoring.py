@@ -22,11 +22,11 @@ from real_time.usable import Model
 from schemas.clock import rfc3339
 from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
+from schemas.decoding import make_decoder
 from schemas.metrics import ChunkMetrics
 from schemas.presence import features_present
-from schemas.ranges import load_ranges
 from schemas.results import encode_results
-from schemas.vitals import Decoder, Reject
+from schemas.vitals import Reject
 
 # When each of so many rows fails, it is the model that is broken, not the messages.
 SYSTEMIC_ROWS = 10
@@ -60,7 +60,7 @@ class ChunkScorer:
         clock: Callable[[], float],
     ) -> None:
         self._model = model
-        self._decode = Decoder(model.features, ranges=load_ranges(settings.ranges, model.features))
+        self._decode = make_decoder(settings, model.features)
         self._topic = settings.input_topic
         self._min_features = settings.min_features
         self._worker = worker
@@ -90,7 +90,7 @@ class ChunkScorer:
             NoFeatureError: none of the first messages has any of the model's features.
             TooManyRejectedError: of this chunk and those before it, too large a share was rejected.
         """
-        decoded = self._decode([message.value() for message in chunk.messages])
+        decoded = self._decode(chunk.messages)
         if self._unseen:
             self._look_for_unseen(decoded.frame)
         if not self._names.found:

@@ -13,6 +13,7 @@ from producer.pacing import unix_seconds
 from producer.replay import encode
 from producer.sources import Record
 from schemas.contract import EVENT_TIME, FEATURES, MAX_PATIENT_ID, PATIENT_ID, RFC3339, STANDARD_FEATURES
+from schemas.messages import plain
 from schemas.vitals import Decoder
 
 SHOWN: Final = 3
@@ -131,7 +132,7 @@ def preview(records: Iterable[Record], *, most: int) -> Preview:
                 columns.setdefault(name, Column(name))
             for column in columns.values():
                 column.add(document.get(column.name))
-        decoded = decode([value for _, value in encoded])
+        decoded = decode(plain(value for _, value in encoded))
         dead_letters += len(decoded.rejects)
         for name in (name for names in decoded.implausible for name in names):
             columns[name].implausible += 1

@@ -13,6 +13,8 @@ from broker.topics import require_topics
 from producer.replay import FLUSH_S, STOPPED_FLUSH_S
 from producer.sender import DeliveryError, Sender
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
+from schemas.decoding import make_decoder
+from schemas.messages import plain
 from schemas.vitals import Decoder
 
 _READ: Final = 1 << 16
@@ -54,21 +56,22 @@ def publish(
     require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)
     try:
-        refused = _send(sender, stream, on_refused)
+        refused = _send(sender, stream, make_decoder(settings, STANDARD_FEATURES), on_refused)
         sender.flush(FLUSH_S)
     except DeliveryError as error:
         raise _with_counts(error, sender) from None
     return PublishSummary(sender.sent, refused)
 
 
-def _send(sender: Sender, stream: BufferedIOBase, on_refused: Callable[[Refusal], None]) -> int:
+def _send(
+    sender: Sender, stream: BufferedIOBase, decode: Decoder, on_refused: Callable[[Refusal], None]
+) -> int:
     """How many lines were refused; the others are sent."""
-    decode = Decoder(STANDARD_FEATURES)
     refused = 0
     with suppress(KeyboardInterrupt):
         for lines in _arriving(stream):
             numbers, values = [*lines], [*lines.values()]
-            decoded = decode(values)
+            decoded = decode(plain(values))
             for position, patient in zip(decoded.frame.index, decoded.patient_ids, strict=True):
                 sender.send(patient.encode(), values[position])
             for reject in decoded.rejects:

@@ -34,9 +34,9 @@ from broker.settings import Settings
 from broker.topics import message_limits, require_topics
 from producer.letters import Letter, LetterBox, Selection, Sources, own_headers
 from producer.sender import PRODUCER_DEFAULTS
-from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES, Reason
+from schemas.contract import EVENT_TIME, PATIENT_ID, Reason
 from schemas.dead_letters import PREFIX, REPLAYED_FROM, DeadLetter, message_size, replay_mark
-from schemas.ranges import PHYSIOLOGIC, Ranges
+from schemas.messages import Plain
 from schemas.vitals import Decoder
 
 _TRANSACTIONAL: Final[dict[str, Any]] = {
@@ -80,18 +80,18 @@ class Judge:
 
     def __init__(
         self,
-        features: Sequence[str] = STANDARD_FEATURES,
+        features: Sequence[str],
+        decode: Decoder,
         *,
-        ranges: Ranges = PHYSIOLOGIC,
         refused: Callable[[pd.DataFrame], Collection[int]] | None = None,
     ) -> None:
-        self._decode = Decoder(features, ranges=ranges)
+        self._decode = decode
         self._refused = refused
         self._fields = {"", PATIENT_ID, EVENT_TIME, *features}
 
-    def __call__(self, letters: Sequence[Letter], values: Sequence[bytes | None]) -> list[Obstacle | None]:
-        """What stands against each letter, given its value."""
-        decoded = self._decode(values)
+    def __call__(self, letters: Sequence[Letter], messages: Sequence[DeadLetter]) -> list[Obstacle | None]:
+        """What stands against each letter, given the message that would be sent."""
+        decoded = self._decode([Plain(message.value, message.headers) for message in messages])
         out = {reject.position for reject in decoded.rejects}
         if self._refused is not None:
             out |= {*self._refused(decoded.frame)}
@@ -209,8 +209,8 @@ def _obstacles(
 ) -> list[Obstacle | None]:
     """What stands against each letter; a message of None is gone."""
     there = [row for row, message in enumerate(messages) if message is not None]
-    values = [message.value for message in messages if message is not None]
-    verdicts = judge([letters[row] for row in there], values) if there and not force else []
+    known = [message for message in messages if message is not None]
+    verdicts = judge([letters[row] for row in there], known) if there and not force else []
     judged = dict(zip(there, verdicts, strict=False))
     obstacles: list[Obstacle | None] = []
     for row, message in enumerate(messages):

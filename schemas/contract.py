@@ -63,6 +63,10 @@ class Reason(StrEnum):
     MODEL_REJECTED = "model_rejected"
 
 
+Problem = tuple[Reason, str]
+"""Why a message is left out, and the field concerned ('' where no single one is)."""
+
+
 _DATE = (
     "(?:[0-9]{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
     "|(?:0[13-9]|1[0-2])-(?:29|30)"

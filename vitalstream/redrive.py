@@ -16,8 +16,8 @@ from producer.letters import Selection
 from producer.redrive import Judge, Obstacle, Redriven, redrive
 from real_time.inference import RiskScorer
 from schemas.contract import STANDARD_FEATURES
+from schemas.decoding import make_decoder
 from schemas.presence import features_present
-from schemas.ranges import load_ranges
 from vitalstream.board import printable
 from vitalstream.dead_letters import print_json
 
@@ -67,11 +67,11 @@ def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bo
 def _judge(settings: Settings) -> Judge:
     """By the model where one is named, else by the standard features."""
     if settings.model is None:
-        return Judge(ranges=load_ranges(settings.ranges, STANDARD_FEATURES))
+        return Judge(STANDARD_FEATURES, make_decoder(settings, STANDARD_FEATURES))
     model = models.load(settings)
-    ranges = load_ranges(settings.ranges, model.features)
+    decode = make_decoder(settings, model.features)
     least = settings.min_features
-    return Judge(model.features, ranges=ranges, refused=lambda frame: _refused(frame, model.scorer, least))
+    return Judge(model.features, decode, refused=lambda frame: _refused(frame, model.scorer, least))
 
 
 def _refused(frame: pd.DataFrame, scorer: RiskScorer, min_features: int) -> Collection[int]:

@@ -28,10 +28,10 @@ from producer.replay import Progress, encode, replay
 from producer.sender import DeliveryError, Sender
 from producer.sources import TABLES, Record, SourceError, find_source
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
-from schemas.vitals import Decoder
 from tests.conftest import fresh_settings
 from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
+from tests.schemas.messages import decoder
 from tests.vitalstream.command import OnTerminal, Running, vitalstream
 from vitalstream import produce
 from vitalstream.produce import replay as send_files
@@ -82,7 +82,7 @@ def test_every_row_arrives_once_in_each_patients_order(
     assert {key: [*map(orjson.loads, values)] for key, values in by_patient(messages).items()} == {
         key: [*map(orjson.loads, values)] for key, values in expected(records).items()
     }
-    assert Decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
+    assert decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -96,7 +96,7 @@ def test_physionet_files_arrive_whole(settings: Settings, tmp_path: Path, layout
     messages = arrived(settings)
     assert by_patient(messages) == expected(source)
     assert len(messages) == sum(len(stay.hours) for stay in simulation)
-    assert Decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
+    assert decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
 
 
 @pytest.mark.parametrize(

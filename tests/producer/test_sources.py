@@ -21,7 +21,6 @@ from producer.physionet import ALL_VARIABLES, EVENTS, FORMATS, HOURLY
 from producer.replay import encode
 from producer.sources import TABLES, Record, SourceError, find_source, tables
 from schemas.contract import STANDARD_FEATURES
-from schemas.vitals import Decoder
 from tests.producer.files import (
     WRITERS,
     moment,
@@ -31,6 +30,7 @@ from tests.producer.files import (
     write_ndjson,
     write_parquet,
 )
+from tests.schemas.messages import decoder
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 T = "2026-01-01T00:00:00Z"
@@ -214,7 +214,7 @@ def test_physionet_stays_arrive_whole(tmp_path: Path, layout: str) -> None:
     ]
     records = [*find_source([tmp_path], FORMATS[year])]
     assert sent(records) == expected
-    assert Decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
+    assert decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
 
 
 def test_columns_of_2019(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_real_events_of_2012() -> None:
     assert len(records) == vitals.groupby(["record_id", "minute"]).ngroups
     pulse = vitals[vitals.Parameter == "HR"].drop_duplicates(["record_id", "minute"], keep="last")
     assert sum(record["heart_rate"] or 0 for record in records) == pytest.approx(float(pulse.Value.sum()))
-    assert Decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
+    assert decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
 
 
 @pytest.mark.parametrize(

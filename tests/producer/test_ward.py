@@ -16,7 +16,7 @@ from producer.physiology import ILLNESSES, VITALS
 from producer.physionet import HOURLY
 from producer.ward import STABLE, Reading, Ward, record
 from schemas.contract import STANDARD_FEATURES
-from schemas.vitals import Decoder
+from tests.schemas.messages import decoder
 
 FEATURES = list(STANDARD_FEATURES)
 MEASURED = FEATURES[:7]  # all but the age
@@ -45,7 +45,7 @@ def test_same_seed_same_bytes_another_seed_other_ones() -> None:
 
 def test_messages_are_what_the_contract_wants() -> None:
     sent = [orjson.dumps(record(reading)) for reading in readings(Ward(), 2000)]
-    decoded = Decoder(STANDARD_FEATURES)(sent)
+    decoded = decoder(STANDARD_FEATURES)(sent)
     assert decoded.rejects == []
     assert set(orjson.loads(sent[0])) == {"patient_id", "event_time", *FEATURES}
 

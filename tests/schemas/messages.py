@@ -1,9 +1,12 @@
 """Vitals messages, byte for byte: what decode takes, and what it rejects and why."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from schemas.contract import MAX_MESSAGE_BYTES, Reason
+from schemas.messages import plain
+from schemas.vitals import Decoded, Decoder
 
 FEATURES = ("heart_rate", "spo2")
 TIME = "2026-01-05T08:30:00Z"
@@ -13,6 +16,12 @@ class Rejected(NamedTuple):
     reason: Reason
     field: str
     value: bytes | None
+
+
+def decoder(features: Sequence[Any], **given: Any) -> Callable[[Iterable[bytes | None]], Decoded]:
+    """A Decoder that takes values."""
+    decode = Decoder(features, **given)
+    return lambda values: decode(plain(values))
 
 
 def good(**fields: Any) -> bytes:
@@ -66,6 +75,9 @@ REJECTED = {
     ),
     "feature twice, once escaped": Rejected(
         Reason.NOT_JSON, "heart_rate", raw(r'"heart_rate":80,"heart\u005frate":90')
+    ),
+    "feature twice, beside quotes that are no bytes": Rejected(
+        Reason.NOT_JSON, "heart_rate", raw(r'"note":"\u0022","heart_rate":80,"heart_rate":80,"spo2":97')
     ),
     "patient twice": Rejected(Reason.NOT_JSON, "patient_id", raw('"patient_id":"p2","heart_rate":80')),
     "time twice": Rejected(Reason.NOT_JSON, "event_time", raw(f'"event_time":"{TIME}"')),
@@ -160,6 +172,7 @@ ACCEPTED = {
     "twice, but not at the top": raw('"heart_rate":80,"a":{"spo2":1,"spo2":2},"b":[{"spo2":3}],"spo2":97'),
     "escaped name": raw(r'"heart\u005frate":80,"spo2":97'),
     "escapes in strings": raw(r'"note":"\"\\","heart_rate":80,"spo2":97'),
+    "quotes written as numbers": raw(r'"note":"\u0022 \\u0022","heart_rate":80,"spo2":97'),
     "patient of 128 code points": good(patient_id="\U0001f600" * 128),
     "patient with odd characters": good(patient_id='\x00"\\\n\u2028'),
     "deep, but not too deep": raw('"note":' + "[" * 500 + "]" * 500),

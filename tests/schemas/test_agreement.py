@@ -12,12 +12,12 @@ from hypothesis_jsonschema import from_schema
 from jsonschema import Draft202012Validator
 
 from schemas.contract import RFC3339, Reason
-from schemas.vitals import Decoder, vitals_schema
-from tests.schemas.messages import ACCEPTED, BAD_TIMES, FEATURES, GOOD_TIMES, REJECTED, TIME, good
+from schemas.vitals import vitals_schema
+from tests.schemas.messages import ACCEPTED, BAD_TIMES, FEATURES, GOOD_TIMES, REJECTED, TIME, decoder, good
 
 SCHEMA = vitals_schema(FEATURES)
 schema = Draft202012Validator(SCHEMA)
-decode = Decoder(FEATURES, ranges={})
+decode = decoder(FEATURES, ranges={})
 
 # What is wrong with the text is not the schema's business, which sees parsed values only.
 _TEXT_REASONS = {Reason.EMPTY, Reason.TOO_LARGE, Reason.NOT_JSON}

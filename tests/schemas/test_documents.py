@@ -14,7 +14,8 @@ import schemas
 from schemas import load_schema
 from schemas.clock import rfc3339
 from schemas.contract import RFC3339, STANDARD_FEATURES
-from schemas.vitals import Decoder, vitals_schema
+from schemas.vitals import vitals_schema
+from tests.schemas.messages import decoder
 
 NAMES = ["vitals", "risk", "risk-metrics", "dead-letter-headers"]
 ASYNCAPI = yaml.safe_load(files(schemas).joinpath("asyncapi.yaml").read_text("utf-8"))
@@ -38,7 +39,7 @@ def test_examples_of_any_models_schema_are_accepted() -> None:
     for features in (["lactate"], ["lactate", "heart_rate"], list(STANDARD_FEATURES)):
         schema = vitals_schema(features)
         Draft202012Validator(schema).validate(schema["examples"][0])
-        assert not Decoder(features)([json.dumps(e).encode() for e in schema["examples"]]).rejects
+        assert not decoder(features)([json.dumps(e).encode() for e in schema["examples"]]).rejects
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ from producer.physionet import FORMATS
 from producer.sources import find_source
 from schemas.contract import STANDARD_FEATURES
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, load_ranges
-from schemas.vitals import Decoder
-from tests.schemas.messages import TIME
+from tests.schemas.messages import TIME, decoder
 
 EVENTS_2012 = Path("../shared/data/physionet2012_set_a_events.parquet")
 
@@ -29,7 +28,7 @@ def test_there_is_a_range_for_every_standard_feature() -> None:
 
 
 def test_what_no_body_can_have_is_missing_and_named() -> None:
-    decode = Decoder(("heart_rate", "temperature", "spo2", "systolic_bp"))
+    decode = decoder(("heart_rate", "temperature", "spo2", "systolic_bp"))
     decoded = decode(
         [
             message(heart_rate=80, temperature=-17.8, spo2=97, systolic_bp=0),
@@ -44,7 +43,7 @@ def test_what_no_body_can_have_is_missing_and_named() -> None:
 
 
 def test_rejected_neighbours_do_not_shift_the_names() -> None:
-    decoded = Decoder(("spo2",))([b"", message(spo2=300), b"{", message(spo2=97)])
+    decoded = decoder(("spo2",))([b"", message(spo2=300), b"{", message(spo2=97)])
     assert decoded.implausible == [["spo2"], []]
     assert [*decoded.frame.index] == [1, 3]
 
@@ -60,7 +59,7 @@ def test_the_limits_themselves_are_possible(value: float, feature: str) -> None:
 def test_ranges_of_ones_own_replace_the_physiologic_ones(tmp_path: Path) -> None:
     file = tmp_path / "ranges.toml"
     file.write_text("lactate = [0.1, 40]\n")
-    decode = Decoder(("lactate", "spo2"), ranges=load_ranges(str(file), ("lactate", "spo2")))
+    decode = decoder(("lactate", "spo2"), ranges=load_ranges(str(file), ("lactate", "spo2")))
     assert decode([message(lactate=41, spo2=300)]).implausible == [["lactate"]]
 
 
@@ -74,7 +73,7 @@ def test_ranges_may_begin_with_a_byte_order_mark_but_must_be_utf_8(tmp_path: Pat
 
 
 def test_off_passes_everything_on() -> None:
-    assert Decoder(("spo2",), ranges=load_ranges("off", ("spo2",)))([message(spo2=300)]).implausible == [[]]
+    assert decoder(("spo2",), ranges=load_ranges("off", ("spo2",)))([message(spo2=300)]).implausible == [[]]
 
 
 @pytest.mark.parametrize(
@@ -108,8 +107,8 @@ def test_the_dirt_of_the_2012_challenge_is_caught() -> None:
     """Its files are known for temperatures of 0 °F and for pressures of 0."""
     source = find_source([EVENTS_2012], FORMATS["physionet2012"])
     values = [orjson.dumps(record, default=str) for _, record in zip(range(100_000), source, strict=False)]
-    raw = Decoder(STANDARD_FEATURES, ranges={})(values).frame
-    decoded = Decoder(STANDARD_FEATURES)(values)
+    raw = decoder(STANDARD_FEATURES, ranges={})(values).frame
+    decoded = decoder(STANDARD_FEATURES)(values)
     caught = Counter(name for names in decoded.implausible for name in names)
     assert caught["temperature"] >= (raw["temperature"] < 0).sum() > 0
     assert caught["systolic_bp"] >= (raw["systolic_bp"] == 0).sum() > 0

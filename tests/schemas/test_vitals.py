@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from broker.errors import VitalstreamError
 from schemas.contract import Reason
-from schemas.vitals import Decoded, Decoder, Reject, vitals_schema
-from tests.schemas.messages import ACCEPTED, FEATURES, REJECTED, TIME, Rejected, good, raw
+from schemas.vitals import Decoded, Reject, vitals_schema
+from tests.schemas.messages import ACCEPTED, FEATURES, REJECTED, TIME, Rejected, decoder, good, raw
 
-decode = Decoder(FEATURES, ranges={})
+decode = decoder(FEATURES, ranges={})
 
 
 @pytest.mark.parametrize("case", REJECTED.values(), ids=REJECTED)
@@ -66,7 +66,7 @@ def test_every_kind_of_bad_message_at_once() -> None:
 
 
 def test_the_frame_is_what_the_model_wants() -> None:
-    decoded = Decoder(["spo2", "heart_rate"])([good(), good(spo2=None), good(heart_rate=...)])
+    decoded = decoder(["spo2", "heart_rate"])([good(), good(spo2=None), good(heart_rate=...)])
 
     expected = pd.DataFrame({"spo2": [97.5, np.nan, 97.5], "heart_rate": [80.0, 80.0, np.nan]})
     pd.testing.assert_frame_equal(decoded.frame, expected, check_index_type="exact", check_column_type=True)
@@ -89,7 +89,7 @@ def test_nothing_accepted_is_an_empty_frame(values: list[bytes | None]) -> None:
 
 
 def test_a_model_of_one_feature() -> None:
-    decoded = Decoder(["spo2"])([good(heart_rate="ignored"), good(spo2=...), good(spo2="x")])
+    decoded = decoder(["spo2"])([good(heart_rate="ignored"), good(spo2=...), good(spo2="x")])
     np.testing.assert_array_equal(decoded.frame.to_numpy(), [[97.5], [np.nan]])
     assert decoded.rejects == [Reject(2, Reason.WRONG_TYPE, "spo2")]
 
@@ -101,14 +101,14 @@ def test_feature_names_may_be_anything_else() -> None:
     utf8 = json.dumps(message, ensure_ascii=False)
     twice = text[:-1] + ',"Gr\u00f6\\u00dfe":1}'
 
-    decoded = Decoder(names)([text.encode(), utf8.encode(), twice.encode()])
+    decoded = decoder(names)([text.encode(), utf8.encode(), twice.encode()])
 
     np.testing.assert_array_equal(decoded.frame.to_numpy(), [[0, 1, 2, 3, 4, 5]] * 2)
     assert decoded.rejects == [Reject(2, Reason.NOT_JSON, "Größe")]
 
 
 def test_a_smaller_cap_is_kept() -> None:
-    decoded = Decoder(FEATURES, max_bytes=len(good()))([good(), good() + b" "])
+    decoded = decoder(FEATURES, max_bytes=len(good()))([good(), good() + b" "])
     assert decoded.rejects == [Reject(1, Reason.TOO_LARGE, "")]
 
 
@@ -117,7 +117,7 @@ def test_a_smaller_cap_is_kept() -> None:
 )
 def test_unusable_feature_names_are_refused(features: list[Any]) -> None:
     with pytest.raises(VitalstreamError, match="model"):
-        Decoder(features)
+        decoder(features)
     with pytest.raises(VitalstreamError, match="model"):
         vitals_schema(features)
 
@@ -133,6 +133,8 @@ _odd = [
     '"x"',
     r'"\"spo2\":"',
     r'"\\"',
+    r'"\u0022"',
+    r'"\\u0022"',
     '{"spo2":1,"spo2":2}',
     '[{"patient_id":"p2"},"spo2"]',
     '"}"',

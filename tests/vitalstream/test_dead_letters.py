@@ -23,8 +23,9 @@ from consumer.stop import Stop
 from producer.letters import Selection
 from producer.redrive import Judge, redrive
 from real_time.model_file import pin_model
-from schemas.contract import MAX_MESSAGE_BYTES, Reason
+from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from schemas.dead_letters import Headers, dead_letter, read_dead_letter_headers, read_replay_mark
+from schemas.decoding import make_decoder
 from tests.conftest import MakeSettings
 from tests.consumer.models import NOT_A_NUMBER, RAISES, Fragile
 from tests.kafka import read_all, wait_until
@@ -479,6 +480,7 @@ def test_what_another_replay_did_until_it_is_taken_over_is_not_done_again(
 
 def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=1)
+    judge = Judge(STANDARD_FEATURES, make_decoder(settings, STANDARD_FEATURES))
     topics = Topics(settings)
     topics.plant(good())
     hanging = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": settings.group})
@@ -487,10 +489,10 @@ def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSett
     hanging.produce(settings.dead_letter_topic, b"", headers=[("worker", b"")])
     hanging.flush(30)
     with pytest.raises(BrokerError, match="a transaction on it was open"):
-        redrive(settings, selection=Selection(), judge=Judge(), patience=1)
+        redrive(settings, selection=Selection(), judge=judge, patience=1)
     assert not topics.input()
     hanging.abort_transaction(30)
-    assert redrive(settings, selection=Selection(), judge=Judge()).replayed == 1
+    assert redrive(settings, selection=Selection(), judge=judge).replayed == 1
 
 
 def test_a_worker_scores_what_was_put_back_and_the_audit_is_content(

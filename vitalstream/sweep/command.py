@@ -21,6 +21,7 @@ from consumer.stop import Stop
 from producer.sources import Record
 from real_time.sweep import ChunkCost, Measurement
 from real_time.usable import Model
+from schemas.decoding import make_decoder
 from vitalstream.layouts import PLAIN, readers
 from vitalstream.sweep.plot import draw, require_plot
 from vitalstream.sweep.report import CORE, END_TO_END, Report
@@ -110,7 +111,7 @@ def _core(
     stop: Stop,
 ) -> Report:
     """Scoring alone, of the fast path and of predict_proba in turns."""
-    frame = load_frame(records, features=model.features, ranges=settings.ranges)
+    frame = load_frame(records, make_decoder(settings, model.features))
     if len(frame) < sizes[-1]:
         raise SettingsError(
             f"--data: only {len(frame):,} rows can be scored, too few for a chunk of {sizes[-1]:,}"

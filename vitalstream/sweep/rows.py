@@ -10,7 +10,7 @@ from producer.replay import encode
 from producer.sources import Reader, Record, find_source
 from producer.ward import FRAME_START, Ward, record
 from schemas.contract import STANDARD_FEATURES
-from schemas.ranges import load_ranges
+from schemas.messages import plain
 from schemas.vitals import Decoder
 
 _PATIENTS, _INTERVAL_S = 200, 900
@@ -37,10 +37,9 @@ def load_records(
     return [*islice(cycle(found), rows)]
 
 
-def load_frame(records: Sequence[Record], *, features: Sequence[str], ranges: str | None) -> Any:
+def load_frame(records: Sequence[Record], decode: Decoder) -> Any:
     """The records as the DataFrame a worker would score; those it would reject are left out."""
-    decode = Decoder(features, ranges=load_ranges(ranges, features))
-    return decode([value for _, value in map(encode, records)]).frame
+    return decode(plain(value for _, value in map(encode, records))).frame
 
 
 def _require(features: Sequence[str], known: Iterable[str], problem: str, remedy: str) -> None:

@@ -1,0 +1,184 @@
+"""JSON: a chunk of values to documents, and which of them hold a name twice.
+
+A bad message costs itself only: it is taken out, and the others are read together.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import orjson
+
+from schemas.columns import Columns
+from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason
+from schemas.fields import Features, field
+from schemas.messages import Message
+
+Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+_QUOTE = ord('"')
+_PLAIN = {int, float, bool, type(None)}  # written without quotes
+# In valid JSON a string before a colon is a name; brackets inside strings are swallowed by the first branch.
+_NAMES_AND_BRACKETS = re.compile(rb'("(?:[^"\\]++|\\.)*+")(?:[ \t\r\n]*+(:))?|[{}\[\]]')
+
+
+def parse(values: Sequence[Any], *, max_bytes: int) -> tuple[list[dict[str, Any]], dict[int, Problem]]:
+    """The objects of those values that hold one, in order, and what is wrong with the others, by position."""
+    problems = _unfit(values, max_bytes)
+    left = [*range(len(values))]
+    for position in sorted(problems, reverse=True):
+        del left[position]
+    found, unparsable = _load([values[position] for position in left] if problems else values)
+    for row in sorted(unparsable, reverse=True):
+        problems[left.pop(row)] = Reason.NOT_JSON, ""
+    if set(map(type, found)) <= {dict}:
+        return found, problems
+    problems |= {
+        position: (Reason.NOT_OBJECT, "")
+        for position, document in zip(left, found, strict=True)
+        if type(document) is not dict
+    }
+    return [document for document in found if type(document) is dict], problems
+
+
+def _unfit(values: Sequence[Any], max_bytes: int) -> dict[int, Problem]:
+    """Values that are not parsed at all."""
+    if all(values) and max(map(len, values), default=0) <= max_bytes:
+        return {}
+    return {
+        number: (Reason.TOO_LARGE if value else Reason.EMPTY, "")
+        for number, value in enumerate(values)
+        if not value or len(value) > max_bytes
+    }
+
+
+def _load(values: Sequence[Any]) -> tuple[list[Any], set[int]]:
+    """What can be parsed, in order, and the positions of what can't."""
+    found: list[Any] = []
+    unparsable: set[int] = set()
+    rest = map(orjson.loads, values)
+    while True:
+        try:
+            found.extend(rest)  # goes on behind the value that raised
+        except ValueError:
+            unparsable.add(len(found) + len(unparsable))
+        else:
+            return found, unparsable
+
+
+class FlatReader:
+    """Reads flat objects whose fields have our names."""
+
+    def __init__(self, features: Sequence[str], *, max_bytes: int) -> None:
+        self._features = Features(features)
+        self._repeats = Repeats((PATIENT_ID, EVENT_TIME, *features))
+        self._max_bytes = max_bytes
+
+    def __call__(self, messages: Sequence[Message]) -> Columns:
+        """Read a chunk."""
+        values = [message.value() for message in messages]
+        documents, problems = parse(values, max_bytes=self._max_bytes)
+        positions = [*range(len(values))]
+        for position in sorted(problems, reverse=True):
+            del positions[position], values[position]
+        ids, times = field(PATIENT_ID, documents), field(EVENT_TIME, documents)
+        repeats = self._repeats(values, documents)
+        problems |= {positions[row]: (Reason.NOT_JSON, name) for row, name in repeats.items()}
+        return Columns(positions, ids, times, self._features(documents), problems)
+
+
+class Repeats:
+    """Finds messages that hold one of `names` twice, of which the parser silently kept the last.
+
+    `nested` looks at the objects inside a message, too, else only at the message's own names.
+    """
+
+    def __init__(self, names: Collection[str], *, nested: bool = False) -> None:
+        self._names = tuple(names)
+        self._quoted = [orjson.dumps(name) for name in names]
+        self._deepest = None if nested else 1
+
+    def __call__(self, values: Sequence[bytes], documents: Sequence[dict[str, Any]]) -> dict[int, str]:
+        """By position in `values`, of which `documents` are the objects, the first name that is there twice.
+
+        Counting quotes settles nearly all messages. A value has at least those of the names, strings and objects that
+        were parsed; a repeated name adds more.
+        """
+        text = b"".join(values)
+        marks = np.frombuffer(text, np.uint8) == _QUOTE
+        cells = _cells_with_quotes(documents)
+        if np.count_nonzero(marks) == 2 * sum(map(len, documents)) + _quotes_written(text, cells):
+            return {}
+        suspects = np.flatnonzero(_by_value(marks, values) != _quotes_if_flat(documents, cells)).tolist()
+        return {number: name for number, name in self._among(suspects, values, documents) if name}
+
+    def _among(
+        self, suspects: list[int], values: Sequence[bytes], documents: Sequence[dict[str, Any]]
+    ) -> Iterator[tuple[int, str]]:
+        """Halves the suspects until only those are left that need a closer look, and gives what that finds."""
+        text = b"".join([values[number] for number in suspects])
+        if text.count(b'"') == _quotes_written(text, [documents[number] for number in suspects]):
+            return
+        if len(suspects) == 1:
+            yield suspects[0], self._repeated(values[suspects[0]])
+            return
+        half = len(suspects) // 2
+        yield from self._among(suspects[:half], values, documents)
+        yield from self._among(suspects[half:], values, documents)
+
+    def _repeated(self, value: bytes) -> str:
+        """The first of our names that valid JSON `value` holds twice in one object, or ''."""
+        if b"\\" not in value and not any(value.count(name) > 1 for name in self._quoted):
+            return ""
+        counts = Counter(_names(value, self._deepest))
+        twice = {name for (_, name), times in counts.items() if times > 1}
+        return next((name for name in self._names if name in twice), "")
+
+
+def _by_value(marks: Any, values: Sequence[bytes]) -> Ints:
+    """How many of the bytes of each value, none of which is empty, are marked."""
+    sizes = np.fromiter(map(len, values), np.int64, len(values))
+    counts: Ints = np.add.reduceat(marks, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return counts
+
+
+def _cells_with_quotes(documents: Sequence[dict[str, Any]]) -> list[Any]:
+    """Row by row, the fields that hold strings, lists or objects in the first document: in most topics, all that do."""
+    names = [name for name, value in documents[0].items() if type(value) not in _PLAIN] if documents else []
+    return Features(names)(documents) if names else []
+
+
+def _quotes_if_flat(documents: Sequence[dict[str, Any]], cells: Sequence[Any]) -> Ints:
+    """How many quotes each object has as JSON if its only strings are in `cells`, and no quotes in them."""
+    names = np.fromiter(map(len, documents), np.int64, len(documents))
+    strings = np.fromiter((type(cell) is str for cell in cells), np.int64, len(cells))
+    counts: Ints = 2 * (names + strings.reshape(len(documents), -1).sum(axis=1))
+    return counts
+
+
+def _quotes_written(text: bytes, content: Sequence[Any]) -> int:
+    """How many quotes `text` has for this content, if no name is twice in it; -1 where that can't be said."""
+    try:
+        written = orjson.dumps(content)
+    except TypeError:  # nested deeper than can be written
+        return -1
+    quotes = int(np.count_nonzero(np.frombuffer(written, np.uint8) == _QUOTE))
+    return quotes - (text.count(rb"\u0022") if b"\\" in text else 0)
+
+
+def _names(value: bytes, deepest: int | None) -> Iterator[tuple[int, str]]:
+    """The names in a valid JSON object as they stand in its text, with the number of the object they are in."""
+    opened = 0
+    inside: list[int] = []
+    for token in _NAMES_AND_BRACKETS.finditer(value):
+        text, colon = token.groups()
+        if text is None:
+            if token[0] in b"{[":
+                opened += 1
+                inside.append(opened)
+            else:
+                inside.pop()
+        elif colon and (deepest is None or len(inside) <= deepest):
+            yield inside[-1], orjson.loads(text)
