@@ -46,8 +46,11 @@ Hear = Callable[[str], Any]
 
 PARQUET_BATCH: Final = 4096
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
-_CHALLENGE_2019 = {"HR", "O2Sat", "SBP"}  # columns by which its files are known
-_CHALLENGES = {".psv": "physionet2019"}  # suffixes by which files of theirs are known
+_CHALLENGES = {  # columns by which their files are known
+    "physionet2019": {"HR", "O2Sat", "SBP"},
+    "physionet2012": {"record_id", "minute", "Parameter", "Value"},
+}
+_EVENTS_HEADER = b"Time,Parameter,Value"  # of a .txt file of 2012
 _DELIMITERS = (",", ";", "\t")
 _NAMED_DELIMITERS = (*_DELIMITERS, "|")
 
@@ -399,8 +402,8 @@ def _check_columns(path: Path, names: Collection[str]) -> None:
 
 
 def _remedy(name: str, names: Collection[str]) -> str:
-    if {*names} >= _CHALLENGE_2019:
-        return "send it with --format physionet2019"
+    if layout := next((layout for layout, known in _CHALLENGES.items() if known <= {*names}), None):
+        return f"send it with --format {layout}"
     if len(names) == 1 and all(one in next(iter(names)) for one in (PATIENT_ID, EVENT_TIME)):
         return "separate its cells by commas, semicolons or tabs"
     if alike := look_alikes(names, [name]):
@@ -453,9 +456,19 @@ def _is_gzip(path: Path) -> bool:
 def _hint(paths: Sequence[Path]) -> str:
     """Which --format the files there are of, if they look like one."""
     there = chain.from_iterable(path.iterdir() if path.is_dir() else [path] for path in paths)
-    suffixes = {path.suffix.lower() for path in there}
-    found = next((layout for suffix, layout in _CHALLENGES.items() if suffix in suffixes), None)
-    return "" if found is None else f"; send .psv files with --format {found}"
+    found = next((hint for path in there if path.is_file() and (hint := _challenge(path))), None)
+    return "" if found is None else f"; send {found}"
+
+
+def _challenge(path: Path) -> str | None:
+    match path.suffix.lower():
+        case ".psv":
+            return ".psv files with --format physionet2019"
+        case ".txt":
+            with path.open("rb") as file:
+                if _EVENTS_HEADER in file.readline(_BUFFER):
+                    return ".txt files with --format physionet2012"
+    return None
 
 
 def _explained(read: Reader, path: Path) -> Iterator[Record]:

@@ -109,7 +109,7 @@ Layout = Annotated[
 AllVariables = Annotated[
     bool,
     typer.Option(
-        "--all-variables", help="of a PhysioNet format, all variables, the others under the Challenge's names"
+        "--all-variables", help="with a PhysioNet format, also send the variables that have no standard name"
     ),
 ]
 

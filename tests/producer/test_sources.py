@@ -169,6 +169,10 @@ def test_a_bad_file_is_named_without_its_content(
             {"HR": 80, "O2Sat": 97, "SBP": 120},
             "has no column patient_id; send it with --format physionet2019",
         ),
+        (
+            {"record_id": 1, "minute": 7, "Parameter": "HR", "Value": 80},
+            "has no column patient_id; send it with --format physionet2012",
+        ),
     ],
 )
 def test_every_layout_needs_a_patient_and_a_time(
@@ -689,7 +693,15 @@ def test_hidden_files_of_a_folder_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_format_names_its_flag(tmp_path: Path) -> None:
-    (tmp_path / "p1.psv").write_text("")
-    for path in (tmp_path, tmp_path / "p1.psv"):
-        with pytest.raises(SettingsError, match="--format physionet2019"):
-            find_source([path], TABLES)
+    for name, content, flag in (
+        ("p1.psv", "", "; send .psv files with --format physionet2019"),
+        ("1.txt", "Time,Parameter,Value\n", "; send .txt files with --format physionet2012"),
+        ("notes.txt", "Time flies\n", ".jsonl.gz"),
+    ):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_text(content)
+        with pytest.raises(SettingsError, match=f"{flag}$"):
+            find_source([folder / name], TABLES)
+        with pytest.raises(SettingsError, match=flag if "send" in flag else f"in {folder}$"):
+            find_source([folder], TABLES)
