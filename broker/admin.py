@@ -60,8 +60,7 @@ class Admin:
         try:
             self.client = AdminClient(config)
         except KafkaException as error:
-            reason = _without_secrets(error.args[0].str(), settings)
-            raise SettingsError(f"librdkafka refuses the -X properties: {reason}") from None
+            raise properties_refused(error, settings) from None
         self.metadata = self._reach()
 
     @property
@@ -126,6 +125,12 @@ class Admin:
         self._suspicion = told or self._suspicion
         if error.code() in _REFUSALS:
             self._refusal = self._refusal or told or _REFUSALS[error.code()]
+
+
+def properties_refused(error: KafkaException, settings: Settings) -> SettingsError:
+    """What to raise when a client can't be made of the settings."""
+    reason = _without_secrets(error.args[0].str(), settings)
+    return SettingsError(f"librdkafka refuses the -X properties: {reason}")
 
 
 def _without_secrets(text: str, settings: Settings) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
+from broker.admin import properties_refused
 from broker.errors import BrokerError
 from broker.log import kafka_logger
 from broker.settings import Settings
@@ -57,12 +58,18 @@ class _Failures:
 
 
 class Sender:
-    """An idempotent producer to one topic that knows how many messages the broker has acknowledged."""
+    """An idempotent producer to one topic that knows how many messages the broker has acknowledged.
+
+    Raises SettingsError where librdkafka does not accept the properties.
+    """
 
     def __init__(self, settings: Settings, *, topic: str) -> None:
         self._topic = topic
         self._failures = _Failures()
-        self._producer = Producer(settings.client(PRODUCER_DEFAULTS), logger=_LOG)
+        try:
+            self._producer = Producer(settings.client(PRODUCER_DEFAULTS), logger=_LOG)
+        except KafkaException as error:
+            raise properties_refused(error, settings) from None
         self.sent = 0
         self._on_delivery: Callable[[Any, Any], None]
 

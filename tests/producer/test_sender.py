@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker.errors import SettingsError
 from broker.settings import Settings
 from producer.sender import DeliveryError, Sender
 
@@ -29,6 +30,11 @@ def test_what_was_not_acknowledged_in_time_is_given_up() -> None:
         with pytest.raises(DeliveryError, match=r"not acknowledged within 0.2 s"):
             one.flush(0.2)
         assert (one.sent, one.acknowledged, one.acknowledged_first) == (50, 0, 0)
+
+
+def test_properties_that_no_producer_takes_are_a_sentence() -> None:
+    with pytest.raises(SettingsError, match=r"librdkafka refuses the -X properties: .*linger.ms"):
+        sender(linger_ms="60000")
 
 
 def test_a_stop_is_noticed_while_the_queue_is_full() -> None:
