@@ -97,8 +97,8 @@ class ChunkScorer:
             values = (message.value() for message in chunk.messages)
             self._names.look(values, accepted=len(decoded.frame))
         present = features_present(decoded.frame)
-        enough = present >= self._min_features
-        probability, stream_metrics, failed = score(decoded.frame, self._model.scorer, enough)
+        no_input = present < self._min_features
+        probability, stream_metrics, failed = score(decoded.frame, self._model.scorer, no_input)
         now = self._clock()
         at = rfc3339(now)
         positions = decoded.frame.index.tolist()
@@ -116,7 +116,7 @@ class ChunkScorer:
             partitions=rows.partitions,
             offsets=rows.offsets,
             features_present=present.tolist(),
-            no_input=(~enough).tolist(),
+            no_input=no_input.tolist(),
         )
         keys = _keys(rows, decoded.patient_ids)
         rejects = decoded.rejects + self._unpublishable(positions, failed, keys, results)
@@ -125,12 +125,12 @@ class ChunkScorer:
             out = {reject.position for reject in rejects}
             kept = [row for row, position in enumerate(positions) if position not in out]
             positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
-            enough = enough[kept]
+            no_input = no_input[kept]
         self._reject_limit.update(len(chunk), rejects)
         waits = _waits_ms(chunk.only(positions), now)
-        no_input = len(enough) - int(enough.sum())
+        unscored = int(np.count_nonzero(no_input))
         metrics = self._metrics(
-            chunk, positions, stream_metrics, waits=waits, at=at, lag=lag, no_input=no_input
+            chunk, positions, stream_metrics, waits=waits, at=at, lag=lag, no_input=unscored
         )
         self._observer.waited(waits)
         self._observer.scored(metrics)
@@ -216,20 +216,22 @@ class ChunkScorer:
         )
 
 
-def score(frame: pd.DataFrame, scorer: RiskScorer, enough: Bools) -> tuple[Floats, StreamMetrics, list[int]]:
+def score(
+    frame: pd.DataFrame, scorer: RiskScorer, no_input: Bools
+) -> tuple[Floats, StreamMetrics, list[int]]:
     """The probability of each row of `frame`, the core's metrics, and the index labels of rows to reject.
 
-    The model is asked about the rows with `enough` features; the probability of the others is NaN. Rejected are the
-    rows on which it raises, found by bisection, and those whose probability is neither NaN nor within 0 and 1. What is
-    returned as their probability means nothing.
+    The model is not asked about rows with `no_input`: their probability is NaN. Rejected are the rows on which it
+    raises, found by bisection, and those whose probability is neither NaN nor within 0 and 1. What is returned as their
+    probability means nothing.
 
     Raises:
         ModelFailedError: the model failed on every one of 10 rows or more, or its result has the wrong shape.
     """
-    if enough.all():
+    if not no_input.any():
         return _ask(frame, scorer)
     probabilities = np.full(len(frame), np.nan)
-    probabilities[enough], metrics, rejected = _ask(frame[enough], scorer)
+    probabilities[~no_input], metrics, rejected = _ask(frame[~no_input], scorer)
     return probabilities, metrics, rejected
 
 

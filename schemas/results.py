@@ -82,11 +82,14 @@ def encode_results(
         SOURCE_PARTITION: partitions,
         SOURCE_OFFSET: offsets,
         FEATURES_PRESENT: features_present,
-        NO_INPUT: no_input,
     }
+    if any(no_input):  # else the same for all, as nearly always
+        columns[NO_INPUT] = no_input
     same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}
     fields = [b'"%b":%%b' % name.encode() for name in columns]
     fields.insert([*columns].index(SOURCE_PARTITION), orjson.dumps(same)[1:-1].replace(b"%", b"%%"))
+    if NO_INPUT not in columns:
+        fields.append(orjson.dumps({NO_INPUT: False})[1:-1])
     row = b"{" + b",".join(fields) + b"}"
     return [row % texts for texts in zip(*map(_texts, columns.values()), strict=True)]
 

@@ -76,14 +76,14 @@ def _judge(settings: Settings) -> Judge:
 
 def _refused(frame: pd.DataFrame, scorer: RiskScorer, min_features: int) -> Collection[int]:
     """The rows that the model rejects. One at a time: a worker would take many such in a chunk for its own fault."""
-    enough = features_present(frame) >= min_features
+    no_input = features_present(frame) < min_features
     rows = range(len(frame))
-    return [frame.index[n] for n in rows if _is_refused(frame.iloc[[n]], scorer, enough[[n]])]
+    return [frame.index[n] for n in rows if _is_refused(frame.iloc[[n]], scorer, no_input[[n]])]
 
 
-def _is_refused(row: pd.DataFrame, scorer: RiskScorer, enough: Bools) -> bool:
+def _is_refused(row: pd.DataFrame, scorer: RiskScorer, no_input: Bools) -> bool:
     try:
-        _, _, rejected = score(row, scorer, enough)
+        _, _, rejected = score(row, scorer, no_input)
     except ModelFailedError:
         return True
     return bool(rejected)
