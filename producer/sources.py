@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from broker.errors import SettingsError, VitalstreamError
 from producer.values import (
+    NOBODY,
     UnreadableError,
     cell_id,
     cell_time,
@@ -32,6 +33,7 @@ from producer.values import (
     instant,
     number,
     plain,
+    text_id,
     time_texts,
     times,
     whole,
@@ -215,7 +217,7 @@ def _usual(line: bytes) -> Record | None:
     """The record of a line that needs no closer look, as nearly all are."""
     try:
         record: Record = orjson.loads(line)
-        if type(record[PATIENT_ID]) is not str:
+        if type(record[PATIENT_ID]) is not str or record[PATIENT_ID] in NOBODY:
             return None
         record[EVENT_TIME] = instant(record[EVENT_TIME])
         # Two quotes a name and two a text, and no more: no name is there twice.
@@ -306,9 +308,9 @@ def _convert(record: Record, *, keep_going: bool) -> None:
     patient = record.get(PATIENT_ID)
     if type(patient) is int:
         record[PATIENT_ID] = str(patient)
-    elif type(patient) is float:
+    elif isinstance(patient, float | str):
         try:
-            record[PATIENT_ID] = whole(patient)
+            record[PATIENT_ID] = text_id(patient) if isinstance(patient, str) else whole(patient)
         except UnreadableError as error:
             raise UnreadableError(f"{PATIENT_ID} {error}") from None
     if EVENT_TIME in record:

@@ -17,8 +17,11 @@ import pyarrow.compute as pc
 
 from schemas.contract import RFC3339
 
-NULLS: Final = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
+NULLS: Final = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none"})
 """What a text file writes, in any case, for a missing value."""
+
+NOBODY: Final = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null"})
+"""What programs write for a missing id where they make text of it: all who have none would be one patient."""
 
 _is_rfc3339 = re.compile(RFC3339).fullmatch
 _as_time = re.compile(
@@ -37,6 +40,7 @@ _is_float = re.compile(
 _NO_TIME = "is not a time with one meaning; write RFC 3339, such as 2026-01-05T08:30:00+01:00"
 _NO_ID = "holds a number that is no exact whole number, so patients may be mixed up; write it as text"
 _NO_ID_CELL = _NO_ID.replace("as text", "without decimal point and exponent")
+_NOBODY = "is a text that programs write for a missing id, so patients may be mixed up; write null"
 _NOT_UTF8 = "holds bytes that are not UTF-8; write it as text"
 _COMMA = "holds a number with a comma; write it with a decimal point"
 
@@ -152,6 +156,13 @@ def number(cell: str) -> float | int | str | None:
     return value if math.isfinite(value) else None
 
 
+def text_id(text: str) -> str:
+    """A patient id that is text already, as it is. Raises UnreadableError where it says that there is none."""
+    if text in NOBODY:
+        raise UnreadableError(_NOBODY)
+    return text
+
+
 def whole(value: float, bits: int = 64) -> str:
     """A patient id that is a float, without ".0". Raises UnreadableError where it may stand for several."""
     if not abs(value) < _EXACT[bits] or value != int(value):
@@ -163,8 +174,11 @@ def ids(column: Any) -> list[str | None]:
     """An Arrow column of patient ids as text, None for null (and for NaN). Raises UnreadableError."""
     column = _decoded(column)
     kind = column.type
-    if _is_text(kind) or pa.types.is_integer(kind):
-        return _texts(column if _is_text(kind) else column.cast(pa.string()))
+    if _is_text(kind):
+        texts = _texts(column)
+        return texts if NOBODY.isdisjoint(texts) else _each(text_id, texts)
+    if pa.types.is_integer(kind):
+        return _texts(column.cast(pa.string()))
     if pa.types.is_null(kind):
         return [None] * len(column)
     if pa.types.is_floating(kind):

@@ -495,6 +495,20 @@ def test_csv_ids_that_may_mix_patients_up_are_refused_whatever_is_passed_on(
     assert written not in str(error.value)
 
 
+@pytest.mark.parametrize("readers", [TABLES, LENIENT])
+@pytest.mark.parametrize(("name", "place"), [("a.parquet", "row 2"), ("a.ndjson", "line 2")])
+def test_ids_that_pandas_made_text_of_without_their_nulls_are_refused(
+    tmp_path: Path, readers: Any, name: str, place: str
+) -> None:
+    ids = pd.Series(["p", float("nan")]).astype(str)
+    write = write_parquet if name == "a.parquet" else write_ndjson
+    write(tmp_path / name, [{"patient_id": str(one), "event_time": T} for one in ids])
+    with pytest.raises(
+        SourceError, match=f"{place}: patient_id is a text that programs write for a missing id"
+    ):
+        sent(find_source([tmp_path], readers))
+
+
 @pytest.mark.parametrize(
     ("written", "read"), [("5", "5"), ("5.0", "5"), ("1e3", "1000"), ("null", None), ("true", True)]
 )

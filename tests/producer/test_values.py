@@ -54,7 +54,7 @@ def test_no_time_is_guessed(text: str) -> None:
         instant(text)
 
 
-@pytest.mark.parametrize("missing", ["", " ", "NaN", "NULL", "<NA>", "#N/A", "None"])
+@pytest.mark.parametrize("missing", ["", " ", "NaN", "NaT", "NULL", "<NA>", "#N/A", "None"])
 def test_a_missing_cell_is_null_in_every_column(missing: str) -> None:
     assert (cell_id(missing), cell_time(missing), number(missing)) == (None, None, None)
 
@@ -138,6 +138,14 @@ def test_an_id_that_may_stand_for_several_patients_is_refused_with_its_row(colum
     with pytest.raises(UnreadableError, match="write it as text") as error:
         ids(column)
     assert error.value.row == 1
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "<NA>", "null"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
+def test_text_made_of_a_missing_id_is_nobodys(text: str, kind: Any) -> None:
+    with pytest.raises(UnreadableError, match="write null") as error:
+        ids(pa.array(["nan-1", None, text]).cast(kind))
+    assert error.value.row == 2
 
 
 @pytest.mark.parametrize("column", [pa.array([True]), pa.array([[1]]), pa.array([datetime(2026, 1, 1)])])
