@@ -52,7 +52,7 @@ arterial line's pressure stands before the cuff's."""
 _NO_VARIABLES: Final = {*HOURLY.values(), "stay_id", "hour", "SepsisLabel"}
 _PARAMETERS: Final = {parameter for group in EVENTS.values() for parameter in group if parameter}
 _FEATURES: Final = {first for first, _ in EVENTS.values()}  # what has a standard name
-_FIXED: Final = ("Age", "Gender", "Height", "ICUType")  # charted once a stay
+_FIXED: Final = frozenset({"Age", "Gender", "Height", "ICUType"})  # charted once a stay
 _MISSING = -1  # in the files of 2012
 _EVENTS_HEADER = "Time,Parameter,Value"
 
@@ -129,7 +129,8 @@ def _messages(events: Iterable[_Event], *, all_variables: bool) -> Iterator[Reco
         fixed: dict[str, float] = {}
         for minute, of_minute in groupby(of_stay, key=itemgetter(1)):
             charted = {event[2]: event[3] for event in of_minute if event[3] != _MISSING}
-            fixed |= {name: charted.pop(name) for name in _FIXED if name in charted}
+            if not _FIXED.isdisjoint(charted):
+                fixed |= {name: charted.pop(name) for name in sorted(_FIXED) if name in charted}
             if charted:
                 charted |= fixed
                 get = charted.get
