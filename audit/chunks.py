@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from audit.bitmap import Bitmap, Ints
+from audit.bitmap import Bitmap
 from audit.cluster import Offsets
 from audit.findings import Findings, Invariant
 from audit.heads import Heads
+from audit.outputs import Outputs
 from audit.reading import Batch
 from audit.scope import Scope
+from broker.topics import Cleanup
 from schemas.metrics import ChunkMetrics, decode_metrics
 from schemas.reading import MessageError
 
@@ -25,7 +27,8 @@ class Chunks:
     """Judges chunks against the messages that have results and dead letters.
 
     When no chunk is torn, none overlap and all accounted messages are in one, then the chunks' rows add up to
-    the results and dead letters. What begins below `floors` (by partition) is not judged: its outputs are gone.
+    the results and dead letters. A chunk may tell of more results than there are, as far as those of its messages
+    may have been deleted (`Outputs.lacking`), and of more dead letters likewise.
     """
 
     def __init__(
@@ -33,10 +36,10 @@ class Chunks:
         topic: str,
         *,
         starts: Offsets,
+        cleanup: Cleanup | None,
         input_topic: str,
-        results: Bitmap,
-        dead_letters: Bitmap,
-        floors: Ints,
+        results: Outputs,
+        dead_letters: Outputs,
         scope: Scope,
         findings: Findings,
     ) -> None:
@@ -44,13 +47,12 @@ class Chunks:
         self.rows = 0  # of the chunks that are judged
         self.reach = np.full(scope.partitions, -1)
         self.covered = Bitmap(scope.size)
-        self.heads = Heads(starts, inputs=scope.partitions)
+        self.heads = Heads(starts, inputs=scope.partitions, cleanup=cleanup)
         self._sources = {f"{input_topic}-{partition}": partition for partition in range(scope.partitions)}
         self._topic = topic
-        self._results = results
-        self._dead_letters = dead_letters
-        self._accounted = results | dead_letters
-        self._floors = floors
+        self._accounted = results.messages | dead_letters.messages
+        self._found = self._accounted, results.messages, dead_letters.messages
+        self._lacking = results.lacking | dead_letters.lacking, results.lacking, dead_letters.lacking
         self._scope = scope
         self._findings = findings
 
@@ -91,9 +93,8 @@ class Chunks:
     def _note(self, partition: int, spans: Sequence[Span]) -> None:
         for source, _, last in spans:
             self.reach[source] = max(last, int(self.reach[source]))
-        if self.heads.cut:
-            sources, firsts, _ = np.array(spans, dtype=np.int64).T
-            self.heads.note(np.full(len(spans), partition), sources, firsts)
+        sources, firsts, _ = np.array(spans, dtype=np.int64).T
+        self.heads.note(np.full(len(spans), partition), sources, firsts)
 
     def _cover(self, start: int, stop: int) -> bool:
         overlaps = self.covered.count(start, stop) > 0
@@ -101,27 +102,33 @@ class Chunks:
         return overlaps
 
     def _judged(self, spans: Sequence[Span], ranges: Sequence[tuple[int, int]]) -> bool:
-        """Whether all of the chunk lies in scope, and its outputs are not deleted yet."""
-        whole = all(
+        """Whether all of the chunk lies in scope."""
+        return all(
             stop - start == last + 1 - first
             for (_, first, last), (start, stop) in zip(spans, ranges, strict=True)
         )
-        return whole and all(first >= self._floors[source] for source, first, _ in spans)
 
     def _torn(
         self, metrics: ChunkMetrics, spans: Sequence[Span], ranges: Sequence[tuple[int, int]]
     ) -> list[str]:
         self.rows += metrics.rows
         told = metrics.rows, metrics.scored, metrics.dead_lettered
-        found = tuple(
-            sum(bitmap.count(*range_) for range_ in ranges)
-            for bitmap in (self._accounted, self._results, self._dead_letters)
-        )
-        if told == found and metrics.rows == metrics.scored + metrics.dead_lettered:
+        found = [_count(bitmap, ranges) for bitmap in self._found]
+        missing = [one - other for one, other in zip(told, found, strict=True)]
+        adds_up = metrics.rows == metrics.scored + metrics.dead_lettered
+        if adds_up and (not any(missing) or self._may_lack(missing, ranges)):
             return []
         return [
             f"{_named(spans)} tells of {_counts(*told)}, but there are {_counts(*found)}",
         ]
+
+    def _may_lack(self, missing: Sequence[int], ranges: Sequence[tuple[int, int]]) -> bool:
+        most = (_count(bitmap, ranges) for bitmap in self._lacking)
+        return all(0 <= one <= other for one, other in zip(missing, most, strict=True))
+
+
+def _count(bitmap: Bitmap, ranges: Sequence[tuple[int, int]]) -> int:
+    return sum(bitmap.count(*range_) for range_ in ranges)
 
 
 def _named(spans: Sequence[Span]) -> str:

@@ -13,12 +13,12 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import ConfigResource, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from audit.errors import NotAuditableError
 from broker.admin import Admin
 from broker.settings import Settings
-from broker.topics import require_topics
+from broker.topics import Cleanup, cleanups, require_topics
 
 Offsets = dict[int, int]
 """An offset for each partition of a topic."""
@@ -75,7 +75,7 @@ class Cluster:
         return {one.partition: one.offset for one in found if one.metadata and one.metadata != ours}
 
     def starts(self, topic: str) -> Offsets:
-        """The first offset that retention has left."""
+        """The first offset that is left."""
         return self._ends(topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
 
     def ends(self, topic: str) -> Offsets:
@@ -87,16 +87,13 @@ class Cluster:
         found = self._ends(topic, _SPEC.for_timestamp(ms), IsolationLevel.READ_UNCOMMITTED)
         return {partition: offset if offset >= 0 else _NEVER for partition, offset in found.items()}
 
-    def kept_since(self, topic: str) -> int | None:
-        """The time (ms since 1970) from which on retention keeps everything; None where that is not known."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        asked = self._admin.client.describe_configs([resource], request_timeout=self._admin.timeout)
-        try:
-            config = asked[resource].result()
-        except KafkaException:  # this user may not see configurations
-            return None
-        age, size = (int(config[name].value) for name in ("retention.ms", "retention.bytes"))
-        return round(time.time() * 1000) - age if age >= 0 > size else None
+    def cleanups(self) -> dict[str, Cleanup]:
+        """What the brokers delete of each topic; without those whose configuration this user may not see."""
+        return cleanups(self._settings, self._settings.topics)
+
+    def stable(self, topic: str) -> Offsets:
+        """The last stable offset: all transactions before it are settled."""
+        return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_COMMITTED)
 
     def settled(self, topic: str, ends: Offsets) -> Offsets:
         """Up to where all transactions are settled, at most `ends`: waits for that as long as patience lasts.
@@ -104,7 +101,7 @@ class Cluster:
         Less than `ends` means that the transaction which begins there is still open.
         """
         while True:
-            stable = self._ends(topic, _SPEC.latest(), IsolationLevel.READ_COMMITTED)
+            stable = self.stable(topic)
             settled = {partition: min(end, stable[partition]) for partition, end in ends.items()}
             if settled == ends or time.monotonic() > self._deadline:
                 return settled

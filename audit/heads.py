@@ -1,55 +1,94 @@
-"""What retention has left: from which input messages on the records of an output topic are all there."""
+"""What is left of an output topic: which of its records may have been deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
-from audit.bitmap import Ints
+from audit.bitmap import Bools, Ints
 from audit.cluster import Offsets
+from audit.partitioner import partition_of
 from audit.reading import Batch
+from broker.topics import Cleanup
 
-_UNKNOWN = np.iinfo(np.int64).max
+SLACK_MS: Final = 3_600_000
+"""How far the clocks of producers and workers may be apart before a time proves nothing."""
+
+_NEVER = 1 << 62
 
 
 class Heads:
-    """The first records that are left in each output partition whose older ones retention has deleted.
+    """The first records that are left in each partition of an output topic.
 
     Within an output partition the records of one input partition come in order, so from the first one that is
-    left they are all there. Time tells, too: a record is written after its message, and what was deleted was
-    written before the first record that is left, and before the time from which on retention keeps all.
+    left they are all there. Time proves it, too: a record is written after its message, so what was deleted is
+    of messages older than the first record that is left. In a compacted topic nothing proves it; `cleanup` is None
+    where the brokers do not tell.
     """
 
-    def __init__(self, starts: Offsets, *, inputs: int) -> None:
-        self._inputs = inputs
-        self.cut = [partition for partition, start in starts.items() if start > 0]
-        self._times: dict[int, int] = {}
-        self._first = {partition: np.full(inputs, _UNKNOWN) for partition in self.cut}
+    def __init__(self, starts: Offsets, *, inputs: int, cleanup: Cleanup | None) -> None:
+        self.cut = sorted(partition for partition, start in starts.items() if start > 0)
+        self._may_be_compacted = cleanup is None or cleanup.compacts
+        self._times = np.full(len(starts), _NEVER, dtype=np.int64)
+        self._first = np.full((len(starts), inputs), _NEVER, dtype=np.int64)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no record can have been deleted."""
+        return not self.cut and not self._may_be_compacted
 
     def see(self, batch: Batch) -> None:
         """Note when the first record of each partition was written."""
-        for partition in self.cut:
+        for partition in np.flatnonzero(self._times == _NEVER).tolist():
             rows = np.flatnonzero(batch.partitions == partition)
-            if len(rows) and partition not in self._times:
+            if len(rows):
                 self._times[partition] = batch.messages[int(rows[0])].timestamp()[1]
 
     def note(self, outputs: Ints, inputs: Ints, offsets: Ints) -> None:
         """Note which messages the records in these output partitions are of."""
-        for partition, first in self._first.items():
-            mine = outputs == partition
-            np.minimum.at(first, inputs[mine], offsets[mine])
+        np.minimum.at(self._first, (outputs, inputs), offsets)
 
-    def floors(self, at_time: Callable[[int], Offsets], *, kept_since: int | None) -> Ints:
-        """By input partition, the offset from which on the outputs are all there.
+    def restart(self, partition: int) -> None:
+        """Records of this partition were deleted while it was read: it counts from those that come now."""
+        self.cut = sorted({*self.cut, partition})
+        self._times[partition] = self._first[partition] = _NEVER
 
-        `at_time` gives each input partition's first offset from a time on; `kept_since` is the time from which
-        on retention keeps everything, None where that is not known. Both are in ms since 1970. Where neither
-        that is known nor a record is left, nobody can tell what there was, and nothing is excused.
+    def may_lack(self, batch: Batch, rows: Ints) -> Bools:
+        """Of these messages of the input, whether a record of theirs may have been deleted here.
+
+        Each is looked for where its key belongs, also if that partition is whole: another one may have held
+        the key before the topic got more partitions.
         """
-        floors = np.zeros(self._inputs, dtype=np.int64)
-        for partition, first in self._first.items():
-            times = [time for time in (self._times.get(partition), kept_since) if time is not None]
-            if times:
-                by_time = at_time(min(times))
-                young = np.array([by_time[p] for p in range(self._inputs)], dtype=np.int64)
-                floors = np.maximum(floors, np.minimum(young, first))
+        if self.whole or self._may_be_compacted:
+            return np.full(len(rows), not self.whole)
+        sources, offsets = batch.partitions[rows], batch.offsets[rows]
+        messages = [batch.messages[row] for row in rows.tolist()]
+        times = np.array([message.timestamp()[1] for message in messages], dtype=np.int64)
+        homes = self._homes([message.key() for message in messages])
+        known = homes >= 0
+        # Without a key its record may be in any partition.
+        first = np.where(known, self._first[homes, sources], self._first[self.cut].max(axis=0)[sources])
+        began = np.where(known, self._times[homes], self._times[self.cut].max())
+        lacking: Bools = (offsets < first) & (times < began + SLACK_MS)
+        return lacking
+
+    def floors(self, at_time: Callable[[int], Offsets]) -> Ints:
+        """By input partition, the offset from which on the records are all there, whatever their key.
+
+        `at_time` gives each input partition's first offset from a time (ms since 1970) on.
+        """
+        floors = np.zeros(self._first.shape[1], dtype=np.int64)
+        if self._may_be_compacted:
+            return np.full_like(floors, _NEVER)
+        for partition in self.cut:
+            first, began = self._first[partition], int(self._times[partition])
+            if began < _NEVER:
+                by_time = at_time(began + SLACK_MS)
+                first = np.minimum(first, [by_time[source] for source in range(len(first))])
+            floors = np.maximum(floors, first)
         return floors
+
+    def _homes(self, keys: Sequence[str | bytes | None]) -> Ints:
+        count = len(self._times)
+        homes = (partition_of(key, count) if isinstance(key, bytes) and key else -1 for key in keys)
+        return np.fromiter(homes, np.int64, len(keys))

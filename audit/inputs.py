@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from audit.bitmap import Bitmap, Ints
+from audit.outputs import Outputs
 from audit.reading import Batch
 from audit.scope import Scope
 
@@ -13,6 +16,23 @@ class Check(Protocol):
 
     def check(self, batch: Batch, numbers: Ints) -> None:
         """Look at a batch of messages that have these numbers in the scope."""
+
+
+class Unanswered:
+    """Notes for which messages without an output the one they had may have been deleted."""
+
+    def __init__(self, outputs: Sequence[Outputs]) -> None:
+        self._outputs = outputs
+
+    def check(self, batch: Batch, numbers: Ints) -> None:
+        """Look at a batch of messages that have these numbers."""
+        answered = np.zeros(len(numbers), dtype=np.bool_)
+        for one in self._outputs:
+            answered |= one.messages.has(numbers)
+        rows = np.flatnonzero(~answered)
+        for one in self._outputs:
+            lacking = rows[one.heads.may_lack(batch, rows)]
+            one.lacking.add(numbers[lacking])
 
 
 class Inputs:

@@ -18,6 +18,7 @@ from audit.letters import cause, content
 from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch, headers_of
 from audit.scope import Scope
+from broker.topics import Cleanup
 from schemas.dead_letters import Origin, read_dead_letter_headers, read_replay_mark
 from schemas.reading import MessageError
 from schemas.results import RiskResult, decode_result
@@ -52,14 +53,29 @@ class Order:
 
 
 class Outputs:
-    """The messages in scope that the records of one output topic are of. `kind` is what a record is called."""
+    """The messages in scope that the records of one output topic are of. `kind` is what a record is called.
 
-    def __init__(self, topic: str, kind: str, *, starts: Offsets, scope: Scope, findings: Findings) -> None:
+    `earlier` counts records of messages that were deleted before the scope begins, and `lacking` are the messages
+    without any output whose record may have been deleted here.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        kind: str,
+        *,
+        starts: Offsets,
+        cleanup: Cleanup | None,
+        scope: Scope,
+        findings: Findings,
+    ) -> None:
         self.topic = topic
         self.messages = Bitmap(scope.size)
+        self.lacking = Bitmap(scope.size)
         self.records = 0
+        self.earlier = 0
         self.reach = np.full(scope.partitions, -1)  # the greatest offset by input partition
-        self.heads = Heads(starts, inputs=scope.partitions)
+        self.heads = Heads(starts, inputs=scope.partitions, cleanup=cleanup)
         self._order = Order(outputs=len(starts), inputs=scope.partitions)
         self._kind = kind
         self._scope = scope
@@ -85,17 +101,25 @@ class Outputs:
         rows = np.flatnonzero(known)
         np.maximum.at(self.reach, sources[rows], offsets[rows])
         self.heads.note(batch.partitions[rows], sources[rows], offsets[rows])
-        rows = rows[self._scope.holds(sources[rows], offsets[rows])]
-        again = self.messages.add(self._scope.numbers(sources[rows], offsets[rows]))
+        earlier = self._scope.precedes(sources[rows], offsets[rows])
+        self.earlier += int(earlier.sum())
+        inside = self._scope.holds(sources[rows], offsets[rows])
+        again = np.zeros(len(rows), dtype=np.bool_)
+        again[inside] = self.messages.add(self._scope.numbers(sources[rows[inside]], offsets[rows[inside]]))
         for row in rows[again].tolist():
             problem = f"has another {self._kind} at {self._at(batch, row)}"
             self._findings.add(Invariant.ONCE, topic, int(sources[row]), int(offsets[row]), problem)
-        rows = rows[~again]
+        inside &= ~again
+        self._check_order(batch, rows[inside | earlier], topic=topic, sources=sources, offsets=offsets)
+        return rows[inside]
+
+    def _check_order(self, batch: Batch, rows: Ints, *, topic: str, sources: Ints, offsets: Ints) -> None:
+        """What has no bit, since its message was deleted, shows here that it is there twice."""
         late = self._order.feed(batch.partitions[rows], sources[rows], offsets[rows])
         for row in rows[late].tolist():
-            problem = f"its {self._kind} at {self._at(batch, row)} comes after that of a later message"
+            twice = "" if self._scope.holds(sources[[row]], offsets[[row]])[0] else ", or for the second time"
+            problem = f"its {self._kind} at {self._at(batch, row)} comes after that of a later message{twice}"
             self._findings.add(Invariant.ORDERED, topic, int(sources[row]), int(offsets[row]), problem)
-        return rows
 
     def _accuse(self, invariant: Invariant, batch: Batch, row: int, problem: str) -> None:
         partition, offset = int(batch.partitions[row]), int(batch.offsets[row])
@@ -132,7 +156,7 @@ class Results:
         sources, offsets = _ints(columns["source_partition"]), _ints(columns["source_offset"])
         probabilities = np.array(columns["risk_probability"], dtype=np.float64)  # None becomes NaN
         rows = self._outputs.account(batch, topic=self._topic, ours=ours, sources=sources, offsets=offsets)
-        self._check_labels(rows, sources, offsets, probabilities, columns)
+        self._check_labels(np.flatnonzero(ours), sources, offsets, probabilities, columns)
         if self._published.sha256 is not None:
             self._published.add_results(
                 self._scope.numbers(sources[rows], offsets[rows]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from audit.bitmap import Bools, Ints
 from audit.cluster import Offsets
@@ -32,9 +32,9 @@ _READER = {
     "fetch.wait.max.ms": 100,
 }
 
+_DELETED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+
 _HOPELESS = {
-    KafkaError._AUTO_OFFSET_RESET: "its messages were deleted while being read; run the audit again",
-    KafkaError.OFFSET_OUT_OF_RANGE: "its messages were deleted while being read; run the audit again",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user has no READ right on it",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "this user has no READ right on the group",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "it was deleted",
@@ -93,15 +93,25 @@ def read(
     stage: str,
     on_progress: OnProgress,
     isolation: str = READ_COMMITTED,
+    on_deleted: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Batch]:
     """All messages of `topic` from `starts` to below `ends`.
 
-    Raises NotAuditableError when they can't be read, or nothing comes for a minute.
+    `on_deleted` hears of each partition whose next messages were deleted before they were read; it goes on
+    with the first that is left. Raises NotAuditableError when they can't be read, or nothing comes for a minute.
     """
     config = settings.client(_READER) | {"isolation.level": isolation, "group.id": settings.group}
     reader = Consumer(config, logger=kafka_logger("vitalstream.kafka"))
     try:
-        yield from _Pass(reader, topic, starts=starts, ends=ends, stage=stage, on_progress=on_progress)
+        yield from _Pass(
+            reader,
+            topic,
+            starts=starts,
+            ends=ends,
+            stage=stage,
+            on_progress=on_progress,
+            on_deleted=on_deleted,
+        )
     finally:
         reader.close()
 
@@ -116,11 +126,13 @@ class _Pass:
         ends: Offsets,
         stage: str,
         on_progress: OnProgress,
+        on_deleted: Callable[[int], None],
     ) -> None:
         self._reader = reader
         self._topic = topic
         self._stage = stage
         self._on_progress = on_progress
+        self._on_deleted = on_deleted
         self._left = {p for p, start in starts.items() if start < ends[p]}
         self._ends = np.array([ends[p] for p in range(len(ends))], dtype=np.int64)
         self._next = np.minimum(np.array([starts[p] for p in range(len(ends))], dtype=np.int64), self._ends)
@@ -133,28 +145,30 @@ class _Pass:
         if starts:
             self._reader.assign(starts)
         while self._left:
-            batch = self._batch(self._reader.consume(BATCH, timeout=0.1))
+            arrived = self._reader.consume(BATCH, timeout=0.1)
+            self._watch(arrived)
+            events = [*filter(Message.error, arrived)]
+            batch = self._batch([one for one in arrived if one.error() is None] if events else arrived)
             if len(batch):
                 yield batch
+            for event in events:  # what came before them was taken in by now
+                self._hear(event)
             self._settle()
             self._tell()
 
-    def _batch(self, arrived: list[Message]) -> Batch:
-        """What arrived, without what is no message, or lies at the end or beyond."""
+    def _watch(self, arrived: list[Message]) -> None:
         if arrived:
             self._moved_at = time.monotonic()
         elif time.monotonic() - self._moved_at > STALL_S:
             raise NotAuditableError(f"topic {self._topic} can't be read: nothing came for {STALL_S:g} s")
-        messages = arrived
-        if any(map(Message.error, arrived)):
-            messages = [message for message in arrived if message.error() is None]
-            for event in arrived:
-                if event.error() is not None:
-                    self._hear(event)
+
+    def _batch(self, messages: list[Message]) -> Batch:
+        """Without what was read before, or lies at the end or beyond."""
         partitions = _ints(map(Message.partition, messages), len(messages))
         offsets = _ints(map(Message.offset, messages), len(messages))
+        wanted = (offsets >= self._next[partitions]) & (offsets < self._ends[partitions])
         np.maximum.at(self._next, partitions, offsets + 1)
-        batch = Batch(messages, partitions, offsets).kept(offsets < self._ends[partitions])
+        batch = Batch(messages, partitions, offsets).kept(wanted)
         self._rows += len(batch)
         return batch
 
@@ -163,8 +177,16 @@ class _Pass:
         code = error.code() if error is not None else 0
         if code == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
             self._next[partition] = max(self._next[partition], offset)
+        elif code in _DELETED and partition in self._left:
+            self._go_on(partition)
         elif code in _HOPELESS:
             raise NotAuditableError(f"topic {self._topic} can't be read: {_HOPELESS[code]}")
+
+    def _go_on(self, partition: int) -> None:
+        self._on_deleted(partition)
+        first_left = [TopicPartition(self._topic, partition, OFFSET_BEGINNING)]
+        self._reader.incremental_unassign(first_left)
+        self._reader.incremental_assign(first_left)
 
     def _settle(self) -> None:
         done = {p for p in self._left if self._next[p] >= self._ends[p]}

@@ -2,24 +2,33 @@
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from audit.bitmap import Bitmap, Ints
+from audit.bitmap import Bitmap
 from audit.chunks import Chunks
 from audit.cluster import Cluster, Offsets
 from audit.findings import Findings, Invariant, Offender
-from audit.heads import Heads
-from audit.inputs import Check, Inputs
+from audit.inputs import Check, Inputs, Unanswered
 from audit.letters import Copies
 from audit.outputs import DeadLetters, Outputs, Results
 from audit.published import Published
 from audit.reading import BATCH, READ_COMMITTED, READ_UNCOMMITTED, Batch, OnProgress, read
 from audit.snapshot import Snapshot, take_snapshot
+from audit.unjudged import (
+    Cause,
+    Unjudged,
+    cause_of,
+    nothing_left,
+    without_chunk,
+    without_message,
+    without_output,
+)
 from broker.settings import Settings
 from schemas.decoding import make_decoder
 from schemas.presence import require_min_features
@@ -31,14 +40,26 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 25.0
 """A dead worker's transaction is aborted after 10 s, and brokers look for such every 10 s."""
 
+COUNTED: Final = 1_000_000
+"""Waiting messages that are counted one by one; of more, the offsets are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one claim: what was checked, and how many disprove it."""
+    """What became of one claim: what was checked, how many disprove it, and of how many nobody can tell."""
 
     invariant: Invariant
     checked: str
     failed: int
+    unjudged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many messages were not consumed yet. Unless `exact`, some of them may be the marks of transactions."""
+
+    messages: int
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +67,9 @@ class Audit:
     """What an audit found.
 
     `messages` are the consumed messages of the input topic that were judged, `accounted` those of them with a
-    result or a dead letter. `records` and `aborted` count visible and aborted records by output topic, `notes`
-    say what could not be judged, and `offenders` are the first few.
+    result or a dead letter. `records` and `aborted` count visible and aborted records by output topic. `unjudged`
+    says what could not be judged and why, and `offenders` are the first few. `waiting` are the messages that
+    the group has yet to consume.
     """
 
     group: str
@@ -57,13 +79,22 @@ class Audit:
     aborted: dict[str, int]
     verdicts: list[Verdict]
     offenders: list[Offender]
+    unjudged: list[Unjudged]
+    waiting: Waiting
     notes: list[str]
     seconds: float
 
     @property
+    def verdict(self) -> Literal["clean", "incomplete", "failed"]:
+        """Whether something was disproved, or else could not be judged."""
+        if any(verdict.failed for verdict in self.verdicts):
+            return "failed"
+        return "incomplete" if self.unjudged else "clean"
+
+    @property
     def clean(self) -> bool:
-        """Whether nothing was disproved."""
-        return not any(verdict.failed for verdict in self.verdicts)
+        """Whether everything was judged and nothing disproved."""
+        return self.verdict == "clean"
 
 
 def audit(
@@ -88,9 +119,11 @@ def audit(
         published = stack.enter_context(Published(size, sha256=model.sha256 if model else None))
         judge = _Judge(settings, snapshot, cluster, findings, on_progress)
         judge.read_outputs(published)
+        judge.read_input(model, published)
         judge.read_chunks()
         last_committed = cluster.committed() or cluster.last_committed()
-        judge.read_input(model, published)
+        judge.count_aborted()
+        judge.count_waiting(last_committed)
     judge.check_sets()
     judge.check_committed(last_committed)
     return judge.conclude(seconds=time.monotonic() - began)
@@ -107,47 +140,30 @@ class _Judge:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
-        settings, scope = self.settings, self.snapshot.scope
-        self.results = self._outputs(settings.output_topic, "result")
-        self.dead_letters = self._outputs(settings.dead_letter_topic, "dead letter")
-        self.floors = np.zeros(scope.partitions, dtype=np.int64)
+        self.starts: dict[str, Offsets] = {}  # where the pass over each topic began
         self.aborted: dict[str, int] = {}
         self.values: Values | None = None
+        self.undercounted: list[str] = []
+        self.unjudged: list[Unjudged] = []
 
     # --- passes
 
     def read_outputs(self, published: Published) -> None:
-        """What each result and dead letter is of, and up to where retention has deleted some."""
+        """What each result and dead letter is of."""
         topic, scope, findings = self.settings.input_topic, self.snapshot.scope, self.findings
+        self.results = self._outputs(self.settings.output_topic, "result")
         take = Results(self.results, topic=topic, scope=scope, findings=findings, published=published)
-        self._pass(self.results.topic, take)
+        self._pass(self.results.topic, take, on_deleted=self.results.heads.restart)
+        self.dead_letters = self._outputs(self.settings.dead_letter_topic, "dead letter")
         take_letters = DeadLetters(self.dead_letters, topic=topic, scope=scope, published=published)
-        self._pass(self.dead_letters.topic, take_letters)
-        for outputs in (self.results, self.dead_letters):
-            np.maximum(self.floors, self._floors(outputs.topic, outputs.heads), out=self.floors)
-
-    def read_chunks(self) -> None:
-        """The metrics topic."""
-        self.chunks = Chunks(
-            self.settings.metrics_topic,
-            starts=self.snapshot.starts[self.settings.metrics_topic],
-            input_topic=self.settings.input_topic,
-            results=self.results.messages,
-            dead_letters=self.dead_letters.messages,
-            floors=self.floors,
-            scope=self.snapshot.scope,
-            findings=self.findings,
-        )
-        self._pass(self.settings.metrics_topic, self.chunks)
-        for topic, records in self._records().items():
-            seen = sum(map(len, self._batches(topic, READ_UNCOMMITTED, stage=f"{topic}, aborted records")))
-            self.aborted[topic] = seen - records
+        self._pass(self.dead_letters.topic, take_letters, on_deleted=self.dead_letters.heads.restart)
 
     def read_input(self, model: "OfflineModel | None", published: Published) -> None:
-        """The input topic, last: by then it is known what was published of each message."""
+        """The input topic: by then it is known what was published of each message."""
         topic, dead_letters = self.settings.input_topic, self.dead_letters.messages
         checks: list[Check] = [
-            Copies(topic=topic, published=published, dead_letters=dead_letters, findings=self.findings)
+            Unanswered([self.results, self.dead_letters]),
+            Copies(topic=topic, published=published, dead_letters=dead_letters, findings=self.findings),
         ]
         if model is not None:
             from audit.values import Values
@@ -164,29 +180,71 @@ class _Judge:
             )
             checks.append(self.values)
         self.inputs = Inputs(scope=self.snapshot.scope, checks=checks)
-        starts = self.cluster.starts(topic)  # retention may have deleted some meanwhile
-        self._pass(topic, self.inputs, starts)
-        np.maximum(self.floors, [*_by_partition(starts)], out=self.floors)
+        self._begin(topic)
+        self._pass(topic, self.inputs)
+        self.left_from = self.cluster.starts(topic)  # retention may have deleted some meanwhile
+        self._note_what_is_gone_on_both_sides()
+
+    def read_chunks(self) -> None:
+        """The metrics topic."""
+        topic = self.settings.metrics_topic
+        self.chunks = Chunks(
+            topic,
+            starts=self._begin(topic),
+            cleanup=self.snapshot.cleanups.get(topic),
+            input_topic=self.settings.input_topic,
+            results=self.results,
+            dead_letters=self.dead_letters,
+            scope=self.snapshot.scope,
+            findings=self.findings,
+        )
+        self._pass(topic, self.chunks, on_deleted=self.chunks.heads.restart)
+
+    def count_aborted(self) -> None:
+        """The records of output topics that no reader sees."""
+        for topic, records in self._records().items():
+            missed: list[int] = []
+            stage = f"{topic}, aborted records"
+            batches = self._batches(topic, READ_UNCOMMITTED, stage=stage, on_deleted=missed.append)
+            self.aborted[topic] = max(0, sum(map(len, batches)) - records)
+            if missed:
+                self.undercounted.append(topic)
+
+    def count_waiting(self, last_committed: Offsets) -> None:
+        """What the group has yet to consume, as a `read_committed` reader sees it."""
+        topic = self.settings.input_topic
+        starts, ends = self.cluster.starts(topic), self.cluster.stable(topic)
+        starts = {p: min(max(start, last_committed.get(p, 0)), ends[p]) for p, start in starts.items()}
+        offsets = sum(ends[p] - start for p, start in starts.items())
+        self.waiting = Waiting(offsets, exact=offsets == 0)
+        if 0 < offsets <= COUNTED:
+            stage = f"{topic}, waiting messages"
+            batches = read(
+                self.settings, topic, starts=starts, ends=ends, stage=stage, on_progress=self.on_progress
+            )
+            self.waiting = Waiting(sum(map(len, batches)), exact=True)
 
     # --- conclusions
 
     def check_sets(self) -> None:
         """I1, I2, I3 and the part of I4 that says that chunks leave nothing out."""
-        for partition, floor in enumerate(self.floors.tolist()):
-            self._forget(partition, floor)
         results, dead_letters = self.results.messages, self.dead_letters.messages
         accounted, messages = results | dead_letters, self.inputs.messages
-        self._accuse(Invariant.COMPLETE, messages - accounted, "has neither a result nor a dead letter")
+        self.lacking = messages & (self.results.lacking | self.dead_letters.lacking)
+        lost = messages - accounted - self.lacking
+        self._accuse(Invariant.COMPLETE, lost, "has neither a result nor a dead letter")
         self._accuse(Invariant.ONCE, results & dead_letters, "has both a result and a dead letter")
-        self._accuse(Invariant.GENUINE, accounted - messages, "has an output, but there is no such message")
-        chunks_from = self._floors(self.settings.metrics_topic, self.chunks.heads)
-        for partition, floor in enumerate(chunks_from.tolist()):
-            self.chunks.covered.add_range(*self.snapshot.scope.range(partition, 0, floor))
-        self._accuse(Invariant.ATOMIC, accounted - self.chunks.covered, "is accounted for, but in no chunk")
+        self._check_strangers(accounted - messages)
+        self._check_uncovered(accounted - self.chunks.covered)
+        for outputs in (self.results, self.dead_letters):
+            count = (messages & outputs.lacking).count()
+            cause = self._cause(outputs.topic, cut=bool(outputs.heads.cut))
+            self._leave(without_output(outputs.topic, cause, count))
 
     def check_committed(self, last_committed: Offsets) -> None:
         """I6: the first committed offsets against what they cover, the last against what is beyond them."""
         accounted = self.results.messages | self.dead_letters.messages
+        accounted |= self.results.lacking | self.dead_letters.lacking
         reach = np.maximum(np.maximum(self.results.reach, self.dead_letters.reach), self.chunks.reach)
         for partition, furthest in enumerate(reach.tolist()):
             problem, offset = "", last_committed.get(partition, 0)
@@ -199,15 +257,17 @@ class _Judge:
 
     def conclude(self, *, seconds: float) -> Audit:
         """Everything in words."""
-        counts = self.findings.counts
+        accounted = self.results.messages | self.dead_letters.messages
         return Audit(
             group=self.settings.group,
-            messages=self.inputs.messages.count(),
-            accounted=(self.inputs.messages & (self.results.messages | self.dead_letters.messages)).count(),
+            messages=(self.inputs.messages - self.lacking).count(),
+            accounted=(self.inputs.messages & accounted).count(),
             records=self._records(),
             aborted=self.aborted,
-            verdicts=[Verdict(one, checked, counts[one]) for one, checked in self._checked().items()],
+            verdicts=[*self._verdicts()],
             offenders=self.findings.first(),
+            unjudged=self._unjudged(),
+            waiting=self.waiting,
             notes=[*self._notes()],
             seconds=seconds,
         )
@@ -215,42 +275,110 @@ class _Judge:
     # --- parts of the above
 
     def _outputs(self, topic: str, kind: str) -> Outputs:
-        starts, scope = self.snapshot.starts[topic], self.snapshot.scope
-        return Outputs(topic, kind, starts=starts, scope=scope, findings=self.findings)
-
-    def _floors(self, topic: str, heads: Heads) -> Ints:
-        if not heads.cut:
-            return np.zeros(self.snapshot.scope.partitions, dtype=np.int64)
-        return heads.floors(
-            lambda ms: self.cluster.at_time(self.settings.input_topic, ms),
-            kept_since=self.cluster.kept_since(topic),
+        return Outputs(
+            topic,
+            kind,
+            starts=self._begin(topic),
+            cleanup=self.snapshot.cleanups.get(topic),
+            scope=self.snapshot.scope,
+            findings=self.findings,
         )
 
-    def _pass(self, topic: str, take: Callable[[Batch], None], starts: Offsets | None = None) -> None:
-        for batch in self._batches(topic, READ_COMMITTED, stage=topic, starts=starts):
+    def _begin(self, topic: str) -> Offsets:
+        """Where a topic begins now."""
+        self.starts[topic] = self.cluster.starts(topic)
+        return self.starts[topic]
+
+    def _pass(
+        self,
+        topic: str,
+        take: Callable[[Batch], None],
+        *,
+        on_deleted: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        for batch in self._batches(topic, READ_COMMITTED, stage=topic, on_deleted=on_deleted):
             take(batch)
 
     def _batches(
-        self, topic: str, isolation: str, *, stage: str, starts: Offsets | None = None
+        self, topic: str, isolation: str, *, stage: str, on_deleted: Callable[[int], None] = lambda _: None
     ) -> Iterator[Batch]:
         return read(
             self.settings,
             topic,
-            starts=starts or self.snapshot.starts[topic],
+            starts=self.starts[topic],
             ends=self.snapshot.ends[topic],
             stage=stage,
             on_progress=self.on_progress,
             isolation=isolation,
+            on_deleted=on_deleted,
         )
 
-    def _forget(self, partition: int, floor: int) -> None:
-        numbers = self.snapshot.scope.range(partition, 0, floor)
-        for bitmap in (self.inputs.messages, self.results.messages, self.dead_letters.messages):
-            bitmap.clear_range(*numbers)
+    def _note_what_is_gone_on_both_sides(self) -> None:
+        """A message that is gone may have had an output that is gone, too."""
+        absent = Bitmap(self.snapshot.scope.size)
+        for partition in self.left_from:
+            absent.add_range(*self._gone(partition))
+        absent -= self.inputs.messages | self.results.messages | self.dead_letters.messages
+        for outputs in (self.results, self.dead_letters):
+            if not outputs.heads.whole:
+                outputs.lacking |= absent
 
     def _accuse(self, invariant: Invariant, members: Bitmap, problem: str) -> None:
         topic, scope = self.settings.input_topic, self.snapshot.scope
         self.findings.add_members(invariant, topic, members, scope=scope, problem=problem)
+
+    def _gone(self, partition: int) -> tuple[int, int]:
+        """The numbers among which messages may be missing from the input."""
+        if self._may_be_compacted:
+            return self.snapshot.scope.whole(partition)
+        return self.snapshot.scope.range(partition, 0, self.left_from[partition])
+
+    @property
+    def _may_be_compacted(self) -> bool:
+        cleanup = self.snapshot.cleanups.get(self.settings.input_topic)
+        return cleanup is None or cleanup.compacts
+
+    def _check_strangers(self, strangers: Bitmap) -> None:
+        """I3: what has an output and is no message is accused, unless the message may be gone."""
+        topic, scope = self.settings.input_topic, self.snapshot.scope
+        deleted = self.results.earlier + self.dead_letters.earlier
+        for partition, start in self.left_from.items():
+            numbers = scope.range(partition, 0, start)
+            deleted += strangers.count(*numbers)
+            strangers.clear_range(*numbers)
+        self._leave(without_message(topic, self._cause(topic, cut=True), deleted))
+        if self._may_be_compacted:
+            self._leave(without_message(topic, self._cause(topic, cut=False), strangers.count()))
+        else:
+            self._accuse(Invariant.GENUINE, strangers, "has an output, but there is no such message")
+
+    def _check_uncovered(self, uncovered: Bitmap) -> None:
+        """I4: what is accounted for and in no chunk is accused, unless the chunk may be gone."""
+        topic, heads = self.settings.metrics_topic, self.chunks.heads
+        gone = 0
+        floors = heads.floors(lambda ms: self.cluster.at_time(self.settings.input_topic, ms))
+        for partition, floor in enumerate(floors.tolist()):
+            numbers = self.snapshot.scope.range(partition, 0, floor)
+            gone += uncovered.count(*numbers)
+            uncovered.clear_range(*numbers)
+        self._leave(without_chunk(topic, self._cause(topic, cut=bool(heads.cut)), gone))
+        self._accuse(Invariant.ATOMIC, uncovered, "is accounted for, but in no chunk")
+
+    def _cause(self, topic: str, *, cut: bool) -> Cause:
+        return cause_of(self.snapshot.cleanups.get(topic), cut=cut)
+
+    def _leave(self, unjudged: Unjudged) -> None:
+        if unjudged.count:
+            self.unjudged.append(unjudged)
+
+    def _unjudged(self) -> list[Unjudged]:
+        topic, counts = self.settings.input_topic, self.findings.counts
+        if self.unjudged or counts.total() or self.inputs.messages.count() or not self._cut(topic):
+            return self.unjudged
+        return [nothing_left(topic, self._cause(topic, cut=True))]
+
+    def _cut(self, topic: str) -> list[int]:
+        return [partition for partition, start in self.starts[topic].items() if start > 0]
 
     def _committed_too_far(self, partition: int, accounted: Bitmap) -> tuple[int, str]:
         """The offset that should be committed and what is amiss; no words where nothing is."""
@@ -259,7 +387,7 @@ class _Judge:
         if last is not None:
             first_skipped = scope.places(np.array([last]))[0][1] + 1
         elif self.inputs.messages.count(*scope.whole(partition)):
-            first_skipped = self.snapshot.starts[self.settings.input_topic][partition]
+            first_skipped = scope.places(np.array([scope.whole(partition)[0]]))[0][1]
         else:
             return committed, ""
         if first_skipped == committed:
@@ -273,8 +401,16 @@ class _Judge:
             self.settings.metrics_topic: self.chunks.records,
         }
 
+    def _verdicts(self) -> Iterator[Verdict]:
+        left: Counter[Invariant] = Counter({Invariant.COMPLETE: self.lacking.count()})
+        for one in self.unjudged:
+            if one.invariant is not Invariant.COMPLETE:  # two topics may be the reason for one message
+                left[one.invariant] += one.count
+        for invariant, checked in self._checked().items():
+            yield Verdict(invariant, checked, self.findings.counts[invariant], left[invariant])
+
     def _checked(self) -> dict[Invariant, str]:
-        records, messages = self._records(), self.inputs.messages.count()
+        records, messages = self._records(), (self.inputs.messages - self.lacking).count()
         outputs = self.results.records + self.dead_letters.records
         open_ = self.findings.counts[Invariant.SETTLED]
         checked = {
@@ -296,9 +432,11 @@ class _Judge:
 
     def _notes(self) -> Iterator[str]:
         for topic in self.settings.topics:
-            cut = [partition for partition, start in self.snapshot.starts[topic].items() if start > 0]
-            if cut:
-                yield f"{topic}: retention has deleted the oldest records of partitions {_listed(cut)}"
+            if cut := self._cut(topic):
+                how = self._cause(topic, cut=True)
+                yield f"{topic}: the oldest records of partitions {_listed(cut)} were {how}"
+        for topic in self.undercounted:
+            yield f"{topic}: some records were deleted while aborted ones were counted; there may be more of those"
         missing = [p for p in range(self.snapshot.scope.partitions) if p not in self.snapshot.committed]
         if missing:
             source = self.settings.input_topic
@@ -329,10 +467,6 @@ def _model(settings: Settings) -> "OfflineModel | None":
     make_decoder(settings, model.features)  # refused here, before anything is read
     require_min_features(settings.min_features, model.features)
     return model
-
-
-def _by_partition(offsets: Offsets) -> Iterator[int]:
-    return (offsets[partition] for partition in range(len(offsets)))
 
 
 def _listed(partitions: list[int]) -> str:

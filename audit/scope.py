@@ -23,6 +23,11 @@ class Scope:
         inside: Bools = (offsets >= self._starts[partitions]) & (offsets < self._ends[partitions])
         return inside
 
+    def precedes(self, partitions: Ints, offsets: Ints) -> Bools:
+        """Of each message whether it stood before those. The partitions must exist."""
+        before: Bools = offsets < self._starts[partitions]
+        return before
+
     def numbers(self, partitions: Ints, offsets: Ints) -> Ints:
         """The numbers of messages that it holds."""
         numbers: Ints = self._bases[partitions] + (offsets - self._starts[partitions])

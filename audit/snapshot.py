@@ -8,17 +8,19 @@ from audit.errors import NotAuditableError
 from audit.findings import Findings, Invariant
 from audit.scope import Scope
 from broker.settings import Settings
+from broker.topics import Cleanup
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The group's committed offsets, and from where to where each topic is read.
+    """The group's committed offsets, up to where each topic is read, and what the brokers delete of it.
 
-    The committed offsets are taken first, so that all that was committed by then lies before the ends.
+    The committed offsets are taken first, so that all that was committed by then lies before the ends. Where a
+    topic begins is asked before each pass anew: retention does not wait for an audit.
     """
 
     committed: Offsets
-    starts: Mapping[str, Offsets]
+    cleanups: Mapping[str, Cleanup]
     ends: Mapping[str, Offsets]
     scope: Scope
 
@@ -40,15 +42,18 @@ def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> S
             f"group {settings.group} has no committed offsets on topic {source}: it has scored nothing, or "
             "the brokers have forgotten it; check --group and --input-topic"
         )
-    for partition, offset in cluster.of_another_topic().items():
+    strangers = cluster.of_another_topic()
+    for partition, offset in strangers.items():
         problem = f"was committed of a topic {source} that is deleted; this one was not read from its start"
         findings.add(Invariant.OFFSETS, source, partition, offset, problem)
-    starts = {topic: cluster.starts(topic) for topic in settings.topics}
+    starts = cluster.starts(source)
     ends = {topic: _settled(topic, cluster, findings) for topic in settings.output_topics}
-    # What is committed beyond the input's end can't be read; it is judged with the committed offsets.
+    # What is committed beyond the input's end can't be read; it is judged with the committed offsets. Of a topic
+    # that is not the one committed of, nothing was consumed.
+    consumed = {p: offset for p, offset in committed.items() if p not in strangers}
     there = cluster.ends(source)
-    ends[source] = {p: min(committed.get(p, starts[source][p]), end) for p, end in there.items()}
-    return Snapshot(committed, starts, ends, Scope(starts[source], ends[source]))
+    ends[source] = {p: min(consumed.get(p, starts[p]), end) for p, end in there.items()}
+    return Snapshot(committed, cluster.cleanups(), ends, Scope(starts, ends[source]))
 
 
 def _settled(topic: str, cluster: Cluster, findings: Findings) -> Offsets:

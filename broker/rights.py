@@ -66,7 +66,12 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         # For the age of the oldest message, the models of the newest results, and dead letters by reason.
         *_topics("READ", _INPUT, _RISK, _DEAD, optional=True),
     ),
-    "audit": (*_topics("READ", *_ALL), Right("DESCRIBE", "group", "{group}")),
+    "audit": (
+        *_topics("READ", *_ALL),
+        Right("DESCRIBE", "group", "{group}"),
+        # Whether they are compacted; without it, what compaction might explain is not judged.
+        *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
+    ),
     "dead-letters list": _topics("READ", _DEAD),
     "dead-letters replay": (
         *_topics("READ", _DEAD),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import typer
@@ -10,45 +10,65 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from audit import reading
-from audit.run import Audit
+from audit.run import Audit, Verdict, Waiting
 from audit.run import audit as run_audit
 from broker.settings import Settings
 
+_EXIT_CODES: Final = {"clean": 0, "failed": 1, "incomplete": 3}
+
 
 def audit(settings: Settings, *, json: bool) -> None:
-    """Audit, print, and end with code 1 unless it is clean."""
+    """Audit, print, and end with code 1 if something is disproved, with 3 if something could not be judged."""
     with _progress() as on_progress:
         found = run_audit(settings, on_progress=on_progress)
     typer.echo(orjson.dumps(_document(found)).decode() if json else "\n".join(_lines(found)))
-    if not found.clean:
-        raise typer.Exit(1)
+    if code := _EXIT_CODES[found.verdict]:
+        raise typer.Exit(code)
 
 
 def _lines(found: Audit) -> Iterator[str]:
     for verdict in found.verdicts:
         what = verdict.invariant
-        state = f"FAILED {verdict.failed:,}" if verdict.failed else "ok"
-        yield f"{what} {what.claim:<66} {state:<10} {verdict.checked}"
+        yield f"{what} {what.claim:<66} {_state(verdict):<10} {verdict.checked}"
     for note in found.notes:
         yield f"note: {note}"
+    for left in found.unjudged:
+        yield f"not judged: {left.sentence}"
     for one in found.offenders:
         yield f"  {one.invariant} {one.topic} partition {one.partition} offset {one.offset}: {one.problem}"
     failed = sum(verdict.failed for verdict in found.verdicts)
     if failed > len(found.offenders):
         yield f"  and {failed - len(found.offenders):,} more"
-    disproved = ", ".join(verdict.invariant for verdict in found.verdicts if verdict.failed)
     yield (
-        f"{f'NOT clean, {disproved} failed' if disproved else 'clean'}: {found.accounted:,} of {found.messages:,} "
-        f"messages consumed by group {found.group} are accounted for ({found.seconds:.1f} s)"
+        f"{_verdict(found)}: {found.accounted:,} of {found.messages:,} messages consumed by group {found.group} "
+        f"are accounted for; {_waiting(found.waiting)} ({found.seconds:.1f} s)"
     )
+
+
+def _state(verdict: Verdict) -> str:
+    if verdict.failed:
+        return f"FAILED {verdict.failed:,}"
+    return "ok in part" if verdict.unjudged else "ok"
+
+
+def _verdict(found: Audit) -> str:
+    disproved = ", ".join(verdict.invariant for verdict in found.verdicts if verdict.failed)
+    return f"NOT clean, {disproved} failed" if disproved else found.verdict
+
+
+def _waiting(waiting: Waiting) -> str:
+    number = f"{waiting.messages:,}" if waiting.exact else f"at most {waiting.messages:,}"
+    return f"{number} still wait{'s' if waiting.messages == 1 else ''}"
 
 
 def _document(found: Audit) -> dict[str, Any]:
     return {
+        "verdict": found.verdict,
         "clean": found.clean,
         "group": found.group,
         "messages": found.messages,
         "accounted": found.accounted,
+        "waiting": found.waiting,
         "records": found.records,
         "aborted": found.aborted,
         "invariants": [
@@ -57,9 +77,11 @@ def _document(found: Audit) -> dict[str, Any]:
                 "claim": one.invariant.claim,
                 "checked": one.checked,
                 "failed": one.failed,
+                "unjudged": one.unjudged,
             }
             for one in found.verdicts
         ],
+        "unjudged": found.unjudged,
         "offenders": found.offenders,
         "notes": found.notes,
         "seconds": round(found.seconds, 3),

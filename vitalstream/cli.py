@@ -386,7 +386,10 @@ def audit(settings: "Settings", *, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 
     Reads the four topics once, in bounded memory, while workers may go on. With --model it scores everything
-    again and compares the values. Exit code 1 unless all is clean; the first offenders are named.
+    again and compares the values. Also says how many messages still wait.
+
+    Exit code 0: all is clean. 1: something is wrong; the first offenders are named. 3: nothing is wrong in what
+    is left, but some could not be judged, since records were deleted or compacted; it says how many and why.
     """
     from vitalstream.audit import audit as judge
 

@@ -1,5 +1,6 @@
 """A clean run of the real worker, made once; every test gets what it wrote, to spoil."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
+from confluent_kafka import Producer
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from broker.settings import Settings
@@ -97,3 +99,11 @@ def worked(kafka: str) -> Callable[[Path], Written]:
 def clean(worked: Callable[[Path], Written], tree: Path) -> Written:
     """What the worker wrote with the boosted model."""
     return worked(tree)
+
+
+@pytest.fixture
+def transactional(kafka: str) -> Producer:
+    """A producer that is ready to begin a transaction."""
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"audit-{uuid.uuid4()}"})
+    producer.init_transactions(30)
+    return producer

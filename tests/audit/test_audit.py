@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from audit.errors import NotAuditableError
 from audit.findings import Invariant, Offender
 from audit.reading import Progress
-from audit.run import Audit, audit
+from audit.run import Audit, Waiting, audit
 from broker.errors import TopicError
 from broker.settings import Settings
 from real_time import pinned_sha256
@@ -78,7 +78,8 @@ def test_what_a_worker_writes_is_clean(
         found = judged(made.settings)
         assert found.clean, found.offenders
         assert found.messages == found.accounted == ROWS
-        assert (found.offenders, found.notes) == ([], [])
+        assert (found.offenders, found.notes, found.unjudged) == ([], [], [])
+        assert found.waiting == Waiting(0, exact=True)
         assert found.records == {
             made.settings.output_topic: len(made.results),
             made.settings.dead_letter_topic: len(made.dead_letters),

@@ -9,6 +9,7 @@ import pytest
 
 from broker.settings import Settings
 from tests.audit.conftest import ROWS
+from tests.audit.test_incomplete import cut
 from tests.audit.topics import Written
 
 pytestmark = pytest.mark.kafka
@@ -42,6 +43,7 @@ def test_clean(clean: Written) -> None:
     assert [line.split()[0] for line in lines[:-1]] == ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9"]
     assert all(" ok " in line for line in lines[:-1])
     assert lines[-1].startswith(f"clean: {ROWS} of {ROWS} messages")
+    assert "are accounted for; 0 still wait (" in lines[-1]
     assert done.stderr == ""
 
 
@@ -57,7 +59,8 @@ def test_not_clean_names_the_offender(clean: Written) -> None:
     as_json = vitalstream_audit(settings, "--json")
     assert as_json.returncode == 1
     found = orjson.loads(as_json.stdout)
-    assert (found["clean"], found["messages"], found["accounted"]) == (False, ROWS, ROWS - 1)
+    assert (found["verdict"], found["clean"]) == ("failed", False)
+    assert (found["messages"], found["accounted"]) == (ROWS, ROWS - 1)
     offender = {key: found["offenders"][0][key] for key in ("invariant", "topic", "partition", "offset")}
     assert offender == {
         "invariant": "I1",
@@ -66,6 +69,41 @@ def test_not_clean_names_the_offender(clean: Written) -> None:
         "offset": offset,
     }
     assert {one["invariant"] for one in found["invariants"] if one["failed"]} == {"I1", "I4"}
+
+
+def test_what_could_not_be_judged_is_said(clean: Written) -> None:
+    settings = clean.copied()
+    topic = settings.dead_letter_topic
+    cut(settings.bootstrap_servers, topic, dict.fromkeys(range(4), -1))
+    count = len(clean.dead_letters)
+    done = vitalstream_audit(settings)
+    assert (done.returncode, done.stderr) == (3, "")
+    lines = done.stdout.splitlines()
+    assert " ok in part " in lines[0]
+    sentence = (
+        f"{count} messages could not be judged: they have neither a result nor a dead letter, and the oldest records "
+        f"of {topic} were deleted by retention or by hand"
+    )
+    assert f"not judged: {sentence}" in lines
+    assert lines[-1].startswith(f"incomplete: {ROWS - count} of {ROWS - count} messages consumed by group")
+
+    as_json = vitalstream_audit(settings, "--json")
+    assert as_json.returncode == 3
+    found = orjson.loads(as_json.stdout)
+    assert (found["verdict"], found["clean"]) == ("incomplete", False)
+    assert found["waiting"] == {"messages": 0, "exact": True}
+    assert found["unjudged"] == [
+        {
+            "invariant": "I1",
+            "topic": topic,
+            "cause": "deleted by retention or by hand",
+            "count": count,
+            "sentence": sentence,
+        }
+    ]
+    judged = {one["invariant"]: (one["failed"], one["unjudged"]) for one in found["invariants"]}
+    assert judged.pop("I1") == (0, count)
+    assert {*judged.values()} == {(0, 0)}
 
 
 def test_not_auditable(settings: Settings) -> None:

@@ -202,6 +202,21 @@ def test_a_command_works_with_the_least_rights(
     assert process.wait(timeout=30) == 0, process.log + process.out
 
 
+def test_an_audit_that_may_not_see_policies_accuses_nobody_of_what_compaction_may_have_done(
+    secured: SecuredKafka, scored: Settings, run: Run
+) -> None:
+    other = scored.model_copy(update={"output_topic": fresh(scored).output_topic})  # which has no results
+    blind = run(secured.user(other, NEEDED["audit"]), "audit")
+    seeing = run(secured.user(other, RIGHTS["audit"]), "audit")
+    assert blind.wait(timeout=30) == 3, blind.log + blind.out
+    hidden = f"{other.output_topic} may be compacted, which this user may not see (DESCRIBE_CONFIGS)"
+    assert (
+        f"2 messages could not be judged: they have neither a result nor a dead letter, and {hidden}"
+        in blind.out
+    )
+    assert seeing.wait(timeout=30) == 1, seeing.log + seeing.out
+
+
 def test_publish_works_with_the_least_rights(secured: SecuredKafka, scored: Settings) -> None:
     row = orjson.dumps(ROW | {"heart_rate": 70})
     assert publish(secured.user(scored, NEEDED["publish"]), io.BytesIO(row)).sent == 1

@@ -1,0 +1,83 @@
+"""What an audit can't judge, because records are gone that it would have to see."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from audit.findings import Invariant
+from broker.topics import Cleanup
+
+
+class Cause(StrEnum):
+    """Why records are gone from a topic, as far as that can be told."""
+
+    COMPACTED = "compacted"
+    EXPIRED = "deleted by retention or by hand"
+    BY_HAND = "deleted by hand"
+    DELETED = "deleted"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """How many results or messages a claim could not be judged for, and the topic whose records are gone."""
+
+    invariant: Invariant
+    topic: str
+    cause: Cause
+    count: int
+    sentence: str
+
+
+def cause_of(cleanup: Cleanup | None, *, cut: bool) -> Cause:
+    """Why records of a topic are gone; `cut` if they are the oldest, and its beginning went with them."""
+    if not cut:
+        return Cause.HIDDEN if cleanup is None else Cause.COMPACTED
+    if cleanup is None:
+        return Cause.DELETED
+    return Cause.EXPIRED if cleanup.expires else Cause.BY_HAND
+
+
+def without_message(topic: str, cause: Cause, count: int) -> Unjudged:
+    """Results and dead letters whose messages are gone."""
+    what = _counted(count, "result or dead letter", "results and dead letters")
+    its = "its message was" if count == 1 else "their messages were"
+    why = {
+        Cause.COMPACTED: f"{its} removed from {topic}, which is compacted",
+        Cause.HIDDEN: f"{topic} may be compacted, {_HIDDEN}",
+    }.get(cause, f"{its} {cause} from {topic}")
+    return Unjudged(Invariant.GENUINE, topic, cause, count, f"{what} could not be judged: {why}")
+
+
+def without_output(topic: str, cause: Cause, count: int) -> Unjudged:
+    """Messages that have no output, and may have had one in `topic`."""
+    what = _counted(count, "message", "messages")
+    has = "it has" if count == 1 else "they have"
+    why = f"{has} neither a result nor a dead letter, and {_state(topic, cause)}"
+    return Unjudged(Invariant.COMPLETE, topic, cause, count, f"{what} could not be judged: {why}")
+
+
+def without_chunk(topic: str, cause: Cause, count: int) -> Unjudged:
+    """Results and dead letters that are in no chunk, and may have been in one of the metrics topic."""
+    what = _counted(count, "result or dead letter", "results and dead letters")
+    why = f"no chunk that is left names {'it' if count == 1 else 'them'}, and {_state(topic, cause)}"
+    return Unjudged(Invariant.ATOMIC, topic, cause, count, f"{what} could not be judged: {why}")
+
+
+def nothing_left(topic: str, cause: Cause) -> Unjudged:
+    """Neither a message nor a result is left of all that the group consumed."""
+    sentence = f"nothing could be judged: all messages that the group consumed were {cause} from {topic}"
+    return Unjudged(Invariant.COMPLETE, topic, cause, 0, sentence)
+
+
+_HIDDEN = "which this user may not see (DESCRIBE_CONFIGS)"
+
+
+def _state(topic: str, cause: Cause) -> str:
+    return {
+        Cause.COMPACTED: f"{topic} is compacted",
+        Cause.HIDDEN: f"{topic} may be compacted, {_HIDDEN}",
+    }.get(cause, f"the oldest records of {topic} were {cause}")
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
