@@ -6,6 +6,7 @@ from os import fspath
 
 from real_time.inference import RiskScorer
 from real_time.model_file import ModelError, ModelPath, load_model, pinned_sha256
+from real_time.probing import require_independent_rows
 
 
 class UnnamedFeaturesError(ModelError):
@@ -46,4 +47,5 @@ def load_usable(
             f"model file {fspath(path)} does not say which features it wants: "
             "say --features with their names in order, or fit the model on a DataFrame"
         )
+    require_independent_rows(scorer, scorer.features)
     return Model(scorer, scorer.features, sha256)

@@ -1,0 +1,136 @@
+"""A look at a model before it scores: whether a row's score depends on that row alone.
+
+A transformer that takes means over the rows it is given, fills a gap from the row above or draws from a posterior is
+accepted by every library, and then the same patient's risk is another one at each chunk size. Some rows scored in
+several ways tell: the models that were tried so far differed by 0.03 or more, all others by less than 1e-7.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from real_time.categories import learned_categories
+from real_time.compiled import Floats
+from real_time.inference import ModelOutputError, RiskScorer
+from real_time.model_file import ModelError
+
+_CANDIDATES: Final = 256
+_ROWS: Final = 24  # without a gap, and as many with gaps
+_ALONE: Final = 8  # are scored one by one
+_GAPS: Final = 0.3  # the share of missing values
+_TOLERANCE: Final = 1e-6  # a net in single precision differs by 6e-8
+# Around these, vitals and laboratory values lie; which of them a feature has, its name need not tell.
+_CENTERS: Final = (0.3, 1.0, 4.0, 7.4, 16.0, 25.0, 37.0, 60.0, 80.0, 98.0, 120.0)
+
+_RAISES: Final = -np.inf  # in place of a probability
+
+
+class DependentRowsError(ModelError):
+    """A row's score depends on something else than the row: other rows, chance, or what was scored before."""
+
+
+class FailsOnEveryRowError(ModelError):
+    """The model has no probability for any of the probe rows."""
+
+
+def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> None:
+    """Return if the score of each probe row is the same twice, in any order and among any others.
+
+    Raises DependentRowsError, FailsOnEveryRowError or ModelOutputError.
+    """
+    with threadpool_limits(limits=1), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        ask = _Tolerant(scorer.probability)
+        rows = _rows(ask, features, learned_categories(scorer.prepared.classifier, features))
+        expected = ask(rows)
+        _compare(
+            expected, ask(rows), "twice in the same way: it depends on chance, or on what was scored before"
+        )
+        depends = ": it depends on the rows beside it"
+        _compare(expected, ask(rows.iloc[::-1])[::-1], "in another order" + depends)
+        half = len(rows) // 2
+        halves = np.concatenate([ask(rows.iloc[:half]), ask(rows.iloc[half:])])
+        _compare(expected, halves, "in two halves" + depends)
+        alone = np.linspace(0, len(rows) - 1, min(_ALONE, len(rows))).astype(int)
+        _compare(expected[alone], ask.singly(rows.iloc[alone]), "alone" + depends)
+
+
+class _Tolerant:
+    """Asks for scores; of rows on which the model raises they are _RAISES, and `error_name` is the class of that."""
+
+    def __init__(self, score: Callable[[pd.DataFrame], Floats]) -> None:
+        self._score = score
+        self.error_name = ""
+
+    def __call__(self, rows: pd.DataFrame) -> Floats:
+        try:
+            return self._score(rows)
+        except (ModelOutputError, MemoryError):
+            raise
+        except Exception as error:
+            self.error_name = type(error).__name__
+            return np.full(len(rows), _RAISES)
+
+    def singly(self, rows: pd.DataFrame) -> Floats:
+        return np.concatenate([self(rows.iloc[[row]]) for row in range(len(rows))])
+
+
+def _compare(expected: Floats, found: Floats, how: str) -> None:
+    if (np.isinf(expected) != np.isinf(found)).any():
+        problem = "raises on some rows, and does not where they are scored"
+    else:
+        apart = np.where(np.isnan(expected) & np.isnan(found), 0, np.abs(expected - found))
+        largest = float(np.where(np.isnan(apart), 1, apart).max())  # 1: a number here and none there
+        if largest <= _TOLERANCE:
+            return
+        problem = f"gives the same rows other scores, by up to {largest:.2g}, where they are scored"
+    raise DependentRowsError(
+        f"the model {problem} {how}. A patient's risk would change with the chunk that the message is in: use a model "
+        "whose steps look at one row at a time, with what they learned when they were fitted"
+    )
+
+
+# --- rows
+
+
+def _rows(ask: _Tolerant, features: Sequence[str], categories: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Rows that the model scores, those first that it is in doubt about: there a difference shows most."""
+    random = np.random.default_rng(3)
+    candidates = _candidates(features, random)
+    for name, values in categories.items():
+        candidates[name] = random.choice(np.array(values), len(candidates))
+    whole = _best(ask, candidates)
+    gaps = random.random((len(whole), len(features))) < _GAPS
+    gaps[np.arange(len(whole)), np.arange(len(whole)) % len(features)] = True
+    rows = pd.concat([whole, _best(ask, whole.mask(gaps))], ignore_index=True)
+    if rows.empty:
+        what = f"raises {ask.error_name}" if ask.error_name else "gives no probability between 0 and 1"
+        raise FailsOnEveryRowError(
+            f"the model {what} on every one of {_CANDIDATES} rows of numbers that it was tried with, so it would do so "
+            "on each message: a worker gives it a number or NaN for each of its features"
+        )
+    return rows
+
+
+def _candidates(features: Sequence[str], random: np.random.Generator) -> pd.DataFrame:
+    """Two thirds like vitals in their own units, the rest around 0, as where they were scaled before."""
+    shape = (_CANDIDATES, len(features))
+    vitals = random.choice(_CENTERS, shape) * random.normal(1, 0.15, shape)
+    scaled = random.normal(size=shape) * random.choice([0.3, 1, 3], (_CANDIDATES, 1))
+    values = np.where(np.arange(_CANDIDATES)[:, None] % 3 == 0, scaled, vitals)
+    return pd.DataFrame(values, columns=[*features])
+
+
+def _best(ask: _Tolerant, rows: pd.DataFrame) -> pd.DataFrame:
+    """Up to _ROWS of those that have a probability, or NaN."""
+    scores = ask(rows)
+    if np.isneginf(scores).all():
+        rows = rows.head(2 * _ROWS)
+        scores = ask.singly(rows) if len(rows) else scores
+    usable = np.flatnonzero(np.isnan(scores) | ((scores >= 0) & (scores <= 1)))
+    doubt = np.argsort(np.abs(scores[usable] - 0.5), kind="stable")  # NaN comes last
+    return rows.iloc[usable[doubt[:_ROWS]]]

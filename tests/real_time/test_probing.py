@@ -1,0 +1,185 @@
+"""What is seen of a model before it scores: rows that depend on each other, on chance or on what was before."""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer, StandardScaler
+
+from real_time import RiskScorer, model_sha256
+from real_time.inference import ModelOutputError
+from real_time.probing import DependentRowsError, FailsOnEveryRowError, require_independent_rows
+from real_time.usable import load_usable
+
+from .kinds import FEATURES, UNFITTED, fitted, holed, patients
+
+X, Y = patients()
+HOLED = holed(X)
+
+BESIDE = "depends on the rows beside it"
+BEFORE = "depends on chance, or on what was scored before"
+
+
+def median_of_the_batch(X: pd.DataFrame) -> Any:
+    return X.fillna(X.median()).fillna(0)
+
+
+def scaled_in_the_batch(X: pd.DataFrame) -> Any:
+    filled = X.fillna(50)
+    return (filled - filled.mean()) / (filled.std(ddof=0) + 1e-9)
+
+
+def rank_in_the_batch(X: pd.DataFrame) -> Any:
+    return X.fillna(50).rank(pct=True)
+
+
+def filled_from_above(X: pd.DataFrame) -> Any:
+    return X.ffill().fillna(50)
+
+
+def linear(*steps: Any) -> Any:
+    return make_pipeline(*steps, StandardScaler(), LogisticRegression()).fit(HOLED, Y)
+
+
+class Dropout:
+    """Still trains while it predicts."""
+
+    classes_ = (0, 1)
+
+    def __init__(self) -> None:
+        self._linear = linear(SimpleImputer())
+        self._random = np.random.default_rng(0)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        return self._linear.predict_proba(X.mask(self._random.random(X.shape) < 0.2))
+
+
+class Drifting(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Centers on all that it has ever seen."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:
+        self.sum_, self.count_ = np.nansum(X, axis=0), len(X)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        values = np.nan_to_num(np.asarray(X, float))
+        self.sum_, self.count_ = self.sum_ + values.sum(axis=0), self.count_ + len(X)
+        return values - self.sum_ / self.count_
+
+
+class NotAlone:
+    """Needs company."""
+
+    classes_ = (0, 1)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        if len(X) < 2:
+            raise ValueError
+        return np.full((len(X), 2), 0.5)
+
+
+DEPENDENT: dict[str, tuple[Callable[[], Any], str]] = {
+    "median of the batch": (lambda: linear(FunctionTransformer(median_of_the_batch)), BESIDE),
+    "z-norm of the batch": (lambda: linear(FunctionTransformer(scaled_in_the_batch)), BESIDE),
+    "rank in the batch": (lambda: linear(FunctionTransformer(rank_in_the_batch)), BESIDE),
+    "forward fill": (lambda: linear(FunctionTransformer(filled_from_above)), BESIDE),
+    "posterior sample": (lambda: linear(IterativeImputer(sample_posterior=True, max_iter=2)), BEFORE),
+    "dropout": (Dropout, BEFORE),
+    "state": (lambda: linear(Drifting()), BEFORE),
+    "not alone": (NotAlone, BESIDE),
+}
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_rows_that_depend_on_anything_else_are_refused(name: str) -> None:
+    make, why = DEPENDENT[name]
+    with pytest.raises(DependentRowsError, match=why) as refused:
+        require_independent_rows(RiskScorer(make()), FEATURES)
+    if name != "not alone":
+        apart = re.search(r"other scores, by up to (\S+), where they are scored", str(refused.value))
+        assert apart
+        assert 0.001 < float(apart[1]) <= 1
+
+
+def categorical(*, unknown: str) -> Any:
+    columns = ColumnTransformer(
+        [
+            ("unit", OneHotEncoder(handle_unknown=unknown), ["unit"]),
+            ("number", make_pipeline(SimpleImputer(), StandardScaler()), ["spo2", "heart_rate"]),
+        ]
+    )
+    rows = HOLED.assign(unit=np.arange(len(HOLED)) % 2 + 1.0)
+    return make_pipeline(columns, LogisticRegression()).fit(rows[["spo2", "unit", "heart_rate"]], Y)
+
+
+LEGITIMATE: dict[str, Callable[[], Any]] = {
+    **{name: functools.partial(fitted, name) for name in UNFITTED},
+    "iterative imputer": lambda: linear(IterativeImputer(max_iter=2)),
+    "nearest neighbours' imputer": lambda: linear(KNNImputer()),
+    "refuses gaps": lambda: LogisticRegression(max_iter=500).fit(X, Y),
+    "refuses what is not positive": lambda: make_pipeline(
+        PowerTransformer("box-cox"), LogisticRegression()
+    ).fit(X, Y),
+    "numeric categories": lambda: categorical(unknown="ignore"),
+    "numeric categories, others refused": lambda: categorical(unknown="error"),
+}
+
+
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_no_legitimate_kind_is_refused(name: str) -> None:
+    scorer = RiskScorer(LEGITIMATE[name]())
+    require_independent_rows(scorer, scorer.features or ())
+
+
+class Answers:
+    """What it is told to for every row."""
+
+    classes_ = (0, 1)
+    feature_names_in_ = FEATURES
+
+    def __init__(self, risk: float) -> None:
+        self.risk = risk
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        if self.risk == 333:
+            raise KeyError("patient 4711")
+        return np.full((len(X), 1 if self.risk == 444 else 2), self.risk)
+
+
+def test_a_model_that_fails_on_every_row_is_refused() -> None:
+    with pytest.raises(FailsOnEveryRowError, match="raises KeyError on every one of") as refused:
+        require_independent_rows(RiskScorer(Answers(333)), FEATURES)
+    assert "4711" not in str(refused.value)
+    with pytest.raises(FailsOnEveryRowError, match="gives no probability between 0 and 1"):
+        require_independent_rows(RiskScorer(Answers(7)), FEATURES)
+    with pytest.raises(ModelOutputError, match="must return shape"):
+        require_independent_rows(RiskScorer(Answers(444)), FEATURES)
+    require_independent_rows(RiskScorer(Answers(np.nan)), FEATURES)
+
+
+def test_xgboost_on_categories_of_pandas_is_refused_before_it_can_cost_anybody_a_result() -> None:
+    from xgboost import XGBClassifier
+
+    rows = X.assign(sex=pd.Categorical(np.where(np.arange(len(X)) % 2, "f", "m")))
+    model = XGBClassifier(n_estimators=3, enable_categorical=True).fit(rows, Y)
+    with pytest.raises(FailsOnEveryRowError):
+        require_independent_rows(RiskScorer(model), list(rows))
+
+
+def test_a_file_is_looked_at_as_it_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    joblib.dump(linear(FunctionTransformer(rank_in_the_batch)), path)
+    with pytest.raises(DependentRowsError):
+        load_usable(path, sha256=model_sha256(path))
