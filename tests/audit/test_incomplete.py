@@ -350,6 +350,17 @@ def test_two_results_of_a_message_that_compaction_removed(
     assert places(found, I.ONCE) == [(made.settings.input_topic, *record.place)]
 
 
+def test_a_compacted_input_whose_results_are_deleted_too(
+    compacted: tuple[Written, Written, Settings],
+) -> None:
+    """Its chunks tell of results that are gone, of messages that are gone."""
+    made = deepcopy(compacted[0])
+    settings = made.copied()
+    emptied(settings, settings.output_topic)
+    found = judged(settings)
+    incomplete(found, {settings.input_topic: Cause.COMPACTED, settings.output_topic: Cause.EXPIRED})
+
+
 def test_compacted_outputs(compacted: tuple[Written, Written, Settings]) -> None:
     _, made, settings = compacted
     found = judged(settings)
