@@ -36,6 +36,7 @@ OPTIONS: Final[dict[str, Option]] = {
         "CLASS",
         "the class whose probability is the risk; 1 of {0, 1} and {-1, 1} and True need not be named",
     ),
+    "code": Option(None, "DIR", "folder of the model's own Python modules, for a model that needs any"),
     "features": Option(
         None, "NAME,NAME", "the names of the features, in order, of a model that was fitted without names"
     ),

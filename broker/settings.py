@@ -105,6 +105,7 @@ class Settings(BaseModel):
     trusted_types: str = _option("trusted_types", pattern=r"^[\w.]*(,[\w.]+)*$")
     threshold: float | None = _option("threshold", ge=0, le=1)
     positive_class: str | None = _option("positive_class", min_length=1)
+    code: Path | None = _option("code")
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
@@ -188,6 +189,7 @@ class Settings(BaseModel):
             "trusted": self.trusted,
             "threshold": self.threshold,
             "positive_class": self.positive_class,
+            "code": self.code,
             "features": None if self.features is None else tuple(map(str.strip, self.features.split(","))),
         }
 

@@ -36,6 +36,8 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
         VitalstreamError: a failure that can't be cured by trying again.
     """
     model = models.load(settings)
+    for caution in model.cautions:
+        log.warning("%s; it gave sound scores for the rows it was tried with", caution)
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     _warn_of_compaction(settings)

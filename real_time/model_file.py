@@ -7,6 +7,7 @@ that skops trusts or that are listed.
 import hashlib
 import hmac
 import re
+import sys
 import warnings
 from collections.abc import Callable, Collection
 from io import BytesIO
@@ -17,9 +18,12 @@ from typing import Any, TypeAlias
 import joblib
 from sklearn.exceptions import InconsistentVersionWarning
 
+from real_time.model_formats import complaint, folder, foreign
+
 ModelPath: TypeAlias = str | PathLike[str]
 
 SKOPS = ".skops"
+_OLD_XGBOOST = "older version of XGBoost"
 
 
 class ModelError(ValueError):
@@ -51,15 +55,27 @@ class ModelTypesError(ModelLoadError):
 
 
 class ModelVersionError(ModelLoadError):
-    """A model was fitted with another version of scikit-learn than the one installed."""
+    """A model was fitted with another minor version of scikit-learn than the one installed."""
 
 
-def load_model(path: ModelPath, *, sha256: str | None = None, trusted: Collection[str] = ()) -> Any:
+class ModelVersionWarning(UserWarning):
+    """A model was fitted with another patch version of scikit-learn than the one installed."""
+
+
+def load_model(
+    path: ModelPath,
+    *,
+    sha256: str | None = None,
+    trusted: Collection[str] = (),
+    code: ModelPath | None = None,
+) -> Any:
     """The model in the joblib, pickle or skops file `path`, whose bytes must have the hash `sha256`.
 
     Without `sha256` the hash comes from `<path>.sha256`, as `pin_model` or sha256sum writes it. The bytes
     that are loaded are the very bytes that were hashed. A file is skops' if its name ends in .skops; of its types
-    only those of `trusted`, by full name, are made beside those that skops trusts. Raises a subclass of ModelError.
+    only those of `trusted`, by full name, are made beside those that skops trusts. `code` is a folder of the model's
+    own Python modules, which this process can import from then on. Raises a subclass of ModelError; warns with
+    ModelVersionWarning.
     """
     content = _read(path)
     expected = pinned_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
@@ -69,9 +85,13 @@ def load_model(path: ModelPath, *, sha256: str | None = None, trusted: Collectio
             f"model file {fspath(path)} has the SHA-256 {actual}, not the pinned {expected}: "
             "it is not the file that was pinned"
         )
-    if fspath(path).endswith(SKOPS):
-        return _loaded(path, lambda: _skops_loads(content, path, trusted))
-    return _loaded(path, lambda: joblib.load(BytesIO(content)))
+    skops = fspath(path).endswith(SKOPS)
+    if what := foreign(content, skops=skops):
+        raise ModelLoadError(f"model file {fspath(path)} is {what}")
+    _let_import_from(code)
+    if skops:
+        return _loaded(path, lambda: _skops_loads(content, path, trusted), content)
+    return _loaded(path, lambda: joblib.load(BytesIO(content)), content)
 
 
 def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
@@ -116,6 +136,8 @@ def _pin_path(path: ModelPath) -> Path:
 def _read(path: ModelPath) -> bytes:
     try:
         return Path(path).read_bytes()
+    except IsADirectoryError:
+        raise ModelFileError(f"{fspath(path)} {folder(Path(path))}") from None
     except OSError as error:
         raise ModelFileError(
             f"cannot read model file {fspath(path)}: {error.strerror}; check the path"
@@ -128,25 +150,58 @@ def _checked_sha256(digest: str, source: str) -> str:
     return digest.lower()
 
 
-def _loaded(path: ModelPath, load: Callable[[], Any]) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", InconsistentVersionWarning)
-            return load()
-    except InconsistentVersionWarning as warning:
-        fitted, installed = warning.original_sklearn_version, warning.current_sklearn_version
+def _let_import_from(code: ModelPath | None) -> None:
+    if code is None:
+        return
+    if not Path(code).is_dir():
+        raise ModelFileError(
+            f"--code {fspath(code)} is no folder: name the one that the model's own modules are in"
+        )
+    found = str(Path(code).resolve())
+    if found not in sys.path:
+        sys.path.append(found)  # last, so that nothing in it takes the place of an installed package
+
+
+def _look_at(caught: list[warnings.WarningMessage], path: ModelPath) -> None:
+    """Pass on what was warned of while a model was loaded, once and in our words where it is a version.
+
+    Raises ModelVersionError for another minor version of scikit-learn.
+    """
+    messages = [one.message for one in caught]
+    for message in messages:
+        if isinstance(message, InconsistentVersionWarning):
+            _require_near_version(path, message)
+            break
+    if any(_OLD_XGBOOST in str(message) for message in messages):
+        differs = f"model file {fspath(path)} was saved by an older XGBoost than the one installed"
+        warnings.warn(differs, ModelVersionWarning, stacklevel=4)
+    for message in messages:
+        if not isinstance(message, InconsistentVersionWarning) and _OLD_XGBOOST not in str(message):
+            warnings.warn(message, stacklevel=4)
+
+
+def _require_near_version(path: ModelPath, warning: InconsistentVersionWarning) -> None:
+    fitted, installed = warning.original_sklearn_version, warning.current_sklearn_version
+    differs = f"model file {fspath(path)} was fitted with scikit-learn {fitted} but {installed} is installed"
+    if fitted.split(".")[:2] != installed.split(".")[:2]:
         raise ModelVersionError(
-            f"model file {fspath(path)} was fitted with scikit-learn {fitted} but {installed} is installed: "
-            f"fit it again with {installed}, or install scikit-learn=={fitted}"
-        ) from None
+            f"{differs}: fit it again with {installed}, or install scikit-learn=={fitted}"
+        )
+    warnings.warn(differs, ModelVersionWarning, stacklevel=5)
+
+
+def _loaded(path: ModelPath, load: Callable[[], Any], content: bytes) -> Any:
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = load()
     except ModelLoadError:
         raise
     except Exception as error:  # anything may come out of a pickle; its text may quote the content
         how = "skops.io.dump" if fspath(path).endswith(SKOPS) else "joblib.dump"
-        raise ModelLoadError(
-            f"model file {fspath(path)} cannot be loaded ({type(error).__name__}): "
-            f"save it with {how}, and install here the packages it uses"
-        ) from None
+        raise ModelLoadError(f"model file {fspath(path)} {complaint(error, content, how=how)}") from None
+    _look_at(caught, path)
+    return model
 
 
 def _skops_loads(content: bytes, path: ModelPath, trusted: Collection[str]) -> Any:

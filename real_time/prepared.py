@@ -103,6 +103,12 @@ def prepare(
 
 def _require_predict_proba(model: Any) -> None:
     kind = type(model).__name__
+    if isinstance(model, dict | list | tuple | np.ndarray):
+        raise NotABinaryClassifierError(f"a {kind} is no model: save the fitted classifier by itself")
+    if kind == "Booster":
+        raise NotABinaryClassifierError(
+            "a bare Booster has no predict_proba: save the XGBClassifier or LGBMClassifier that was fitted"
+        )
     if not callable(getattr(model, "predict_proba", None)):
         raise NotABinaryClassifierError(
             f"{kind} has no predict_proba: use a classifier that gives probabilities"

@@ -1,5 +1,7 @@
 """`vitalstream model`: pins and inspects model files."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
         "threshold": prepared.threshold,
         "threshold_from": prepared.threshold_from,
         "scores_with": model.scorer.path,
-        "versions": {module.__name__: module.__version__ for module in (sklearn, numpy, joblib)},
+        "versions": {module.__name__: module.__version__ for module in _libraries()},
+        "cautions": list(model.cautions),
     }
     if json:
         typer.echo(orjson.dumps(found).decode())
@@ -78,8 +81,18 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     typer.echo(f"features  {', '.join(model.features)}")
     typer.echo(f"classes   {', '.join(found['classes'])}; {prepared.decision}")
     typer.echo(f"scores    with {model.scorer.path}")
+    for caution in model.cautions:
+        typer.echo(f"caution   {caution}")
     typer.echo(f"versions  {', '.join(f'{name} {version}' for name, version in found['versions'].items())}")
 
 
 def _with_model(settings: Settings, path: Path) -> Settings:
     return settings.model_copy(update={"model": path})
+
+
+def _libraries() -> Iterator[Any]:
+    """Those that the model was loaded with."""
+    yield from (sklearn, numpy, joblib)
+    yield from (
+        sys.modules[name] for name in ("xgboost", "lightgbm", "catboost", "imblearn") if name in sys.modules
+    )

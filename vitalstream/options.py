@@ -21,7 +21,7 @@ _CONFIG = typer.Option(
 _PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka property, as often as needed")
 
 
-OF_MODEL = ("threshold", "positive_class", "features", "trusted_types")
+OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
 """What can be told of a model beside its file."""
 
 

@@ -29,6 +29,7 @@ from real_time import (
     ModelNotPinnedError,
     ModelOutputError,
     ModelVersionError,
+    ModelVersionWarning,
     NotABinaryClassifierError,
     RiskScorer,
     ThresholdError,
@@ -40,6 +41,7 @@ from real_time import (
     process_stream,
     run_streaming_inference,
 )
+from real_time.usable import load_usable
 
 from .conftest import FEATURES, HandWritten, frames
 
@@ -361,7 +363,22 @@ def test_a_model_of_another_scikit_learn_is_refused(saved: Path, models: dict[st
         load_model(saved)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps(Complains())])
+def test_a_model_of_another_patch_of_scikit_learn_is_a_warning(
+    saved: Path, models: dict[str, Classifier]
+) -> None:
+    major, minor, _ = sklearn.__version__.split(".")
+    near = f"{major}.{minor}.999"[: len(sklearn.__version__)]
+    saved.write_bytes(pickle.dumps(models["pipeline"]).replace(sklearn.__version__.encode(), near.encode()))
+    pin_model(saved)
+    with pytest.warns(
+        ModelVersionWarning, match=f"fitted with scikit-learn {near} but {sklearn.__version__} is"
+    ):
+        load_model(saved)
+    (caution,) = load_usable(saved).cautions
+    assert caution.endswith(f"scikit-learn {near} but {sklearn.__version__} is installed")
+
+
+@pytest.mark.parametrize("content", [b"not a pickle", pickle.dumps(Complains())])
 def test_a_file_that_is_no_model_is_refused_without_quoting_it(content: bytes, saved: Path) -> None:
     saved.write_bytes(content)
     pin_model(saved)
