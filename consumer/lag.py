@@ -1,4 +1,4 @@
-"""How far the worker is behind: in messages, from librdkafka's statistics, and in time."""
+"""How far the worker is behind: in time, and in messages as far as librdkafka's statistics tell."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,17 +15,20 @@ SILENCE_S = 5.0
 # The marker that ends a transaction takes an offset without being a message; it may look like one left over.
 TOLERANCE = 1
 
-_NOT_OURS = frozenset({"none", "stopping", "stopped"})
 
+def lag_listener(
+    topic: str, hear: Callable[[dict[int, int]], None], observer: Observer
+) -> Callable[[str], None]:
+    """A `stats_cb` that tells `hear` the last stable offsets of `topic`, or `observer` that no broker answers.
 
-def lag_listener(topic: str, observer: Observer) -> Callable[[str], None]:
-    """A `stats_cb` that tells `observer` the lags of `topic`, or that no broker answers. It never raises."""
+    It never raises.
+    """
 
     def listen(text: str) -> None:
         try:
             statistics = orjson.loads(text)
             if answering(statistics):
-                observer.behind(lags(statistics, topic))
+                hear(stable_offsets(statistics, topic))
             else:
                 observer.kafka_error("_ALL_BROKERS_DOWN")
         except Exception as error:  # out of a callback it would cost the messages of the call it came from
@@ -40,28 +43,16 @@ def answering(statistics: dict[str, Any]) -> bool:
     return any(0 <= microseconds < SILENCE_S * 1e6 for microseconds in idle)
 
 
-def lags(statistics: dict[str, Any], topic: str) -> dict[int, int]:
-    """By assigned partition, the messages that can be read and were not collected yet.
-
-    Counted to the last stable offset, and from a position that also moves over markers and aborted messages:
-    neither an open nor an aborted transaction of the input's producers leaves a lag behind.
-    """
+def stable_offsets(statistics: dict[str, Any], topic: str) -> dict[int, int]:
+    """By partition, the last stable offset that the newest fetch has brought along."""
     partitions = statistics["topics"].get(topic, {"partitions": {}})["partitions"]
-    return {
-        int(number): _lag(partition)
-        for number, partition in partitions.items()
-        if int(number) >= 0 and partition["fetch_state"] not in _NOT_OURS
-    }
+    ends = {int(number): partition["ls_offset"] for number, partition in partitions.items()}
+    return {number: end for number, end in ends.items() if number >= 0 and end >= 0}
 
 
 def is_behind(lags: Mapping[int, int]) -> bool:
     """Whether any partition has more left than `TOLERANCE`."""
     return any(lag > TOLERANCE for lag in lags.values())
-
-
-def _lag(partition: Mapping[str, int]) -> int:
-    position = partition["app_offset"] if partition["app_offset"] >= 0 else partition["next_offset"]
-    return max(0, partition["ls_offset"] - position) if position >= 0 else 0
 
 
 class Oldest:

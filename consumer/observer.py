@@ -49,7 +49,10 @@ class Observer:
         """Partitions were taken from this worker; when `lost`, without asking."""
 
     def behind(self, lags: Mapping[int, int]) -> None:
-        """So many messages of each assigned partition are not collected yet; told about once a second."""
+        """So many messages of each assigned partition can be read and are not collected yet.
+
+        Told about once a second, and by a worker that stops.
+        """
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
         """A chunk is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970.
@@ -156,7 +159,6 @@ class LogObserver(Observer):
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """Counted, for the next line of numbers. The first chunk that has messages without input is named."""
-        self._lag = metrics.lag
         self._uncommitted_no_input += metrics.no_input
         if metrics.no_input and not self._told_no_input:
             self._told_no_input = True
@@ -169,7 +171,7 @@ class LogObserver(Observer):
             )
 
     def behind(self, lags: Mapping[int, int]) -> None:
-        """The newest lag: after the last chunk, aborted messages may be all that follows."""
+        """For the next line of numbers."""
         self._lag = sum(lags.values())
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:

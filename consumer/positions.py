@@ -4,12 +4,12 @@ What is committed is the last processed offset + 1 that stands here, never the c
 also counts messages which were fetched and then dropped, for example when a callback raised.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_INVALID,
     Consumer,
     KafkaError,
     KafkaException,
@@ -42,6 +42,8 @@ class Positions:
         self._identity = identity
         self._keep_trying = keep_trying
         self._next: dict[int, int] = {}
+        self._low: dict[int, int] = {}  # where partitions began when they were assigned
+        self._stable: dict[int, int] = {}  # last stable offsets
 
     @property
     def partitions(self) -> list[int]:
@@ -57,12 +59,14 @@ class Positions:
         """
         starts = self._committed(partitions)
         self._next.update(starts)
+        self._ask_ends(starts)
         return self._listed(starts)
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""
         for partition in partitions:
-            self._next.pop(partition, None)
+            for known in (self._next, self._low, self._stable):
+                known.pop(partition, None)
 
     def owns(self, chunk: Chunk) -> bool:
         """Whether every message of the chunk is of an assigned partition and was not processed before."""
@@ -95,9 +99,27 @@ class Positions:
         for partition in self._listed(self._next):
             self._seek(partition)
 
-    def lag(self) -> int:
-        """Messages not yet processed, by the newest end offsets that fetching has brought along."""
-        return sum(self._behind(partition, offset) for partition, offset in self._next.items())
+    def reaches(self, stable: Mapping[int, int]) -> None:
+        """The last stable offsets of partitions, heard of a moment ago."""
+        self._stable.update(stable)
+
+    def lags(self) -> dict[int, int]:
+        """By assigned partition, the messages that can be read and were not collected yet.
+
+        Counted to the last stable offset, which is known as of the last second, and from the consumer's own position,
+        which also moves over markers and aborted messages: neither an open nor an aborted transaction of the input's
+        producers leaves a lag behind. Aborted messages count until they are read past. A partition whose leader has
+        not told its end yet is left out.
+        """
+        read = {one.partition: one.offset for one in self._consumer.position(self._listed(self._next))}
+        return {
+            # The consumer has no position before it hands out the first message after an assignment or a seek.
+            partition: max(
+                0, self._stable[partition] - max(read[partition], offset, self._low.get(partition, 0))
+            )
+            for partition, offset in self._next.items()
+            if partition in self._stable
+        }
 
     def answered(self) -> bool:
         """Whether every partition's leader answers at this moment."""
@@ -120,13 +142,15 @@ class Positions:
                     raise KafkaCallError("going back", error, Action.STOP) from None
                 time.sleep(RETRY_S)
 
-    def _behind(self, partition: int, offset: int) -> int:
-        low, high = self._ends(partition)
-        return max(0, high - max(offset, low)) if high >= 0 else 0
-
-    def _ends(self, partition: int) -> tuple[int, int]:
-        ends = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
-        return ends or (OFFSET_INVALID, OFFSET_INVALID)
+    def _ask_ends(self, partitions: Iterable[int]) -> None:
+        """The statistics tell the last stable offsets, too, but for the first chunks they come too late."""
+        with contextlib.suppress(KafkaException):
+            for partition in partitions:
+                asked = TopicPartition(self._topic, partition)
+                # To a reader of committed messages, the end is the last stable offset.
+                self._low[partition], self._stable[partition] = self._consumer.get_watermark_offsets(
+                    asked, timeout=LEADER_S
+                )
 
     def _listed(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
         noted = self._identity.id

@@ -90,8 +90,12 @@ def _assemble(
     clock = time.monotonic
     limits = message_limits(settings, settings.output_topics)
     exactly_once = settings.delivery == "exactly-once"
+
+    def hear(stable: dict[int, int]) -> None:
+        worker.reaches(stable)  # which exists by then: callbacks run inside its calls
+
     consumer = make_consumer(
-        settings, worker=name, on_statistics=lag_listener(settings.input_topic, observer)
+        settings, worker=name, on_statistics=lag_listener(settings.input_topic, hear, observer)
     )
     sender = Sender(
         functools.partial(
@@ -122,7 +126,7 @@ def _assemble(
         observer=observer,
         clock=time.time,
     )
-    return Worker(
+    worker = Worker(
         settings,
         consumer=consumer,
         committer=committer,
@@ -134,3 +138,4 @@ def _assemble(
         pace=pace,
         clock=clock,
     )
+    return worker

@@ -121,7 +121,7 @@ class Worker:
         self._observer.reached(Step.COLLECTED)
         if not self._positions.owns(chunk):
             raise KafkaCallError("reading", None, Action.ABORT)
-        self._lag = max(0, self._positions.lag() - len(chunk))
+        self._lag = sum(self._positions.lags().values())
         output = self._score(chunk, lag=self._lag)
         self._observer.reached(Step.SCORED)
         if not self._committer.chunks:
@@ -155,6 +155,7 @@ class Worker:
         if chunk is not None:
             self._process(chunk)
         self._commit(STOP_TIMEOUT_S)
+        self._observer.behind(self._positions.lags())
 
     def _done(self) -> bool:
         if self._should_stop():
@@ -225,6 +226,12 @@ class Worker:
                 time.sleep(min(2.0, 0.1 * 2**tries))
 
     # --- callbacks of the consumer: they run inside its calls, and must not raise
+
+    def reaches(self, stable: dict[int, int]) -> None:
+        """The last stable offsets of the input's partitions, from the consumer's statistics."""
+        self._positions.reaches(stable)
+        if not self._leaving:  # with the partitions gone, there would be no lag
+            self._observer.behind(self._positions.lags())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:

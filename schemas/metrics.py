@@ -29,10 +29,10 @@ class ChunkMetrics:
 
     `latency_ms` (mean a row) and `throughput_rows_per_s` are the core's StreamMetrics of the chunk. The
     end-to-end times run from each scored message's source timestamp to its encoding; None where no row had
-    one. `lag` is the number of messages not yet consumed on the worker's partitions. `offsets` maps
-    "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's file, `at` RFC 3339.
-    `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of earlier versions. Of those
-    scored, `no_input` had too few features to ask the model.
+    one. `lag` is the number of messages behind the chunk on the worker's partitions, up to the last stable
+    offset. `offsets` maps "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's
+    file, `at` RFC 3339. `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of
+    earlier versions. Of those scored, `no_input` had too few features to ask the model.
     """
 
     chunk_id: str

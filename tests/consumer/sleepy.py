@@ -10,6 +10,8 @@ import pandas as pd
 HANG_S = 60.0
 SLEEPS = -1.0  # as compiled code does that lets other threads run
 HOLDS = -2.0  # as compiled code does that does not
+PAUSES = -3.0  # for a moment only
+PAUSE_S = 0.005
 
 
 class Sleepy:
@@ -24,6 +26,8 @@ class Sleepy:
             hang_on_purpose(HANG_S)
         if (signal == HOLDS).any():
             ctypes.PyDLL(None).sleep(int(HANG_S))
+        if (signal == PAUSES).any():
+            time.sleep(PAUSE_S)
         return np.full((len(X), 2), 0.5)
 
 

@@ -40,6 +40,9 @@ class Leaving:
     def get_watermark_offsets(self, _partition: TopicPartition, **_how: Any) -> tuple[int, int]:
         return 0, 0
 
+    def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        return partitions
+
     def close(self) -> None:
         self.closed = True
         assert self._on_assign is not None

@@ -84,7 +84,7 @@ def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
 def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:
     clock = Clock()
     log = LogObserver(interval=10, clock=clock)
-    log.scored(chunk_metrics(lag=7))
+    log.behind({0: 3, 1: 4})
     clock.now += 9.9
     log.committed(chunks=1, rows=100, seconds=0.01)
     assert lines() == []
@@ -140,13 +140,3 @@ def test_messages_without_input_are_a_warning_once_and_counted_once_they_are_com
     assert warning.startswith("chunk vitals-0@17: 2 of 5 messages have too few of the model's features; ")
     log.stopped()
     assert lines()[0] == ("INFO", "5 rows committed, 2 of them without input, lag 0, dead letters: none")
-
-
-def test_the_last_line_has_the_newest_lag(lines: Any) -> None:
-    log = LogObserver()
-    log.scored(chunk_metrics(lag=28))  # what follows turns out to be aborted
-    log.committed(chunks=1, rows=6, seconds=0.01)
-    log.behind({0: 0, 1: 0})
-    lines()
-    log.stopped()
-    assert lines()[0] == ("INFO", "6 rows committed, lag 0, dead letters: none")

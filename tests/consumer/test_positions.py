@@ -32,6 +32,9 @@ class Excluded:
         self.positions.add([1])  # on_assign
         return [self.hands_out]
 
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, 10
+
     def seek(self, partition: TopicPartition) -> None:
         self.sought.append((partition.partition, partition.offset))
 
@@ -84,9 +87,9 @@ def test_offsets_of_an_earlier_topic_say_nothing_about_this_one() -> None:
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_leader_answers_now_or_does_not(silent: bool) -> None:
     class Leader(Excluded):
-        def get_watermark_offsets(self, _partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
             if silent:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            return 0, 10
+            return super().get_watermark_offsets(partition, timeout)
 
     assert positions_of(Leader()).answered() is not silent

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.errors import Action
-from consumer.lag import answering, lag_listener, lags
+from consumer.lag import answering, lag_listener, stable_offsets
 from consumer.observer import Observer, Step
 from consumer.telemetry import PrometheusObserver
 from schemas.contract import Reason
@@ -227,28 +227,19 @@ def test_what_is_exposed_parses_and_keeps_to_the_conventions(told: Told) -> None
 
 
 def _statistics(**partition: Any) -> dict[str, Any]:
-    idle = {"fetch_state": "active", "app_offset": 5, "next_offset": 5, "ls_offset": 5, "hi_offset": 5}
+    reading = {"ls_offset": 5, "hi_offset": 12}  # a transaction of the input's producer is open
     return {
         "brokers": {"a:9092/bootstrap": {"rxidle": -1}, "a:9092/1": {"rxidle": 300_000}},
-        "topics": {"vitals": {"partitions": {"0": idle | partition, "-1": idle | {"fetch_state": "none"}}}},
+        "topics": {"vitals": {"partitions": {"0": reading | partition, "-1": reading}}},
     }
 
 
-@pytest.mark.parametrize(
-    ("partition", "expected"),
-    [
-        ({}, {0: 0}),
-        ({"ls_offset": 12, "hi_offset": 12}, {0: 7}),
-        ({"hi_offset": 12}, {0: 0}),  # a transaction of the input's producer is open
-        ({"app_offset": -1001, "next_offset": 3}, {0: 2}),
-        ({"app_offset": -1001, "next_offset": -1001}, {0: 0}),
-        ({"ls_offset": -1001}, {0: 0}),
-        ({"fetch_state": "stopped", "ls_offset": 12}, {}),
-    ],
-)
-def test_lag_is_what_can_be_read_and_was_not(partition: dict[str, Any], expected: dict[int, int]) -> None:
-    assert lags(_statistics(**partition), "vitals") == expected
-    assert lags(_statistics(**partition), "another") == {}
+@pytest.mark.parametrize(("partition", "expected"), [({}, {0: 5}), ({"ls_offset": -1001}, {})])
+def test_the_lag_is_counted_to_the_last_stable_offset(
+    partition: dict[str, Any], expected: dict[int, int]
+) -> None:
+    assert stable_offsets(_statistics(**partition), "vitals") == expected
+    assert stable_offsets(_statistics(**partition), "another") == {}
 
 
 def test_a_broker_answers_that_has_sent_something_lately() -> None:
@@ -257,12 +248,11 @@ def test_a_broker_answers_that_has_sent_something_lately() -> None:
 
 
 def test_the_statistics_callback_never_raises() -> None:
-    class Failing(Observer):
-        def behind(self, lags: Any) -> None:
-            raise RuntimeError
+    def fail(_stable: dict[int, int]) -> None:
+        raise RuntimeError
 
     for text in ("", "{}", "[]", json.dumps(_statistics())):
-        lag_listener("vitals", Failing())(text)
+        lag_listener("vitals", fail, Observer())(text)
 
 
 def test_a_chunk_knows_its_oldest_message() -> None:
