@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from consumer.errors import Action
 from consumer.lag import Oldest, is_behind
 from consumer.observer import Observer, Step
 
@@ -117,7 +118,7 @@ class Health(Observer):
         self._lags_at = now
         self._oldest.behind(is_behind(lags), now)
 
-    def failed(self, operation: str, error_name: str, action: str) -> None:
+    def failed(self, operation: str, error_name: str, action: Action) -> None:
         """Recovering is a beat, and what was in hand is read again."""
         self._beat = self._trouble = self._clock()
         self._scoring = False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.errors import Action
 from schemas.contract import Reason
 from schemas.metrics import ChunkMetrics
 
@@ -75,7 +76,7 @@ class Observer:
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """A transaction was committed; `seconds` is what committing it took."""
 
-    def failed(self, operation: str, error_name: str, action: str) -> None:
+    def failed(self, operation: str, error_name: str, action: Action) -> None:
         """A Kafka call failed and the worker recovers."""
 
     def renewed(self) -> None:
@@ -183,10 +184,10 @@ class LogObserver(Observer):
         if self._clock() >= self._due:
             self._numbers()
 
-    def failed(self, operation: str, error_name: str, action: str) -> None:
+    def failed(self, operation: str, error_name: str, action: Action) -> None:
         """Kafka's name for the error and what is done about it."""
         self._forget_uncommitted()  # read again
-        log.warning("%s failed with %s: %s", operation, error_name, action)
+        log.warning("%s failed with %s: %s", operation, error_name, action.value)
 
     def kafka_error(self, error_name: str) -> None:
         """For whoever looks for a reason."""

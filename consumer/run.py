@@ -17,7 +17,7 @@ from consumer.commit import AtLeastOnce, Committer, Transactions
 from consumer.identity import identity_of
 from consumer.lag import lag_listener
 from consumer.observer import Observer, Observers
-from consumer.scoring import RECORD_OVERHEAD, ChunkScorer, Limits
+from consumer.scoring import ChunkScorer, Limits
 from consumer.sending import Sender
 from consumer.slots import take_slot
 from consumer.tuning import AutoPace, measured_costs
@@ -120,7 +120,7 @@ def _assemble(
         settings=settings,
         worker=name,
         limits=Limits(
-            result=limits[settings.output_topic] - RECORD_OVERHEAD,
+            result=limits[settings.output_topic],
             dead_letter=limits[settings.dead_letter_topic],
         ),
         observer=observer,

@@ -170,11 +170,9 @@ class PrometheusObserver(Observer):
         self._last_commit.set(self._now())
         self._backlog.oldest.committed()
 
-    def failed(self, operation: str, error_name: str, action: str) -> None:
+    def failed(self, operation: str, error_name: str, action: Action) -> None:
         """Whatever was not committed is taken back."""
-        self._take_back(
-            "fenced" if action == Action.FENCED.value else self._unless_committing("aborted", action)
-        )
+        self._take_back("fenced" if action is Action.FENCED else self._unless_committing("aborted", action))
 
     def renewed(self) -> None:
         """Counted."""
@@ -184,8 +182,8 @@ class PrometheusObserver(Observer):
         """What was not committed now never will be by this worker."""
         self._take_back("aborted")
 
-    def _unless_committing(self, result: str, action: str) -> str:
-        return "unknown" if self._committing and action == Action.REBUILD.value else result
+    def _unless_committing(self, result: str, action: Action) -> str:
+        return "unknown" if self._committing and action is Action.REBUILD else result
 
     def _take_back(self, result: str) -> None:
         if self._uncommitted.chunks:

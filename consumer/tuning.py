@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from consumer.chunks import Pace
+from consumer.errors import Action
 from consumer.observer import Observer, Step
 from schemas.metrics import ChunkMetrics, ClosedBy
 
@@ -250,7 +251,7 @@ class AutoPace(Observer):
         if self._tuner.pace != self._logged and at >= self._log_due:
             self._log(at)
 
-    def failed(self, operation: str, error_name: str, action: str) -> None:
+    def failed(self, operation: str, error_name: str, action: Action) -> None:
         """What was not committed is read again."""
         self._begin_anew()
 

@@ -176,7 +176,7 @@ class Worker:
             self._recover(failure)
 
     def _recover(self, failure: KafkaCallError) -> None:
-        self._observer.failed(failure.operation, failure.error_name, failure.action.value)
+        self._observer.failed(failure.operation, failure.error_name, failure.action)
         if failure.action is Action.STOP:
             raise failure
         if failure.action is Action.FENCED and not self._committer.timed_out:
@@ -206,7 +206,7 @@ class Worker:
         try:
             self._committer.abort(timeout)
         except KafkaCallError as failure:
-            self._observer.failed(failure.operation, failure.error_name, Action.REBUILD.value)
+            self._observer.failed(failure.operation, failure.error_name, Action.REBUILD)
             return False
         return True
 
@@ -220,7 +220,7 @@ class Worker:
             except KafkaCallError as failure:
                 if failure.action is Action.STOP:
                     raise
-                self._observer.failed(failure.operation, failure.error_name, Action.RETRY.value)
+                self._observer.failed(failure.operation, failure.error_name, Action.RETRY)
                 self._committer.renew()
                 tries += 1
                 time.sleep(min(2.0, 0.1 * 2**tries))

@@ -1,7 +1,7 @@
 """`vitalstream model`: pins and inspects model files."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from broker.settings import Settings
 from consumer import model as models
 from real_time import model_file
 from real_time.model_file import ModelError
+from schemas.ranges import load_ranges
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
 
 
@@ -59,6 +60,7 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     """
     model = models.load(_with_model(settings, path))
     prepared = model.scorer.prepared
+    ranges = load_ranges(settings.ranges, model.features)
     found: dict[str, Any] = {
         "path": str(path),
         "sha256": model.sha256,
@@ -69,6 +71,7 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
         "positive_class": str(prepared.positive_class),
         "threshold": prepared.threshold,
         "threshold_from": prepared.threshold_from,
+        "ranges": {name: ranges.get(name) for name in model.features},
         "scores_with": model.scorer.path,
         "versions": {module.__name__: module.__version__ for module in _libraries()},
         "cautions": list(model.cautions),
@@ -79,6 +82,7 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     inner = "" if found["predicts"] == found["type"] else f" of {found['predicts']}"
     typer.echo(f"model     {found['type']}{inner}, sha256 {found['sha256']}")
     typer.echo(f"features  {', '.join(model.features)}")
+    typer.echo(f"ranges    {_range_checks(found['ranges'])}")
     typer.echo(f"classes   {', '.join(found['classes'])}; {prepared.decision}")
     typer.echo(f"scores    with {model.scorer.path}")
     for caution in model.cautions:
@@ -88,6 +92,14 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
 
 def _with_model(settings: Settings, path: Path) -> Settings:
     return settings.model_copy(update={"model": path})
+
+
+def _range_checks(ranges: Mapping[str, tuple[float, float] | None]) -> str:
+    """Which features are checked for values that no body can have, and which are not."""
+    checked = [f"{name} {limits[0]:g} to {limits[1]:g}" for name, limits in ranges.items() if limits]
+    unchecked = [name for name, limits in ranges.items() if not limits]
+    none = f"none for {', '.join(unchecked)} (--ranges FILE gives them some)" if unchecked else ""
+    return "; ".join(filter(None, [", ".join(checked), none]))
 
 
 def _libraries() -> Iterator[Any]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import orjson
 
 from broker.settings import Settings
+from consumer.errors import Action
 from consumer.health import Health
 from consumer.observer import LogObserver, Observer, Observers
 from consumer.pool import run_pool
@@ -121,7 +122,7 @@ class Report(Observer):
         self._dead_letters += self._uncommitted
         self._uncommitted.clear()
 
-    def failed(self, operation: str, error_name: str, action: str) -> None:
+    def failed(self, operation: str, error_name: str, action: Action) -> None:
         """Failures that were recovered from."""
         self._counts.update(recoveries=1)
         self._uncommitted.clear()  # read again

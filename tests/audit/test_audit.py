@@ -21,7 +21,7 @@ from tests.audit.conftest import ROWS, save, work
 from tests.audit.models import Placid, Strict
 from tests.audit.topics import Headers, Record, Written, commit, publish, written
 from tests.conftest import MakeSettings, fresh_settings
-from tests.consumer.test_dead_letters import limit_dead_letters
+from tests.consumer.test_dead_letters import limit_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -320,7 +320,7 @@ def test_a_dead_letter_that_is_but_a_pointer(clean: Written) -> None:
 def test_dead_letters_of_all_kinds_that_a_worker_writes(make_settings: MakeSettings, tree: Path) -> None:
     settings = make_settings(model=tree, max_dead_letter_ratio=1)
     kafka = settings.bootstrap_servers
-    limit_dead_letters(settings, 2000)
+    limit_topic(settings, settings.dead_letter_topic, 2000)
     odd: Headers = [("t", b"1"), ("t", b""), ("none", None), ("dlq.reason", b"of another"), ("", b"x")]
     headers: list[Headers] = [[], odd, [("long", b"x" * 1500)]]
     records = [

@@ -90,7 +90,7 @@ def test_every_reason_end_to_end(stage: Stage) -> None:
 
 def test_what_does_not_fit_the_dead_letter_topic_is_a_pointer(stage: Stage) -> None:
     settings = stage.settings(model="fragile", partitions=1, max_dead_letter_ratio=1.0)
-    limit_dead_letters(settings, 100_000)
+    limit_topic(settings, settings.dead_letter_topic, 100_000)
     large = b"x" * (MAX_MESSAGE_BYTES + 1)
     sent = send(settings, {"large": large, "small": b"x", "good": good(signal=64)})
     stage.worker(settings)
@@ -119,8 +119,18 @@ def test_a_model_that_fails_on_everything_stops_the_worker_and_loses_nothing(sta
     assert stage.committed(settings) in (0, 20), "nothing of the bad chunk"
 
 
-def limit_dead_letters(settings: Settings, limit: int) -> None:
-    topic = settings.dead_letter_topic
+def test_a_result_that_fits_its_topic_is_published(stage: Stage) -> None:
+    settings = stage.settings(model="fragile", partitions=1, max_dead_letter_ratio=1.0)
+    limit_topic(
+        settings, settings.output_topic, 1_100
+    )  # the result has some 400 bytes, and Kafka adds up to 512
+    sent = send(settings, {"good": good(signal=64)})
+    stage.worker(settings)
+    stage.wait_committed(settings, 1)
+    assert position(sent["good"]) in require_exactly_once(settings, rows=1).by_position
+
+
+def limit_topic(settings: Settings, topic: str, limit: int) -> None:
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
     entry = ConfigEntry("max.message.bytes", str(limit), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])

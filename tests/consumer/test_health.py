@@ -131,7 +131,7 @@ def test_an_outage_is_no_stall_however_long(health: Health, clock: Clock, notice
         if noticed == "by the clients":
             health.kafka_error("_ALL_BROKERS_DOWN")
         elif noticed == "by failing calls":
-            health.failed("starting transactions", "_TIMED_OUT", Action.RETRY.value)
+            health.failed("starting transactions", "_TIMED_OUT", Action.RETRY)
         assert health.stalled() is None
     assert "messages wait" in str(health.unready())
     turn(health, clock, LAGS_S, lag=1000)
@@ -174,7 +174,7 @@ def test_a_chunk_that_is_not_committed_makes_unready(health: Health, clock: Cloc
     collect(health)
     clock.now += RECENT_S + 1
     assert "messages wait" in str(health.unready())
-    health.failed("committing", "_TIMED_OUT", Action.REBUILD.value)
+    health.failed("committing", "_TIMED_OUT", Action.REBUILD)
     assert "messages wait" in str(health.unready())
     health.behind({0: 0})  # it was committed after all
     assert health.unready() is None

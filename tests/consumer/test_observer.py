@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from consumer.errors import Action
 from consumer.observer import LogObserver, Observer, Observers, Step
 from schemas.contract import Reason
 from tests.consumer.fakes import Clock, chunk_metrics
@@ -61,7 +62,7 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
     log.assigned([])
     log.revoked([1], lost=False)
     log.revoked([2], lost=True)
-    log.failed("committing", "_TIMED_OUT", "renew")
+    log.failed("committing", "_TIMED_OUT", Action.REBUILD)
     assert lines() == [
         ("INFO", "worker g-0 scores heart_rate, spo2 with model 0123456789ab"),
         ("INFO", "scores with compiled trees"),
@@ -70,7 +71,10 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
         ("INFO", "assigned partitions none"),
         ("INFO", "gave back partitions 1"),
         ("INFO", "lost partitions 2"),
-        ("WARNING", "committing failed with _TIMED_OUT: renew"),
+        (
+            "WARNING",
+            "committing failed with _TIMED_OUT: renew the producer and read again from the committed offsets",
+        ),
     ]
 
 
@@ -120,7 +124,7 @@ def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> Non
     log.rejected(0, 1, Reason.NOT_JSON, "")
     log.committed(chunks=1, rows=3, seconds=0.01)
     log.rejected(0, 4, Reason.NOT_JSON, "")
-    log.failed("committing", "_TIMED_OUT", "renew")
+    log.failed("committing", "_TIMED_OUT", Action.REBUILD)
     log.rejected(0, 4, Reason.NOT_JSON, "")
     log.committed(chunks=1, rows=2, seconds=0.01)
     log.rejected(0, 6, Reason.NOT_JSON, "")
@@ -133,7 +137,7 @@ def test_messages_without_input_are_a_warning_once_and_counted_once_they_are_com
     log = LogObserver()
     log.scored(chunk_metrics(scored=5))
     log.scored(chunk_metrics(scored=5, no_input=2, chunk_id="vitals-0@17"))
-    log.failed("committing", "_TIMED_OUT", "renew")
+    log.failed("committing", "_TIMED_OUT", Action.REBUILD)
     log.scored(chunk_metrics(scored=5, no_input=2))
     log.committed(chunks=1, rows=5, seconds=0.01)
     ((_, warning), _) = lines()

@@ -97,7 +97,7 @@ def test_results_without_input_count_once_they_are_committed(told: Told) -> None
     name = "vitalstream_no_input_results_total"
     told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
     assert told.value(name) == 0
-    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD.value)  # read again
+    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD)  # read again
     told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
     told.chunk(waits_ms=[8.0], no_input=1)
     told.commit()
@@ -124,8 +124,8 @@ def test_what_is_taken_back_counts_once_it_is_read_again(
     told.chunk(waits_ms=[5.0, 6.0], dead=1)
     if committing:
         told.observer.reached(Step.OFFSETS_SENT)
-    told.observer.failed("committing", "_TIMED_OUT", action.value)
-    told.observer.failed("starting transactions", "_TIMED_OUT", Action.RETRY.value)
+    told.observer.failed("committing", "_TIMED_OUT", action)
+    told.observer.failed("starting transactions", "_TIMED_OUT", Action.RETRY)
     told.observer.renewed()
     assert told.rows() == (0, 0)
     assert told.transactions() == {result: 1}
@@ -191,7 +191,7 @@ def test_the_oldest_message_ages_on_between_commits_while_others_are_left(told: 
 
 def test_nothing_is_old_once_an_unknown_commit_turns_out_to_have_happened(told: Told) -> None:
     told.chunk(waits_ms=[3.0], oldest=told.clock.now - 5)
-    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD.value)
+    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD)
     assert told.oldest == pytest.approx(5, abs=1)
     told.observer.behind({0: 0, 1: 0})
     assert told.oldest == 0

@@ -137,3 +137,14 @@ def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -
     found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
     assert found["scores_with"] == consumer.model.load(Settings(model=path)).scorer.path == "compiled trees"
     assert RiskScorer(load_model(path)).path == "compiled trees"
+
+
+def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    X = pd.DataFrame({"spo2": [90.0, 99.0], "Temp": [36.0, 40.0]})
+    joblib.dump(LogisticRegression().fit(X, [0, 1]), path)
+    vitalstream("model", "pin", str(path))
+    found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
+    assert found["ranges"] == {"spo2": [1, 100], "Temp": None}
+    shown = vitalstream("model", "inspect", str(path))
+    assert "ranges    spo2 1 to 100; none for Temp (--ranges FILE gives them some)" in shown
