@@ -81,7 +81,12 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         *_topics("READ", _INPUT, optional=True),
         *_topics("DESCRIBE_CONFIGS", _DEAD, _INPUT, optional=True),
     ),
-    "topics create": (*_topics("CREATE", *_ALL), *_topics("DESCRIBE", *_ALL)),
+    "topics create": (
+        *_topics("CREATE", *_ALL),
+        *_topics("DESCRIBE", *_ALL),
+        # How those that are there are cleaned up.
+        *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
+    ),
     "topics check": (*_topics("DESCRIBE", *_ALL), *_topics("DESCRIBE_CONFIGS", *_ALL)),
 }
 

@@ -19,6 +19,14 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
 _DAY_MS = 24 * 60 * 60 * 1000
 _LIMIT = "max.message.bytes"
 _CLEANUP = "cleanup.policy"
+# With more partitions most keys move to another one, and Kafka keeps order within a partition only.
+_BEFORE_GROWING = {
+    "input_topic": "stop the senders first and wait until vitalstream status shows that 0 messages wait, or a "
+    "patient's messages may be scored out of order",
+    "output_topic": "stop the workers first and let readers finish, or a patient's results may be read out of order",
+    "metrics_topic": "readers must not expect order across partitions",
+    "dead_letter_topic": "replay the dead letters first, or a patient's may be replayed out of order",
+}
 
 
 @dataclass(frozen=True)
@@ -105,13 +113,36 @@ def check_topics(settings: Settings, *, timeout: float = 10) -> list[Finding]:
         for name in _missing(admin, settings.topics)
     ]
     for spec in there:
-        if spec.name not in configs and not admin.is_mock:
-            findings.append(
-                Finding(spec.name, "warning", "hides its settings: this user lacks DESCRIBE_CONFIGS on it")
-            )
         findings += _shape_findings(spec.name, admin.metadata.topics, settings)
-        findings += _config_findings(spec, configs.get(spec.name, {}))
+        findings += _config_findings(spec, configs.get(spec.name, {} if admin.is_mock else None), settings)
     return findings + _limit_findings(settings, configs)
+
+
+def differences(
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    partitions: int | None = None,
+    replication_factor: int = BROKER_DEFAULT,
+    timeout: float = 10,
+) -> list[Finding]:
+    """How these existing topics differ from those that `create_topics` would make.
+
+    It is an `error` where something else was asked for. None asks for no number of partitions in particular.
+
+    Raises:
+        BrokerError: the brokers can't be reached.
+    """
+    admin = Admin(settings, timeout=timeout)
+    configs = _topic_configs(admin, names)
+    findings = []
+    for spec in topic_specs(settings):
+        if spec.name in names:
+            found = admin.metadata.topics[spec.name].partitions
+            findings += _partition_findings(spec.name, len(found), partitions, settings)
+            findings += _replica_findings(spec.name, found, replication_factor, settings)
+            findings += _config_findings(spec, configs.get(spec.name), settings)
+    return findings
 
 
 def require_topics(settings: Settings, names: Sequence[str], *, timeout: float = 10) -> None:
@@ -123,14 +154,18 @@ def require_topics(settings: Settings, names: Sequence[str], *, timeout: float =
     """
     missing = _missing(Admin(settings, timeout=timeout), names)
     if missing:
-        flags = {getattr(settings, name): flag(name) for name in TOPIC_SETTINGS}
-        told = ", ".join(f"{topic} ({flags[topic]})" for topic in missing)
+        told = ", ".join(f"{topic} ({flag(_role(topic, settings))})" for topic in missing)
         is_, s = ("is", "") if len(missing) == 1 else ("are", "s")
         raise TopicError(
             f"topic{s} {told} {is_} missing (or hidden from this user) at {settings.bootstrap_servers}; "
             f"check the name{s}, or run: {_create_command(settings)}",
             topics=tuple(missing),
         )
+
+
+def _role(topic: str, settings: Settings) -> str:
+    """The setting that names this topic."""
+    return next(name for name in TOPIC_SETTINGS if getattr(settings, name) == topic)
 
 
 def _create_command(settings: Settings) -> str:
@@ -219,18 +254,56 @@ def _shape_findings(name: str, topics: Any, settings: Settings) -> list[Finding]
     return findings
 
 
-def _config_findings(spec: TopicSpec, config: Mapping[str, str]) -> list[Finding]:
+def _partition_findings(name: str, found: int, asked: int | None, settings: Settings) -> list[Finding]:
+    if asked is None or asked == found:
+        return []
+    role = _role(name, settings)
+    if found > asked:
+        remedy = "Kafka can't take partitions away: leave out --partitions"
+    else:
+        grow = f"kafka-topics.sh {_at(settings)} --alter --topic {name} --partitions {asked}"
+        remedy = f"{grow} adds them and moves most keys to another partition: {_BEFORE_GROWING[role]}"
+    message = f"has {_counted(found, 'partition')}, not {asked}; {remedy}; or use a new topic ({flag(role)})"
+    return [Finding(name, "error", message)]
+
+
+def _replica_findings(
+    name: str, partitions: Mapping[int, Any], asked: int, settings: Settings
+) -> list[Finding]:
+    other = {len(one.replicas) for one in partitions.values()} - {asked}
+    if asked == BROKER_DEFAULT or not other:
+        return []
+    message = (
+        f"has a replication factor of {min(other)}, not {asked}; kafka-reassign-partitions.sh {_at(settings)} "
+        f"changes it; or use a new topic ({flag(_role(name, settings))})"
+    )
+    return [Finding(name, "error", message)]
+
+
+def _config_findings(spec: TopicSpec, config: Mapping[str, str] | None, settings: Settings) -> list[Finding]:
+    if config is None:
+        message = "hides its settings: this user lacks DESCRIBE_CONFIGS on it"
+        return [Finding(spec.name, "warning", message)]
     findings = []
     for key, wanted in spec.config.items():
         found = config.get(key, wanted)
         if key == _CLEANUP and "compact" in found:
             message = (
-                f"{key} is {found}, which drops all but the last message of each patient; set it to delete"
+                f"{key} is {found}, which drops all but the last message of each patient; run: kafka-configs.sh "
+                f"{_at(settings)} --alter --topic {spec.name} --add-config {key}={wanted}"
             )
             findings.append(Finding(spec.name, "error", message))
         elif found != wanted and key != _LIMIT:
             findings.append(Finding(spec.name, "note", f"{key} is {found}; topics create sets {wanted}"))
     return findings
+
+
+def _at(settings: Settings) -> str:
+    return f"--bootstrap-server {settings.bootstrap_servers}"
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _limit_findings(settings: Settings, configs: Mapping[str, Mapping[str, str]]) -> list[Finding]:

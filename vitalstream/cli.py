@@ -216,13 +216,19 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
 def create_topics(
     settings: "Settings",
     *,
-    partitions: Annotated[int, typer.Option(min=1, metavar="N", help="partitions of each topic")] = 4,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="partitions of each topic  [default: 4]")
+    ] = None,
     replication_factor: Annotated[
         int, typer.Option(min=-1, metavar="N", help="copies of each partition; -1: the brokers' default")
     ] = -1,
     json: Json = False,
 ) -> None:
-    """Make those of the four topics that are missing, with the right settings."""
+    """Make those of the four topics that are missing, with the right settings.
+
+    A topic that is there stays as it is. Where it has not what --partitions or --replication-factor ask for, or is
+    compacted, it is said how to change that; exit code 1.
+    """
     from vitalstream import topics
 
     topics.create(settings, partitions=partitions, replication_factor=replication_factor, json=json)

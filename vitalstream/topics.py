@@ -1,22 +1,38 @@
 """`vitalstream topics`: makes or checks the four topics."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 import typer
 
 from broker.settings import Settings
-from broker.topics import check_topics, create_topics
+from broker.topics import (
+    DEFAULT_PARTITIONS,
+    Finding,
+    check_topics,
+    create_topics,
+    differences,
+)
 
 
-def create(settings: Settings, *, partitions: int, replication_factor: int, json: bool) -> None:
-    """Make the topics that are missing and print what was done to each."""
-    made = create_topics(settings, partitions=partitions, replication_factor=replication_factor)
+def create(settings: Settings, *, partitions: int | None, replication_factor: int, json: bool) -> None:
+    """Make the topics that are missing and print what was done to each.
+
+    Ends with code 1 when a topic that was there is not as asked for, or loses results.
+    """
+    made = create_topics(
+        settings,
+        partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
+        replication_factor=replication_factor,
+    )
+    there = [name for name, done in made if done == "exists"]
+    findings = differences(settings, there, partitions=partitions, replication_factor=replication_factor)
     if json:
-        _print_json(dict(made))
-        return
-    for name, done in made:
+        _print_json({"topics": dict(made), "findings": findings})
+    for name, done in made if not json else ():
         typer.echo(f"{name}: {'created' if done == 'created' else 'was there already'}")
+    _tell(findings, json=json)
 
 
 def check(settings: Settings, *, json: bool) -> None:
@@ -24,10 +40,14 @@ def check(settings: Settings, *, json: bool) -> None:
     findings = check_topics(settings)
     if json:
         _print_json({"findings": findings})
-    for finding in findings if not json else ():
-        typer.echo(f"{finding.level}: {finding.topic} {finding.message}")
     if not findings and not json:
         typer.echo("all four topics are as they should be")
+    _tell(findings, json=json)
+
+
+def _tell(findings: Iterable[Finding], *, json: bool) -> None:
+    for finding in findings if not json else ():
+        typer.echo(f"{finding.level}: {finding.topic} {finding.message}")
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 

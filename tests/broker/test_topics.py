@@ -12,6 +12,7 @@ from broker.topics import (
     DEFAULT_MAX_MESSAGE_BYTES,
     check_topics,
     create_topics,
+    differences,
     message_limits,
     require_topics,
 )
@@ -57,6 +58,37 @@ def test_create_makes_the_four_topics_once(unmade: Settings) -> None:
 
 
 @pytest.mark.kafka
+def test_what_is_asked_of_existing_topics_is_compared_with_what_they_are(unmade: Settings) -> None:
+    create_topics(unmade, partitions=3, replication_factor=1)
+    vitals, risk, metrics, letters = unmade.topics
+    at = f"--bootstrap-server {unmade.bootstrap_servers}"
+
+    assert differences(unmade, unmade.topics) == []
+    assert differences(unmade, unmade.topics, partitions=3, replication_factor=1) == []
+    more = {one.topic: one.message for one in differences(unmade, unmade.topics, partitions=8)}
+    assert more[vitals] == (
+        f"has 3 partitions, not 8; kafka-topics.sh {at} --alter --topic {vitals} --partitions 8 adds them and moves "
+        "most keys to another partition: stop the senders first and wait until vitalstream status shows that 0 "
+        "messages wait, or a patient's messages may be scored out of order; or use a new topic (--input-topic)"
+    )
+    assert "let readers finish, or a patient's results may be read out of order" in more[risk]
+    assert "must not expect order across partitions" in more[metrics]
+    assert "replay the dead letters first" in more[letters]
+    (fewer,) = differences(unmade, [risk], partitions=1)
+    assert (fewer.level, fewer.message) == (
+        "error",
+        "has 3 partitions, not 1; Kafka can't take partitions away: leave out --partitions; or use a new topic "
+        "(--output-topic)",
+    )
+    (copies,) = differences(unmade, [vitals], replication_factor=3)
+    assert (copies.level, copies.message) == (
+        "error",
+        f"has a replication factor of 1, not 3; kafka-reassign-partitions.sh {at} changes it; or use a new topic "
+        "(--input-topic)",
+    )
+
+
+@pytest.mark.kafka
 def test_create_says_why_the_brokers_refuse(unmade: Settings) -> None:
     with pytest.raises(TopicError, match=r"refused to create topic vitals-.*replication factor"):
         create_topics(unmade, replication_factor=99)
@@ -89,7 +121,9 @@ def test_check_tells_what_loses_results(make_settings: MakeSettings) -> None:
         return {(one.topic, one.level): one.message for one in found} if len(found) == 3 else {}
 
     found = wait_until(three, what="three findings")
-    assert "compact" in found[settings.output_topic, "error"]
+    compacted = found[settings.output_topic, "error"]
+    assert "cleanup.policy is compact,delete, which drops all but the last message" in compacted
+    assert f"--topic {settings.output_topic} --add-config cleanup.policy=delete" in compacted
     assert "retention.ms is 1000" in found[settings.output_topic, "note"]
     assert "max.message.bytes is 1000000" in found[settings.dead_letter_topic, "warning"]
 

@@ -1,0 +1,59 @@
+"""`vitalstream topics create`: what it says of topics that are there already, and its exit code."""
+
+from collections.abc import Sequence
+
+import orjson
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from broker.settings import TOPIC_SETTINGS, Settings, flag
+from tests.conftest import fresh_settings
+from tests.kafka import partitions
+from tests.vitalstream.command import vitalstream
+
+pytestmark = pytest.mark.kafka
+
+
+def create(settings: Settings, *more: str) -> tuple[int, str]:
+    """Exit code and stdout."""
+    done = vitalstream("topics", "create", *named(settings), *more)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def named(settings: Settings) -> Sequence[str]:
+    names = ("bootstrap_servers", *TOPIC_SETTINGS)
+    return [word for name in names for word in (flag(name), getattr(settings, name))]
+
+
+def test_topics_with_other_partitions_than_asked_for_are_no_success(settings: Settings) -> None:
+    code, out = create(settings, "--partitions", "8")
+
+    assert code == 1
+    for topic in settings.topics:
+        assert f"{topic}: was there already" in out
+        assert f"error: {topic} has 4 partitions, not 8; kafka-topics.sh " in out
+    assert partitions(settings.bootstrap_servers, settings.input_topic) == [0, 1, 2, 3]
+
+
+def test_who_asks_for_nothing_else_is_told_nothing_else(settings: Settings) -> None:
+    for more in ((), ("--partitions", "4"), ("--partitions", "4", "--replication-factor", "1")):
+        code, out = create(settings, *more)
+        assert code == 0
+        assert out.splitlines() == [f"{topic}: was there already" for topic in settings.topics]
+
+
+def test_a_compacted_topic_is_no_success(kafka: str) -> None:
+    settings = fresh_settings(kafka)
+    client = AdminClient({"bootstrap.servers": kafka})
+    compacted = NewTopic(settings.input_topic, 4, 1, config={"cleanup.policy": "compact"})
+    client.create_topics([compacted])[settings.input_topic].result()
+
+    code, out = create(settings, "--json")
+
+    assert code == 1
+    found = orjson.loads(out)
+    assert found["topics"] == dict.fromkeys(settings.topics, "created") | {settings.input_topic: "exists"}
+    errors = [one for one in found["findings"] if one["level"] == "error"]
+    assert [one["topic"] for one in errors] == [settings.input_topic]
+    assert errors[0]["message"].startswith("cleanup.policy is compact, ")
