@@ -119,7 +119,7 @@ class NoProgressError(VitalstreamError):
 
 
 class ModelFailedError(VitalstreamError):
-    """The model failed in a way that no single message explains; nothing of the chunk was committed."""
+    """The model failed in a way that no single message explains; nothing of the open transaction is committed."""
 
 
 class InputLostError(VitalstreamError):

@@ -12,7 +12,7 @@ ENOUGH = 500
 
 
 class TooManyRejectedError(VitalstreamError):
-    """Too large a share of the messages is rejected; nothing of the chunk was committed."""
+    """Too large a share of the messages is rejected; nothing of the open transaction is committed."""
 
 
 class RejectLimit:

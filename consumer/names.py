@@ -8,6 +8,7 @@ import orjson
 
 from broker.errors import SettingsError
 from schemas.contract import EVENT_TIME, PATIENT_ID
+from schemas.lookalike import look_alikes
 
 FIRST_MESSAGES: Final = 100  # one of which must have a feature
 _MOST: Final = 30  # names that are listed
@@ -19,13 +20,14 @@ class NoFeatureError(SettingsError):
 
 
 class NameCheck:
-    """Reads the names of the messages' fields until one of them is a feature's, whatever its value.
+    """Reads the names of the messages' fields, and whether one of them is a feature's, whatever its value.
 
-    Rejected messages do not count, but their names do. Once a name was found it costs nothing.
+    Rejected messages do not count, but their names do.
     """
 
     def __init__(self, features: Sequence[str]) -> None:
         self._features = features
+        self._told: set[tuple[str, str]] = set()
         self.found = False
         self.restart()
 
@@ -40,15 +42,20 @@ class NameCheck:
         return not self.found and self._messages > 0
 
     def look(self, values: Iterable[bytes | None], *, accepted: int) -> None:
-        """Take in the messages of a chunk, of which so many were accepted.
-
-        Raises:
-            NoFeatureError: the accepted ones are 100 or more by now, and none of all has any of the features.
-        """
+        """Take in the messages of a chunk, of which so many were accepted."""
         self._messages += accepted
         for value in values:
             self._fields.update(_names(value))
-        self.found = not self._fields.keys().isdisjoint(self._features)
+        self.found = self.found or not self._fields.keys().isdisjoint(self._features)
+
+    def look_alikes(self) -> list[tuple[str, str]]:
+        """Fields that look like a feature which no message has, each with that one, if it was not told before."""
+        new = [pair for pair in look_alikes(self._fields, self._features) if pair not in self._told]
+        self._told.update(new)
+        return new
+
+    def require(self) -> None:
+        """Raise NoFeatureError when the accepted messages are 100 or more by now, and none of all has any feature."""
         if not self.found and self._messages >= FIRST_MESSAGES:
             raise NoFeatureError(self._sentence())
 
@@ -70,8 +77,13 @@ def _names(value: bytes | None) -> list[str]:
     return [*document] if isinstance(document, dict) else []
 
 
+def printable(name: str) -> str:
+    """A field's name, cut, and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in name)[:_LONGEST]
+
+
 def _listed(names: Sequence[str]) -> str:
     """Names on one line, without what a terminal would obey."""
-    shown = ["".join(c if c.isprintable() else "?" for c in name)[:_LONGEST] for name in names[:_MOST]]
+    shown = [printable(name) for name in names[:_MOST]]
     more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
     return ", ".join(shown) + more if shown else f"nothing but {PATIENT_ID} and {EVENT_TIME}"

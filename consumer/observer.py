@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.errors import Action
+from consumer.names import printable
 from schemas.contract import Reason
+from schemas.lookalike import difference
 from schemas.metrics import ChunkMetrics
 
 log = logging.getLogger("vitalstream.worker")
@@ -63,6 +65,9 @@ class Observer:
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """A message goes to the dead-letter topic."""
+
+    def looks_alike(self, field: str, feature: str) -> None:
+        """The messages have a field that only looks like a feature, and not the feature itself."""
 
     def unseen(self, features: Sequence[str]) -> None:
         """None of the first rows had a number for these features; told once at most."""
@@ -124,6 +129,7 @@ class LogObserver(Observer):
         self._rejects: Counter[str] = Counter()
         self._uncommitted: Counter[str] = Counter()
         self._named: set[tuple[Reason, str]] = set()
+        self._to_name: dict[tuple[Reason, str], tuple[int, int]] = {}  # not committed yet
         self._no_input = 0
         self._uncommitted_no_input = 0
         self._told_no_input = False
@@ -143,11 +149,20 @@ class LogObserver(Observer):
         log.info("%s partitions %s", "lost" if lost else "gave back", _listed(partitions))
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
-        """Position and reason, once for each reason and field."""
+        """Position and reason once it is committed, once for each reason and field."""
         self._uncommitted[reason] += 1
         if (reason, field) not in self._named:
-            self._named.add((reason, field))
-            log.warning("dead letter at partition %d offset %d: %s %s", partition, offset, reason, field)
+            self._to_name.setdefault((reason, field), (partition, offset))
+
+    def looks_alike(self, field: str, feature: str) -> None:
+        """With the letters that differ: the names themselves would look the same."""
+        log.warning(
+            "the messages' field %s only looks like the model's feature %s (%s), which the model then does without: "
+            "rename it where it is sent",
+            printable(field),
+            printable(feature),
+            difference(field, feature),
+        )
 
     def unseen(self, features: Sequence[str]) -> None:
         """Most often a name or a unit that differs between model and sender."""
@@ -180,6 +195,9 @@ class LogObserver(Observer):
         self._rows += rows
         self._rejects += self._uncommitted
         self._no_input += self._uncommitted_no_input
+        for (reason, field), position in self._to_name.items():
+            log.warning("dead letter at partition %d offset %d: %s %s", *position, reason, field)
+        self._named.update(self._to_name)
         self._forget_uncommitted()
         if self._clock() >= self._due:
             self._numbers()
@@ -206,6 +224,7 @@ class LogObserver(Observer):
 
     def _forget_uncommitted(self) -> None:
         self._uncommitted.clear()
+        self._to_name.clear()
         self._uncommitted_no_input = 0
 
 

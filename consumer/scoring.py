@@ -32,6 +32,7 @@ from schemas.vitals import Reject
 SYSTEMIC_ROWS = 10
 # Kafka's own bytes around the key and value of a message, generously.
 RECORD_OVERHEAD = 512
+_READ_AGAIN = "what is not committed yet is read again at the next start"
 
 Item = TypeVar("Item")
 Floats = NDArray[np.float64]
@@ -93,9 +94,8 @@ class ChunkScorer:
         decoded = self._decode(chunk.messages)
         if self._unseen:
             self._look_for_unseen(decoded.frame)
-        if not self._names.found:
-            values = (message.value() for message in chunk.messages)
-            self._names.look(values, accepted=len(decoded.frame))
+        if self._unseen or not self._names.found:
+            self._look_at_names(chunk, accepted=len(decoded.frame))
         present = features_present(decoded.frame)
         no_input = present < self._min_features
         probability, stream_metrics, failed = score(decoded.frame, self._model.scorer, no_input)
@@ -141,6 +141,12 @@ class ChunkScorer:
             metrics=metrics.encode(),
             rows=len(chunk),
         )
+
+    def _look_at_names(self, chunk: Chunk, *, accepted: int) -> None:
+        self._names.look((message.value() for message in chunk.messages), accepted=accepted)
+        for field, feature in self._names.look_alikes():
+            self._observer.looks_alike(field, feature)
+        self._names.require()
 
     def _look_for_unseen(self, frame: pd.DataFrame) -> None:
         absent = np.isnan(frame[self._unseen].to_numpy()).all(axis=0)
@@ -240,7 +246,7 @@ def _ask(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetrics
     try:
         scores, metrics = process_stream(frame, max(1, len(frame)), tolerant)
     except ModelOutputError as error:
-        raise ModelFailedError(f"{error}; nothing of this chunk was committed") from None
+        raise ModelFailedError(f"{error}; {_READ_AGAIN}") from None
     if frame.empty:
         return np.empty(0), metrics, []
     probabilities = scores.to_numpy()[:, 0]
@@ -254,7 +260,7 @@ def _ask(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetrics
         )
         raise ModelFailedError(
             f"the model {why} on all {len(frame)} rows of a chunk that it was asked about, so the model is at fault, "
-            "not the messages; nothing of this chunk was committed"
+            f"not the messages; {_READ_AGAIN}"
         )
     return probabilities, metrics, rejected
 

@@ -10,7 +10,7 @@ _LATIN: Final = str.maketrans(
     "авеһіјкмнорстухѕԁԛԝ" + "αειικνορτυχ" + "ı",  # noqa: RUF001
     "abehijkmhopctyxsdqw" + "aeiikvoptux" + "i",
 )
-_SEPARATORS: Final = {"Zs", "Pd", "Pc"}  # blanks, dashes, underscores
+_SEPARATORS: Final = {"Zs", "Pd", "Pc", "Po"}  # blanks, dashes, underscores, dots
 _INVISIBLE: Final = {"Cf", "Cc"}
 
 
@@ -22,7 +22,7 @@ def look_alikes(names: Iterable[str], wanted: Iterable[str]) -> list[tuple[str, 
 
 
 def skeleton(name: str) -> str:
-    """The same for names that look alike: without case, alphabet, Unicode form, and kind of blank or dash."""
+    """The same for names that look alike: without case, alphabet, Unicode form, and kind of blank, dash or dot."""
     letters = unicodedata.normalize("NFKD", name).casefold().translate(_LATIN)
     kinds = ((letter, unicodedata.category(letter)) for letter in letters)
     plain = ("_" if kind in _SEPARATORS else letter for letter, kind in kinds if kind not in _INVISIBLE)

@@ -1,5 +1,6 @@
 """When a worker stops instead of draining its topic into dead letters."""
 
+import re
 from collections import deque
 
 import orjson
@@ -134,3 +135,17 @@ def test_a_worker_stops_instead_of_draining_the_topic(stage: Stage) -> None:
     stage.wait_committed(settings, 2600)
     through.stop()
     assert len(read_accounts(settings).dead_letters) == 2000
+
+
+@pytest.mark.kafka
+def test_a_stop_within_the_first_transaction_says_that_nothing_is_committed(stage: Stage) -> None:
+    settings = stage.settings(partitions=1, model="fragile", commit_interval_ms=10_000, chunk_size=50)
+    bad = {"patient_id": "p1", "event_time": "2026-01-05T08:30:00Z", "spo2": "?"}
+    stage.send(settings, [("p1", orjson.dumps(bad))] * 2000)
+    worker = stage.worker(settings)
+    assert worker.wait(timeout=60) == 1, worker.log
+    assert re.search(r"INFO vitalstream.worker: 0 rows committed, lag \d+, dead letters: none\n", worker.log)
+    assert "dead letter at" not in worker.log
+    assert "what is not committed yet is read again at the next start" in worker.log
+    found = read_accounts(settings)
+    assert (found.results, found.dead_letters, found.metrics, found.committed) == ([], [], [], {})

@@ -27,6 +27,7 @@ def foreign(count: int, **fields: Any) -> list[bytes]:
 
 def look(check: NameCheck, values: list[bytes]) -> None:
     check.look(values, accepted=len(values))
+    check.require()
 
 
 def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> None:
@@ -41,6 +42,17 @@ def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> Non
         "messages have HR, O2Sat, the model wants heart_rate, spo2; rename the fields "
     )
     assert "80" not in str(stopped.value)
+
+
+def test_each_field_that_looks_like_a_feature_is_told_once_and_only_while_the_feature_is_missing() -> None:
+    check = NameCheck(FEATURES)
+    cyrillic = "h\u0435art_rate"
+    look(check, foreign(10, **{cyrillic: 80}))
+    assert check.look_alikes() == [(cyrillic, "heart_rate")]
+    look(check, foreign(10, **{cyrillic: 80, "SpO2": 97}))
+    assert check.look_alikes() == [("SpO2", "spo2")]
+    look(check, [good(heart_rate=80, spo2=..., **{"Heart-Rate": 80})])
+    assert check.look_alikes() == []
 
 
 @pytest.mark.parametrize("fields", [{"spo2": 97}, {"spo2": None}, {"spo2": 9700}], ids=str)
@@ -151,6 +163,29 @@ def test_a_wholly_misnamed_model_stops_its_worker_before_anything_is_committed(
     results = [result for _, result in require_exactly_once(settings, rows=150).results]
     assert len(results) == 150
     assert not any(result.no_input for result in results)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("s\u0440o2", "U+0440 CYRILLIC SMALL LETTER ER in place of p"),
+        ("SpO2", "S in place of s"),
+        ("spo2\u00a0", "U+00A0 NO-BREAK SPACE in place of nothing"),
+        ("spo\u2082", "U+2082 SUBSCRIPT TWO in place of 2"),
+    ],
+)
+def test_a_field_that_only_looks_like_a_feature_is_told_at_the_first_chunk(
+    stage: Stage, make_settings: MakeSettings, tmp_path: Path, field: str, told: str
+) -> None:
+    settings = make_settings(model=save(Fragile(), tmp_path / "fragile.joblib"))
+    row = {"patient_id": "p", "event_time": TIME, "signal": 1.0, field: 97}
+    stage.send(settings, [("p", orjson.dumps(row))] * 5)
+    worker = stage.worker(settings)
+    stage.wait_committed(settings, 5)
+    worker.stop()
+    assert f"only looks like the model's feature spo2 ({told})" in worker.log
+    assert worker.log.count("only looks like") == 1
 
 
 @pytest.mark.kafka

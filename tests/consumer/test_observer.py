@@ -85,6 +85,17 @@ def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
     assert text.startswith("none of the first 1,000 messages has a plausible number for spo2, age,")
 
 
+def test_a_field_that_looks_like_a_feature_is_told_apart(lines: Any) -> None:
+    LogObserver().looks_alike("h\u0435art\x1brate", "heart_rate")
+    ((level, text),) = lines()
+    assert level == "WARNING"
+    assert (
+        "only looks like the model's feature heart_rate (U+0435 CYRILLIC SMALL LETTER IE in place of e)"
+        in text
+    )
+    assert "\x1b" not in text
+
+
 def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:
     clock = Clock()
     log = LogObserver(interval=10, clock=clock)
@@ -109,12 +120,13 @@ def test_of_dead_letters_the_first_of_a_kind_is_named_and_all_are_counted(lines:
         log.rejected(1, offset, Reason.WRONG_TYPE, "spo2")
     log.rejected(1, 9, Reason.WRONG_TYPE, "heart_rate")
     log.rejected(0, 4, Reason.NOT_JSON, "")
+    assert lines() == []
+    log.committed(chunks=1, rows=5, seconds=0.01)
     assert [text.strip() for _, text in lines()] == [
         "dead letter at partition 1 offset 0: wrong_type spo2",
         "dead letter at partition 1 offset 9: wrong_type heart_rate",
         "dead letter at partition 0 offset 4: not_json",
     ]
-    log.committed(chunks=1, rows=5, seconds=0.01)
     log.stopped()
     assert lines()[0] == ("INFO", "5 rows committed, lag 0, dead letters: wrong_type 4, not_json 1")
 
@@ -123,14 +135,17 @@ def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> Non
     log = LogObserver()
     log.rejected(0, 1, Reason.NOT_JSON, "")
     log.committed(chunks=1, rows=3, seconds=0.01)
-    log.rejected(0, 4, Reason.NOT_JSON, "")
+    log.rejected(0, 4, Reason.BAD_TIME, "event_time")
     log.failed("committing", "_TIMED_OUT", Action.REBUILD)
     log.rejected(0, 4, Reason.NOT_JSON, "")
     log.committed(chunks=1, rows=2, seconds=0.01)
-    log.rejected(0, 6, Reason.NOT_JSON, "")
-    lines()
+    log.rejected(0, 6, Reason.MISSING_FIELD, "patient_id")
     log.stopped()
-    assert lines()[0] == ("INFO", "5 rows committed, lag 0, dead letters: not_json 2")
+    told = lines()
+    assert [text for _, text in told if text.startswith("dead letter at")] == [
+        "dead letter at partition 0 offset 1: not_json "
+    ]
+    assert told[-2] == ("INFO", "5 rows committed, lag 0, dead letters: not_json 2")
 
 
 def test_messages_without_input_are_a_warning_once_and_counted_once_they_are_committed(lines: Any) -> None:

@@ -382,7 +382,9 @@ def test_nothing_of_an_exception_reaches_an_output_or_a_log(caplog: pytest.LogCa
     caplog.set_level(logging.DEBUG)
     given = chunk(1, RAISES, 3)
     given[2] = FakeMessage(CANARY.encode(), key=CANARY.encode(), partition=2, offset=102)
-    output = run(given, scorer(observer=LogObserver(interval=0)))
+    observer = LogObserver(interval=0)
+    output = run(given, scorer(observer=observer))
+    observer.committed(chunks=1, rows=3, seconds=0.01)
     sent = [output.metrics, *output.results]
     for letter in output.dead_letters:
         sent += [name.encode() + (value or b"") for name, value in letter.headers]

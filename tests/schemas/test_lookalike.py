@@ -18,6 +18,7 @@ ONE, TWO = "U+00E9 LATIN SMALL LETTER E WITH ACUTE", "e and U+0301 COMBINING ACU
         (COMPOSED, DECOMPOSED, f"{ONE} in place of {TWO}"),
         ("heart\u00a0rate", "heart_rate", "U+00A0 NO-BREAK SPACE in place of _"),
         ("heart rate", "heart_rate", "U+0020 SPACE in place of _"),
+        ("heart.rate", "heart_rate", ". in place of _"),
         ("heart\u2011rate", "heart-rate", "U+2011 NON-BREAKING HYPHEN in place of -"),
         ("spo2\u200b", "spo2", "U+200B ZERO WIDTH SPACE in place of nothing"),
         ("spo2", "\ufeffspo2", "nothing in place of U+FEFF ZERO WIDTH NO-BREAK SPACE"),
