@@ -26,7 +26,7 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "model": Option(None, "FILE", "fitted classifier (joblib, pickle, skops), pinned by <FILE>.sha256"),
     "trusted_types": Option(
-        "", "TYPE,TYPE", "types that a .skops model may be made of, beside those that skops trusts by itself"
+        "", "TYPE,TYPE", "types that a .skops model may be made of, besides those that skops trusts by itself"
     ),
     "threshold": Option(
         None, "P", "risk_label is 1 from this probability on; without it the model's own threshold, else 0.5"

@@ -1,4 +1,4 @@
-"""Which topic it is that has the input's name: deleted and made anew, it is another one.
+"""Which topic it is that has the input's name: deleted and recreated, it is another one.
 
 librdkafka (2.16) goes on in the new topic at the offset where it was in the old one, and tells nobody: what stands
 before that offset would never be read. Hence the topic's id is asked for while the worker reads, and committed
@@ -48,7 +48,7 @@ class Identity:
         """Raises InputLostError where `found` is the id of another topic; none is nobody's."""
         if found and self.id and found != self.id:
             raise InputLostError(
-                f"topic {self._topic} was deleted and made anew while the group read it: what stands in the new one "
+                f"topic {self._topic} was deleted and recreated while the group read it: what stands in the new one "
                 "before the committed offsets was not scored; reset the group's offsets on purpose, then start again"
             )
 

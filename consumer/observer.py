@@ -146,7 +146,7 @@ class LogObserver(Observer):
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """The partitions."""
-        log.info("%s partitions %s", "lost" if lost else "gave back", _listed(partitions))
+        log.info("%s partitions %s", "lost" if lost else "revoked", _listed(partitions))
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """Position and reason once it is committed, once for each reason and field."""

@@ -270,7 +270,7 @@ class Worker:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise InputLostError(
                 f"the messages at the committed offset of group and topic {self._topic} are gone (retention, or "
-                "the topic was made anew); nothing is skipped in silence: reset the group's offsets on purpose"
+                "the topic was recreated); nothing is skipped in silence: reset the group's offsets on purpose"
             )
         if stops_consumer(error):
             raise KafkaCallError("reading", error, Action.STOP)

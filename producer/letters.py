@@ -165,7 +165,7 @@ class Sources:
 
 
 def _is_source(message: Message, letter: Letter) -> bool:
-    """Whether this is the message that the pointer was made of, and not one of a topic made anew."""
+    """Whether this is the message that the pointer was made of, and not one of a topic that was recreated."""
     key = letter.message.key()
     return (
         message.offset() == letter.origin.offset

@@ -308,7 +308,7 @@ class _Transactions:
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             raise RedriveError(
-                f"{self._sentence(doing, error)}; {self._done:,} were put back before"
+                f"{self._sentence(doing, error)}; {self._done:,} were replayed before"
             ) from None
 
     def _sentence(self, doing: str, error: KafkaError) -> str:
@@ -320,7 +320,7 @@ class _Transactions:
         if right := _FORBIDDEN.get(error.code()):
             return f"a replay of topic {topic} needs the right {right}"
         return (
-            f"{doing} failed with {error.name()}: nothing is half done, and what was put back is marked, so run it "
+            f"{doing} failed with {error.name()}: nothing is half done, and what was replayed is marked, so run it "
             "again"
         )
 

@@ -246,7 +246,7 @@ def _fastest(ensemble: _Ensemble, features: int) -> tuple[AddLeaves, str]:
         same = _same_sums(add, ensemble.add, _tree_probes(ensemble.trees, features))
         why = "" if same else "compiled, they give other scores"
     except ModuleNotFoundError:
-        why = "install vitalstream[fast] for compiled ones"
+        why = "install numba for compiled ones"
     except Exception as error:  # numba and NumPy of versions that do not go together, for example
         why = f"compiling them failed with {type(error).__name__}"
     return (ensemble.add, f"scikit-learn's trees: {why}") if why else (add, "compiled trees")

@@ -209,7 +209,7 @@ def _skops_loads(content: bytes, path: ModelPath, trusted: Collection[str]) -> A
         from skops import io as skops
     except ImportError:
         raise ModelLoadError(
-            f"model file {fspath(path)} needs skops to be loaded: run pip install 'vitalstream[skops]'"
+            f"model file {fspath(path)} needs skops to be loaded: run pip install 'skops>=0.12'"
         ) from None
     unknown = tuple(sorted(set(skops.get_untrusted_types(data=content)) - set(trusted)))
     if unknown:

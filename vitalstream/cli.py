@@ -37,7 +37,7 @@ app = _Typer(
 )
 topics_app = _Typer(help="Make or check the four topics.")
 model_app = _Typer(help="Pin, inspect or make a model file.")
-letters_app = _Typer(help="List, show or put back messages that were not scored.")
+letters_app = _Typer(help="List, show or replay messages that were not scored.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(model_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
@@ -518,10 +518,8 @@ def replay_dead_letters(
     reason: OfReason = None,
     field: OfField = None,
     since: Since = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="put back even what would be rejected again")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only tell what would be put back")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replay even what would be rejected again")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be replayed")] = False,
     json: Json = False,
 ) -> None:
     """Put dead letters back into the input topic after a fix, once each however often this is run.

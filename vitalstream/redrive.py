@@ -57,9 +57,9 @@ def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bo
         typer.echo("\n".join(_lines(found, settings, dry_run=dry_run)))
     if found.left:
         hint = (
-            "mend what is wrong with them"
+            "fix what is wrong with them"
             if force
-            else "mend what is wrong with them, or send them with --force"
+            else "fix what is wrong with them, or send them with --force"
         )
         raise NotReplayedError(f"{found.left.total():,} dead letters stay where they are; {hint}")
 
@@ -104,7 +104,7 @@ def _summary(found: Redriven, *, dry_run: bool) -> dict[str, Any]:
 
 
 def _lines(found: Redriven, settings: Settings, *, dry_run: bool) -> Iterator[str]:
-    done = "would put back" if dry_run else "put back"
+    done = "would replay" if dry_run else "replayed"
     before = f"; {found.before:,} were before" if found.before else ""
     early = " (stopped early)" if found.stopped else ""
     yield (

@@ -44,5 +44,5 @@ def test_a_worker_without_numba_scores_the_same(stage: Stage) -> None:
     stage.wait_committed(settings, ROWS // 100)
     worker.stop()
 
-    assert "scores with scikit-learn's trees: install vitalstream[fast]" in worker.log
+    assert "scores with scikit-learn's trees: install numba for compiled ones" in worker.log
     require_offline_scores(require_exactly_once(settings, rows=ROWS // 100), settings, ulp=0)

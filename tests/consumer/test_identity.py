@@ -1,4 +1,4 @@
-"""Noticing, without waiting, that the input topic was deleted and made anew."""
+"""Noticing, without waiting, that the input topic was deleted and recreated."""
 
 from concurrent.futures import Future
 from typing import Any
@@ -35,7 +35,7 @@ def test_the_same_topic_is_fine_and_a_silent_broker_is_too() -> None:
 
 
 def test_another_topic_of_the_name_is_noticed() -> None:
-    with pytest.raises(InputLostError, match="vitals was deleted and made anew"):
+    with pytest.raises(InputLostError, match="vitals was deleted and recreated"):
         checked(described("a"), described("a"), refused(), described("b"))
 
 

@@ -69,7 +69,7 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
         ("INFO", "the risk is the probability of 1, and the label 1 from 0.5 on (the default threshold)"),
         ("INFO", "assigned partitions 0, 2"),
         ("INFO", "assigned partitions none"),
-        ("INFO", "gave back partitions 1"),
+        ("INFO", "revoked partitions 1"),
         ("INFO", "lost partitions 2"),
         (
             "WARNING",

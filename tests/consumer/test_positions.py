@@ -80,7 +80,7 @@ def test_offsets_of_this_topic_or_of_nobody_knows_which_are_fine(noted: str) -> 
 def test_offsets_of_an_earlier_topic_say_nothing_about_this_one() -> None:
     consumer = Excluded()
     consumer.noted = "before"
-    with pytest.raises(InputLostError, match="made anew"):
+    with pytest.raises(InputLostError, match="recreated"):
         positions_of(consumer)
 
 

@@ -42,7 +42,7 @@ def test_two_then_three_workers_join_and_leave(stage: Stage, vitals_file: list[s
     for chunk in found.metrics:
         rows[chunk.worker] += chunk.rows
     assert len(rows) == 3, "each of them scored something"
-    assert "gave back partitions" in first.log
+    assert "revoked partitions" in first.log
     assert len(found.sources) > 3000
 
 

@@ -20,7 +20,7 @@ from tests.kafka import committed_offsets, produce, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-GONE = "are gone (retention, or the topic was made anew); nothing is skipped in silence"
+GONE = "are gone (retention, or the topic was recreated); nothing is skipped in silence"
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -51,7 +51,7 @@ def make_anew(settings: Settings, *, partitions: int = 4) -> None:
             return False
         return True
 
-    wait_until(made, timeout=60, what="the topic made anew")
+    wait_until(made, timeout=60, what="the topic that was recreated")
     Admin(settings).wait_for([topic])
 
 
@@ -121,7 +121,7 @@ def test_retention_passes_a_worker_that_stands_still(begin: Begin, records: Reco
 
 
 def test_the_topic_is_made_anew_while_the_worker_is_away(begin: Begin, records: Records) -> None:
-    trial = begin("input topic deleted and made anew")
+    trial = begin("input topic deleted and recreated")
     worked_and_stopped(trial, records)
     make_anew(trial.settings)
     trial.count(1)
@@ -143,7 +143,7 @@ def test_the_topic_is_made_anew_while_the_worker_is_away(begin: Begin, records: 
 @pytest.mark.faults
 def test_the_topic_is_made_anew_under_a_running_worker(begin: Begin, records: Records) -> None:
     trial = begin(
-        "input topic deleted and made anew", properties={"topic.metadata.refresh.interval.ms": "1000"}
+        "input topic deleted and recreated", properties={"topic.metadata.refresh.interval.ms": "1000"}
     )
     load = trial.load(records, rate=1000)
     worker = trial.worker().joined()
@@ -158,7 +158,7 @@ def test_the_topic_is_made_anew_under_a_running_worker(begin: Begin, records: Re
 
 def test_the_topic_is_made_anew_and_full_before_the_worker_notices(begin: Begin, records: Records) -> None:
     # As the worker looks again there is more in it than where it was: its offsets fit, and mean other messages.
-    trial = begin("input topic deleted and made anew", session={"session.timeout.ms": "60000"})
+    trial = begin("input topic deleted and recreated", session={"session.timeout.ms": "60000"})
     load = trial.load(records, rate=1000)
     worker = trial.worker().joined()
     trial.progressed(1000)
@@ -170,7 +170,7 @@ def test_the_topic_is_made_anew_and_full_before_the_worker_notices(begin: Begin,
     wake(worker)
     trial.count(1)
     assert worker.wait(timeout=60) == 1, worker.log
-    assert "deleted and made anew while the group read it" in worker.log
+    assert "deleted and recreated while the group read it" in worker.log
     if committed_somewhere(trial.settings):
         again = trial.worker()
         assert again.wait(timeout=60) == 1, again.log  # it must not help to start again
@@ -182,7 +182,7 @@ def committed_somewhere(settings: Settings) -> bool:
 
 
 def earliest_scored(settings: Settings) -> int:
-    """The smallest source offset among the results since the topic was made anew."""
+    """The smallest source offset among the results since the topic was recreated."""
     from tests.consumer.accounts import read_accounts
 
     found = read_accounts(settings)

@@ -55,7 +55,7 @@ def test_a_rebalance_storm(
     trial.load(records, rate=1000)
     storm(trial, seconds=40 if everything else 15)
     trial.finish()
-    assert trial.log.count("gave back partitions") + trial.log.count("lost partitions") > 0
+    assert trial.log.count("revoked partitions") + trial.log.count("lost partitions") > 0
 
 
 @pytest.mark.faults

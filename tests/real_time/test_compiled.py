@@ -113,7 +113,7 @@ def test_the_same_bits_at_every_chunk_size(fitted: tuple[Any, pd.DataFrame]) -> 
 def test_the_same_bits_without_numba(fitted: tuple[Any, pd.DataFrame]) -> None:
     model, rows = fitted
     scorer = RiskScorer(model)
-    assert scorer.path == "scikit-learn's trees: install vitalstream[fast] for compiled ones"
+    assert scorer.path == "scikit-learn's trees: install numba for compiled ones"
     np.testing.assert_array_equal(_scores(scorer, rows), model.predict_proba(rows)[:, 1])
 
 

@@ -113,5 +113,5 @@ def test_without_skops_it_says_how_to_get_it(
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ModelLoadError, match=r"pip install 'vitalstream\[skops\]'"):
+    with pytest.raises(ModelLoadError, match=r"pip install 'skops>=0\.12'"):
         load_model(path)

@@ -348,7 +348,7 @@ def test_what_would_fail_again_stays_unless_forced(topics: Topics) -> None:
         ("result_too_large", "too_large", "", 1),
     }
     told = topics.run("replay", code=1)
-    assert "put back 0 of 5 dead letters" in told.stdout
+    assert "replayed 0 of 5 dead letters" in told.stdout
     assert "1 wrong_type heart_rate: would be rejected again" in told.stdout
     assert "5 dead letters stay where they are; " in told.stderr
     assert CANARY not in told.stdout + told.stderr
@@ -408,7 +408,7 @@ def test_a_dry_run_tells_and_does_nothing(topics: Topics) -> None:
     topics.plant(None, Reason.EMPTY, "")
     found = topics.json("replay", "--dry-run", code=1)
     assert (found["selected"], found["replayed"], len(found["left"])) == (2, 1, 1)
-    assert "would put back 1 of 2" in topics.run("replay", "--dry-run", code=1).stdout
+    assert "would replay 1 of 2" in topics.run("replay", "--dry-run", code=1).stdout
     assert not topics.input()
     assert not topics.marks()
 

@@ -21,7 +21,7 @@ def require_plot(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise SettingsError("--plot needs matplotlib: run pip install 'vitalstream[plot]'") from None
+        raise SettingsError("--plot needs matplotlib: run pip install 'matplotlib>=3.9'") from None
     if path.suffix.lower() != ".png":
         raise SettingsError(f"--plot: {path} must end in .png")
     if not path.parent.is_dir():
