@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from audit.bitmap import Bitmap, Bools, Ints
 from audit.findings import Findings, Invariant
 from audit.letters import cause
-from audit.model import OfflineModel
+from audit.model import NOT_A_NUMBER, OfflineModel, ulps
 from audit.published import Floats, Published, UInts, fingerprints
 from audit.reading import Batch
 from schemas.contract import RISK_PROBABILITY, Reason
@@ -119,7 +119,7 @@ class Values:
         self.compared += len(rows)
         finite = ~(np.isnan(told) | np.isnan(found))
         self.ulp = max(self.ulp, int(distances[finite].max(initial=0)))
-        wrong = (distances > self._model.ulp) & ~refused
+        wrong = ~self._model.agrees(told, found) & ~refused
         for row, distance in zip(rows[wrong], distances[wrong], strict=True):
             problem = f"its probability is {_apart(int(distance))}"
             check.accuse(np.array([row]), problem)
@@ -166,26 +166,7 @@ def _carried(
     return fingerprints(keys, *identity, decoded.implausible, present, no_input)
 
 
-# Between a number and null.
-_NOT_A_NUMBER = np.iinfo(np.int64).max
-
-
-def ulps(told: Floats, found: Floats) -> Ints:
-    """How many doubles lie between; 0 where both are NaN, the largest integer where one is."""
-    nan = np.isnan(told) | np.isnan(found)
-    distances = np.abs(_ranks(told) - _ranks(found))
-    both = np.isnan(told) & np.isnan(found)
-    ranked: Ints = np.where(both, 0, np.where(nan, _NOT_A_NUMBER, distances))
-    return ranked
-
-
-def _ranks(values: Floats) -> Ints:
-    """Doubles as integers in the same order, neighbours one apart; NaN as 0."""
-    bits = np.where(np.isnan(values), 0.0, values).view(np.int64)
-    return np.where(bits < 0, np.iinfo(np.int64).min - bits, bits)
-
-
 def _apart(distance: int) -> str:
-    if distance == _NOT_A_NUMBER:
+    if distance == NOT_A_NUMBER:
         return "null where offline scoring gives a number, or the other way round"
     return f"{distance} units in the last place off offline scoring"

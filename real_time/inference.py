@@ -71,6 +71,8 @@ class RiskScorer:
         self.features = self.prepared.features
         self._columns = None if self.features is None else pd.Index(self.features)
         self._seen: pd.Index | None = None
+        self.in_single_precision = False
+        """Whether the model's predict_proba, once it was asked, gave float32."""
         try:
             self._fast_path: FastPath | None = FastPath(self.prepared.classifier, self.prepared.positive)
             self.path = self._fast_path.how
@@ -139,9 +141,9 @@ class RiskScorer:
             raise ModelOutputError(
                 f"predict_proba must return shape {(len(X), _CLASSES)}, not {probabilities.shape}"
             )
-        return probabilities[
-            :, self.prepared.positive
-        ].copy()  # a model may fill the same buffer at each call
+        self.in_single_precision = getattr(output, "dtype", None) == np.float32
+        risk: Floats = probabilities[:, self.prepared.positive]
+        return risk.copy()  # a model may fill the same buffer at each call
 
 
 def run_streaming_inference(

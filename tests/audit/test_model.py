@@ -1,7 +1,9 @@
 """How near the scores of a model must come, and what counts as the distance between two."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from audit.model import ULP, is_tree_based, load_offline
-from audit.values import ulps
+from audit.model import ULP, is_tree_based, load_offline, ulps
 from broker.errors import SettingsError
 from tests.audit.conftest import save
+from tests.real_time import kinds
 
 X = pd.DataFrame({"a": [0.0, 1, 2, 3], "b": [1.0, 0, 1, 0]})
 Y = [0, 0, 1, 1]
@@ -44,7 +47,8 @@ def test_a_forest_is_scored_in_one_thread(tmp_path: Path) -> None:
     offline = load_offline(save(model, tmp_path / "forest.joblib"))
     assert offline.scorer.prepared.classifier[-1].n_jobs == 1
     assert (offline.features, offline.ulp) == (("a", "b"), 0)
-    assert load_offline(save(LogisticRegression().fit(X, Y), tmp_path / "l.joblib")).ulp == ULP
+    linear = load_offline(save(LogisticRegression().fit(X, Y), tmp_path / "l.joblib"))
+    assert (linear.ulp, linear.off) == (ULP, 0)
 
 
 def test_a_model_that_cannot_be_used(tmp_path: Path) -> None:
@@ -68,3 +72,58 @@ def test_neighbours_are_one_apart(value: float, steps: int) -> None:
 def test_nan_is_near_nan_only() -> None:
     told, found = np.array([np.nan, np.nan, 0.0, -0.0]), np.array([np.nan, 0.0, np.nan, 0.0])
     assert (ulps(told, found) > ULP).tolist() == [False, True, True, False]
+
+
+class Net:
+    """In single precision, with sums whose order depends on how many rows there are."""
+
+    classes_ = (0, 1)
+    feature_names_in_ = kinds.FEATURES
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        self.hidden = random.normal(size=(4, 64)).astype(np.float32)
+        self.out = random.normal(size=64).astype(np.float32)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        values = np.nan_to_num((X.to_numpy() - 50) / 50).astype(np.float32)
+        risk = 1 / (1 + np.exp(-np.tanh(values @ self.hidden) @ self.out))
+        return np.column_stack([1 - risk, risk])
+
+
+ROUNDS: dict[str, Callable[[], Any]] = {
+    "LDA": lambda: kinds.fitted("LDA"),
+    "GNB": lambda: kinds.fitted("GNB"),
+    "MLP": lambda: kinds.fitted("MLP"),
+    "calibrated RF": lambda: kinds.fitted("calibrated RF in threads"),
+    "CatBoost": lambda: kinds.fitted("CatBoost"),
+    "XGBoost": lambda: kinds.fitted("XGBoost"),
+    "LightGBM": lambda: kinds.fitted("LightGBM"),
+    "splines": lambda: make_pipeline(
+        SimpleImputer(), SplineTransformer(), LogisticRegression(max_iter=2000)
+    ).fit(*kinds.patients()),
+    "net in single precision": Net,
+}
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+@pytest.mark.parametrize("chunk_size", [1, 7, 100])
+def test_no_chunking_of_a_legitimate_model_is_an_alarm_and_a_doctored_score_is(
+    name: str, chunk_size: int, tmp_path: Path
+) -> None:
+    offline = load_offline(save(ROUNDS[name](), tmp_path / "m.joblib"))
+    rows = kinds.holed(kinds.patients(700, seed=9)[0])
+    whole = offline.scorer.probability(rows)
+    chunks = [rows.iloc[start : start + chunk_size] for start in range(0, len(rows), chunk_size)]
+    told = np.concatenate([offline.scorer.probability(chunk) for chunk in chunks])
+    assert offline.agrees(told, whole).all()
+    told[3] += 2e-6
+    assert np.flatnonzero(~offline.agrees(told, whole)).tolist() == [3]
+    told[3] = np.nan
+    assert np.flatnonzero(~offline.agrees(told, whole)).tolist() == [3]
+
+
+def test_a_tree_of_any_library_must_give_the_same_bits(tmp_path: Path) -> None:
+    for name in ("XGBoost", "XGBoost in a Pipeline", "LightGBM", "HGB", "under-sampling and RF"):
+        offline = load_offline(save(kinds.fitted(name), tmp_path / "m.joblib"))
+        assert (offline.ulp, offline.off) == (0, 0), name
