@@ -8,26 +8,9 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from broker.errors import BrokerError, SettingsError
+from broker.obstacles import Obstacles
 from broker.settings import Settings, is_secret
 
-_CREDENTIALS = "refuses the credentials; check sasl.mechanism, sasl.username and sasl.password (-X)"
-_TLS = "and this client do not agree on TLS; check security.protocol and the ssl.* properties (-X)"
-_UNVERIFIED = (
-    "shows a certificate that can't be verified; check ssl.ca.location (-X), whether the certificate has expired, "
-    "and that it names the host of --bootstrap-servers"
-)
-_UNKNOWN_US = (
-    "refuses this client's certificate, or wants to see one; "
-    "check ssl.certificate.location and ssl.key.location (-X)"
-)
-_REFUSALS = {KafkaError._AUTHENTICATION: _CREDENTIALS, KafkaError._SSL: _TLS}
-# librdkafka's words where its code says less, such as that the connection went away.
-_SUSPICIONS = {
-    "certificate verify failed": _UNVERIFIED,
-    "ssl/tls alert": _UNKNOWN_US,
-    "SSL handshake failed": _TLS,
-    "incorrect security.protocol": _TLS,
-}
 # What is so for a moment after a topic or group was made or a broker went; an answer does not say that it passes.
 _PASSES = frozenset({
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -53,10 +36,9 @@ class Admin:
     def __init__(self, settings: Settings, *, timeout: float = 10) -> None:
         self.servers = settings.bootstrap_servers
         self.timeout = timeout
-        self._refusal: str | None = None  # ends the wait
-        self._suspicion: str | None = None  # may pass, as when a broker restarts; told at the end of the wait
+        self._obstacles = Obstacles(self.servers)
         # librdkafka's own log on stderr would repeat each failed connection; one sentence is raised instead.
-        config = settings.client({"log_level": 0}) | {"error_cb": self._note}
+        config = settings.client({"log_level": 0}) | {"error_cb": self._obstacles.note}
         try:
             self.client = AdminClient(config)
         except KafkaException as error:
@@ -108,23 +90,12 @@ class Admin:
 
     def _reach(self) -> Any:
         deadline = time.monotonic() + self.timeout
-        while (left := deadline - time.monotonic()) > 0 and self._refusal is None:
+        while (left := deadline - time.monotonic()) > 0 and self._obstacles.refusal is None:
             try:
                 return self.client.list_topics(timeout=min(left, _SLICE_SECONDS))
             except KafkaException:
-                self.client.poll(0)  # serves _note
-        if reason := self._refusal or self._suspicion:
-            raise BrokerError(f"Kafka at {self.servers} {reason}")
-        raise BrokerError(
-            f"can't reach Kafka at {self.servers} within {self.timeout:g} s; check --bootstrap-servers (vitalstream "
-            "broker starts a local Kafka), and security.protocol (-X) if it wants TLS or a password"
-        )
-
-    def _note(self, error: KafkaError) -> None:
-        told = next((reason for words, reason in _SUSPICIONS.items() if words in error.str()), None)
-        self._suspicion = told or self._suspicion
-        if error.code() in _REFUSALS:
-            self._refusal = self._refusal or told or _REFUSALS[error.code()]
+                self.client.poll(0)  # for the obstacles
+        raise BrokerError(self._obstacles.sentence(self.timeout))
 
 
 def properties_refused(error: KafkaException, settings: Settings) -> SettingsError:

@@ -52,7 +52,8 @@ _CLIENT: Final = {
 
 _HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
-_BROKER = re.compile(r"([A-Za-z0-9_]+://)?" + _HOST + r"(:[0-9]{1,5})?")
+_BROKER = re.compile(r"([A-Za-z0-9_]+://)?" + _HOST + r"(:(?P<port>[0-9]{1,5}))?")
+_LAST_PORT: Final = 65_535
 
 _SECRET_WORDS = ("password", "passphrase", "secret", ".pem", "jaas", "oauthbearer.config", "token")
 _PLACES = (".location", ".file")
@@ -72,7 +73,7 @@ _PROPERTIES: Final = (
 _NAME: Final = "must be 1 to {} letters (A to Z), digits, dots, hyphens or underscores"
 # What a value must be, of the settings that are no numbers and no choice between words.
 _WORDS: Final = {
-    "bootstrap_servers": "must be HOST:PORT, or several of them with commas between",
+    "bootstrap_servers": "must be HOST:PORT with a port from 1 up to 65535, or several of them with commas between",
     **dict.fromkeys(("input_topic", "output_topic", "metrics_topic", "dead_letter_topic"), _NAME.format(249)),
     "group": _NAME.format(200),
     "instance": _NAME.format(100),
@@ -139,7 +140,9 @@ class Settings(BaseModel):
     @field_validator("bootstrap_servers")
     @classmethod
     def _refuse_no_brokers(cls, servers: str) -> str:
-        if not all(_BROKER.fullmatch(one.strip()) for one in servers.split(",")):
+        found = [_BROKER.fullmatch(one.strip()) for one in servers.split(",")]
+        # librdkafka takes a port modulo 65536.
+        if not all(one and 0 < int(one["port"] or 1) <= _LAST_PORT for one in found):
             raise ValueError(_WORDS["bootstrap_servers"])
         return servers
 

@@ -84,7 +84,12 @@ def test_the_users_properties_lie_over_a_clients_defaults() -> None:
             {"bootstrap_servers": "localhost:abc"},
             "--bootstrap-servers (VITALSTREAM_BOOTSTRAP_SERVERS): must be HOST:",
         ),
-        ({"bootstrap_servers": "k:1,,"}, "must be HOST:PORT, or several of them with commas between"),
+        (
+            {"bootstrap_servers": "k:1,,"},
+            "must be HOST:PORT with a port from 1 up to 65535, or several of them with commas between",
+        ),
+        ({"bootstrap_servers": "k:9092,[::1]:65536"}, "must be HOST:PORT with a port from 1 up to 65535"),
+        ({"bootstrap_servers": "k:0"}, "must be HOST:PORT with a port from 1 up to 65535"),
         (
             {"output_topic": "vitals"},
             "--input-topic and --output-topic are both vitals; give each a topic of its own",

@@ -1,0 +1,79 @@
+"""Why no broker answers, gathered from the errors that librdkafka reports while it tries to connect."""
+
+import re
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+_CREDENTIALS = "refuses the credentials; check sasl.mechanism, sasl.username and sasl.password (-X)"
+_TLS = "and this client do not agree on TLS; check security.protocol and the ssl.* properties (-X)"
+_UNVERIFIED = (
+    "shows a certificate that can't be verified; check ssl.ca.location (-X), whether the certificate has expired, "
+    "and that it names the host of --bootstrap-servers"
+)
+_UNKNOWN_US = (
+    "refuses this client's certificate, or wants to see one; "
+    "check ssl.certificate.location and ssl.key.location (-X)"
+)
+_REFUSALS = {KafkaError._AUTHENTICATION: _CREDENTIALS, KafkaError._SSL: _TLS}
+# librdkafka's words where its code says less, such as that the connection went away.
+_SUSPICIONS = {
+    "certificate verify failed": _UNVERIFIED,
+    "ssl/tls alert": _UNKNOWN_US,
+    "SSL handshake failed": _TLS,
+    "incorrect security.protocol": _TLS,
+}
+_LOCAL: Final = "(vitalstream broker starts a local Kafka)"
+_WANTS: Final = "security.protocol (-X) if it wants TLS or a password"
+# librdkafka begins with the server's name: ssl://kafka-1:9093/bootstrap: Failed to resolve ...
+_AT = re.compile(r"(?:\w+://)?(?P<server>(?P<host>\S+):\d+)/\w+: ")
+_REASON = re.compile(r"(?:Connect to \S+ failed: )?(?P<reason>.+?)(?: \(after|$)")
+
+
+class Obstacles:
+    """What stands between us and the brokers at `servers`. `refusal` ends the wait; all else may pass."""
+
+    def __init__(self, servers: str) -> None:
+        self.refusal: str | None = None
+        self._servers = servers
+        self._suspicion: str | None = None  # as when a broker restarts
+        self._found: dict[str, str] = {}  # by server
+        self._ended = False
+
+    def note(self, error: KafkaError) -> None:
+        """Takes an error of a client, for `error_cb`."""
+        text = error.str()
+        told = next((reason for words, reason in _SUSPICIONS.items() if words in text), None)
+        self._suspicion = told or self._suspicion
+        if error.code() in _REFUSALS:
+            self.refusal = self.refusal or told or _REFUSALS[error.code()]
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._ended = True  # of a connection that was made and ended, this is all it reports
+        elif at := _AT.match(text):
+            self._found[at["server"]] = _obstacle(error, text[at.end() :], **at.groupdict())
+
+    def sentence(self, seconds: float) -> str:
+        """Why nothing was heard for so many seconds, and what to do."""
+        if reason := self.refusal or self._suspicion:
+            return f"Kafka at {self._servers} {reason}"
+        unreached = f"can't reach Kafka at {self._servers} within {seconds:g} s"
+        if self._found:
+            found = ", and ".join(self._found.values())
+            return f"{unreached}: {found}; check --bootstrap-servers {_LOCAL}"
+        if self._ended:
+            ended = "connections to it end without an answer"
+            return f"{unreached}: {ended}; check {_WANTS}, and --bootstrap-servers {_LOCAL}"
+        return f"{unreached}; check --bootstrap-servers {_LOCAL}, and {_WANTS}"
+
+
+def _obstacle(error: KafkaError, text: str, *, server: str, host: str) -> str:
+    reason = _REASON.match(text)
+    if error.code() == KafkaError._RESOLVE:
+        return f"the host name {host} does not resolve"
+    if error.code() == KafkaError._BAD_MSG:
+        return f"{server} does not answer as Kafka does (another service, or TLS: see security.protocol, -X)"
+    if "imed out" in text:
+        return f"{server} does not answer"
+    if reason and reason["reason"] == "Connection refused":
+        return f"nothing listens at {server}"
+    return f"no connection to {server} ({reason['reason'].lower() if reason else error.name()})"

@@ -1,0 +1,58 @@
+"""Each command that connects says in one sentence that the host name of its brokers does not resolve."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+
+import pytest
+
+from tests.consumer.conftest import save
+from tests.consumer.models import Fragile
+from tests.vitalstream.command import Running
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "consume": ("consume", "--model", "{folder}/m.joblib"),
+    "consume --workers": ("consume", "--model", "{folder}/m.joblib", "--workers", "2"),
+    "replay": ("replay", "{folder}/rows.csv"),
+    "publish": ("publish",),
+    "watch": ("watch",),
+    "status": ("status",),
+    "audit": ("audit",),
+    "topics create": ("topics", "create"),
+    "topics check": ("topics", "check"),
+    "dead-letters list": ("dead-letters", "list"),
+    "dead-letters show": ("dead-letters", "show", "0", "0"),
+    "dead-letters replay": ("dead-letters", "replay"),
+    "sweep --kafka": ("sweep", "--kafka", "--model", "{folder}/m.joblib", "--data", "{folder}/rows.csv"),
+    "demo": ("demo",),
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    """All of them, started at once: most of them wait most of the time."""
+    folder = tmp_path_factory.mktemp("unreachable")
+    save(Fragile(), folder / "m.joblib")
+    (folder / "rows.csv").write_text("patient_id,event_time,signal,spo2\np,2026-01-05T08:30:00Z,1,98\n")
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                Running(
+                    *(word.format(folder=folder) for word in words),
+                    *("--bootstrap-servers", "no-such-kafka.invalid:9092"),
+                )
+            )
+            for name, words in COMMANDS.items()
+        }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_names_the_host_that_does_not_resolve(command: str, running: dict[str, Running]) -> None:
+    process = running[command]
+    assert process.end(timeout=120) == 1, process.err
+    told = [line for line in process.err.splitlines() if line.startswith("vitalstream: ")]
+    assert len(told) == 1, process.err
+    assert told[0].endswith(
+        ": the host name no-such-kafka.invalid does not resolve; check --bootstrap-servers (vitalstream broker starts "
+        "a local Kafka)"
+    )
+    assert "Traceback" not in process.err
