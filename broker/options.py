@@ -79,7 +79,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "http": Option(
         None,
         "HOST:PORT",
-        "serve /livez, /readyz and /metrics here; with --workers N from PORT to PORT+N-1",
+        "serve /livez, /readyz and /metrics here; with --workers N each worker from PORT on, all of them on PORT+N",
     ),
     "stall_after": Option(
         120, "SECONDS", "after so long without progress though messages wait, log all stacks and fail /livez"

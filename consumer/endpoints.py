@@ -1,4 +1,4 @@
-"""The HTTP endpoints of a worker: /livez, /readyz and /metrics."""
+"""The HTTP endpoints of a worker, /livez, /readyz and /metrics, and of a pool, which has no metrics."""
 
 import threading
 from collections.abc import Iterator
@@ -6,40 +6,60 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from socket import AF_INET6
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from broker.errors import SettingsError
-from consumer.health import Health
 
 CLIENT_TIMEOUT_S: Final = 5.0
+_POOL_PATHS: Final = "there are /livez and /readyz; each worker has /metrics on a port of its own"
+
+
+class Probed(Protocol):
+    """What the probes ask: None, or a reason."""
+
+    def stalled(self) -> str | None:
+        """Why the process should be restarted."""
+
+    def unready(self) -> str | None:
+        """Why it does not do its work."""
 
 
 @contextmanager
-def serving(address: str, *, health: Health, registry: CollectorRegistry) -> Iterator[int]:
+def serving(address: str, *, health: Probed, registry: CollectorRegistry | None) -> Iterator[int]:
     """Serve on `address` (HOST:PORT, port 0 takes a free one) as long as the block runs; gives the port.
+
+    Without a registry there is no /metrics.
 
     Raises:
         SettingsError: the address can't be had.
     """
-    host, _, port = address.rpartition(":")
-    try:
-        server = _Server((host.strip("[]"), int(port)), health, registry)
-    except OverflowError:
-        raise SettingsError(f"--http {address}: ports end at 65535") from None
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise SettingsError(f"--http {address}: {reason}; choose another address or port") from None
-    with server:
+    with _bound(address, health, registry) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http")
         thread.start()
         try:
             yield server.server_address[1]
         finally:
             server.shutdown()
+
+
+def require_free(address: str, health: Probed) -> None:
+    """Return if `serving` could have the address; raises SettingsError as it would."""
+    _bound(address, health, None).server_close()
+
+
+def _bound(address: str, health: Probed, registry: CollectorRegistry | None) -> "_Server":
+    host, _, port = address.rpartition(":")
+    try:
+        return _Server((host.strip("[]"), int(port)), health, registry)
+    except OverflowError:
+        raise SettingsError(f"--http {address}: ports end at 65535") from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise SettingsError(f"--http {address}: {reason}; choose another address or port") from None
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -49,9 +69,10 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     server_address: tuple[str, int]
 
-    def __init__(self, address: tuple[str, int], health: Health, registry: CollectorRegistry) -> None:
+    def __init__(self, address: tuple[str, int], health: Probed, registry: CollectorRegistry | None) -> None:
         self.health = health
         self.registry = registry
+        self.paths = "there are /livez, /readyz and /metrics" if registry else _POOL_PATHS
         if ":" in address[0]:
             self.address_family = AF_INET6
         super().__init__(address, _Handler)
@@ -70,11 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._verdict(self.server.health.stalled())
         elif path == "/readyz":
             self._verdict(self.server.health.unready())
-        elif path == "/metrics":
+        elif path == "/metrics" and self.server.registry:
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
             self._answer(200, encode(self.server.registry), content_type)
         else:
-            self._answer(404, _line(status="unknown", reason="there are /livez, /readyz and /metrics"))
+            self._answer(404, _line(status="unknown", reason=self.server.paths))
 
     do_HEAD = do_GET  # noqa: N815
 

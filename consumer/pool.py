@@ -5,15 +5,18 @@ import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from multiprocessing.connection import wait
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Protocol
 
-from broker.errors import VitalstreamError
+from broker.errors import SettingsError, VitalstreamError
 from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
 from consumer import model as models
+from consumer.pool_health import PoolHealth
 from consumer.stop import Stop, end_when_asked
 
 log = logging.getLogger("vitalstream.worker")
@@ -21,7 +24,12 @@ log = logging.getLogger("vitalstream.worker")
 WAIT_S = 0.2
 LEAVE_S = 12.0  # a worker ends itself well before
 
-RunWorker = Callable[[Settings, Stop], None]
+
+class RunWorker(Protocol):
+    """Runs one worker, which tells `parent` about its health."""
+
+    def __call__(self, settings: Settings, stop: Stop, *, parent: Connection | None = None) -> None:
+        """Until the worker has ended by itself or `stop`."""
 
 
 class WorkerDiedError(VitalstreamError):
@@ -41,17 +49,24 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_work, args=(settings.of_worker(number), run), name=f"worker-{number}")
-        for number in range(settings.workers)
-    ]
-    stop.listen()
-    for process in processes:
-        process.start()
-    try:
-        _watch(processes, stop)
-    finally:
-        _end(processes)
+    names = [f"worker-{number}" for number in range(settings.workers)]
+    health = PoolHealth(names, stall_after=settings.stall_after)
+    with _serving(settings, health):
+        pipes: dict[Connection, str] = {}
+        processes = []
+        stop.listen()
+        for number, name in enumerate(names):
+            receiver, sender = context.Pipe(duplex=False)
+            with sender:  # its copy is the worker's
+                arguments = (settings.of_worker(number), run, sender)
+                processes.append(context.Process(target=_work, args=arguments, name=name))
+                processes[-1].start()
+            pipes[receiver] = name
+        try:
+            _watch(processes, pipes, health, stop)
+        finally:
+            health.stopping()
+            _end(processes)
     # One that was told to end before it could listen was ended by the signal itself.
     failed = [process for process in processes if process.exitcode not in (0, -signal.SIGTERM)]
     if failed:
@@ -61,16 +76,50 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
         )
 
 
-def _watch(processes: list[SpawnProcess], stop: Stop) -> None:
+@contextmanager
+def _serving(settings: Settings, health: PoolHealth) -> Iterator[None]:
+    """The health of all workers, on the port after theirs; refuses before there is any worker."""
+    with ExitStack() as stack:
+        if settings.http is not None:
+            from consumer.endpoints import require_free, serving
+
+            addresses = [settings.of_worker(number).http or "" for number in range(settings.workers + 1)]
+            try:
+                for address in addresses[:-1]:
+                    require_free(address, health)
+                port = stack.enter_context(serving(addresses[-1], health=health, registry=None))
+            except SettingsError as error:
+                raise SettingsError(
+                    f"{error}; --workers {settings.workers} takes one port each and one for the health of all"
+                ) from None
+            log.info("/livez and /readyz of all workers are on port %s", port)
+        yield
+
+
+def _watch(
+    processes: Sequence[SpawnProcess], pipes: dict[Connection, str], health: PoolHealth, stop: Stop
+) -> None:
     """Return when the workers are to be ended: all are done, one failed, or a stop was asked for."""
     while not stop.requested:
-        wait([process.sentinel for process in processes if process.is_alive()], timeout=WAIT_S)
-        codes = [process.exitcode for process in processes]
-        if None not in codes or any(codes):
+        running = [process.sentinel for process in processes if process.is_alive()]
+        for ready in wait([*running, *pipes], timeout=WAIT_S):
+            if isinstance(ready, Connection):
+                _hear(ready, pipes, health)
+        gone = [process for process in processes if process.exitcode is not None]
+        for process in gone:
+            health.ended(process.name)
+        if len(gone) == len(processes) or any(process.exitcode for process in gone):
             return
 
 
-def _end(processes: list[SpawnProcess]) -> None:
+def _hear(pipe: Connection, pipes: dict[Connection, str], health: PoolHealth) -> None:
+    try:
+        health.told(pipes[pipe], pipe.recv())
+    except EOFError:  # the worker has ended
+        del pipes[pipe]
+
+
+def _end(processes: Sequence[SpawnProcess]) -> None:
     for process in processes:
         if process.is_alive():
             process.terminate()
@@ -81,12 +130,12 @@ def _end(processes: list[SpawnProcess]) -> None:
             process.join()
 
 
-def _work(settings: Settings, run: RunWorker) -> None:
+def _work(settings: Settings, run: RunWorker, parent: Connection) -> None:
     end_when_asked()
     stop = Stop()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True, name="parent").start()
     try:
-        run(settings, stop)
+        run(settings, stop, parent=parent)
     except VitalstreamError as error:
         log.error("%s", error)
         sys.exit(error.exit_code)

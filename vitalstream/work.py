@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
 import orjson
 
@@ -13,6 +14,7 @@ from consumer.errors import Action
 from consumer.health import Health
 from consumer.observer import LogObserver, Observer, Observers
 from consumer.pool import run_pool
+from consumer.pool_health import telling
 from consumer.run import run_worker
 from consumer.stalls import watching
 from consumer.stop import Stop
@@ -32,16 +34,17 @@ def run_workers(settings: Settings, *, json: bool) -> None:
         run(settings, Stop())
 
 
-def work(settings: Settings, stop: Stop, *observers: Observer) -> None:
+def work(settings: Settings, stop: Stop, *observers: Observer, parent: Connection | None = None) -> None:
     """One worker in this process, watched for stalls, and with its HTTP endpoints.
 
-    `stop` listens to signals from when there is something to finish.
+    It tells `parent` about its health. `stop` listens to signals from when there is something to finish.
     """
     log_to_stderr(settings.log_format)
     health = Health(stall_after=settings.stall_after)
     with (
         errors_in_the_log(settings.log_format),
         watching(health, stall_after=settings.stall_after),
+        telling(health, parent),
         _serving(settings, health) as telemetry,
     ):
         observer = Observers(Beginning(stop), health, *telemetry, LogObserver(), *observers)
@@ -83,11 +86,11 @@ class Beginning(Observer):
         self._stop.listen()
 
 
-def work_and_report(settings: Settings, stop: Stop) -> None:
+def work_and_report(settings: Settings, stop: Stop, *, parent: Connection | None = None) -> None:
     """One worker in this process, and one JSON object about what it did on stdout."""
     report = Report()
     try:
-        work(settings, stop, report)
+        work(settings, stop, report, parent=parent)
     finally:
         sys.stdout.buffer.write(report.encode() + b"\n")
         sys.stdout.buffer.flush()
