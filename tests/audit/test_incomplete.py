@@ -297,7 +297,7 @@ def test_half_of_everything(run: Callable[[], Written]) -> None:
     cut_in_half(made.settings, [made.settings.input_topic])
     clean, *faulty = map(judged, copies)
     assert clean.verdict == "incomplete", clean.offenders
-    assert 0 < clean.messages <= ROWS / 2
+    assert 0 < clean.messages <= ROWS / 2 + 2  # each of four partitions may keep half a message more
     for fault, found in zip(FAULTS, faulty, strict=True):
         assert found.verdict == "failed", fault
 
