@@ -54,7 +54,7 @@ class Observer:
     def behind(self, lags: Mapping[int, int]) -> None:
         """So many messages of each assigned partition can be read and are not collected yet.
 
-        Told about once a second, and by a worker that stops.
+        Told about once a second, and by a worker that ends, which then counts what it has not committed, too.
         """
 
     def collected(self, *, oldest: float | None, waited: float) -> None:

@@ -1,7 +1,9 @@
 """The scoring worker: collect, score, commit, until it is told to stop."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -78,6 +80,7 @@ class Worker:
         )
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
         self._lag = 0  # messages behind what was scored last
+        self._uncommitted: list[list[int]] = []  # the partitions of the messages of each chunk
         self._active_at = 0.0  # when something last happened that postpones idleness
         self._joined = False
         self._failure: Exception | None = None  # out of a callback, to be raised outside of it
@@ -100,6 +103,7 @@ class Worker:
             # Leaving the group calls on_revoke, which must not commit what is half done.
             self._broken = True
             self._abort(STOP_TIMEOUT_S)
+            self._tell_lag()
             raise
         finally:
             # A consumer that is being closed may still be given partitions, and answers no question about them.
@@ -121,6 +125,7 @@ class Worker:
         self._observer.reached(Step.COLLECTED)
         if not self._positions.owns(chunk):
             raise KafkaCallError("reading", None, Action.ABORT)
+        self._uncommitted.append(chunk.partitions)
         self._lag = sum(self._positions.lags().values())
         output = self._score(chunk, lag=self._lag)
         self._observer.reached(Step.SCORED)
@@ -148,14 +153,23 @@ class Worker:
     def _commit(self, timeout: float) -> None:
         if self._committer.chunks:
             self._committer.commit(self._positions.offsets(), timeout)
+            self._uncommitted.clear()
             self._recoveries = 0
 
     def _finish(self) -> None:
         chunk = self._collector.close(ClosedBy.STOPPED)
-        if chunk is not None:
-            self._process(chunk)
-        self._commit(STOP_TIMEOUT_S)
-        self._observer.behind(self._positions.lags())
+        try:
+            if chunk is not None:
+                self._process(chunk)
+            self._commit(STOP_TIMEOUT_S)
+        finally:
+            self._tell_lag()
+
+    def _tell_lag(self) -> None:
+        """What a worker that ends leaves to others: what it has not collected, and what it has not committed."""
+        left = Counter(self._positions.lags())
+        left.update(chain.from_iterable(self._uncommitted))
+        self._observer.behind(left)
 
     def _done(self) -> bool:
         if self._should_stop():
@@ -188,6 +202,7 @@ class Worker:
             self._committer.renew()
             self._start()
         self._positions.rewind()
+        self._uncommitted.clear()
         self._active_at = self._clock()
 
     def _require_progress(self, failure: KafkaCallError) -> None:

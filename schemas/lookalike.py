@@ -5,28 +5,44 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Final
 
-# Letters of other alphabets as the Latin ones that they look like, all in lower case.
+# Cyrillic and Greek letters as the Latin ones that they look like, in lower case: those of Unicode's confusables.txt
+# (UTS #39), and some whose capitals alone look alike.
 _LATIN: Final = str.maketrans(
-    "авеһіјкмнорстухѕԁԛԝ" + "αειικνορτυχ" + "ı",  # noqa: RUF001
-    "abehijkmhopctyxsdqw" + "aeiikvoptux" + "i",
+    "авгеһіјкмнорстухѕѵѡԁԍԛԝү" + "αγεικνορστυχ" + "ı",  # noqa: RUF001
+    "abrehijkmhopctyxsvwdgqwy" + "ayeikvopotux" + "i",
 )
-_SEPARATORS: Final = {"Zs", "Pd", "Pc", "Po"}  # blanks, dashes, underscores, dots
-_INVISIBLE: Final = {"Cf", "Cc"}
+# Greek capitals that look like another Latin letter than their small ones.
+_LATIN_CAPITALS: Final = str.maketrans("ΒΖΗΜΝΥ", "BZHMNY")  # noqa: RUF001
+_UNSEEN: Final = {
+    "Zs",
+    "Pd",
+    "Pc",
+    "Po",
+    "Cf",
+    "Cc",
+}  # blanks, dashes, underscores, dots, and what has no glyph
 
 
 def look_alikes(names: Iterable[str], wanted: Iterable[str]) -> list[tuple[str, str]]:
     """Those of `names` that look like one of `wanted` that is not among them, each with that one."""
-    given = [*names]
-    missing = {skeleton(name): name for name in wanted if name not in given}
-    return [(name, missing[form]) for name in given if (form := skeleton(name)) in missing]
+    given, wanted = [*names], [*wanted]
+    missing = {form: name for name in wanted if name not in given for form in skeletons(name)}
+    others = (name for name in given if name not in wanted)
+    return [(name, missing[form]) for name in others for form in sorted(skeletons(name) & missing.keys())[:1]]
 
 
-def skeleton(name: str) -> str:
-    """The same for names that look alike: without case, alphabet, Unicode form, and kind of blank, dash or dot."""
-    letters = unicodedata.normalize("NFKD", name).casefold().translate(_LATIN)
-    kinds = ((letter, unicodedata.category(letter)) for letter in letters)
-    plain = ("_" if kind in _SEPARATORS else letter for letter, kind in kinds if kind not in _INVISIBLE)
-    return "".join(plain).strip("_")
+def skeletons(name: str) -> set[str]:
+    """One is the same for names that look alike: without case, alphabet, Unicode form, blanks, dashes and dots.
+
+    There are two where the name has a Greek capital: it may stand for a Latin one, or for its own small letter.
+    """
+    decomposed = unicodedata.normalize("NFKD", name)
+    return {_plain(decomposed), _plain(decomposed.translate(_LATIN_CAPITALS))}
+
+
+def _plain(name: str) -> str:
+    letters = name.casefold().translate(_LATIN)
+    return "".join(letter for letter in letters if unicodedata.category(letter) not in _UNSEEN)
 
 
 def difference(name: str, other: str) -> str:

@@ -167,24 +167,32 @@ def test_a_wholly_misnamed_model_stops_its_worker_before_anything_is_committed(
 
 @pytest.mark.kafka
 @pytest.mark.parametrize(
-    ("field", "told"),
+    ("field", "feature", "told"),
     [
-        ("s\u0440o2", "U+0440 CYRILLIC SMALL LETTER ER in place of p"),
-        ("SpO2", "S in place of s"),
-        ("spo2\u00a0", "U+00A0 NO-BREAK SPACE in place of nothing"),
-        ("spo\u2082", "U+2082 SUBSCRIPT TWO in place of 2"),
+        ("s\u0440o2", "spo2", "U+0440 CYRILLIC SMALL LETTER ER in place of p"),
+        ("sp\u03bf2", "spo2", "U+03BF GREEK SMALL LETTER OMICRON in place of o"),
+        ("SpO2", "spo2", "S in place of s"),
+        ("spo2\u00a0", "spo2", "U+00A0 NO-BREAK SPACE in place of nothing"),
+        ("spo\u2082", "spo2", "U+2082 SUBSCRIPT TWO in place of 2"),
+        ("heartRate", "heart_rate", "R in place of _ and r"),
+        (
+            "temp\u00e9rature",
+            "tempe\u0301rature",
+            "U+00E9 LATIN SMALL LETTER E WITH ACUTE in place of e and U+0301 COMBINING ACUTE ACCENT",
+        ),
     ],
 )
 def test_a_field_that_only_looks_like_a_feature_is_told_at_the_first_chunk(
-    stage: Stage, make_settings: MakeSettings, tmp_path: Path, field: str, told: str
+    stage: Stage, tmp_path: Path, field: str, feature: str, told: str
 ) -> None:
-    settings = make_settings(model=save(Fragile(), tmp_path / "fragile.joblib"))
+    model = save(Fragile(("signal", feature)), tmp_path / "fragile.joblib")
+    settings = stage.settings().model_copy(update={"model": model})
     row = {"patient_id": "p", "event_time": TIME, "signal": 1.0, field: 97}
     stage.send(settings, [("p", orjson.dumps(row))] * 5)
     worker = stage.worker(settings)
     stage.wait_committed(settings, 5)
     worker.stop()
-    assert f"only looks like the model's feature spo2 ({told})" in worker.log
+    assert f"only looks like the model's feature {feature} ({told})" in worker.log
     assert worker.log.count("only looks like") == 1
 
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from schemas.lookalike import difference, look_alikes, skeleton
+from schemas.lookalike import difference, look_alikes, skeletons
 
 COMPOSED = unicodedata.normalize("NFC", "température")
 DECOMPOSED = unicodedata.normalize("NFD", "température")
@@ -24,10 +24,18 @@ ONE, TWO = "U+00E9 LATIN SMALL LETTER E WITH ACUTE", "e and U+0301 COMBINING ACU
         ("spo2", "\ufeffspo2", "nothing in place of U+FEFF ZERO WIDTH NO-BREAK SPACE"),
         (" spo2", "spo2", "U+0020 SPACE in place of nothing"),
         ("Spo2", "spo2", "S in place of s"),
+        ("heartRate", "heart_rate", "R in place of _ and r"),
+        ("heartrate", "heart_rate", "nothing in place of _"),
+        ("heart\u00adrate", "heart_rate", "U+00AD SOFT HYPHEN in place of _"),
+        ("\uff53po2", "spo2", "U+FF53 FULLWIDTH LATIN SMALL LETTER S in place of s"),
         ("spo\u2082", "spo2", "U+2082 SUBSCRIPT TWO in place of 2"),
         ("\u0455po2", "spo2", "U+0455 CYRILLIC SMALL LETTER DZE in place of s"),
         ("HE\u0410RT_RATE", "HEART_RATE", "U+0410 CYRILLIC CAPITAL LETTER A in place of A"),
         ("\u03bfxygen", "oxygen", "U+03BF GREEK SMALL LETTER OMICRON in place of o"),
+        ("\u0397R", "HR", "U+0397 GREEK CAPITAL LETTER ETA in place of H"),
+        ("\u0397\u03b2", "\u03b7\u03b2", "U+0397 GREEK CAPITAL LETTER ETA in place of U+03B7 GREEK SMALL LETTER ETA"),
+        ("ur\u03adea", "ur\u00e9ea", "U+03AD GREEK SMALL LETTER EPSILON WITH TONOS in place of "
+         "U+00E9 LATIN SMALL LETTER E WITH ACUTE"),
         ("\u00b5g", "\u03bcg", "U+00B5 MICRO SIGN in place of U+03BC GREEK SMALL LETTER MU"),
     ],
 )  # fmt: skip
@@ -38,7 +46,7 @@ def test_what_looks_alike_is_found_and_told_apart(name: str, other: str, told: s
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("spo2", "spo1"), ("sbp", "dbp"), ("température", "temperature"), ("na", "n"), ("a_b", "ab")],
+    [("spo2", "spo1"), ("sbp", "dbp"), ("température", "temperature"), ("na", "n"), ("lactate", "lactose")],
 )
 def test_what_looks_different_is_not_found(name: str, other: str) -> None:
     assert look_alikes([name], [other]) == []
@@ -49,6 +57,10 @@ def test_a_name_that_is_there_itself_is_not_looked_for() -> None:
     assert look_alikes(["SpO2", "SPO2"], ["spo2"]) == [("SpO2", "spo2"), ("SPO2", "spo2")]
 
 
+def test_a_name_that_is_wanted_itself_is_not_taken_for_another() -> None:
+    assert look_alikes(["x_11"], ["x_11", "x_1_1"]) == []
+
+
 def test_equal_names_have_the_same_skeleton_and_no_difference() -> None:
-    assert skeleton(COMPOSED) == skeleton(COMPOSED)
+    assert skeletons(COMPOSED) == skeletons(COMPOSED)
     assert difference("spo2", "spo2") == "nothing"
