@@ -57,9 +57,20 @@ class Stop:
                 os._exit(1)
 
     def _watch(self, hear: socket.socket, _tell: socket.socket) -> None:
-        while hear.recv(1)[0] not in _STOPPING:
-            pass
-        time.sleep(GRACE_S)
+        # Interrupts are counted here, too: Python handles one only after the call that the main thread was just
+        # about to make, which may wait for long.
+        interrupts, ends = 0, None
+        while ends is None or time.monotonic() < ends:
+            try:
+                number = hear.recv(1)[0]
+            except TimeoutError:
+                continue
+            interrupts += number == signal.SIGINT
+            if interrupts > 1:
+                os._exit(1)
+            if ends is None and number in _STOPPING:
+                ends = time.monotonic() + GRACE_S
+                hear.settimeout(0.1)
         log.warning(
             "not done %.0f s after the signal to stop; what is not committed will be read again", GRACE_S
         )
