@@ -1,5 +1,6 @@
 """Stopping: signals set a flag; a worker that can't look at it is ended all the same."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from consumer.stop import Stop
 from tests.consumer.processes import Process
+from tests.kafka import wait_until
 
 WAITING = """
 import sys, time
@@ -37,6 +39,17 @@ print("ready", flush=True)
 libc = ctypes.CDLL(None)
 while True:
     libc.usleep(30_000_000) if not flag.requested else libc.pause()
+"""
+
+
+# Other threads take the signals, and this one sleeps on: as when one comes just before the call.
+DEAF = """
+import signal, time
+from consumer.stop import Stop
+Stop().listen()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("ready", flush=True)
+time.sleep(60)
 """
 
 
@@ -79,6 +92,21 @@ def test_a_second_interrupt_ends_it_at_once() -> None:
         assert line(process) == "asked"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 1
+
+
+def test_a_second_interrupt_ends_it_also_while_the_main_thread_hears_of_none() -> None:
+    with running(DEAF) as process:
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: not is_pending(process.pid, signal.SIGINT), what="the first one taken")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 1
+
+
+def is_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal waits for the process to take it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (pending,) = re.findall(r"^ShdPnd:\s+([0-9a-f]+)$", status, re.MULTILINE)
+    return bool(int(pending, 16) >> (number - 1) & 1)
 
 
 def test_a_second_sigterm_changes_nothing() -> None:
