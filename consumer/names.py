@@ -9,6 +9,7 @@ import orjson
 from broker.errors import SettingsError
 from schemas.contract import EVENT_TIME, PATIENT_ID
 from schemas.lookalike import look_alikes
+from schemas.printable import printable
 
 FIRST_MESSAGES: Final = 100  # one of which must have a feature
 _MOST: Final = 30  # names that are listed
@@ -77,13 +78,8 @@ def _names(value: bytes | None) -> list[str]:
     return [*document] if isinstance(document, dict) else []
 
 
-def printable(name: str) -> str:
-    """A field's name, cut, and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in name)[:_LONGEST]
-
-
 def _listed(names: Sequence[str]) -> str:
     """Names on one line, without what a terminal would obey."""
-    shown = [printable(name) for name in names[:_MOST]]
+    shown = [printable(name, _LONGEST) for name in names[:_MOST]]
     more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
     return ", ".join(shown) + more if shown else f"nothing but {PATIENT_ID} and {EVENT_TIME}"

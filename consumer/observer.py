@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.errors import Action
-from consumer.names import printable
 from schemas.contract import Reason
 from schemas.lookalike import difference
 from schemas.metrics import ChunkMetrics
+from schemas.printable import printable
 
 log = logging.getLogger("vitalstream.worker")
 

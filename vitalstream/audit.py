@@ -13,6 +13,7 @@ from audit import reading
 from audit.run import Audit, Verdict, Waiting
 from audit.run import audit as run_audit
 from broker.settings import Settings
+from vitalstream.tables import at_most
 
 _EXIT_CODES: Final = {"clean": 0, "failed": 1, "incomplete": 3}
 
@@ -57,7 +58,7 @@ def _verdict(found: Audit) -> str:
 
 
 def _waiting(waiting: Waiting) -> str:
-    number = f"{waiting.messages:,}" if waiting.exact else f"at most {waiting.messages:,}"
+    number = at_most(waiting.messages, exact=waiting.exact)
     return f"{number} still wait{'s' if waiting.messages == 1 else ''}"
 
 

@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from schemas.contract import MAX_PATIENT_ID
+from schemas.printable import printable
 from schemas.results import RiskResult
 
 STEADY: Final = 0.02
@@ -64,12 +65,6 @@ class Board:
 def reaches(result: RiskResult, min_risk: float | None) -> bool:
     """Whether a result has at least this risk; without `min_risk` any has."""
     return min_risk is None or _known(result.risk_probability) >= min_risk
-
-
-def printable(text: str, width: int = 40) -> str:
-    """Text from a message, safe for a terminal: one line, no control characters, cut to `width`."""
-    safe = "".join(character if character.isprintable() else "?" for character in text)
-    return safe if len(safe) <= width else safe[: width - 1] + "…"
 
 
 def shortened(text: str, width: int) -> str:

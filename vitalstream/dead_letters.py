@@ -21,7 +21,7 @@ from producer.letters import Letter, LetterBox, Selection, Sources, own_headers
 from schemas.clock import rfc3339
 from schemas.contract import Reason
 from schemas.dead_letters import PREFIX, dead_letter_headers
-from vitalstream.board import printable
+from schemas.printable import printable
 from vitalstream.tables import make_table, print_table
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

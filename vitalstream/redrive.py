@@ -18,7 +18,7 @@ from real_time.inference import RiskScorer
 from schemas.contract import STANDARD_FEATURES
 from schemas.decoding import make_decoder
 from schemas.presence import features_present
-from vitalstream.board import printable
+from schemas.printable import printable
 from vitalstream.dead_letters import print_json
 
 _WORDS: Final = {

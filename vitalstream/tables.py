@@ -1,4 +1,4 @@
-"""Tables as reports print them."""
+"""Tables and counts as reports print them."""
 
 from collections.abc import Collection
 from typing import Final
@@ -19,6 +19,11 @@ def make_table(*names: str, right: Collection[str] = (), folds: str = "") -> Tab
         justify: JustifyMethod = "right" if name in right else "left"
         table.add_column(name, justify=justify, no_wrap=name != folds, overflow="fold")
     return table
+
+
+def at_most(count: int, *, exact: bool) -> str:
+    """A count as a report says it."""
+    return f"{count:,}" if exact else f"at most {count:,}"
 
 
 def print_table(table: Table) -> None:

@@ -17,13 +17,13 @@ from rich.text import Text
 
 from broker.settings import Settings
 from consumer.stop import Stop
+from schemas.printable import printable
 from schemas.reading import MessageError
 from schemas.results import RiskResult, decode_result
 from vitalstream.board import (
     Board,
     PatientRisk,
     arrow,
-    printable,
     reaches,
     risk_bar,
     shortened,

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from broker.settings import Settings
 from broker.topics import create_topics
+from schemas.printable import printable
 from schemas.results import RiskResult, decode_result
 from tests.conftest import MakeSettings, fresh_settings
 from tests.kafka import Row, produce, wait_until
 from tests.vitalstream.command import ROOT, OnTerminal, Running, argv, environment, vitalstream
-from vitalstream.board import Board, direction, printable, shortened
+from vitalstream.board import Board, direction, shortened
 from vitalstream.watch import Silence, _table, age
 
 pytestmark = pytest.mark.kafka

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from schemas.contract import Reason
 from schemas.metrics import ChunkMetrics
-from vitalstream.board import Board, arrow, printable, risk_bar, sparkline
+from schemas.printable import printable
+from vitalstream.board import Board, arrow, risk_bar, sparkline
 
 FRAMES_PER_S: Final = 8
 LINE_EVERY_S: Final = 2.0

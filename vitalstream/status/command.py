@@ -8,10 +8,10 @@ import typer
 from broker.settings import Settings
 from schemas.clock import rfc3339
 from schemas.contract import Reason
-from vitalstream.board import printable
+from schemas.printable import printable
 from vitalstream.dead_letters import print_json
 from vitalstream.status.gather import DEAD_LETTERS_S, Partition, Status, gather, problems
-from vitalstream.tables import make_table, print_table
+from vitalstream.tables import at_most, make_table, print_table
 
 NEEDS_SOMEBODY: Final = 3
 """Exit code when there is a problem; 1 is for brokers that do not answer."""
@@ -54,7 +54,7 @@ def _print(found: Status, wrong: list[str], settings: Settings) -> None:
 def _summary(found: Status) -> str:
     oldest = "" if found.oldest_s is None else f", the oldest for {_span(found.oldest_s)}"
     workers = "1 worker" if len(found.members) == 1 else f"{len(found.members):,} workers"
-    count = _count(found.waiting, counted=found.counted)
+    count = at_most(found.waiting, exact=found.counted)
     waiting = "1 message waits" if count == "1" else f"{count} messages wait"
     state = "unknown to the brokers" if found.state == "dead" else found.state
     return f"group {found.group} is {state}: {workers}; {waiting}{oldest}"
@@ -64,7 +64,7 @@ def _cells(one: Partition, at: float) -> Iterator[str]:
     yield str(one.partition)
     yield "-" if one.committed is None else str(one.committed)
     yield str(one.end)
-    yield _count(one.waiting, counted=one.counted)
+    yield at_most(one.waiting, exact=one.counted)
     yield "-" if one.oldest_at is None else _span(at - one.oldest_at)
 
 
@@ -119,10 +119,6 @@ def _partition(one: Partition) -> dict[str, Any]:
         "counted": one.counted,
         "oldest_at": None if one.oldest_at is None else rfc3339(one.oldest_at),
     }
-
-
-def _count(messages: int, *, counted: bool) -> str:
-    return f"{messages:,}" if counted else f"at most {messages:,}"
 
 
 def _listed(partitions: list[int]) -> str:
