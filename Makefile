@@ -21,10 +21,10 @@ test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS
 faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
 	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
 
-bench: $(VENV)/dev.stamp  ## measure it beside its limit and its peers, on a real Kafka, an hour; ARGS="--only latency,starts"
+bench: $(VENV)/dev.stamp  ## measure it next to its limit and its peers, on a real Kafka, an hour; ARGS="--only latency,starts"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: $(VENV)/dev.stamp  ## a few ratios of today beside the recorded ones, 3 minutes; it reports, it is not a test
+bench-quick: $(VENV)/dev.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict

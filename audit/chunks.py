@@ -20,7 +20,7 @@ Span = tuple[int, int, int]
 
 _LARGEST = 1 << 62
 
-_AMISS = "is no chunk: its spans are malformed"
+_AMISS = "is not a chunk: its spans are malformed"
 
 
 class Chunks:
@@ -69,7 +69,7 @@ class Chunks:
         try:
             metrics = decode_metrics(value)
         except MessageError:
-            return ["is no chunk: its fields are missing or malformed"]
+            return ["is not a chunk: its fields are missing or malformed"]
         spans = self._spans(metrics)
         if not spans:
             return [_AMISS]
@@ -119,7 +119,7 @@ class Chunks:
         if adds_up and (not any(missing) or self._may_lack(missing, ranges)):
             return []
         return [
-            f"{_named(spans)} tells of {_counts(*told)}, but there are {_counts(*found)}",
+            f"{_named(spans)} reports {_counts(*told)}, but there are {_counts(*found)}",
         ]
 
     def _may_lack(self, missing: Sequence[int], ranges: Sequence[tuple[int, int]]) -> bool:

@@ -151,4 +151,4 @@ class Cluster:
 
 
 def _refused(what: str, error: KafkaError) -> NotAuditableError:
-    return NotAuditableError(f"the brokers do not tell {what}: {error.name()}; check this user's rights")
+    return NotAuditableError(f"the brokers did not report {what}: {error.name()}; check this user's rights")

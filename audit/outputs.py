@@ -88,7 +88,7 @@ class Outputs:
 
     def unreadable(self, partition: int, offset: int) -> None:
         """A record that is none."""
-        self._findings.add(Invariant.GENUINE, self.topic, partition, offset, f"is no {self._kind}")
+        self._findings.add(Invariant.GENUINE, self.topic, partition, offset, f"is not a {self._kind}")
 
     def account(self, batch: Batch, *, topic: str, ours: Bools, sources: Ints, offsets: Ints) -> Ints:
         """Take in what the records of `batch` are of; returns the rows that account for a message in scope.

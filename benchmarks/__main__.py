@@ -97,7 +97,7 @@ def _arguments() -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = list(parts(throughput.CASES))
-    parser.add_argument("--quick", action="store_true", help="a few ratios beside the recorded ones")
+    parser.add_argument("--quick", action="store_true", help="a few ratios next to the recorded ones")
     parser.add_argument("--only", type=names, default=known, help=f"parts of the run: {', '.join(known)}")
     parser.add_argument("--peers", type=names, help="of the peers, only these environments (none: no peer)")
     parser.add_argument(

@@ -64,7 +64,7 @@ class Admin:
                 error: KafkaError = exception.args[0]
                 if not (error.retriable() or error.code() in _PASSES) or time.monotonic() > deadline:
                     raise BrokerError(
-                        f"the brokers do not tell {what} ({error.name()}); check this user's rights"
+                        f"the brokers did not report {what} ({error.name()}); check this user's rights"
                     ) from None
             time.sleep(_ASK_AGAIN_SECONDS)
 

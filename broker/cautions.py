@@ -20,7 +20,7 @@ def _misspelt(names: Iterable[str]) -> list[str]:
     ours = [name for name in names if name.startswith(ENV_PREFIX)]
     meant = {name: closest(name.removeprefix(ENV_PREFIX)) for name in ours}
     return [
-        f"{name} is no setting; did you mean {ENV_PREFIX}{setting.upper()}?"
+        f"{name} is not a setting; did you mean {ENV_PREFIX}{setting.upper()}?"
         for name, setting in meant.items()
         if setting and name.lower() != f"{ENV_PREFIX}{setting}".lower()
     ]
@@ -31,7 +31,7 @@ def _on_the_command_line(properties: Sequence[str]) -> list[str]:
     if not (secrets := [name for name in names if is_secret(name)]):
         return []
     return [
-        f"-X {', '.join(secrets)}: everybody on this machine can read a command line; "
+        f"-X {', '.join(secrets)}: everyone on this machine can read a command line; "
         "use --secrets-dir, VITALSTREAM_KAFKA or --config instead"
     ]
 

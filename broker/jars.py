@@ -47,7 +47,7 @@ def find_java() -> str:
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=60).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', said)
     if version is None or int(version[1]) < MINIMUM_JAVA:
-        found = f"is Java {version[1]}" if version else "does not tell its version"
+        found = f"is Java {version[1]}" if version else "does not report its version"
         raise BrokerError(f"a local Kafka needs Java {MINIMUM_JAVA} or newer; {java} {found}")
     return java
 

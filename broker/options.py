@@ -29,7 +29,9 @@ OPTIONS: Final[dict[str, Option]] = {
         "", "TYPE,TYPE", "types that a .skops model may be made of, besides those that skops trusts by itself"
     ),
     "threshold": Option(
-        None, "P", "risk_label is 1 from this probability on; without it the model's own threshold, else 0.5"
+        None,
+        "P",
+        "risk_label is 1 at or above this probability; without it the model's own threshold, else 0.5",
     ),
     "positive_class": Option(
         None,
@@ -70,7 +72,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "max_dead_letter_ratio": Option(
         0.5,
         "SHARE",
-        "stop when more of the last 1,000 messages are rejected (from 500 on), or 500 in a row; 1: never",
+        "stop when more of the last 1,000 messages are rejected (once there are 500), or 500 in a row; 1: never",
     ),
     "instance": Option(
         None, "NAME", "this worker's name, unique in the group; without it made of host and slot"
@@ -79,11 +81,13 @@ OPTIONS: Final[dict[str, Option]] = {
     "http": Option(
         None,
         "HOST:PORT",
-        "serve /livez, /readyz and /metrics here; with --workers N each worker from PORT on, all of them on PORT+N",
+        "serve /livez, /readyz and /metrics here; with --workers N from PORT upwards, and for all workers on PORT+N",
     ),
     "stall_after": Option(
-        120, "SECONDS", "after so long without progress though messages wait, log all stacks and fail /livez"
+        120, "SECONDS", "after this long without progress while messages wait, log all stacks and fail /livez"
     ),
     "log_format": Option("text", "FORMAT", "the log on stderr as text, or as json, one object a line"),
-    "until_idle": Option(None, "SECONDS", "stop when nothing came for so long; without it run on"),
+    "until_idle": Option(
+        None, "SECONDS", "stop when no message has come for this long; without it keep running"
+    ),
 }

@@ -157,7 +157,7 @@ class LogObserver(Observer):
     def looks_alike(self, field: str, feature: str) -> None:
         """With the letters that differ: the names themselves would look the same."""
         log.warning(
-            "the messages' field %s only looks like the model's feature %s (%s), which the model then does without: "
+            "the messages' field %s only looks like the model's feature %s (%s), so the model scores without it: "
             "rename it where it is sent",
             printable(field),
             printable(feature),
@@ -167,7 +167,7 @@ class LogObserver(Observer):
     def unseen(self, features: Sequence[str]) -> None:
         """Most often a name or a unit that differs between model and sender."""
         log.warning(
-            "none of the first %s messages has a plausible number for %s, which the model then does without; "
+            "none of the first %s messages has a plausible number for %s, so the model scores without it; "
             "do the messages have these names and units?",
             f"{FIRST_ROWS:,}",
             ", ".join(features),

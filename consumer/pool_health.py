@@ -90,7 +90,7 @@ class PoolHealth:
 
     def _silent(self, told: _Told, seconds: float) -> str | None:
         silent = told.at is not None and self._clock() - told.at > seconds
-        return f"it has told nothing for more than {seconds:g} s" if silent else None
+        return f"it has reported nothing for more than {seconds:g} s" if silent else None
 
 
 def _joined(reasons: Mapping[str, str | None]) -> str | None:

@@ -48,7 +48,7 @@ def _watch(health: Health, done: threading.Event, stall_after: float, check: flo
             log.error("stalled: %s; the threads are at\n%s", reason, stacks())
             told = True
         elif told and not reason:
-            log.warning("going on after a stall")
+            log.warning("running again after a stall")
             told = False
         before = reason
 

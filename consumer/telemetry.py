@@ -89,7 +89,7 @@ class PrometheusObserver(Observer):
             registry=registry,
         )
         self._rebuilds = Counter(
-            "vitalstream_producer_rebuilds", "Producers dropped for a new one", registry=registry
+            "vitalstream_producer_rebuilds", "Producers replaced by a new one", registry=registry
         )
         self._last_commit = Gauge(
             "vitalstream_last_commit_timestamp_seconds",

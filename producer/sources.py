@@ -145,7 +145,7 @@ def _csv_records(
             line = before + rows.line_num + 1
     except csv.Error:
         raise SourceError(
-            f"{path} is not valid CSV from line {line} on; check its quotes, and for overlong cells and NUL bytes"
+            f"{path} is not valid CSV from line {line} onwards; check its quotes, and for overlong cells and NUL bytes"
         ) from None
     except UnreadableError:
         raise _unreadable(path, line, header, convert, row) from None

@@ -155,7 +155,7 @@ def _let_import_from(code: ModelPath | None) -> None:
         return
     if not Path(code).is_dir():
         raise ModelFileError(
-            f"--code {fspath(code)} is no folder: name the one that the model's own modules are in"
+            f"--code {fspath(code)} is not a folder: name the one that the model's own modules are in"
         )
     found = str(Path(code).resolve())
     if found not in sys.path:

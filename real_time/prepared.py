@@ -56,7 +56,7 @@ class Prepared:
     def decision(self) -> str:
         """What risk and label mean, in a phrase."""
         return (
-            f"the risk is the probability of {self.positive_class}, and the label 1 from {self.threshold:g} on "
+            f"the risk is the probability of {self.positive_class}, and the label is 1 from {self.threshold:g} upwards "
             f"({self.threshold_from} threshold)"
         )
 
@@ -104,7 +104,7 @@ def prepare(
 def _require_predict_proba(model: Any) -> None:
     kind = type(model).__name__
     if isinstance(model, dict | list | tuple | np.ndarray):
-        raise NotABinaryClassifierError(f"a {kind} is no model: save the fitted classifier by itself")
+        raise NotABinaryClassifierError(f"a {kind} is not a model: save the fitted classifier by itself")
     if kind == "Booster":
         raise NotABinaryClassifierError(
             "a bare Booster has no predict_proba: save the XGBClassifier or LGBMClassifier that was fitted"
@@ -142,8 +142,8 @@ def _positive(classes: tuple[Any, Any], given: object) -> int:
     if all(isinstance(label, Real) for label in classes) and set(classes) in _OBVIOUS:
         return classes.index(1)
     raise PositiveClassError(
-        f"the model's classes are {_listed(classes)}, which does not tell which of them is the risk: "
-        f"say positive_class, on the command line --positive-class {classes[0]} or --positive-class {classes[1]}"
+        f"the model's classes are {_listed(classes)}, and it is not said which of them is the risk: "
+        f"give positive_class, on the command line --positive-class {classes[0]} or --positive-class {classes[1]}"
     )
 
 

@@ -50,7 +50,7 @@ def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> Non
         _compare(
             expected, ask(rows), "twice in the same way: it depends on chance, or on what was scored before"
         )
-        depends = ": it depends on the rows beside it"
+        depends = ": it depends on the rows next to it"
         _compare(expected, ask(rows.iloc[::-1])[::-1], "in another order" + depends)
         half = len(rows) // 2
         halves = np.concatenate([ask(rows.iloc[:half]), ask(rows.iloc[half:])])

@@ -107,7 +107,7 @@ def read_dead_letter_headers(headers: Headers | None) -> Origin:
         )
     except (KeyError, ValueError):
         raise MessageError(
-            "a message is no dead letter: its dlq.* headers are missing or malformed"
+            "a message is not a dead letter: its dlq.* headers are missing or malformed"
         ) from None
 
 

@@ -33,11 +33,13 @@ def reader(kind: type[Message]) -> Callable[[bytes | None], Message]:
         except ValueError:
             doc = None
         if not isinstance(doc, dict):
-            raise MessageError(f"a message is no {kind.__name__}: it is not a JSON object")
+            raise MessageError(f"a message is not a {kind.__name__}: it is not a JSON object")
         doc = defaults | doc
         for name, allowed in types.items():
             if type(doc.get(name, ...)) not in allowed:
-                raise MessageError(f"a message is no {kind.__name__}: {name} is missing or of the wrong type")
+                raise MessageError(
+                    f"a message is not a {kind.__name__}: {name} is missing or of the wrong type"
+                )
         return kind(**{name: doc[name] for name in types})
 
     return read

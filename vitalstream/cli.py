@@ -297,7 +297,9 @@ def broker(
     ] = None,
     kafka_version: Annotated[
         str,
-        typer.Option(metavar="VERSION", help="which Apache Kafka; from 4.3 on, restarts lose transactions"),
+        typer.Option(
+            metavar="VERSION", help="which Apache Kafka; 4.3 and later lose transactions on restart"
+        ),
     ] = KAFKA_VERSION,
 ) -> None:
     """Run a real single-node Apache Kafka in the foreground, for trying things out.
@@ -320,7 +322,7 @@ def watch(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="end after N results")] = None,
     min_risk: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="P", help="show only risks from P on")
+        float | None, typer.Option(min=0, max=1, metavar="P", help="show only risks of at least P")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -500,7 +502,7 @@ def show_dead_letter(
     ],
     *,
     payload: Annotated[
-        bool, typer.Option("--payload", help="also key, headers and value, which may tell of a patient")
+        bool, typer.Option("--payload", help="also key, headers and value, which may identify a patient")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -60,7 +60,7 @@ def errors_in_the_log(format_: Format) -> Iterator[None]:
         log.error("%s", error)
         sys.exit(error.exit_code)
     except Exception:
-        log.critical("ended by an error that nobody foresaw", exc_info=True)
+        log.critical("ended by an unexpected error", exc_info=True)
         sys.exit(1)
 
 

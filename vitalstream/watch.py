@@ -124,7 +124,7 @@ class _Watching:
         if not self.skipped:
             return ""
         values = "1 value" if self.skipped == 1 else f"{self.skipped:,} values"
-        return f"skipped {values} that are no results, the first at {self._first_skipped}"
+        return f"skipped {values} that are not results, the first at {self._first_skipped}"
 
     def follow(self, follower: Follower) -> None:
         """Read and show until it ends."""
@@ -258,7 +258,7 @@ class LiveTable(Output):
         below = f"+ {left:,} more   " if left > 0 else ""
         quiet = f"nothing for {age(self._quiet)}   " if self._quiet >= QUIET_S else ""
         results = f"{self._results:,} results of {len(self._board):,} patients"
-        risks = "" if self._min_risk is None else f", risk from {self._min_risk:g} on"
+        risks = "" if self._min_risk is None else f", risk of at least {self._min_risk:g}"
         return Group(
             _line((results, "bold"), (f"{risks} on {self._topic}", "dim")),
             Text(),

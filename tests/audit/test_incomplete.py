@@ -366,7 +366,7 @@ def test_compacted_outputs(compacted: tuple[Written, Written, Settings]) -> None
     found = judged(settings)
     # The records that ended the segments are no results.
     assert failed(found) == {I.GENUINE}
-    assert {one.problem for one in found.offenders} == {"is no result", "is no dead letter"}
+    assert {one.problem for one in found.offenders} == {"is not a result", "is not a dead letter"}
     assert {one.topic: one.cause for one in found.unjudged} == dict.fromkeys(
         [settings.output_topic, settings.dead_letter_topic], Cause.COMPACTED
     )

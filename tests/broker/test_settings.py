@@ -188,7 +188,7 @@ def test_a_misspelt_setting_in_the_environment_is_warned_of(monkeypatch: pytest.
     for name in ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_9464_TCP_ADDR", "PORT_9464_TCP_PROTO"):
         monkeypatch.setenv(f"VITALSTREAM_{name}", "x")
     assert cautions(load_settings()) == [
-        "VITALSTREAM_TRESHOLD is no setting; did you mean VITALSTREAM_THRESHOLD?"
+        "VITALSTREAM_TRESHOLD is not a setting; did you mean VITALSTREAM_THRESHOLD?"
     ]
 
 

@@ -204,7 +204,7 @@ def test_a_stall_is_told_once_with_stacks(
     with watching(health, stall_after=STALL_S, check=0.01):
         stall()
         health.reached(Step.SCORED)
-        wait_until(lambda: "going on" in caplog.text, what="its end in the log")
+        wait_until(lambda: "running again" in caplog.text, what="its end in the log")
         stall()
     (told, *_) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert "thread MainThread:" in told

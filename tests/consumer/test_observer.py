@@ -56,7 +56,7 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
         model="0123456789abcdef",
         features=["heart_rate", "spo2"],
         path="compiled trees",
-        decision="the risk is the probability of 1, and the label 1 from 0.5 on (the default threshold)",
+        decision="the risk is the probability of 1, and the label is 1 from 0.5 upwards (the default threshold)",
     )
     log.assigned([2, 0])
     log.assigned([])
@@ -66,7 +66,10 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
     assert lines() == [
         ("INFO", "worker g-0 scores heart_rate, spo2 with model 0123456789ab"),
         ("INFO", "scores with compiled trees"),
-        ("INFO", "the risk is the probability of 1, and the label 1 from 0.5 on (the default threshold)"),
+        (
+            "INFO",
+            "the risk is the probability of 1, and the label is 1 from 0.5 upwards (the default threshold)",
+        ),
         ("INFO", "assigned partitions 0, 2"),
         ("INFO", "assigned partitions none"),
         ("INFO", "revoked partitions 1"),

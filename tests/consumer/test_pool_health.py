@@ -59,11 +59,11 @@ def test_a_worker_that_goes_silent_is_first_not_ready_and_then_not_alive(
     pool.told("worker-0", (None, None))
     clock.now += SILENT_S + 1
     pool.told("worker-1", (None, None))
-    assert pool.unready() == "worker-0: it has told nothing for more than 10 s"
+    assert pool.unready() == "worker-0: it has reported nothing for more than 10 s"
     assert pool.stalled() is None
     clock.now += STALL_S
     pool.told("worker-1", (None, None))
-    assert pool.stalled() == "worker-0: it has told nothing for more than 120 s"
+    assert pool.stalled() == "worker-0: it has reported nothing for more than 120 s"
     pool.told("worker-0", (None, None))
     assert pool.stalled() is None
     assert pool.unready() is None
@@ -146,7 +146,7 @@ def test_it_answers_for_all_workers_from_before_they_run(
     ("row", "why"),
     [
         (SLEEPS, "the model has not returned for more than 2 s"),
-        (HOLDS, "it has told nothing for more than 10 s"),
+        (HOLDS, "it has reported nothing for more than 10 s"),
     ],
     ids=["lets others run", "holds the interpreter"],
 )

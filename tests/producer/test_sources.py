@@ -636,7 +636,7 @@ def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, g
         ("a.csv", b"patient_id event_time x\n", " has no column patient_id; separate its cells by commas, semicolons"),
         ("a.csv", b"sep=\npatient_id,event_time\n", ", line 1: sep= must name one of "),
         ("a.ndjson", b'[{"patient_id":"p"}]', " holds a JSON array; write one object a line"),
-        ("a.csv", b'patient_id,event_time\n,\n"q,2026\nr,2026\n', " is not valid CSV from line 3 on"),
+        ("a.csv", b'patient_id,event_time\n,\n"q,2026\nr,2026\n', " is not valid CSV from line 3 onwards"),
         ("a.csv.gz", b"no gzip", " can't be read (BadGzipFile)"),
         ("a.csv.gz", gzip.compress(b"patient_id,event_time\n", mtime=0)[:-4], " can't be read (EOFError)"),
     ],

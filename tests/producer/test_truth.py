@@ -144,7 +144,9 @@ def test_what_a_file_says_is_sent_or_the_file_is_refused(name: str, gzipped: boo
             path.with_name(f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
             path.unlink()
         if _REFUSED in ids:
-            with pytest.raises(SourceError, match="patient_id holds a number that is no exact whole number"):
+            with pytest.raises(
+                SourceError, match="patient_id holds a number that is not an exact whole number"
+            ):
                 [*find_source([Path(folder)], TABLES)]
             return
         messages = [encode(record) for record in find_source([Path(folder)], TABLES)]

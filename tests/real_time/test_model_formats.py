@@ -72,7 +72,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "ONNX": (catboost_as("onnx"), "is ONNX: save the model that it was made from"),
     "PMML": (catboost_as("pmml"), "is PMML: save the model that it was made from"),
     "bare booster": (bare_booster, "a bare Booster has no predict_proba: save the XGBClassifier"),
-    "dict": (with_company, "a dict is no model: save the fitted classifier by itself"),
+    "dict": (with_company, "a dict is not a model: save the fitted classifier by itself"),
     "half": (half_of(compress=0), "ends in the middle: it was cut short"),
     "half of a compressed one": (half_of(compress=3), "ends in the middle: it was cut short"),
     "skops": (skops_under_another_name, r"a skops file: give it a name that ends in \.skops"),
@@ -137,7 +137,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_module_that_is_not_found_is_named_and_found_with_code(own: Path) -> None:
     with pytest.raises(ModelError, match=r"needs the Python module hospital_models, .*--code"):
         load(own)
-    with pytest.raises(ModelError, match=r"--code \S+nowhere is no folder"):
+    with pytest.raises(ModelError, match=r"--code \S+nowhere is not a folder"):
         load_usable(own, sha256=model_sha256(own), code=own.with_name("nowhere"))
     try:
         assert load_usable(own, sha256=model_sha256(own), code=own.with_name("code")).features == ("a",)

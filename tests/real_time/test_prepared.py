@@ -295,7 +295,7 @@ def test_a_models_own_threshold_makes_the_labels_of_its_own_predict(make: Any) -
 def test_without_one_the_threshold_is_the_default() -> None:
     for model in (LogisticRegression().fit(X, Y), fixed("auto"), fitted("CatBoost")):
         assert RiskScorer(model).threshold == 0.5
-    assert "label 1 from 0.5 on (the default threshold)" in RiskScorer(fitted("LR")).prepared.decision
+    assert "label is 1 from 0.5 upwards (the default threshold)" in RiskScorer(fitted("LR")).prepared.decision
 
 
 def test_a_threshold_for_something_else_than_the_risk_is_refused() -> None:

@@ -28,7 +28,7 @@ from .kinds import FEATURES, UNFITTED, fitted, holed, patients
 X, Y = patients()
 HOLED = holed(X)
 
-BESIDE = "depends on the rows beside it"
+BESIDE = "depends on the rows next to it"
 BEFORE = "depends on chance, or on what was scored before"
 
 

@@ -126,7 +126,10 @@ def test_inspect_tells_class_threshold_and_what_predicts(tmp_path: Path) -> None
     assert (found["threshold"], found["threshold_from"]) == (0.2, "the model's own")
     shown = vitalstream("model", "inspect", *given, "--threshold", "0.7")
     assert "FixedThresholdClassifier of LogisticRegression" in shown
-    assert "the risk is the probability of died, and the label 1 from 0.7 on (the given threshold)" in shown
+    assert (
+        "the risk is the probability of died, and the label is 1 from 0.7 upwards (the given threshold)"
+        in shown
+    )
 
 
 def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_end_to_end_rows_that_do_not_come_out_exactly_once_are_an_error(
     monkeypatch.setattr(end_to_end, "audit", lambda _: found)
     monkeypatch.setattr(end_to_end, "_SETTLE_S", 0)
     run: Any = SimpleNamespace(rows=told, read=lambda: None)
-    with pytest.raises(end_to_end.NotOnceError, match=f"{accounted} of 10 consumed rows .* tells of {told}"):
+    with pytest.raises(end_to_end.NotOnceError, match=f"{accounted} of 10 consumed rows .* reports {told}"):
         end_to_end._check(Settings(chunk_size=50), run)
 
 

@@ -163,7 +163,7 @@ def test_what_is_no_result_is_counted_and_never_shown(settings: Settings) -> Non
 
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
-    assert f"skipped 3 values that are no results, the first at {settings.output_topic}[0]@0" in done.stderr
+    assert f"skipped 3 values that are not results, the first at {settings.output_topic}[0]@0" in done.stderr
     assert "SECRET" not in done.stdout + done.stderr
 
 

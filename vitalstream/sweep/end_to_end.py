@@ -159,5 +159,5 @@ def _check(settings: Settings, run: _Run) -> None:
     if not found.clean or found.accounted != run.rows:
         raise NotOnceError(
             f"at chunk size {settings.chunk_size}, {found.accounted:,} of {found.messages:,} consumed rows came out "
-            f"exactly once, and the worker tells of {run.rows:,}"
+            f"exactly once, and the worker reports {run.rows:,}"
         )
