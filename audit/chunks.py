@@ -47,6 +47,8 @@ class Chunks:
         self.rows = 0  # of the chunks that are judged
         self.reach = np.full(scope.partitions, -1)
         self.covered = Bitmap(scope.size)
+        # By chunk with skipped messages: how many, in which ranges, and whether these are all of the chunk.
+        self._skipping: list[tuple[int, list[tuple[int, int]], bool]] = []
         self.heads = Heads(starts, inputs=scope.partitions, cleanup=cleanup)
         self._sources = {f"{input_topic}-{partition}": partition for partition in range(scope.partitions)}
         self._topic = topic
@@ -65,6 +67,19 @@ class Chunks:
             for problem in self._problems(partition, message.value()):
                 self._findings.add(Invariant.ATOMIC, self._topic, partition, offset, problem)
 
+    def skipped(self, lost: Bitmap) -> Bitmap:
+        """Of the messages without any output, those that chunks tell of: in each as many as it says.
+
+        Fewer will do where not all of a chunk is in scope, or some of its outputs may have been deleted.
+        """
+        found = Bitmap(self._scope.size)
+        for told, ranges, whole in self._skipping:
+            count = _count(lost, ranges)
+            if count == told or (count < told and not (whole and _count(self._lacking[0], ranges) == 0)):
+                for range_ in ranges:
+                    found.add_range(*range_)
+        return found & lost
+
     def _problems(self, partition: int, value: bytes | None) -> list[str]:
         try:
             metrics = decode_metrics(value)
@@ -77,7 +92,10 @@ class Chunks:
         ranges = [self._scope.range(source, first, last + 1) for source, first, last in spans]
         overlaps = sum(self._cover(*range_) for range_ in ranges)
         problems = [f"{_named(spans)} overlaps another chunk"] if overlaps else []
-        return problems + (self._torn(metrics, spans, ranges) if self._judged(spans, ranges) else [])
+        judged = self._judged(spans, ranges)
+        if metrics.skipped:
+            self._skipping.append((metrics.skipped, ranges, judged))
+        return problems + (self._torn(metrics, spans, ranges) if judged else [])
 
     def _spans(self, metrics: ChunkMetrics) -> list[Span]:
         """The chunk's spans; none at all where any is amiss."""
@@ -112,10 +130,10 @@ class Chunks:
         self, metrics: ChunkMetrics, spans: Sequence[Span], ranges: Sequence[tuple[int, int]]
     ) -> list[str]:
         self.rows += metrics.rows
-        told = metrics.rows, metrics.scored, metrics.dead_lettered
+        told = metrics.rows - metrics.skipped, metrics.scored, metrics.dead_lettered
         found = [_count(bitmap, ranges) for bitmap in self._found]
         missing = [one - other for one, other in zip(told, found, strict=True)]
-        adds_up = metrics.rows == metrics.scored + metrics.dead_lettered
+        adds_up = metrics.rows == metrics.scored + metrics.dead_lettered + metrics.skipped
         if adds_up and (not any(missing) or self._may_lack(missing, ranges)):
             return []
         return [

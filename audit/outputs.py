@@ -162,7 +162,10 @@ class Results:
                 self._scope.numbers(sources[rows], offsets[rows]),
                 probabilities[rows],
                 carried=_fingerprints(batch, columns)[rows],
-                comparable=_equal(columns["model"], self._published.sha256)[rows],
+                comparable=(
+                    _equal(columns["model"], self._published.sha256)
+                    & _equal(columns["mapping"], self._published.mapping)
+                )[rows],
             )
 
     def _check_labels(
@@ -277,7 +280,7 @@ def _ints(column: Sequence[int]) -> Ints:
         return np.fromiter((n if 0 <= n <= _LARGEST else -1 for n in column), np.int64, len(column))
 
 
-def _equal(column: Sequence[str], wanted: str) -> Bools:
+def _equal(column: Sequence[str | None], wanted: str | None) -> Bools:
     if column.count(wanted) == len(column):
         return np.ones(len(column), dtype=np.bool_)
     return np.fromiter((value == wanted for value in column), np.bool_, len(column))

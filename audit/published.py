@@ -21,11 +21,12 @@ class Published:
 
     Twelve bytes of a result: its probability, and a fingerprint of all else it holds of its message. Eight of a
     dead letter: fingerprints of what it holds of its message, and of the cause it gives. `comparable` are the
-    results by the model `sha256`; where that is None, nothing is kept of results.
+    results by the model `sha256` of messages read by `mapping`; where that is None, nothing is kept of results.
     """
 
-    def __init__(self, size: int, *, sha256: str | None) -> None:
+    def __init__(self, size: int, *, sha256: str | None, mapping: str | None) -> None:
         self.sha256 = sha256
+        self.mapping = mapping
         self.comparable = Bitmap(size)
         self._folder = tempfile.TemporaryDirectory(prefix="vitalstream-audit-")
         self._probabilities = self._file("probabilities", np.float64, size)

@@ -116,7 +116,7 @@ def audit(
     snapshot = take_snapshot(settings, cluster, findings)
     with ExitStack() as stack, _patient_collector():
         size = snapshot.scope.size
-        published = stack.enter_context(Published(size, sha256=model.sha256 if model else None))
+        published = stack.enter_context(_published(size, settings, model))
         judge = _Judge(settings, snapshot, cluster, findings, on_progress)
         judge.read_outputs(published)
         judge.read_input(model, published)
@@ -176,6 +176,7 @@ class _Judge:
                 published=published,
                 results=self.results.messages,
                 dead_letters=dead_letters,
+                foreign=Bitmap(self.snapshot.scope.size),
                 findings=self.findings,
             )
             checks.append(self.values)
@@ -232,7 +233,11 @@ class _Judge:
         accounted, messages = results | dead_letters, self.inputs.messages
         self.lacking = messages & (self.results.lacking | self.dead_letters.lacking)
         lost = messages - accounted - self.lacking
-        self._accuse(Invariant.COMPLETE, lost, "has neither a result nor a dead letter")
+        self.skipped = self.chunks.skipped(lost)
+        if self.values is not None:
+            wrong = self.skipped - self.values.foreign
+            self._accuse(Invariant.CORRECT, wrong, "was skipped as one for others, but is not")
+        self._accuse(Invariant.COMPLETE, lost - self.skipped, "has neither a result nor a dead letter")
         self._accuse(Invariant.ONCE, results & dead_letters, "has both a result and a dead letter")
         self._check_strangers(accounted - messages)
         self._check_uncovered(accounted - self.chunks.covered)
@@ -243,7 +248,7 @@ class _Judge:
 
     def check_committed(self, last_committed: Offsets) -> None:
         """I6: the first committed offsets against what they cover, the last against what is beyond them."""
-        accounted = self.results.messages | self.dead_letters.messages
+        accounted = self.results.messages | self.dead_letters.messages | self.skipped
         accounted |= self.results.lacking | self.dead_letters.lacking
         reach = np.maximum(np.maximum(self.results.reach, self.dead_letters.reach), self.chunks.reach)
         for partition, furthest in enumerate(reach.tolist()):
@@ -257,7 +262,7 @@ class _Judge:
 
     def conclude(self, *, seconds: float) -> Audit:
         """Everything in words."""
-        accounted = self.results.messages | self.dead_letters.messages
+        accounted = self.results.messages | self.dead_letters.messages | self.skipped
         return Audit(
             group=self.settings.group,
             messages=(self.inputs.messages - self.lacking).count(),
@@ -437,6 +442,8 @@ class _Judge:
                 yield f"{topic}: the oldest records of partitions {_listed(cut)} were {how}"
         for topic in self.undercounted:
             yield f"{topic}: some records were deleted while aborted ones were counted; there may be more of those"
+        if skipped := self.skipped.count():
+            yield f"{skipped:,} messages were for others and skipped (--skip-foreign), as their chunks say"
         missing = [p for p in range(self.snapshot.scope.partitions) if p not in self.snapshot.committed]
         if missing:
             source = self.settings.input_topic
@@ -467,6 +474,12 @@ def _model(settings: Settings) -> "OfflineModel | None":
     make_decoder(settings, model.features)  # refused here, before anything is read
     require_min_features(settings.min_features, model.features)
     return model
+
+
+def _published(size: int, settings: Settings, model: "OfflineModel | None") -> Published:
+    if model is None:
+        return Published(size, sha256=None, mapping=None)
+    return Published(size, sha256=model.sha256, mapping=make_decoder(settings, model.features).mapping)
 
 
 def _listed(partitions: list[int]) -> str:

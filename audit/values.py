@@ -33,8 +33,10 @@ class Values:
         published: Published,
         results: Bitmap,
         dead_letters: Bitmap,
+        foreign: Bitmap,
         findings: Findings,
     ) -> None:
+        self.foreign = foreign  # the messages that are for others are added
         self.compared = 0
         self.ulp = 0  # the largest difference that was found
         self._model = model
@@ -51,13 +53,15 @@ class Values:
         decoded = self._decode(batch.messages)
         check = _Check(batch, numbers, self._topic, self._findings)
         self._check_rejected(check, decoded)
+        foreign = [one.position for one in decoded.rejects if one.reason is Reason.NOT_FOR_US]
+        self.foreign.add(numbers[foreign])
         accepted = decoded.frame.index.to_numpy()
         present = features_present(decoded.frame)
         enough = present >= self._min_features
         self._check_accepted(check, decoded.frame, accepted, enough)
         by_model = self._results.has(numbers[accepted])
         others = by_model & ~self._published.comparable.has(numbers[accepted])
-        check.accuse(accepted[others], "its result is by another model")
+        check.accuse(accepted[others], "its result is by another model or mapping")
         rows = np.flatnonzero(by_model & ~others)
         earlier = self._check_carried(check, decoded, accepted, rows, present)
         self._check_scores(check, decoded.frame.iloc[rows], accepted[rows], enough[rows] | earlier)

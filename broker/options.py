@@ -52,6 +52,12 @@ OPTIONS: Final[dict[str, Option]] = {
         "N",
         "ask the model only about messages with so many of its features; results of the others say no_input",
     ),
+    "mapping": Option(
+        None, "FILE", "where messages hold patient, time and features, and in which units: a TOML file"
+    ),
+    "skip_foreign": Option(
+        False, "", "make no dead letter of messages that the mapping says are not for us, and only count them"
+    ),
     "chunk_size": Option(
         100,
         "ROWS",

@@ -81,6 +81,7 @@ _WORDS: Final = {
     "positive_class": "must be one of the model's two classes",
     "features": "must be names with commas between, such as heart_rate,spo2",
     "ranges": "must be a TOML file, or off",
+    "skip_foreign": "must be true or false",
     "chunk_size": "must be a whole number from 1 up to 100,000, or auto",
     "kafka": _PROPERTIES,
     "http": "must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464",
@@ -110,6 +111,8 @@ class Settings(BaseModel):
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
+    mapping: Path | None = _option("mapping")
+    skip_foreign: bool = _option("skip_foreign")
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
     latency_goal_ms: float = _option("latency_goal_ms", gt=0, le=60_000)

@@ -23,6 +23,7 @@ from consumer.slots import take_slot
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
 from real_time.usable import Model
+from schemas.decoding import make_decoder
 
 log = logging.getLogger("vitalstream.worker")
 
@@ -38,6 +39,12 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
     model = models.load(settings)
     for caution in model.cautions:
         log.warning("%s; it gave sound scores for the rows it was tried with", caution)
+    if (mapping := make_decoder(settings, model.features).mapping) is not None:
+        log.info(
+            "reads messages by mapping %s (sha256 %s)",
+            settings.mapping,
+            mapping[:12],
+        )
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     _warn_of_compaction(settings)

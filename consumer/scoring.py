@@ -1,8 +1,9 @@
 """Decode, score, encode: a chunk of messages becomes everything that is sent because of it."""
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from real_time.inference import ModelOutputError, RiskScorer
 from real_time.streaming import StreamMetrics, process_stream
 from real_time.usable import Model
 from schemas.clock import rfc3339
-from schemas.contract import RISK_PROBABILITY, Reason
+from schemas.contract import NO_FAULT, RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.decoding import make_decoder
 from schemas.metrics import ChunkMetrics
@@ -64,6 +65,7 @@ class ChunkScorer:
         self._decode = make_decoder(settings, model.features)
         self._topic = settings.input_topic
         self._min_features = settings.min_features
+        self._skip_foreign = settings.skip_foreign
         self._worker = worker
         self._limits = limits
         self._observer = observer
@@ -94,7 +96,7 @@ class ChunkScorer:
         decoded = self._decode(chunk.messages)
         if self._unseen:
             self._look_for_unseen(decoded.frame)
-        if self._unseen or not self._names.found:
+        if self._decode.mapping is None and (self._unseen or not self._names.found):
             self._look_at_names(chunk, accepted=len(decoded.frame))
         present = features_present(decoded.frame)
         no_input = present < self._min_features
@@ -117,20 +119,30 @@ class ChunkScorer:
             offsets=rows.offsets,
             features_present=present.tolist(),
             no_input=no_input.tolist(),
+            mapping=self._decode.mapping,
         )
         keys = _keys(rows, decoded.patient_ids)
-        rejects = decoded.rejects + self._unpublishable(positions, failed, keys, results)
-        if len(rejects) > len(decoded.rejects):
+        rejects, skipped = self._without_foreign(decoded.rejects)
+        unpublishable = self._unpublishable(positions, failed, keys, results)
+        if unpublishable:
+            rejects += unpublishable
             rejects.sort(key=lambda reject: reject.position)
             out = {reject.position for reject in rejects}
             kept = [row for row, position in enumerate(positions) if position not in out]
             positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
             no_input = no_input[kept]
-        self._reject_limit.update(len(chunk), rejects)
+        self._reject_limit.update(*_at_fault(len(chunk), decoded.rejects, unpublishable))
         waits = _waits_ms(chunk.only(positions), now)
         unscored = int(np.count_nonzero(no_input))
         metrics = self._metrics(
-            chunk, positions, stream_metrics, waits=waits, at=at, lag=lag, no_input=unscored
+            chunk,
+            positions,
+            stream_metrics,
+            waits=waits,
+            at=at,
+            lag=lag,
+            no_input=unscored,
+            skipped=skipped,
         )
         self._observer.waited(waits)
         self._observer.scored(metrics)
@@ -147,6 +159,13 @@ class ChunkScorer:
         for field, feature in self._names.look_alikes():
             self._observer.looks_alike(field, feature)
         self._names.require()
+
+    def _without_foreign(self, rejects: list[Reject]) -> tuple[list[Reject], int]:
+        """The rejects that become dead letters, and how many do not because they are for others."""
+        if not self._skip_foreign:
+            return [*rejects], 0
+        ours = [reject for reject in rejects if reject.reason is not Reason.NOT_FOR_US]
+        return ours, len(rejects) - len(ours)
 
     def _look_for_unseen(self, frame: pd.DataFrame) -> None:
         absent = np.isnan(frame[self._unseen].to_numpy()).all(axis=0)
@@ -197,6 +216,7 @@ class ChunkScorer:
         at: str,
         lag: int,
         no_input: int,
+        skipped: int,
     ) -> ChunkMetrics:
         p50, p99, longest = _quantiles(waits)
         return ChunkMetrics(
@@ -206,7 +226,7 @@ class ChunkScorer:
             closed_by=chunk.closed_by,
             rows=len(chunk),
             scored=len(scored),
-            dead_lettered=len(chunk) - len(scored),
+            dead_lettered=len(chunk) - len(scored) - skipped,
             latency_ms=stream_metrics.latency_ms,
             throughput_rows_per_s=stream_metrics.throughput_rows_per_s,
             end_to_end_ms_p50=p50,
@@ -219,6 +239,7 @@ class ChunkScorer:
             chunk_size=chunk.pace.chunk_size,
             max_wait_ms=round(chunk.pace.max_wait * 1000, 3),
             no_input=no_input,
+            skipped=skipped,
         )
 
 
@@ -286,6 +307,18 @@ class _Bisecting:
             return np.full(1, np.nan)
         half = len(frame) // 2
         return np.concatenate([self(frame.iloc[:half]), self(frame.iloc[half:])])
+
+
+def _at_fault(
+    rows: int, decoded: Sequence[Reject], unpublishable: Sequence[Reject]
+) -> tuple[int, list[Reject]]:
+    """How many messages of a chunk may be at fault, and the rejects among them by their positions there."""
+    rejects = sorted([*decoded, *unpublishable], key=lambda reject: reject.position)
+    innocent = [reject.position for reject in rejects if reject.reason in NO_FAULT]
+    faulty = [reject for reject in rejects if reject.reason not in NO_FAULT]
+    if innocent:
+        faulty = [replace(one, position=one.position - bisect(innocent, one.position)) for one in faulty]
+    return rows - len(innocent), faulty
 
 
 def _keys(rows: Chunk, patient_ids: list[str]) -> list[bytes]:

@@ -37,6 +37,7 @@ class _Uncommitted:
 
     scored: int = 0
     no_input: int = 0
+    skipped: int = 0
     dead: Counts[Reason] = field(default_factory=Counts)
     waits: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)  # and when they were taken
     chunks: int = 0
@@ -65,6 +66,7 @@ class PrometheusObserver(Observer):
         )
         self._scored = rows.labels("scored")
         self._dead_lettered = rows.labels("dead_lettered")
+        self._skipped = rows.labels("skipped")
         dead = Counter(
             "vitalstream_dead_letters", "Dead letters committed, by reason", ["reason"], registry=registry
         )
@@ -147,6 +149,7 @@ class PrometheusObserver(Observer):
         self._uncommitted.chunks += 1
         self._uncommitted.scored += metrics.scored
         self._uncommitted.no_input += metrics.no_input
+        self._uncommitted.skipped += metrics.skipped
         self._chunk_size.set(metrics.chunk_size or 0)
         self._max_wait.set((metrics.max_wait_ms or 0) / 1000)
 
@@ -161,6 +164,7 @@ class PrometheusObserver(Observer):
         done, self._uncommitted = self._uncommitted, _Uncommitted()
         self._scored.inc(done.scored)
         self._no_input.inc(done.no_input)
+        self._skipped.inc(done.skipped)
         for reason, count in done.dead.items():
             self._dead[reason].inc(count)
             self._dead_lettered.inc(count)

@@ -12,7 +12,7 @@ from broker.settings import Settings
 from broker.topics import require_topics
 from producer.replay import FLUSH_S, STOPPED_FLUSH_S
 from producer.sender import DeliveryError, Sender
-from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
+from schemas.contract import MAX_MESSAGE_BYTES, Reason
 from schemas.decoding import make_decoder
 from schemas.messages import plain
 from schemas.vitals import Decoder
@@ -56,7 +56,7 @@ def publish(
     require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)
     try:
-        refused = _send(sender, stream, make_decoder(settings, STANDARD_FEATURES), on_refused)
+        refused = _send(sender, stream, make_decoder(settings), on_refused)
         sender.flush(FLUSH_S)
     except DeliveryError as error:
         raise _with_counts(error, sender) from None

@@ -75,19 +75,18 @@ class Judge:
     """Foretells whether a worker rejects a message: by decoding it and, with a model, by scoring it.
 
     `refused` gets a frame of features and gives the index labels of the rows that the model rejects. Without
-    it a letter whose field is not one of `features` can't be judged.
+    it a letter whose field is not one of the decoder's features can't be judged.
     """
 
     def __init__(
         self,
-        features: Sequence[str],
         decode: Decoder,
         *,
         refused: Callable[[pd.DataFrame], Collection[int]] | None = None,
     ) -> None:
         self._decode = decode
         self._refused = refused
-        self._fields = {"", PATIENT_ID, EVENT_TIME, *features}
+        self._fields = {"", PATIENT_ID, EVENT_TIME, *decode.features}
 
     def __call__(self, letters: Sequence[Letter], messages: Sequence[DeadLetter]) -> list[Obstacle | None]:
         """What stands against each letter, given the message that would be sent."""

@@ -1,18 +1,19 @@
 """What every format is read into, before anything is checked."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from schemas.contract import Problem
 from schemas.messages import Message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Columns:
     """The messages of a chunk that could be read, as what they say: nothing is checked yet.
 
     `positions` are those of the rows in the chunk. `cells` has the features of the first row, then of the next.
+    `units` are those that came with the values, by the feature's number, and None where a value came without.
     `problems` are what the reader found, by position in the chunk; some may be of rows that are here, too.
     """
 
@@ -21,12 +22,14 @@ class Columns:
     event_times: list[Any]
     cells: list[Any]
     problems: dict[int, Problem]
+    units: dict[int, list[Any]] = field(default_factory=dict)
 
     def drop(self, rows: Iterable[int]) -> None:
         """Take rows out, given from the last to the first."""
-        width = len(self.cells) // max(1, len(self.positions))
+        width = len(self.cells) // max(1, len(self.positions))  # how many features there are
         for row in rows:
-            del self.positions[row], self.patient_ids[row], self.event_times[row]
+            for column in (self.positions, self.patient_ids, self.event_times, *self.units.values()):
+                del column[row]
             del self.cells[row * width : (row + 1) * width]
 
 

@@ -14,6 +14,7 @@ RISK_LABEL: Final = "risk_label"
 IMPLAUSIBLE: Final = "implausible"
 THRESHOLD: Final = "threshold"
 MODEL: Final = "model"
+MAPPING: Final = "mapping"
 SCORED_AT: Final = "scored_at"
 SOURCE_TOPIC: Final = "source_topic"
 SOURCE_PARTITION: Final = "source_partition"
@@ -61,6 +62,16 @@ class Reason(StrEnum):
     WRONG_TYPE = "wrong_type"
     BAD_TIME = "bad_time"
     MODEL_REJECTED = "model_rejected"
+    NOT_DECODABLE = "not_decodable"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    UNKNOWN_UNIT = "unknown_unit"
+    CONFLICTING = "conflicting"
+    RETRACTED = "retracted"
+    NOT_FOR_US = "not_for_us"
+
+
+NO_FAULT: Final = frozenset({Reason.RETRACTED, Reason.NOT_FOR_US})
+"""Reasons that are no fault of a message."""
 
 
 Problem = tuple[Reason, str]

@@ -53,6 +53,7 @@ class ChunkMetrics:
     chunk_size: int | None = None
     max_wait_ms: float | None = None
     no_input: int = 0
+    skipped: int = 0
 
     def encode(self) -> bytes:
         """The value for the metrics topic."""

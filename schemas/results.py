@@ -10,6 +10,7 @@ from schemas.contract import (
     EVENT_TIME,
     FEATURES_PRESENT,
     IMPLAUSIBLE,
+    MAPPING,
     MODEL,
     NO_INPUT,
     PATIENT_ID,
@@ -30,7 +31,8 @@ class RiskResult:
 
     `implausible` names the features whose values no body can have, which the model was given as missing.
     `features_present` is how many of the model's features had a number (None in results of earlier versions), and
-    `no_input` says that they were too few to ask the model.
+    `no_input` says that they were too few to ask the model. `mapping` is the sha256 of the mapping that the message was
+    read by; None where there was none.
     """
 
     patient_id: str
@@ -46,6 +48,7 @@ class RiskResult:
     source_offset: int
     features_present: int | None = None
     no_input: bool = False
+    mapping: str | None = None
 
 
 _read = reader(RiskResult)
@@ -66,11 +69,13 @@ def encode_results(
     offsets: Sequence[int],
     features_present: Sequence[int],
     no_input: Sequence[bool],
+    mapping: str | None,
 ) -> list[bytes]:
     """One value for the risk topic a row, in the order of the rows; each sequence has one entry a row.
 
     A probability of NaN is written as null, any other so that it reads back bit for bit. `model` is the sha256
-    of the model's file; `topic`, `partitions` and `offsets` tell where the rows came from.
+    of the model's file, `mapping` that of the mapping, if any; `topic`, `partitions` and `offsets` tell where the rows
+    came from.
     """
     # Column by column, and rows put together from the columns' texts: less work than an object a row.
     columns = {
@@ -90,6 +95,7 @@ def encode_results(
     fields.insert([*columns].index(SOURCE_PARTITION), orjson.dumps(same)[1:-1].replace(b"%", b"%%"))
     if NO_INPUT not in columns:
         fields.append(orjson.dumps({NO_INPUT: False})[1:-1])
+    fields.append(orjson.dumps({MAPPING: mapping})[1:-1])
     row = b"{" + b",".join(fields) + b"}"
     return [row % texts for texts in zip(*map(_texts, columns.values()), strict=True)]
 

@@ -4,7 +4,6 @@ What is right is looked at a chunk at a time, at C speed. A message with somethi
 costs itself only.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from broker.errors import SettingsError
-from schemas.columns import Reader
+from schemas.columns import Columns, Reader
 from schemas.contract import (
     EVENT_TIME,
     FEATURES,
@@ -23,16 +22,18 @@ from schemas.contract import (
     PATIENT_ID,
     RFC3339,
     STANDARD_FEATURES,
-    TIMESTAMP,
     Problem,
     Reason,
 )
 from schemas.fields import ABSENT
 from schemas.formats.json import FlatReader
+from schemas.formats.mapped import MappedReader
+from schemas.mapping import Mapping
 from schemas.messages import Message
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
+from schemas.times import Times, as_received, times_of
+from schemas.units import Conversions
 
-_times = re.compile(rf"(?:{TIMESTAMP}\n)*+").match  # one a line
 _NUMBERS = {float, int, type(None)}  # of exact type: a bool is an int to Python, not to us
 
 
@@ -65,8 +66,9 @@ class Decoded:
 class Decoder:
     """Decodes chunks of messages for a model with the given features.
 
-    A feature that is absent, null, or outside of `ranges` is NaN. Raises SettingsError where `features`
-    cannot be field names beside `patient_id` and `event_time`.
+    Without `mapping` a message is a flat JSON object with fields of the features' names. A feature that is absent,
+    null, or outside of `ranges` is NaN. Raises SettingsError where `features` cannot be field names beside
+    `patient_id` and `event_time`.
     """
 
     def __init__(
@@ -75,27 +77,40 @@ class Decoder:
         *,
         ranges: Ranges = PHYSIOLOGIC,
         max_bytes: int = MAX_MESSAGE_BYTES,
+        mapping: Mapping | None = None,
     ) -> None:
         _check_features(features)
-        self._read: Reader = FlatReader(features, max_bytes=max_bytes)
+        self.mapping = mapping.sha256 if mapping else None
+        self.features = tuple(features)
+        self._names = pd.Index(self.features)
         self._clear = RangeCheck(features, ranges).clear
-        self._features = tuple(features)
-        self._names = pd.Index(self._features)
+        self._read: Reader
+        if mapping is None:
+            self._read = FlatReader(features, max_bytes=max_bytes)
+            self._times: Times = as_received
+            self._to_model_units: dict[int, Conversions] = {}
+        else:
+            self._read = MappedReader(features, mapping, max_bytes=max_bytes)
+            self._times = times_of(mapping.event_time.kind, mapping.event_time.zone_info)
+            self._to_model_units = {n: mapping.conversions(name) for n, name in enumerate(features)}
 
     def __call__(self, messages: Sequence[Message]) -> Decoded:
         """Decode a chunk: every message ends up either as a row or as a reject."""
         columns = self._read(messages)
         problems = columns.problems
+        columns.event_times, bad_times = self._times(columns.event_times)
         for row, problem in chain(
             _id_problems(columns.patient_ids),
-            _time_problems(columns.event_times),
-            self._feature_problems(columns.cells),
+            ((row, (reason, EVENT_TIME)) for row, reason in bad_times.items()),
+            self._feature_problems(columns),
         ):
             problems.setdefault(columns.positions[row], problem)
         if len(columns.positions) > len(messages) - len(problems):
             rows = enumerate(columns.positions)
             columns.drop([row for row, position in rows if position in problems][::-1])
-        array = np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(-1, len(self._features))
+        array = np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(-1, len(self.features))
+        for number, convert in self._to_model_units.items():
+            convert.column(array[:, number], columns.units.get(number))
         implausible = self._clear(array)
         index = pd.Index(columns.positions, dtype=np.int64) if problems else None
         return Decoded(
@@ -106,15 +121,19 @@ class Decoder:
             [Reject(position, *problems[position]) for position in sorted(problems)],
         )
 
-    def _feature_problems(self, cells: list[Any]) -> Iterator[tuple[int, Problem]]:
-        if set(map(type, cells)) <= _NUMBERS:
+    def _feature_problems(self, columns: Columns) -> Iterator[tuple[int, Problem]]:
+        """By feature, the values that are no numbers, and the units that are not known."""
+        only_numbers = set(map(type, columns.cells)) <= _NUMBERS
+        if only_numbers and not columns.units:
             return
-        for number, name in enumerate(self._features):
-            column = cells[number :: len(self._features)]
-            if not set(map(type, column)) <= _NUMBERS:
-                for row, value in enumerate(column):
-                    if type(value) not in _NUMBERS:
-                        yield row, (Reason.WRONG_TYPE, name)
+        for number, name in enumerate(self.features):
+            cells = columns.cells[number :: len(self.features)]
+            if not only_numbers and not set(map(type, cells)) <= _NUMBERS:
+                wrong = (row for row, cell in enumerate(cells) if type(cell) not in _NUMBERS)
+                yield from ((row, (Reason.WRONG_TYPE, name)) for row in wrong)
+            if number in columns.units:
+                unknown = self._to_model_units[number].unknown(cells, columns.units[number])
+                yield from ((row, (Reason.UNKNOWN_UNIT, name)) for row in unknown)
 
 
 def vitals_schema(features: Sequence[str] = STANDARD_FEATURES) -> dict[str, Any]:
@@ -178,35 +197,3 @@ def _id_problems(ids: list[Any]) -> Iterator[tuple[int, Problem]]:
             yield row, (Reason.MISSING_FIELD, PATIENT_ID)
         elif type(value) is not str or not 0 < len(value) <= MAX_PATIENT_ID:
             yield row, (Reason.WRONG_TYPE, PATIENT_ID)
-
-
-def _time_problems(times: list[Any]) -> Iterator[tuple[int, Problem]]:
-    only_texts = set(map(type, times)) <= {str}
-    # Messages that come together are often of one time.
-    bad = _bad_times({*times} if only_texts else {time for time in times if type(time) is str})
-    if only_texts and not bad:
-        return
-    for row, value in enumerate(times):
-        if value is ABSENT:
-            yield row, (Reason.MISSING_FIELD, EVENT_TIME)
-        elif type(value) is not str:
-            yield row, (Reason.WRONG_TYPE, EVENT_TIME)
-        elif value in bad:
-            yield row, (Reason.BAD_TIME, EVENT_TIME)
-
-
-def _bad_times(texts: set[str]) -> set[str]:
-    bad = {text for text in texts if "\n" in text}
-    lines = "\n".join([*(texts - bad), ""])
-    at = 0
-    while (at := _matching_times(lines, at)) < len(lines):
-        end = lines.index("\n", at)
-        bad.add(lines[at:end])
-        at = end + 1
-    return bad
-
-
-def _matching_times(lines: str, at: int) -> int:
-    """Where the first line from `at` on begins that is no time."""
-    match = _times(lines, at)
-    return match.end() if match else at

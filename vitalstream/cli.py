@@ -16,7 +16,7 @@ import typer
 from broker.errors import VitalstreamError
 from broker.jars import KAFKA_VERSION
 from schemas.contract import Reason
-from vitalstream.options import OF_MODEL, Json, with_settings
+from vitalstream.options import OF_INPUT, OF_MODEL, Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def main() -> None:
 
 @app.command()
 @with_settings(
-    "model", "bootstrap_servers", "group", *TOPICS, "chunk_size", "max_wait_ms", "latency_goal_ms",
-    "commit_interval_ms", "ranges", "min_features", "delivery", "max_dead_letter_ratio", "instance", "workers",
-    "http", "stall_after", "log_format", "until_idle",
+    "model", "bootstrap_servers", "group", *TOPICS, *OF_INPUT, "skip_foreign", "chunk_size", "max_wait_ms",
+    "latency_goal_ms", "commit_interval_ms", "ranges", "min_features", "delivery", "max_dead_letter_ratio", "instance",
+    "workers", "http", "stall_after", "log_format", "until_idle",
 )  # fmt: skip
 def consume(settings: "Settings", *, json: Json = False) -> None:
     """Score the input topic, one risk result per message, exactly once, until stopped.
@@ -196,7 +196,7 @@ def replay(
 
 
 @app.command()
-@with_settings("bootstrap_servers", "input_topic")
+@with_settings("bootstrap_servers", "input_topic", *OF_INPUT)
 def publish(settings: "Settings", *, json: Json = False) -> None:
     """Send messages, one JSON object a line on stdin, to the vitals topic.
 
@@ -204,7 +204,8 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
     with patient_id (a text of 1 to 128 characters) and event_time (RFC 3339 with a zone), in which each of
     heart_rate, respiratory_rate, temperature, spo2, systolic_bp, diastolic_bp, mean_arterial_pressure and age is
     a number, null or absent. Other fields are not looked at, and neither is whether a value is plausible. A line
-    that fails is named by number and reason and not sent; the exit code is then 1.
+    that fails is named by number and reason and not sent; the exit code is then 1. With --mapping a line is what the
+    mapping says, and its key the patient's id.
     """
     from vitalstream import produce
 
@@ -389,7 +390,7 @@ def status(settings: "Settings", *, json: Json = False) -> None:
 
 
 @app.command()
-@with_settings("bootstrap_servers", "group", *TOPICS, "model", "ranges", "min_features")
+@with_settings("bootstrap_servers", "group", *TOPICS, "model", *OF_INPUT, "ranges", "min_features")
 def audit(settings: "Settings", *, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 
@@ -513,7 +514,9 @@ def show_dead_letter(
 
 
 @letters_app.command("replay")
-@with_settings("bootstrap_servers", "input_topic", "dead_letter_topic", "model", "ranges", "min_features")
+@with_settings(
+    "bootstrap_servers", "input_topic", "dead_letter_topic", "model", *OF_INPUT, "ranges", "min_features"
+)
 def replay_dead_letters(
     settings: "Settings",
     *,

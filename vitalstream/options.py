@@ -24,6 +24,9 @@ _PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka prope
 OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
 """What can be told of a model beside its file."""
 
+OF_INPUT = ("mapping",)
+"""What can be told of the messages of the input topic."""
+
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of these settings, `--config`, `-X` and `--secrets-dir`.
@@ -66,6 +69,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def _annotation(name: str) -> Any:
     setting = OPTIONS[name]
+    if setting.default is False:
+        return Annotated[bool | None, typer.Option(f"--{name.replace('_', '-')}", help=setting.help)]
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         help=setting.help

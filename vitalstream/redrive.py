@@ -15,7 +15,6 @@ from consumer.stop import Stop
 from producer.letters import Selection
 from producer.redrive import Judge, Obstacle, Redriven, redrive
 from real_time.inference import RiskScorer
-from schemas.contract import STANDARD_FEATURES
 from schemas.decoding import make_decoder
 from schemas.presence import features_present
 from schemas.printable import printable
@@ -67,11 +66,11 @@ def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bo
 def _judge(settings: Settings) -> Judge:
     """By the model where one is named, else by the standard features."""
     if settings.model is None:
-        return Judge(STANDARD_FEATURES, make_decoder(settings, STANDARD_FEATURES))
+        return Judge(make_decoder(settings))
     model = models.load(settings)
     decode = make_decoder(settings, model.features)
     least = settings.min_features
-    return Judge(model.features, decode, refused=lambda frame: _refused(frame, model.scorer, least))
+    return Judge(decode, refused=lambda frame: _refused(frame, model.scorer, least))
 
 
 def _refused(frame: pd.DataFrame, scorer: RiskScorer, min_features: int) -> Collection[int]:

@@ -13,7 +13,7 @@ import orjson
 
 from schemas.columns import Columns
 from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason
-from schemas.fields import Features, field
+from schemas.fields import Fields, at
 from schemas.messages import Message
 
 Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -72,21 +72,32 @@ class FlatReader:
     """Reads flat objects whose fields have our names."""
 
     def __init__(self, features: Sequence[str], *, max_bytes: int) -> None:
-        self._features = Features(features)
+        self._features = Fields([(name,) for name in features])
         self._repeats = Repeats((PATIENT_ID, EVENT_TIME, *features))
         self._max_bytes = max_bytes
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
         values = [message.value() for message in messages]
-        documents, problems = parse(values, max_bytes=self._max_bytes)
-        positions = [*range(len(values))]
-        for position in sorted(problems, reverse=True):
-            del positions[position], values[position]
-        ids, times = field(PATIENT_ID, documents), field(EVENT_TIME, documents)
-        repeats = self._repeats(values, documents)
-        problems |= {positions[row]: (Reason.NOT_JSON, name) for row, name in repeats.items()}
-        return Columns(positions, ids, times, self._features(documents), problems)
+        positions, documents, problems = objects(values, self._repeats, max_bytes=self._max_bytes)
+        ids, times = (at((name,), documents) for name in (PATIENT_ID, EVENT_TIME))
+        return Columns(positions, ids, times, self._features.cells(documents), problems)
+
+
+def objects(
+    values: list[Any], repeats: "Repeats", *, max_bytes: int
+) -> tuple[list[int], list[dict[str, Any]], dict[int, Problem]]:
+    """The values that are objects: their positions and the objects; and what is wrong with values, by position.
+
+    An object that holds a name twice is there, and has a problem.
+    """
+    documents, problems = parse(values, max_bytes=max_bytes)
+    positions = [*range(len(values))]
+    for position in sorted(problems, reverse=True):
+        del positions[position], values[position]
+    twice = repeats(values, documents)
+    problems |= {positions[row]: (Reason.NOT_JSON, name) for row, name in twice.items()}
+    return positions, documents, problems
 
 
 class Repeats:
@@ -100,7 +111,7 @@ class Repeats:
         self._quoted = [orjson.dumps(name) for name in names]
         self._deepest = None if nested else 1
 
-    def __call__(self, values: Sequence[bytes], documents: Sequence[dict[str, Any]]) -> dict[int, str]:
+    def __call__(self, values: Sequence[bytes], documents: list[dict[str, Any]]) -> dict[int, str]:
         """By position in `values`, of which `documents` are the objects, the first name that is there twice.
 
         Counting quotes settles nearly all messages. A value has at least those of the names, strings and objects that
@@ -115,7 +126,7 @@ class Repeats:
         return {number: name for number, name in self._among(suspects, values, documents) if name}
 
     def _among(
-        self, suspects: list[int], values: Sequence[bytes], documents: Sequence[dict[str, Any]]
+        self, suspects: list[int], values: Sequence[bytes], documents: list[dict[str, Any]]
     ) -> Iterator[tuple[int, str]]:
         """Halves the suspects until only those are left that need a closer look, and gives what that finds."""
         text = b"".join([values[number] for number in suspects])
@@ -144,13 +155,13 @@ def _by_value(marks: Any, values: Sequence[bytes]) -> Ints:
     return counts
 
 
-def _cells_with_quotes(documents: Sequence[dict[str, Any]]) -> list[Any]:
+def _cells_with_quotes(documents: list[dict[str, Any]]) -> list[Any]:
     """Row by row, the fields that hold strings, lists or objects in the first document: in most topics, all that do."""
     names = [name for name, value in documents[0].items() if type(value) not in _PLAIN] if documents else []
-    return Features(names)(documents) if names else []
+    return Fields([(name,) for name in names]).cells(documents) if names else []
 
 
-def _quotes_if_flat(documents: Sequence[dict[str, Any]], cells: Sequence[Any]) -> Ints:
+def _quotes_if_flat(documents: list[dict[str, Any]], cells: Sequence[Any]) -> Ints:
     """How many quotes each object has as JSON if its only strings are in `cells`, and no quotes in them."""
     names = np.fromiter(map(len, documents), np.int64, len(documents))
     strings = np.fromiter((type(cell) is str for cell in cells), np.int64, len(cells))

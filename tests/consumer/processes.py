@@ -208,7 +208,7 @@ def flags(settings: Settings, *, properties: Mapping[str, str] = {}) -> list[str
     for name, option in OPTIONS.items():
         value = getattr(settings, name, None)
         if value is not None and value != option.default:
-            options += [f"--{name.replace('_', '-')}", str(value)]
+            options += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return options + [part for name, value in kafka.items() for part in ("-X", f"{name}={value}")]
 
 

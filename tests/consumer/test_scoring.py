@@ -116,6 +116,7 @@ def test_a_result_says_all_that_is_documented() -> None:
         "source_offset": 100,
         "features_present": 2,
         "no_input": False,
+        "mapping": None,
     }
     assert results(output)[1].risk_label == 0
     assert output.rows == 2

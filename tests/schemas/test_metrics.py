@@ -13,7 +13,7 @@ from schemas import load_schema
 from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
 
 SCHEMA = load_schema("risk-metrics")
-LATER = ("chunk_size", "max_wait_ms", "no_input")  # fields that came with a later version
+LATER = ("chunk_size", "max_wait_ms", "no_input", "skipped")  # fields that came with a later version
 METRICS = ChunkMetrics(
     chunk_id="w1-42",
     worker="w1",

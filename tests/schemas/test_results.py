@@ -17,6 +17,7 @@ from schemas.results import RiskResult, decode_result, encode_results
 
 SCHEMA = Draft202012Validator(load_schema("risk"))
 MODEL = "0123456789abcdef" * 4
+MAPPING = "fedcba9876543210" * 4
 AT = "2026-01-05T08:30:00.412Z"
 
 
@@ -36,6 +37,7 @@ def encode(probabilities: list[float], patient_ids: list[str]) -> list[bytes]:
         offsets=[1207 + i for i in range(n)],
         features_present=[8 - i % 3 for i in range(n)],
         no_input=[False] * n,
+        mapping=MAPPING,
     )
 
 
@@ -55,15 +57,16 @@ def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
         ("source_offset", 1207),
         ("features_present", 8),
         ("no_input", False),
+        ("mapping", MAPPING),
     ]
 
 
 def test_results_of_earlier_versions_are_read() -> None:
     (value,) = encode([0.75], ["p1"])
-    earlier = {
-        name: v for name, v in orjson.loads(value).items() if name not in ("features_present", "no_input")
-    }
-    assert decode_result(orjson.dumps(earlier)) == replace(decode_result(value), features_present=None)
+    later = ("features_present", "no_input", "mapping")
+    earlier = {name: v for name, v in orjson.loads(value).items() if name not in later}
+    expected = replace(decode_result(value), features_present=None, mapping=None)
+    assert decode_result(orjson.dumps(earlier)) == expected
 
 
 def test_nan_is_null_in_both() -> None:
@@ -103,7 +106,7 @@ def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> N
     (value,) = encode([0.75], ["p1"])
     later = orjson.loads(value) | {"risk_probability": 1, "explanation": [1, 2]}
     assert decode_result(orjson.dumps(later)) == RiskResult(
-        "p1", "2026-01-05T08:30:00+01:00", 1, 1, [], 0.5, MODEL, AT, "vitals", 3, 1207, 8, False
+        "p1", "2026-01-05T08:30:00+01:00", 1, 1, [], 0.5, MODEL, AT, "vitals", 3, 1207, 8, False, MAPPING
     )
 
 
@@ -119,6 +122,7 @@ def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> N
         {"source_offset": ...},
         {"features_present": 7.5},
         {"no_input": 0},
+        {"mapping": 7},
     ],
     ids=str,
 )

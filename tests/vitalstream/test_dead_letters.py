@@ -23,7 +23,7 @@ from consumer.stop import Stop
 from producer.letters import Selection
 from producer.redrive import Judge, redrive
 from real_time.model_file import pin_model
-from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
+from schemas.contract import MAX_MESSAGE_BYTES, Reason
 from schemas.dead_letters import Headers, dead_letter, read_dead_letter_headers, read_replay_mark
 from schemas.decoding import make_decoder
 from tests.conftest import MakeSettings
@@ -480,7 +480,7 @@ def test_what_another_replay_did_until_it_is_taken_over_is_not_done_again(
 
 def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=1)
-    judge = Judge(STANDARD_FEATURES, make_decoder(settings, STANDARD_FEATURES))
+    judge = Judge(make_decoder(settings))
     topics = Topics(settings)
     topics.plant(good())
     hanging = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": settings.group})

@@ -236,6 +236,7 @@ def risk(model: str, second: int) -> bytes:
         patient_ids=["SECRET"], event_times=["2026-01-05T08:30:00Z"], probabilities=[float("nan")], labels=[None],
         implausible=[[]], threshold=0.5, model=model, scored_at=f"2026-01-05T08:30:0{second}.000Z", topic="vitals",
         partitions=[0], offsets=[0], features_present=[8], no_input=[False],
+        mapping=None,
     )  # fmt: skip
     return value
 

@@ -1,0 +1,176 @@
+"""JSON of any shape, read by a mapping: by paths, or by codes where each reading says what it is."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from schemas.columns import Columns
+from schemas.contract import Problem, Reason
+from schemas.fields import ABSENT, Fields, Path, at
+from schemas.formats.json import Repeats, objects
+from schemas.mapping import EventTime, Mapping, PatientId, Readings
+from schemas.messages import Message
+from schemas.readings import OneRow, codes_of
+
+_number = re.compile(r"\s*([+-]?[0-9]+(?:[.][0-9]+)?)\s*").fullmatch
+
+Cells = tuple[list[Any], dict[int, list[Any]], dict[int, Problem]]
+"""Row by row the values of all features, by feature the units that came with them, and by row what is wrong."""
+
+
+class MappedReader:
+    """Reads JSON objects as a mapping says."""
+
+    def __init__(self, features: Sequence[str], mapping: Mapping, *, max_bytes: int) -> None:
+        self._mapping = mapping
+        self._when = mapping.conditions(mapping.when)
+        self._retracted = mapping.conditions(mapping.retracted)
+        self._cells = (
+            _ByCode(features, mapping, mapping.readings) if mapping.readings else _ByPath(features, mapping)
+        )
+        self._repeats = Repeats(_names(mapping), nested=True)
+        self._max_bytes = max_bytes
+
+    def __call__(self, messages: Sequence[Message]) -> Columns:
+        """Read a chunk."""
+        values = [message.value() for message in messages]
+        positions, documents, problems = objects(values, self._repeats, max_bytes=self._max_bytes)
+        roots = at(self._mapping.root or (), documents)
+        ids = self._source(self._mapping.patient_id, roots, messages, positions)
+        times = self._source(self._mapping.event_time, roots, messages, positions)
+        if self._mapping.patient_id.integer:
+            ids = [str(one) if type(one) is int else one if one is ABSENT else None for one in ids]
+        cells, units, wrong = self._cells(roots)
+        for row, problem in chain(self._foreign(documents), self._rootless(roots), wrong.items()):
+            problems.setdefault(positions[row], problem)
+        return Columns(positions, [*ids], [*times], cells, problems, units)
+
+    def _source(
+        self,
+        source: PatientId | EventTime,
+        roots: list[Any],
+        messages: Sequence[Message],
+        positions: Sequence[int],
+    ) -> list[Any]:
+        if source.header is None:
+            return at(source.path or (), roots)
+        return [_header(messages[position], source.header) for position in positions]
+
+    def _foreign(self, documents: list[Any]) -> Iterator[tuple[int, Problem]]:
+        """Retractions, and messages that are not for us."""
+        for path, values in self._retracted:
+            yield from _rows(path, documents, values, there=True, reason=Reason.RETRACTED)
+        for path, values in self._when:
+            yield from _rows(path, documents, values, there=False, reason=Reason.NOT_FOR_US)
+
+    def _rootless(self, roots: list[Any]) -> Iterator[tuple[int, Problem]]:
+        if set(map(type, roots)) <= {dict}:
+            return
+        name = ".".join(self._mapping.root or ())
+        for row, root in enumerate(roots):
+            if root is ABSENT or root is None:
+                yield row, (Reason.MISSING_FIELD, name)
+            elif type(root) is not dict:
+                yield row, (Reason.WRONG_TYPE, name)
+
+
+class _ByPath:
+    """Each feature has a place of its own."""
+
+    def __init__(self, features: Sequence[str], mapping: Mapping) -> None:
+        places = [mapping.features[name] for name in features]
+        self._paths = [place.path for place in places]
+        self._splits = {number: place.split for number, place in enumerate(places) if place.split}
+        with_units = {number: place.unit_path for number, place in enumerate(places) if place.unit_path}
+        self._with_units = [*with_units]
+        self._values = [number for number, path in enumerate(self._paths) if path]
+        self._fields = Fields([*filter(None, self._paths), *with_units.values()])
+        self._plain = not with_units and not self._splits and None not in self._paths
+
+    def __call__(self, roots: list[Any]) -> Cells:
+        if self._plain:
+            return self._fields.cells(roots), {}, {}
+        found = self._fields.columns(roots)
+        units = dict(zip(self._with_units, found[len(self._values) :], strict=True))
+        columns: list[list[Any]] = [[None] * len(roots) for _ in self._paths]
+        for number, column in zip(self._values, found, strict=False):
+            columns[number] = column
+        for number, (separator, part) in self._splits.items():
+            columns[number] = [_part(text, separator, part) for text in columns[number]]
+        return [*chain.from_iterable(zip(*columns, strict=True))], units, {}
+
+
+class _ByCode:
+    """A message is one reading, or holds a list of them."""
+
+    def __init__(self, features: Sequence[str], mapping: Mapping, readings: Readings) -> None:
+        self._readings = readings
+        self._width = len(features)
+        self._codes = codes_of(features, mapping)
+        self._row = OneRow(features)
+
+    def __call__(self, roots: list[Any]) -> Cells:
+        cells: list[Any] = []
+        units: list[Any] = []
+        wrong: dict[int, Problem] = {}
+        for number, entries in enumerate(at(self._readings.path, roots) if self._readings.path else roots):
+            row = self._row(self._known(entries if type(entries) is list else [entries]))
+            cells += row.values
+            units += row.units
+            if row.problem:
+                wrong[number] = row.problem
+        return cells, {number: units[number :: self._width] for number in range(self._width)}, wrong
+
+    def _known(self, entries: list[Any]) -> Iterator[tuple[int, Any, Any]]:
+        codes = at(self._readings.code, entries)
+        values = at(self._readings.value, entries)
+        units = at(self._readings.unit, entries) if self._readings.unit else [None] * len(entries)
+        for code, value, unit in zip(codes, values, units, strict=True):
+            number = self._codes.get(("", str(code))) if type(code) in (str, int) else None
+            if number is not None:
+                yield number, None if value is ABSENT else value, None if unit is ABSENT else unit
+
+
+def _names(mapping: Mapping) -> list[str]:
+    """Every name on the way to something that is read."""
+    readings = mapping.readings
+    paths: list[Path | None] = [mapping.root, mapping.patient_id.path, mapping.event_time.path]
+    paths += [path for path, _ in (*mapping.conditions(mapping.when), *mapping.conditions(mapping.retracted))]
+    paths += [path for one in mapping.features.values() for path in (one.path, one.unit_path)]
+    if readings:
+        paths += [readings.path, readings.code, readings.value, readings.unit]
+    return [*dict.fromkeys(name for path in paths for name in path or ())]
+
+
+def _rows(
+    path: Path, documents: list[Any], values: Sequence[Any], *, there: bool, reason: Reason
+) -> Iterator[tuple[int, Problem]]:
+    """The documents that have one of these values at the path, or those that have none of them."""
+    wanted = {(type(value), value) for value in values}
+    for row, found in enumerate(at(path, documents)):
+        is_one = type(found) in (str, int, bool) and (type(found), found) in wanted
+        if is_one is there:
+            yield row, (reason, ".".join(path))
+
+
+def _header(message: Message, name: str) -> Any:
+    """A header as text; bytes where it is none, ABSENT where there is none of the name."""
+    for key, content in message.headers() or ():
+        if key == name:
+            try:
+                return content.decode()
+            except (AttributeError, UnicodeDecodeError):
+                return content
+    return ABSENT
+
+
+def _part(text: Any, separator: str, part: int) -> Any:
+    """A number out of a text such as 120/80; what it is instead where there is none."""
+    if type(text) is not str:
+        return None if text is None else ""
+    parts = text.split(separator)
+    match = _number(parts[part]) if part < len(parts) else None
+    number = float(match[1]) if match else math.inf
+    return number if math.isfinite(number) else text

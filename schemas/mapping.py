@@ -1,0 +1,281 @@
+"""A mapping: where a topic's messages hold patient, time and features, and in which units. Declared in TOML.
+
+Paths are dotted names and numbers in lists (`vitals.temp.value`, `readings.0.value`). There is no expression language.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path as File
+from typing import Annotated, Any, Final, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from broker.errors import SettingsError
+from schemas.fields import Path
+from schemas.times import TimeKind
+from schemas.units import STANDARD_UNITS, Conversions, conversion, known_code
+
+
+def _path(text: object) -> object:
+    if not isinstance(text, str):
+        raise ValueError("must be a path such as vitals.temp.value")
+    names = tuple(text.split("."))
+    if not all(names):
+        raise ValueError("must be a path of names with single dots between, such as vitals.temp.value")
+    return names
+
+
+Dotted = Annotated[Path, BeforeValidator(_path)]
+Text = Annotated[str, Field(min_length=1)]
+Conditions = dict[str, list[str | int | bool]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class _Source(_Part):
+    """A field of the message, or one of its headers."""
+
+    path: Dotted | None = None
+    header: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.path and self.header:
+            raise ValueError("has a path and a header; give one of them")
+        return self
+
+
+class PatientId(_Source):
+    """Where the patient's id stands. `type` chooses among several identifiers of an HL7 message."""
+
+    integer: bool = False
+    type: Text | None = None
+
+
+class EventTime(_Source):
+    """Where the time stands, how it is written, and the zone of times without one."""
+
+    kind: TimeKind = Field(TimeKind.RFC3339, alias="as", strict=False)
+    zone: Text | None = None
+    tolerance_s: float = Field(60, ge=0, strict=False)
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError("must be a zone's name such as Europe/Berlin, as the IANA has it") from None
+        return name
+
+    @property
+    def zone_info(self) -> ZoneInfo | None:
+        """The zone."""
+        return None if self.zone is None else ZoneInfo(self.zone)
+
+
+class Readings(_Part):
+    """Readings that say by a code what they are: each message is one, or holds a list of them at `path`."""
+
+    path: Dotted | None = None
+    code: Dotted
+    value: Dotted
+    unit: Dotted | None = None
+
+
+class Feature(_Part):
+    """Where a feature stands, and in which unit."""
+
+    path: Dotted | None = None
+    codes: tuple[Text, ...] = Field((), strict=False)
+    unit: Text | None = None
+    unit_path: Dotted | None = None
+    units: dict[str, str] = {}
+    model_unit: Text | None = None
+    split: tuple[Text, Annotated[int, Field(ge=0)]] | None = Field(None, strict=False)
+    absent: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(map(bool, (self.path, self.codes, self.absent))) != 1:
+            raise ValueError("must have a path, or codes, or absent = true")
+        if not self.path and (self.split or self.unit_path):
+            raise ValueError("has split or unit_path, which need a path")
+        return self
+
+    @field_validator("units")
+    @classmethod
+    def _known_units(cls, units: dict[str, str]) -> dict[str, str]:
+        for word, code in units.items():
+            if known_code(code) is None:
+                raise ValueError(f"says that {word} is {code}, which is not a UCUM code that is known here")
+        return units
+
+    def wanted(self, name: str) -> str | None:
+        """The unit that the model wants this feature in; None where nobody said."""
+        return STANDARD_UNITS.get(name) or self.model_unit or self.unit
+
+
+class Mapping(_Part):
+    """What `--mapping` says. `sha256` is that of the file, '' where there is none."""
+
+    root: Dotted | None = None
+    when: Conditions = {}
+    retracted: Conditions = {}
+    patient_id: PatientId = PatientId()
+    event_time: EventTime = EventTime()
+    readings: Readings | None = None
+    features: dict[str, Feature]
+    sha256: str = ""
+
+    @field_validator("when", "retracted")
+    @classmethod
+    def _paths(cls, conditions: Conditions) -> Conditions:
+        for path in conditions:
+            _path(path)
+        return conditions
+
+    def conditions(self, which: Conditions) -> list[tuple[Path, list[Any]]]:
+        """Each condition's path, and the values that fulfil it."""
+        return [(tuple(path.split(".")), values) for path, values in which.items()]
+
+    def reads_units(self, feature: Feature) -> bool:
+        """Whether each message says the unit of this feature."""
+        by_code = feature.codes and self.readings and self.readings.unit
+        return bool(feature.unit_path or by_code)
+
+    def conversions(self, name: str) -> Conversions:
+        """What makes values of a feature some in the model's unit.
+
+        Where no message ever says a unit, and the mapping does not, values are taken to be in the model's.
+        """
+        feature = self.features[name]
+        wanted = feature.wanted(name)
+        assumed = None if self.reads_units(feature) else wanted
+        return Conversions(wanted, feature.unit or assumed, feature.units)
+
+
+def load_mapping(file: File, *, value_format: str, features: Sequence[str] | None = None) -> Mapping:
+    """The mapping in a TOML file, or the ready-made one of this name, for a model with these features if any.
+
+    Raises SettingsError where it can't be read, says what makes no sense, or lacks one of the features.
+    """
+    try:
+        content = _content(file)
+        found = tomllib.loads(content.decode("utf-8-sig"))
+        if "sha256" in found:
+            raise SettingsError(f"--mapping {file}: there is no key sha256; leave it out")
+        mapping = Mapping(**found, sha256=hashlib.sha256(content).hexdigest())
+    except OSError as error:
+        raise SettingsError(f"--mapping {file}: {(error.strerror or '').lower()}; check the path") from None
+    except ValidationError as error:
+        raise SettingsError(f"--mapping {file}: {'; '.join(_sentences(error))}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8 text"
+        raise SettingsError(f"--mapping {file}: {reason[:1].lower()}{reason[1:]}") from None
+    for problem in _misfits(mapping, value_format, features):
+        raise SettingsError(f"--mapping {file}: {problem}")
+    return mapping
+
+
+def _content(file: File) -> bytes:
+    """The bytes of a file, or of the ready-made mapping of this name."""
+    ready = resources.files("schemas").joinpath("mappings", f"{file}.toml")
+    return (
+        ready.read_bytes()
+        if file.name == str(file) and not file.exists() and ready.is_file()
+        else file.read_bytes()
+    )
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    return [_sentence(one) for one in error.errors()]
+
+
+_KINDS: Final = {
+    "bool": "true or false",
+    "string": "a text",
+    "dict": "a table",
+    "model": "a table",
+    "tuple": "a list",
+}
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+    if error["type"] == "extra_forbidden":
+        return f"there is no key {where}; docs/formats.md lists all that there are"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    if error["type"] == "value_error":
+        return f"{where} {error['msg'].removeprefix('Value error, ')}"
+    if error["type"] == "enum":
+        return f"{where} must be {error['ctx']['expected'].replace(chr(39), '')}"
+    kind = error["type"].removesuffix("_type")
+    return f"{where} must be {_KINDS.get(kind, error['msg'].lower())}"
+
+
+def _misfits(mapping: Mapping, value_format: str, features: Sequence[str] | None) -> list[str]:
+    """What is wrong with the mapping as a whole, each in a sentence."""
+    problems = [*_missing_places(mapping, value_format)]
+    for name, feature in mapping.features.items():
+        problems += _unit_problems(
+            name, feature, by_message=value_format != "json" or mapping.reads_units(feature)
+        )
+    for name in features or ():
+        if name not in mapping.features:
+            problems.append(
+                f"the model wants {name}, which has no [features.{name}]; add it, with absent = true if no message "
+                "ever has it"
+            )
+    return problems
+
+
+def _missing_places(mapping: Mapping, value_format: str) -> list[str]:
+    if value_format != "json":
+        placed = [name for name, one in mapping.features.items() if one.path]
+        foreign = [name for name in ("root", "when", "retracted", "readings") if getattr(mapping, name)]
+        return [
+            *(f"{name} is not for --value-format {value_format}; leave it out" for name in foreign),
+            *(f"features.{name} has a path; --value-format {value_format} wants codes" for name in placed),
+        ]
+    problems = [
+        f"{name} needs a path (or a header): where it stands in a message"
+        for name, source in (("patient_id", mapping.patient_id), ("event_time", mapping.event_time))
+        if not (source.path or source.header)
+    ]
+    if any(one.codes for one in mapping.features.values()) and mapping.readings is None:
+        problems.append(
+            "features by codes need [readings], which says where a reading has its code and its value"
+        )
+    return problems
+
+
+def _unit_problems(name: str, feature: Feature, *, by_message: bool) -> list[str]:
+    at = f"features.{name}"
+    if name in STANDARD_UNITS and feature.model_unit not in (None, STANDARD_UNITS[name]):
+        return [f"{at}.model_unit must be {STANDARD_UNITS[name]}, in which a feature of this name always is"]
+    wanted = feature.wanted(name)
+    if by_message and wanted is None and not feature.absent:
+        return [f"{at} comes with units; say in model_unit which of them the model was fitted with"]
+    given = [("unit", feature.unit)] if feature.unit else []
+    given += [(f"units.{word}", code) for word, code in feature.units.items()]
+    return [
+        f"{at}.{key} is {code}, which can't be made {wanted}"
+        for key, code in given
+        if wanted is not None and conversion(known_code(code) or code, wanted) is None
+    ]

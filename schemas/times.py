@@ -1,0 +1,163 @@
+"""Times as senders write them, made RFC 3339 with a zone. What has no single meaning is refused, not guessed."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from schemas.contract import RFC3339, TIMESTAMP, Reason
+from schemas.fields import ABSENT
+
+Times = Callable[[Sequence[Any]], tuple[list[Any], dict[int, Reason]]]
+"""From a chunk's times to their texts, and what is wrong with some of them, by row."""
+
+
+class TimeKind(StrEnum):
+    """How a time is written."""
+
+    RFC3339 = "rfc3339"
+    EPOCH_S = "epoch_s"
+    EPOCH_MS = "epoch_ms"
+    EPOCH_US = "epoch_us"
+    HL7 = "hl7"
+
+
+_MICROSECONDS: Final = {TimeKind.EPOCH_S: 1_000_000, TimeKind.EPOCH_MS: 1_000, TimeKind.EPOCH_US: 1}
+_FIRST, _LAST = 1900, 2200  # the years of anybody's measurements
+# Seconds read as milliseconds fall into 1970, and so do milliseconds read as microseconds.
+_FIRST_OF_EPOCHS: Final = 1971
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_is_time = re.compile(RFC3339).fullmatch
+_times = re.compile(rf"(?:{TIMESTAMP}\n)*+").match  # one a line
+_local = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)([.]\d+)?)?", re.ASCII).fullmatch
+_hl7 = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)([.]\d{1,4})?)?([+-]\d{4})?", re.ASCII).fullmatch
+
+
+def as_received(times: Sequence[Any]) -> tuple[list[Any], dict[int, Reason]]:
+    """RFC 3339 with a zone, passed on as it is."""
+    only_texts = set(map(type, times)) <= {str}
+    # Messages that come together are often of one time.
+    bad = _bad_times({*times} if only_texts else {time for time in times if type(time) is str})
+    if only_texts and not bad:
+        return [*times], {}
+    return [*times], {row: reason for row, time in enumerate(times) if (reason := _reason(time, bad))}
+
+
+def _reason(time: Any, bad: set[str]) -> Reason | None:
+    if time is ABSENT:
+        return Reason.MISSING_FIELD
+    if type(time) is not str:
+        return Reason.WRONG_TYPE
+    return Reason.BAD_TIME if time in bad else None
+
+
+def _bad_times(texts: set[str]) -> set[str]:
+    bad = {text for text in texts if "\n" in text}
+    lines = "\n".join([*(texts - bad), ""])
+    at = 0
+    while (at := _matching(lines, at)) < len(lines):
+        end = lines.index("\n", at)
+        bad.add(lines[at:end])
+        at = end + 1
+    return bad
+
+
+def _matching(lines: str, at: int) -> int:
+    """Where the first line from `at` on begins that is no time."""
+    match = _times(lines, at)
+    return match.end() if match else at
+
+
+def times_of(kind: TimeKind, zone: ZoneInfo | None) -> Times:
+    """What reads times of this kind; `zone` is that of times without one."""
+    if kind in _MICROSECONDS:
+        return partial(_one_by_one, partial(_from_epoch, scale=_MICROSECONDS[kind]))
+    if kind is TimeKind.HL7:
+        return partial(_one_by_one, partial(_from_hl7, zone=zone))
+    return _in_our_times if zone is None else partial(_one_by_one, partial(_from_rfc3339, zone=zone))
+
+
+def _in_our_times(times: Sequence[Any]) -> tuple[list[Any], dict[int, Reason]]:
+    """As received, if the year may be one of a measurement."""
+    texts, wrong = as_received(times)
+    for row, text in enumerate(texts):
+        if row not in wrong and not _FIRST <= int(text[:4]) <= _LAST:
+            wrong[row] = Reason.BAD_TIME
+    return texts, wrong
+
+
+def _one_by_one(
+    one: Callable[[Any], str | Reason], times: Sequence[Any]
+) -> tuple[list[Any], dict[int, Reason]]:
+    known: dict[Any, str | Reason] = {}
+    texts: list[str | Reason] = []
+    for time in times:
+        key = type(time), time if type(time) in (str, int, float) else id(time)
+        if key not in known:
+            known[key] = one(time)
+        texts.append(known[key])
+    return [*texts], {row: text for row, text in enumerate(texts) if isinstance(text, Reason)}
+
+
+def _from_rfc3339(time: Any, *, zone: ZoneInfo | None) -> str | Reason:
+    if type(time) is not str:
+        return Reason.MISSING_FIELD if time is ABSENT else Reason.WRONG_TYPE
+    if _is_time(time):
+        return time if _FIRST <= int(time[:4]) <= _LAST else Reason.BAD_TIME
+    match = _local(time)
+    return Reason.BAD_TIME if match is None or zone is None else _zoned(match.groups(), zone)
+
+
+def _from_hl7(time: Any, *, zone: ZoneInfo | None) -> str | Reason:
+    if type(time) is not str:
+        return Reason.MISSING_FIELD if time is ABSENT else Reason.WRONG_TYPE
+    match = _hl7(time)
+    if match is None:
+        return Reason.BAD_TIME
+    *parts, offset = match.groups()
+    if offset is None:
+        return Reason.BAD_TIME if zone is None else _zoned(parts, zone)
+    text = _text(parts) + f"{offset[:3]}:{offset[3:]}"
+    return text if _is_time(text) and _FIRST <= int(parts[0] or 0) <= _LAST else Reason.BAD_TIME
+
+
+def _text(parts: Sequence[str | None]) -> str:
+    year, month, day, hour, minute, second, fraction = parts
+    return f"{year}-{month}-{day}T{hour}:{minute}:{second or '00'}{fraction or ''}"
+
+
+def _zoned(parts: Sequence[str | None], zone: ZoneInfo) -> str | Reason:
+    """With the zone's offset then; a time that the zone has twice or not at all has no single meaning."""
+    text = _text(parts)
+    if not _is_time(f"{text}Z") or not _FIRST <= int(text[:4]) <= _LAST or text[17:19] == "60":
+        return Reason.BAD_TIME
+    local = datetime.fromisoformat(text[:19])
+    offsets = {local.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
+    offset = offsets.pop()
+    if offsets or offset is None or offset % timedelta(minutes=1):
+        return Reason.BAD_TIME
+    minutes = offset // timedelta(minutes=1)
+    return f"{text}{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+def _from_epoch(time: Any, *, scale: int) -> str | Reason:
+    if type(time) not in (int, float):
+        return Reason.MISSING_FIELD if time is ABSENT else Reason.WRONG_TYPE
+    microseconds = time * scale
+    if not math.isfinite(microseconds) or abs(microseconds) > 2**63:
+        return Reason.BAD_TIME
+    try:
+        moment = _EPOCH + timedelta(microseconds=round(microseconds))
+    except OverflowError:
+        return Reason.BAD_TIME
+    if not _FIRST_OF_EPOCHS <= moment.year <= _LAST:
+        return Reason.BAD_TIME
+    digits = (
+        "microseconds" if moment.microsecond % 1000 else "milliseconds" if moment.microsecond else "seconds"
+    )
+    return f"{moment.replace(tzinfo=None).isoformat(timespec=digits)}Z"

@@ -1,0 +1,143 @@
+"""Units: a closed table of UCUM codes, and what makes a sender's number one in the model's unit.
+
+UCUM is case-sensitive: `F` is farad and not a temperature, `mmHg` is nothing at all. Senders' own words are known only
+where a mapping says what they mean.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from schemas.contract import FEATURES
+
+Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+
+
+class Affine(NamedTuple):
+    """`(value - zero) * factor` is in another unit: 98.6 °F minus 32, times 5/9."""
+
+    factor: float
+    zero: float = 0.0
+
+
+SAME: Final = Affine(1.0)
+
+# By kind of quantity, from each UCUM code to the kind's first one.
+_KINDS: Final[tuple[dict[str, Affine], ...]] = (
+    {"/min": SAME, "1/min": SAME, "min-1": SAME, "Hz": Affine(60), "/s": Affine(60), "/h": Affine(1 / 60)},
+    {"Cel": SAME, "[degF]": Affine(5 / 9, 32), "K": Affine(1, 273.15)},
+    {"%": SAME, "1": Affine(100)},
+    # 1 kPa = 7.50062 mmHg, 1 cmH2O = 0.735559 mmHg (conventional units, NIST SP 811).
+    {
+        "mm[Hg]": SAME,
+        "kPa": Affine(7.50062),
+        "hPa": Affine(0.750062),
+        "mbar": Affine(0.750062),
+        "Pa": Affine(0.00750062),
+        "cm[H2O]": Affine(0.735559),
+    },
+    {"a": SAME, "mo": Affine(1 / 12), "wk": Affine(7 / 365.25), "d": Affine(1 / 365.25)},
+    {"mmol/L": SAME, "mol/L": Affine(1000), "umol/L": Affine(0.001)},
+    {"g/L": SAME, "g/dL": Affine(10), "mg/dL": Affine(0.01), "mg/L": Affine(0.001)},
+    {"kg": SAME, "g": Affine(0.001), "[lb_av]": Affine(0.45359237)},
+    {"cm": SAME, "m": Affine(100), "mm": Affine(0.1), "[in_i]": Affine(2.54)},
+)
+
+UNITS: Final = frozenset(code for kind in _KINDS for code in kind)
+"""All that is known."""
+
+# IEEE 11073 codes of the same units, as devices send them (HL7 PCD-01, FHIR).
+_MDC: Final = {
+    "264864": "/min",  # MDC_DIM_BEAT_PER_MIN
+    "264928": "/min",  # MDC_DIM_RESP_PER_MIN
+    "264672": "/min",  # MDC_DIM_PER_MIN
+    "268192": "Cel",  # MDC_DIM_DEGC
+    "266560": "[degF]",  # MDC_DIM_FAHR
+    "262688": "%",  # MDC_DIM_PERCENT
+    "266016": "mm[Hg]",  # MDC_DIM_MMHG
+    "265987": "kPa",  # MDC_DIM_KILO_PASCAL
+}
+
+_UCUM_OF: Final = {"°C": "Cel", "mmHg": "mm[Hg]", "years": "a"}
+STANDARD_UNITS: Final = {name: _UCUM_OF.get(one.unit, one.unit) for name, one in FEATURES.items()}
+"""The UCUM code of each standard feature's unit."""
+
+_ANNOTATION = re.compile(r"\{[\x21-\x7e]*?\}")
+
+
+def conversion(unit: str, wanted: str) -> Affine | None:
+    """From one UCUM code to another; None where they are not of one kind, or one is not in the table."""
+    if unit == wanted:
+        return SAME
+    kind = next((kind for kind in _KINDS if unit in kind and wanted in kind), None)
+    if kind is None:
+        return None
+    there, back = kind[unit], kind[wanted]
+    factor = there.factor / back.factor
+    return Affine(factor, there.zero - back.zero / factor)
+
+
+def known_code(unit: str) -> str | None:
+    """The table's code for a unit as it was sent.
+
+    UCUM's annotations mean nothing (`{beats}/min`); `MDC 264864` is a code of IEEE 11073.
+    """
+    if unit in UNITS:
+        return unit
+    if unit.startswith("MDC "):
+        return _MDC.get(unit[4:])
+    bare = _ANNOTATION.sub("", unit)
+    return bare if bare in UNITS else None
+
+
+class Conversions:
+    """From the units that come with a feature's values to the one its model wants.
+
+    `assumed` is the unit of a value that comes without one; None where such a value is of an unknown unit.
+    `aliases` are a sender's own words, by word the UCUM code.
+    """
+
+    def __init__(self, wanted: str | None, assumed: str | None, aliases: Mapping[str, str]) -> None:
+        self._wanted = wanted
+        self._aliases = aliases
+        nothing_said = SAME if wanted is None else None
+        self._found: dict[str | None, Affine | None] = {
+            None: nothing_said if assumed is None else self._of(assumed)
+        }
+
+    def __call__(self, unit: object) -> Affine | None:
+        """What to do with a value in this unit; None where that is unknown."""
+        if unit is not None and not isinstance(unit, str):
+            return None
+        found = self._found.get(unit)
+        if found is None and unit is not None and (found := self._of(unit)) is not None:
+            self._found[unit] = found  # unknown ones are not remembered, for there are any number of them
+        return found
+
+    def _of(self, unit: str) -> Affine | None:
+        code = self._aliases.get(unit) or known_code(unit) or unit
+        return SAME if self._wanted is None else conversion(code, self._wanted)
+
+    def unknown(self, values: Sequence[Any], units: list[Any]) -> list[int]:
+        """The rows that have a value in a unit that is not known. Units of other rows may be anything, too."""
+        try:
+            if None not in map(self, {*units}):
+                return []
+        except TypeError:  # no text at all
+            pass
+        known = [self(unit) is not None for unit in units]
+        units[:] = [unit if fine else None for unit, fine in zip(units, known, strict=True)]
+        return [row for row, fine in enumerate(known) if not fine and values[row] is not None]
+
+    def column(self, values: Floats, units: Sequence[str | None] | None) -> None:
+        """Convert values in place; `units` are those that came with them, None where none ever does."""
+        kinds = {None} if units is None else {*units}
+        found = {unit: self(unit) or SAME for unit in kinds}
+        if set(found.values()) <= {SAME}:
+            return
+        each = [found[unit] for unit in units or [None]]
+        factor, zero = np.array(each, dtype=np.float64).T
+        values -= zero
+        values *= factor

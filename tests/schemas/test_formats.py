@@ -1,0 +1,111 @@
+"""docs/formats.md: each message there is read by the mapping that stands under it, as it stands there."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.mapping import load_mapping
+from schemas.messages import Plain
+from schemas.vitals import Decoded, Decoder
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
+UTC = "2026-01-05T08:30:00Z"
+HR = {"heart_rate": 84.0}
+BOTH = {"heart_rate": 84.0, "spo2": 96.5}
+
+# By heading: the patient, the time, the features, and the ready-made mapping where the document has no text of one.
+EXPECTED: dict[str, tuple[str, str, dict[str, float], str | None]] = {
+    "Flat, other names": ("p-17", UTC, BOTH, None),
+    "Whole numbers as patient ids, times in milliseconds": (
+        "4711",
+        "2026-01-05T08:30:00.250Z",
+        BOTH,
+        None,
+    ),
+    "Times without a zone": ("p-17", "2026-01-05T09:30:00+01:00", HR, None),
+    "Two values in a text, other units": (
+        "p-17",
+        UTC,
+        {"systolic_bp": 120, "diastolic_bp": 80, "temperature": 37, "spo2": 97},
+        None,
+    ),
+    "Nested, with units": ("p-17", UTC, {"temperature": 37, "heart_rate": 84, "spo2": 96.5}, None),
+    "A list by position": ("p-17", UTC, BOTH, None),
+    "A list of readings by name": ("p-17", UTC, {"heart_rate": 84, "temperature": 36.9}, None),
+    "One metric a message": ("p-17", UTC, {"heart_rate": 84, "spo2": math.nan}, None),
+    "An envelope": ("p-17", UTC, HR, None),
+    "Kafka Connect": ("p-17", UTC, BOTH, "connect"),
+    "Debezium": ("4711", "2026-01-05T08:30:00.250Z", HR, None),
+    "CloudEvents, structured": ("p-17", UTC, BOTH, "cloudevents"),
+}
+
+
+def sections() -> dict[str, str]:
+    shapes = DOCUMENT.read_text("utf-8").split("\n## ")[1]
+    return {text.split("\n", 1)[0]: text for text in shapes.split("\n### ")[1:]}
+
+
+def block(section: str, language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    assert found, f"the section has no {language}"
+    return found[1]
+
+
+def decoded(mapping: Path, *messages: Plain) -> tuple[Decoder, Decoded]:
+    loaded = load_mapping(mapping, value_format="json")
+    decoder = Decoder([*loaded.features], mapping=loaded)
+    return decoder, decoder(messages)
+
+
+def check(found: Decoded, patient: str, time: str, features: dict[str, float]) -> None:
+    assert not found.rejects
+    assert found.patient_ids == [patient]
+    assert found.event_times == [time]
+    (row,) = found.frame.to_dict("records")
+    assert {name: value for name, value in row.items() if name in features} == pytest.approx(
+        features, nan_ok=True
+    )
+    assert np.isnan([value for name, value in row.items() if name not in features]).all()
+
+
+def test_every_section_is_expected() -> None:
+    assert sections().keys() == EXPECTED.keys()
+
+
+@pytest.mark.parametrize("heading", EXPECTED)
+def test_a_message_of_the_document_is_read_by_its_mapping(heading: str, tmp_path: Path) -> None:
+    patient, time, features, ready = EXPECTED[heading]
+    section = sections()[heading]
+    file = tmp_path / "mapping.toml"
+    if ready is None:
+        file.write_text(block(section, "toml"), "utf-8")
+        assert len(block(section, "toml").splitlines()) <= 25
+    message = Plain(block(section, "json").encode())
+    _, found = decoded(Path(ready) if ready else file, message)
+    check(found, patient, time, features)
+
+
+def test_cloud_events_in_binary_mode_are_read_from_their_headers(tmp_path: Path) -> None:
+    file = tmp_path / "mapping.toml"
+    file.write_text(block(sections()["CloudEvents, structured"], "toml"), "utf-8")
+    headers = [("ce_subject", b"p-17"), ("ce_time", UTC.encode())]
+    _, found = decoded(file, Plain(b'{"heart_rate":84}', headers))
+    check(found, "p-17", UTC, HR)
+    _, ready = decoded(Path("cloudevents-binary"), Plain(b'{"heart_rate":84}', headers))
+    check(ready, "p-17", UTC, HR)
+
+
+@pytest.mark.parametrize("name", ["connect", "debezium", "cloudevents", "cloudevents-binary"])
+def test_ready_made_mappings_can_be_loaded(name: str) -> None:
+    assert len(load_mapping(Path(name), value_format="json").features) == 8
+
+
+def test_debezium_s_deletions_are_retracted() -> None:
+    value: dict[str, Any] = {"payload": {"op": "d", "before": {"patient_id": "p"}, "after": None}}
+    _, found = decoded(Path("debezium"), Plain(json.dumps(value).encode()))
+    assert [(one.reason, one.field) for one in found.rejects] == [("retracted", "payload.op")]

@@ -1,0 +1,464 @@
+"""Mappings: what they read, what they refuse to guess, and the sentences about mappings that make no sense."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.errors import SettingsError
+from schemas.contract import Reason
+from schemas.mapping import Mapping, load_mapping
+from schemas.messages import Plain, plain
+from schemas.units import STANDARD_UNITS, conversion, known_code
+from schemas.vitals import Decoded, Decoder, Reject
+
+TIME = "2026-01-05T08:30:00Z"
+BASE = {"patient_id": {"path": "p"}, "event_time": {"path": "t"}}
+
+
+def mapped(features: dict[str, Any], **more: Any) -> Decoder:
+    mapping = Mapping(**{**BASE, "features": features, **more})
+    return Decoder([*features], mapping=mapping)
+
+
+def read(decode: Decoder, *documents: Any) -> Decoded:
+    return decode(plain(one if isinstance(one, bytes) else json.dumps(one).encode() for one in documents))
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    return {"p": "p1", "t": TIME, **fields}
+
+
+def rejects(decoded: Decoded) -> list[tuple[str, str]]:
+    return [(str(one.reason), one.field) for one in decoded.rejects]
+
+
+NESTED = mapped(
+    {"heart_rate": {"path": "v.hr.value"}, "spo2": {"path": "v.spo2"}, "temperature": {"path": "list.1.t"}}
+)
+
+
+def test_absent_and_null_are_missing_wherever_they_are_on_the_way() -> None:
+    decoded = read(
+        NESTED,
+        message(v={"hr": {"value": 80}, "spo2": 97}, list=[None, {"t": 37}]),
+        message(),
+        message(v=None, list=None),
+        message(v={}, list=[]),
+        message(v={"hr": None, "spo2": None}, list=[{}]),
+        message(v={"hr": {"value": None}}, list=[{}, {}]),
+        message(v={"hr": {}}, list={"1": {"t": 36}}),
+    )
+    assert not decoded.rejects
+    assert decoded.frame.iloc[0].tolist() == [80, 97, 37]
+    assert decoded.frame.iloc[6].tolist()[2] == 36
+    assert np.isnan(decoded.frame.iloc[1:6]).all().all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"v": 5}, "heart_rate"),
+        ({"v": "text"}, "heart_rate"),
+        ({"v": [{"hr": 1}]}, "heart_rate"),
+        ({"v": {"hr": 80}}, "heart_rate"),
+        ({"v": {"hr": {"value": "80"}}}, "heart_rate"),
+        ({"v": {"hr": {"value": True}}}, "heart_rate"),
+        ({"v": {"hr": {"value": ">100"}}}, "heart_rate"),
+        ({"v": {"spo2": "96,5"}}, "spo2"),
+        ({"list": "abc"}, "temperature"),
+        ({"list": [0, 5]}, "temperature"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_never_one(fields: dict[str, Any], field: str) -> None:
+    decoded = read(NESTED, message(), message(**fields), message())
+    assert decoded.rejects == [Reject(1, Reason.WRONG_TYPE, field)]
+    assert decoded.frame.index.tolist() == [0, 2]
+
+
+def test_a_name_that_is_read_must_be_there_once_in_its_object() -> None:
+    twice = b'{"p":"p1","t":"2026-01-05T08:30:00Z","v":{"hr":{"value":80,"value":90}}}'
+    unread = b'{"p":"p1","t":"2026-01-05T08:30:00Z","x":{"a":1,"a":2},"v":{"spo2":97}}'
+    elsewhere = b'{"p":"p1","t":"2026-01-05T08:30:00Z","x":{"p":1,"t":2},"v":{"spo2":97}}'
+    decoded = read(NESTED, message(), twice, unread, elsewhere)
+    assert decoded.rejects == [Reject(1, Reason.NOT_JSON, "value")]
+
+
+SPLIT = mapped(
+    {"systolic_bp": {"path": "bp", "split": ["/", 0]}, "diastolic_bp": {"path": "bp", "split": ["/", 1]}}
+)
+
+
+def test_a_text_is_split() -> None:
+    decoded = read(SPLIT, message(bp="120/80"), message(bp=" 120.5 / 80 "), message(bp=None), message())
+    assert not decoded.rejects
+    assert decoded.frame.iloc[:2].to_numpy().tolist() == [[120, 80], [120.5, 80]]
+    assert np.isnan(decoded.frame.iloc[2:]).all().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("120", "diastolic_bp"),
+        ("/80", "systolic_bp"),
+        ("120/", "diastolic_bp"),
+        (">120/80", "systolic_bp"),
+        ("12,5/80", "systolic_bp"),
+        ("1e2/80", "systolic_bp"),
+        ("nan/80", "systolic_bp"),
+        ("\u0661\u0662\u0660/80", "systolic_bp"),
+        ("9" * 400 + "/80", "systolic_bp"),
+        (120, "systolic_bp"),
+        ([120, 80], "systolic_bp"),
+    ],
+    ids=str,
+)
+def test_a_text_that_does_not_split_into_numbers_is_rejected(text: Any, field: str) -> None:
+    assert rejects(read(SPLIT, message(bp=text))) == [("wrong_type", field)]
+
+
+UNITS = mapped({"temperature": {"path": "v", "unit_path": "u", "units": {"F": "[degF]", "C": "Cel"}}})
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [(98.6, "F", 37), (37, "C", 37), (37, "Cel", 37), (98.6, "[degF]", 37), (310.15, "K", 37)],
+)
+def test_values_are_converted_by_the_unit_that_they_come_with(
+    value: float, unit: str, expected: float
+) -> None:
+    decoded = read(UNITS, message(v=value, u=unit), message(v=36.6, u="Cel"), message(u="?"))
+    assert not decoded.rejects
+    assert decoded.frame["temperature"].tolist() == pytest.approx([expected, 36.6, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("unit", ["c", "f", "°C", "degF", "", "kPa", "%", None, 5, ["Cel"], ...], ids=str)
+def test_a_unit_that_is_not_known_is_never_guessed(unit: Any) -> None:
+    value = {"v": 37} if unit is ... else {"v": 37, "u": unit}
+    decoded = read(UNITS, message(v=36, u="Cel"), message(**value), message(v=36, u="Cel"))
+    assert decoded.rejects == [Reject(1, Reason.UNKNOWN_UNIT, "temperature")]
+    assert decoded.frame["temperature"].tolist() == [36, 36]
+
+
+def test_limits_are_those_of_the_model_s_unit() -> None:
+    decoded = read(UNITS, message(v=98.6, u="F"), message(v=98.6, u="C"), message(v=0, u="F"))
+    assert decoded.implausible == [[], ["temperature"], ["temperature"]]
+
+
+@pytest.mark.parametrize(
+    ("feature", "unit", "value", "expected"),
+    [
+        ("heart_rate", "Hz", 1.4, 84),
+        ("heart_rate", "{beats}/min", 84, 84),
+        ("heart_rate", "MDC 264864", 84, 84),
+        ("spo2", "1", 0.97, 97),
+        ("systolic_bp", "kPa", 16, 120.00992),
+        ("age", "mo", 30, 2.5),
+        ("temperature", "MDC 268192", 37, 37),
+    ],
+)
+def test_a_constant_unit(feature: str, unit: str, value: float, expected: float) -> None:
+    decoded = read(mapped({feature: {"path": "v", "unit": unit}}), message(v=value), message(v=None))
+    assert decoded.frame[feature].tolist() == pytest.approx([expected, np.nan], nan_ok=True)
+
+
+def test_every_standard_unit_is_in_the_table_and_conversions_come_back() -> None:
+    assert all(known_code(unit) == unit for unit in STANDARD_UNITS.values())
+    there, back = conversion("[degF]", "K"), conversion("K", "[degF]")
+    assert there is not None
+    assert back is not None
+    assert ((98.6 - there.zero) * there.factor - back.zero) * back.factor == pytest.approx(98.6)
+    assert conversion("F", "Cel") is None
+    assert conversion("mmHg", "mm[Hg]") is None
+    assert known_code("mmHg") is None
+
+
+BAD_IDS = [42, True, None, "", "x" * 129, ["p"], 1.5]
+
+
+@pytest.mark.parametrize("value", BAD_IDS, ids=str)
+def test_ids_are_texts(value: Any) -> None:
+    decode = mapped({"spo2": {"path": "v"}})
+    assert rejects(read(decode, message(p=value))) == [("wrong_type", "patient_id")]
+
+
+@pytest.mark.parametrize("value", ["42", True, None, 42.0, ["p"]], ids=str)
+def test_ids_are_whole_numbers_where_the_mapping_says_so(value: Any) -> None:
+    decode = mapped({"spo2": {"path": "v"}}, patient_id={"path": "p", "integer": True})
+    decoded = read(decode, message(p=42), message(p=value), {"t": TIME})
+    assert decoded.patient_ids == ["42"]
+    assert rejects(decoded) == [("wrong_type", "patient_id"), ("missing_field", "patient_id")]
+
+
+def times(value: Any, **source: Any) -> str:
+    """The time that is read, or the reason."""
+    decoded = read(
+        mapped({"spo2": {"path": "v"}}, event_time={"path": "t", **source}), {"p": "p1", "t": value}
+    )
+    return decoded.event_times[0] if decoded.event_times else str(decoded.rejects[0].reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("rfc3339", TIME, TIME),
+        ("rfc3339", "1899-12-31T23:59:59Z", "bad_time"),
+        ("rfc3339", "2201-01-01T00:00:00Z", "bad_time"),
+        ("rfc3339", "2026-01-05 08:30:00", "bad_time"),
+        ("rfc3339", 1767601800, "wrong_type"),
+        ("epoch_s", 1767601800, TIME),
+        ("epoch_s", 1767601800.0, TIME),
+        ("epoch_s", 1767601800.25, "2026-01-05T08:30:00.250Z"),
+        ("epoch_s", 1767601800250, "bad_time"),
+        ("epoch_s", "1767601800", "wrong_type"),
+        ("epoch_s", True, "wrong_type"),
+        ("epoch_s", 1e300, "bad_time"),
+        ("epoch_s", 10**30, "bad_time"),
+        ("epoch_ms", 1767601800250, "2026-01-05T08:30:00.250Z"),
+        ("epoch_ms", 1767601800, "bad_time"),
+        ("epoch_ms", 1767601800250000, "bad_time"),
+        ("epoch_us", 1767601800250001, "2026-01-05T08:30:00.250001Z"),
+        ("epoch_us", 1767601800250, "bad_time"),
+        ("epoch_us", 1767601800, "bad_time"),
+        ("hl7", "20260105083000+0100", "2026-01-05T08:30:00+01:00"),
+        ("hl7", "202601050830-0500", "2026-01-05T08:30:00-05:00"),
+        ("hl7", "20260105083000.1234+0000", "2026-01-05T08:30:00.1234+00:00"),
+        ("hl7", "20260105083000", "bad_time"),
+        ("hl7", "20260105", "bad_time"),
+        ("hl7", "20260230083000+0000", "bad_time"),
+    ],
+)
+def test_times(kind: str, value: Any, expected: str) -> None:
+    assert times(value, **{"as": kind}) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026-01-05T09:30:00", "2026-01-05T09:30:00+01:00"),
+        ("2026-07-05 09:30", "2026-07-05T09:30:00+02:00"),
+        ("2026-07-05 09:30:00.5", "2026-07-05T09:30:00.5+02:00"),
+        (TIME, TIME),
+        ("2026-03-29T02:30:00", "bad_time"),  # the clocks go forward
+        ("2026-10-25T02:30:00", "bad_time"),  # the clocks go back
+        ("2026-10-25T03:30:00", "2026-10-25T03:30:00+01:00"),
+        ("2026-02-30T02:30:00", "bad_time"),
+        ("2026-01-05", "bad_time"),
+        ("05.01.2026 09:30", "bad_time"),
+    ],
+)
+def test_times_in_a_zone(value: str, expected: str) -> None:
+    assert times(value, zone="Europe/Berlin") == expected
+
+
+def test_a_time_does_not_depend_on_its_neighbours() -> None:
+    decode = mapped({"spo2": {"path": "v"}}, event_time={"path": "t", "as": "epoch_s"})
+    values = [1767601800, 1767601800.0, True, 1, "x", None]
+    alone = [time for value in values for time in read(decode, {"p": "p1", "t": value}).event_times]
+    assert read(decode, *({"p": "p1", "t": value} for value in values)).event_times == alone
+
+
+ENVELOPE = mapped(
+    {"spo2": {"path": "v"}},
+    root="payload.after",
+    when={"payload.op": ["c", 1]},
+    retracted={"payload.op": ["d"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"payload": {"op": "c", "after": message(v=97)}}, None),
+        ({"payload": {"op": 1, "after": message(v=97)}}, None),
+        ({"payload": {"op": "t", "after": message(v=97)}}, ("not_for_us", "payload.op")),
+        ({"payload": {"op": True, "after": message(v=97)}}, ("not_for_us", "payload.op")),
+        ({"payload": {"op": ["c"], "after": message(v=97)}}, ("not_for_us", "payload.op")),
+        ({"payload": {"op": "d", "after": None}}, ("retracted", "payload.op")),
+        ({"payload": {"op": "c", "after": None}}, ("missing_field", "payload.after")),
+        ({"payload": {"op": "c"}}, ("missing_field", "payload.after")),
+        ({"payload": {"op": "c", "after": []}}, ("wrong_type", "payload.after")),
+        ({}, ("not_for_us", "payload.op")),
+        ({"payload": 7}, ("not_for_us", "payload.op")),
+    ],
+    ids=str,
+)
+def test_envelopes(document: Any, expected: tuple[str, str] | None) -> None:
+    good = {"payload": {"op": "c", "after": message(v=98)}}
+    decoded = read(ENVELOPE, good, document, good)
+    assert rejects(decoded) == ([expected] if expected else [])
+    assert decoded.frame["spo2"].tolist() == [98, 98] if expected else [98, 97, 98]
+
+
+CODED = mapped(
+    {"heart_rate": {"codes": ["HR", "8867"]}, "temperature": {"codes": ["T"]}},
+    readings={"path": "list", "code": "c", "value": "v", "unit": "u"},
+)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([{"c": "HR", "v": 80, "u": "/min"}, {"c": "T", "v": 310.15, "u": "K"}], [80, 37]),
+        ([{"c": 8867, "v": 80, "u": "/min"}], [80, np.nan]),
+        ([{"c": "HR", "v": 80, "u": "/min"}] * 2, [80, np.nan]),
+        ([{"c": "HR", "v": 80, "u": "/min"}, {"c": "HR", "v": None}], [80, np.nan]),
+        ([{"c": "HR"}], [np.nan, np.nan]),
+        (
+            [{"c": "HR", "v": 80, "u": "/min"}, {"c": "HR", "v": 81, "u": "/min"}],
+            ("conflicting", "heart_rate"),
+        ),
+        (
+            [{"c": "HR", "v": 80, "u": "/min"}, {"c": "8867", "v": 1.4, "u": "Hz"}],
+            ("conflicting", "heart_rate"),
+        ),
+        ([{"c": "HR", "v": 80}], ("unknown_unit", "heart_rate")),
+        ([{"c": "HR", "v": "80", "u": "/min"}], ("wrong_type", "heart_rate")),
+        ([{"c": "X", "v": 80}, 7, None, "HR", {}], ("not_for_us", "")),
+        ([], ("not_for_us", "")),
+        ({}, ("not_for_us", "")),
+        ("HR", ("not_for_us", "")),
+    ],
+    ids=str,
+)
+def test_readings_by_code(entries: Any, expected: Any) -> None:
+    good = message(list=[{"c": "HR", "v": 60, "u": "/min"}])
+    decoded = read(CODED, good, message(list=entries), good)
+    if isinstance(expected, tuple):
+        assert rejects(decoded) == [expected]
+        assert decoded.frame["heart_rate"].tolist() == [60, 60]
+    else:
+        assert decoded.frame.iloc[1].tolist() == pytest.approx(expected, nan_ok=True)
+
+
+HEADERS = mapped({"spo2": {"path": "v"}}, patient_id={"header": "who"}, event_time={"header": "when"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([("who", b"p1"), ("when", TIME.encode())], None),
+        ([("when", TIME.encode())], ("missing_field", "patient_id")),
+        ([("who", b"\xff"), ("when", TIME.encode())], ("wrong_type", "patient_id")),
+        ([("who", None), ("when", TIME.encode())], ("wrong_type", "patient_id")),
+        ([("who", b"p1"), ("when", b"now")], ("bad_time", "event_time")),
+    ],
+    ids=str,
+)
+def test_identity_in_headers(
+    headers: Sequence[tuple[str, bytes | None]], expected: tuple[str, str] | None
+) -> None:
+    decoded = HEADERS([Plain(b"{", headers), Plain(b'{"v":97}', headers)])
+    assert rejects(decoded)[1:] == ([expected] if expected else [])
+
+
+def test_a_feature_that_no_message_has() -> None:
+    decoded = read(mapped({"spo2": {"path": "v"}, "age": {"absent": True}}), message(v=97, age=40))
+    assert decoded.frame["spo2"].tolist() == [97]
+    assert np.isnan(decoded.frame["age"]).all()
+
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from("ptvuclx"), x, max_size=4),
+)
+_units = st.sampled_from(["Cel", "K", "F", "?"]) | _json
+_reading = st.fixed_dictionaries({}, optional={"c": st.sampled_from(["HR", "T"]), "v": _json, "u": _units})
+_documents = st.builds(
+    lambda fields: {"p": "p1", "t": TIME} | fields,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "p": _json,
+            "t": st.just(TIME) | _json,
+            "v": st.floats(30, 45) | _json,
+            "u": _units,
+            "list": st.lists(_reading) | _json,
+        },
+    ),
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from([UNITS, NESTED, SPLIT, CODED, ENVELOPE]), st.lists(_documents | _json, max_size=5))
+def test_a_chunk_gives_what_its_messages_give_one_by_one(decode: Decoder, documents: list[Any]) -> None:
+    together, alone = read(decode, *documents), [read(decode, one) for one in documents]
+    assert together.rejects == [
+        Reject(i, r.reason, r.field) for i, each in enumerate(alone) for r in each.rejects
+    ]
+    assert together.patient_ids == [one for each in alone for one in each.patient_ids]
+    assert together.event_times == [one for each in alone for one in each.event_times]
+    assert together.implausible == [one for each in alone for one in each.implausible]
+    width = together.frame.shape[1]
+    rows = np.vstack([np.empty((0, width)), *(each.frame.to_numpy() for each in alone)])
+    np.testing.assert_array_equal(together.frame.to_numpy(), rows)
+
+
+FEATURE = '\n[features]\nspo2 = { path = "s" }\n'
+PLACES = 'patient_id = { path = "p" }\nevent_time = { path = "t" }\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = ", "invalid value"),
+        (b"\xff", "not UTF-8 text"),
+        (FEATURE, "patient_id needs a path"),
+        (PLACES, "features is missing"),
+        (PLACES + FEATURE + 'lactate = { path = "l" }\nfoo = 1', "features.foo must be a table"),
+        (PLACES + '[features]\nspo2 = { paht = "s" }', "there is no key features.spo2.paht"),
+        (PLACES + "[features]\nspo2 = { }", "features.spo2 must have a path, or codes"),
+        (PLACES + '[features]\nspo2 = { path = "a..b" }', "features.spo2.path must be a path of names"),
+        (PLACES + "[features]\nspo2 = { path = 5 }", "features.spo2.path must be a path such as"),
+        (
+            PLACES + '[features]\nspo2 = { path = "s", unit = "kPa" }',
+            "spo2.unit is kPa, which can't be made %",
+        ),
+        (PLACES + '[features]\nspo2 = { path = "s", unit = "percent" }', "features.spo2.unit is percent"),
+        (
+            PLACES + '[features]\nspo2 = { path = "s", unit_path = "u", units = { p = "percent" } }',
+            "not a UCUM code",
+        ),
+        (PLACES + '[features]\nspo2 = { path = "s", model_unit = "1" }', "spo2.model_unit must be %"),
+        (PLACES + '[features]\nspo2 = { codes = ["S"] }', "features by codes need [readings]"),
+        (PLACES + '[features]\nspo2 = { codes = ["S"], split = ["/", 0] }', "which need a path"),
+        (PLACES + '[features]\nlactate = { path = "l", unit_path = "u" }', "say in model_unit"),
+        (PLACES.replace('"t" }', '"t", as = "epoch" }') + FEATURE, "event_time.as must be rfc3339"),
+        (
+            PLACES.replace('"t" }', '"t", zone = "Berlin" }') + FEATURE,
+            "event_time.zone must be a zone's name",
+        ),
+        (PLACES.replace('"p" }', '"p", header = "h" }') + FEATURE, "patient_id has a path and a header"),
+        (PLACES.replace('"p" }', '"p", integer = 1 }') + FEATURE, "patient_id.integer must be true or false"),
+        ('when = { "a..b" = ["c"] }\n' + PLACES + FEATURE, "when must be a path"),
+        ('sha256 = "x"\n' + PLACES + FEATURE, "there is no key sha256"),
+    ],
+)
+def test_a_mapping_that_makes_no_sense_is_one_sentence(text: str | bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "ward.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SettingsError) as caught:
+        load_mapping(file, value_format="json")
+    assert str(caught.value).startswith(f"--mapping {file}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mapping_must_have_the_model_s_features(tmp_path: Path) -> None:
+    file = tmp_path / "ward.toml"
+    file.write_text(PLACES + FEATURE)
+    assert load_mapping(file, value_format="json", features=["spo2"]).features
+    with pytest.raises(SettingsError, match=r"the model wants age, which has no \[features.age\]"):
+        load_mapping(file, value_format="json", features=["spo2", "age"])
+    with pytest.raises(SettingsError, match="no such file"):
+        load_mapping(tmp_path / "nowhere.toml", value_format="json")
