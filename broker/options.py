@@ -52,6 +52,7 @@ OPTIONS: Final[dict[str, Option]] = {
         "N",
         "ask the model only about messages with so many of its features; results of the others say no_input",
     ),
+    "value_format": Option("json", "FORMAT", "how messages are written: json"),
     "mapping": Option(
         None, "FILE", "where messages hold patient, time and features, and in which units: a TOML file"
     ),

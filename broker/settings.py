@@ -111,6 +111,7 @@ class Settings(BaseModel):
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
+    value_format: Literal["json"] = _option("value_format")
     mapping: Path | None = _option("mapping")
     skip_foreign: bool = _option("skip_foreign")
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from broker.settings import Settings
-from schemas.contract import STANDARD_FEATURES
-from schemas.mapping import load_mapping
+from schemas.columns import Reader
+from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES
+from schemas.formats.mapped import json_reader
+from schemas.mapping import Mapping, load_mapping
 from schemas.ranges import load_ranges
 from schemas.vitals import Decoder
 
@@ -17,6 +19,14 @@ def make_decoder(settings: Settings, features: Sequence[str] | None = None) -> D
     """
     mapping = None
     if settings.mapping is not None:
-        mapping = load_mapping(settings.mapping, value_format="json", features=features)
+        mapping = load_mapping(settings.mapping, value_format=settings.value_format, features=features)
     known = features or (tuple(mapping.features) if mapping else STANDARD_FEATURES)
-    return Decoder(known, ranges=load_ranges(settings.ranges, known), mapping=mapping)
+    ranges = load_ranges(settings.ranges, known)
+    return Decoder(known, read=_reader(settings, known, mapping), ranges=ranges, mapping=mapping)
+
+
+def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None) -> Reader:
+    """What reads --value-format."""
+    match settings.value_format:
+        case "json":
+            return json_reader(features, mapping, max_bytes=MAX_MESSAGE_BYTES)

@@ -26,6 +26,9 @@ from schemas.fields import Path
 from schemas.times import TimeKind
 from schemas.units import STANDARD_UNITS, Conversions, conversion, known_code
 
+BY_CODE: Final = frozenset({"fhir", "hl7v2"})
+"""Formats whose readings say by codes what they are; in any other, paths say where they stand."""
+
 
 def _path(text: object) -> object:
     if not isinstance(text, str):
@@ -234,7 +237,7 @@ def _misfits(mapping: Mapping, value_format: str, features: Sequence[str] | None
     problems = [*_missing_places(mapping, value_format)]
     for name, feature in mapping.features.items():
         problems += _unit_problems(
-            name, feature, by_message=value_format != "json" or mapping.reads_units(feature)
+            name, feature, by_message=value_format in BY_CODE or mapping.reads_units(feature)
         )
     for name in features or ():
         if name not in mapping.features:
@@ -246,7 +249,7 @@ def _misfits(mapping: Mapping, value_format: str, features: Sequence[str] | None
 
 
 def _missing_places(mapping: Mapping, value_format: str) -> list[str]:
-    if value_format != "json":
+    if value_format in BY_CODE:
         placed = [name for name, one in mapping.features.items() if one.path]
         foreign = [name for name in ("root", "when", "retracted", "readings") if getattr(mapping, name)]
         return [

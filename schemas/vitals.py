@@ -26,8 +26,7 @@ from schemas.contract import (
     Reason,
 )
 from schemas.fields import ABSENT
-from schemas.formats.json import FlatReader
-from schemas.formats.mapped import MappedReader
+from schemas.formats.mapped import json_reader
 from schemas.mapping import Mapping
 from schemas.messages import Message
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
@@ -67,8 +66,8 @@ class Decoder:
     """Decodes chunks of messages for a model with the given features.
 
     Without `mapping` a message is a flat JSON object with fields of the features' names. A feature that is absent,
-    null, or outside of `ranges` is NaN. Raises SettingsError where `features` cannot be field names beside
-    `patient_id` and `event_time`.
+    null, or outside of `ranges` is NaN. `read` reads the messages; without it they are JSON. Raises
+    SettingsError where `features` cannot be field names beside `patient_id` and `event_time`.
     """
 
     def __init__(
@@ -78,19 +77,18 @@ class Decoder:
         ranges: Ranges = PHYSIOLOGIC,
         max_bytes: int = MAX_MESSAGE_BYTES,
         mapping: Mapping | None = None,
+        read: Reader | None = None,
     ) -> None:
         _check_features(features)
         self.mapping = mapping.sha256 if mapping else None
         self.features = tuple(features)
+        self._read = read or json_reader(features, mapping, max_bytes=max_bytes)
         self._names = pd.Index(self.features)
         self._clear = RangeCheck(features, ranges).clear
-        self._read: Reader
         if mapping is None:
-            self._read = FlatReader(features, max_bytes=max_bytes)
             self._times: Times = as_received
             self._to_model_units: dict[int, Conversions] = {}
         else:
-            self._read = MappedReader(features, mapping, max_bytes=max_bytes)
             self._times = times_of(mapping.event_time.kind, mapping.event_time.zone_info)
             self._to_model_units = {n: mapping.conversions(name) for n, name in enumerate(features)}
 

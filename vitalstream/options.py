@@ -24,7 +24,7 @@ _PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka prope
 OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
 """What can be told of a model beside its file."""
 
-OF_INPUT = ("mapping",)
+OF_INPUT = ("value_format", "mapping")
 """What can be told of the messages of the input topic."""
 
 

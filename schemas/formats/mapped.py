@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from schemas.columns import Columns
+from schemas.columns import Columns, Reader
 from schemas.contract import Problem, Reason
 from schemas.fields import ABSENT, Fields, Path, at
-from schemas.formats.json import Repeats, objects
+from schemas.formats.json import FlatReader, Repeats, objects
 from schemas.mapping import EventTime, Mapping, PatientId, Readings
 from schemas.messages import Message
 from schemas.readings import OneRow, codes_of
@@ -18,6 +18,13 @@ _number = re.compile(r"\s*([+-]?[0-9]+(?:[.][0-9]+)?)\s*").fullmatch
 
 Cells = tuple[list[Any], dict[int, list[Any]], dict[int, Problem]]
 """Row by row the values of all features, by feature the units that came with them, and by row what is wrong."""
+
+
+def json_reader(features: Sequence[str], mapping: Mapping | None, *, max_bytes: int) -> Reader:
+    """What reads JSON: flat objects with our names, or any as a mapping says."""
+    if mapping is None:
+        return FlatReader(features, max_bytes=max_bytes)
+    return MappedReader(features, mapping, max_bytes=max_bytes)
 
 
 class MappedReader:
