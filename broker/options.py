@@ -52,7 +52,10 @@ OPTIONS: Final[dict[str, Option]] = {
         "N",
         "ask the model only about messages with so many of its features; results of the others say no_input",
     ),
-    "value_format": Option("json", "FORMAT", "how messages are written: json"),
+    "value_format": Option("json", "FORMAT", "how messages are written: json or avro"),
+    "schema_file": Option(
+        None, "FILE", "with --value-format avro, the schema that all messages are written with"
+    ),
     "mapping": Option(
         None, "FILE", "where messages hold patient, time and features, and in which units: a TOML file"
     ),

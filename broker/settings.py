@@ -111,7 +111,8 @@ class Settings(BaseModel):
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
-    value_format: Literal["json"] = _option("value_format")
+    value_format: Literal["json", "avro"] = _option("value_format")
+    schema_file: Path | None = _option("schema_file")
     mapping: Path | None = _option("mapping")
     skip_foreign: bool = _option("skip_foreign")
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
@@ -306,6 +307,10 @@ def _read(config: Path) -> dict[str, Any]:
 
 def _refuse_what_has_no_effect(settings: Settings) -> None:
     auto, given = settings.chunk_size == "auto", settings.model_fields_set
+    if settings.schema_file is not None and settings.value_format != "avro":
+        raise SettingsError(
+            "--schema-file: only Avro is read by a schema; add --value-format avro, or leave it out"
+        )
     if settings.workers > 1 and settings.instance is not None:
         raise SettingsError(
             f"--instance {settings.instance}: an instance is one worker; leave it out with --workers, or start each "

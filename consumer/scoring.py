@@ -63,6 +63,7 @@ class ChunkScorer:
     ) -> None:
         self._model = model
         self._decode = make_decoder(settings, model.features)
+        self._reads_our_json = self._decode.mapping is None and settings.value_format == "json"
         self._topic = settings.input_topic
         self._min_features = settings.min_features
         self._skip_foreign = settings.skip_foreign
@@ -96,7 +97,7 @@ class ChunkScorer:
         decoded = self._decode(chunk.messages)
         if self._unseen:
             self._look_for_unseen(decoded.frame)
-        if self._decode.mapping is None and (self._unseen or not self._names.found):
+        if self._reads_our_json and (self._unseen or not self._names.found):
             self._look_at_names(chunk, accepted=len(decoded.frame))
         present = features_present(decoded.frame)
         no_input = present < self._min_features

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Final
 
+from broker.errors import SettingsError
 from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
@@ -49,9 +50,15 @@ def publish(
     counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
 
     Raises:
+        SettingsError: the input topic is not of JSON.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time; says how many were.
     """
+    if settings.value_format != "json":
+        raise SettingsError(
+            f"--value-format {settings.value_format}: publish sends lines of JSON as they are; leave it out, and send "
+            "other formats with a program of your own"
+        )
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from schemas.contract import Problem
+from schemas.contract import Problem, Reason
 from schemas.messages import Message
 
 
@@ -38,3 +38,25 @@ class Reader(Protocol):
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Every message of a chunk has a row, a problem, or both."""
+
+
+Read: TypeAlias = tuple[list[int], list[dict[str, Any]], dict[int, Problem]]
+"""Of a chunk, the positions of the messages that hold an object, these objects, and by position what is wrong."""
+
+
+class Documents(Protocol):
+    """Reads a format whose messages are objects with named fields."""
+
+    def __call__(self, messages: Sequence[Message]) -> Read:
+        """Every message of a chunk has an object, a problem, or both."""
+
+
+def unfit(values: Sequence[bytes | None], max_bytes: int) -> dict[int, Problem]:
+    """By position, what is wrong with values that are not read at all."""
+    if all(values) and max(map(len, filter(None, values)), default=0) <= max_bytes:
+        return {}
+    return {
+        number: (Reason.TOO_LARGE if value else Reason.EMPTY, "")
+        for number, value in enumerate(values)
+        if not value or len(value) > max_bytes
+    }

@@ -65,7 +65,7 @@ class Decoded:
 class Decoder:
     """Decodes chunks of messages for a model with the given features.
 
-    Without `mapping` a message is a flat JSON object with fields of the features' names. A feature that is absent,
+    Without `mapping` a message is a flat object with fields of the features' names. A feature that is absent,
     null, or outside of `ranges` is NaN. `read` reads the messages; without it they are JSON. Raises
     SettingsError where `features` cannot be field names beside `patient_id` and `event_time`.
     """

@@ -16,7 +16,7 @@ import typer
 from broker.errors import VitalstreamError
 from broker.jars import KAFKA_VERSION
 from schemas.contract import Reason
-from vitalstream.options import OF_INPUT, OF_MODEL, Json, with_settings
+from vitalstream.options import OF_FORMAT, OF_INPUT, OF_MODEL, Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
 
 if TYPE_CHECKING:
@@ -492,7 +492,7 @@ def list_dead_letters(
 
 
 @letters_app.command("show")
-@with_settings("bootstrap_servers", "dead_letter_topic")
+@with_settings("bootstrap_servers", "dead_letter_topic", *OF_FORMAT)
 def show_dead_letter(
     settings: "Settings",
     partition: Annotated[

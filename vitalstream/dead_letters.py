@@ -3,7 +3,6 @@
 A letter's key, payload and own headers may tell of a patient. They are printed by `show --payload` alone.
 """
 
-import base64
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,8 +18,10 @@ from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from producer.letters import Letter, LetterBox, Selection, Sources, own_headers
 from schemas.clock import rfc3339
+from schemas.columns import Documents
 from schemas.contract import Reason
 from schemas.dead_letters import PREFIX, dead_letter_headers
+from schemas.decoding import make_documents
 from schemas.printable import printable
 from vitalstream.tables import make_table, print_table
 
@@ -130,12 +131,13 @@ def show(settings: Settings, partition: int, offset: int, *, payload: bool, json
     letter_box = LetterBox(settings, settled=False)
     put_back = letter_box.put_back()
     documents = []
+    read = make_documents(settings) if payload else None
     with closing(Sources(settings)) as sources:
         for letter in letter_box.letters():
             if (letter.origin.partition, letter.origin.offset) == (partition, offset):
                 replayed = (letter.partition, letter.offset) in put_back
                 found = _about(settings, letter, replayed=replayed)
-                documents.append(found | (_content(letter, sources) if payload else {}))
+                documents.append(found | (_content(letter, sources, read) if payload else {}))
     if not documents:
         raise NoSuchLetterError(
             f"topic {settings.dead_letter_topic} has no dead letter of partition {partition} offset {offset} of an "
@@ -165,14 +167,31 @@ def _about(settings: Settings, letter: Letter, *, replayed: bool) -> dict[str, A
     }
 
 
-def _content(letter: Letter, sources: Sources) -> dict[str, Any]:
-    """Key, headers and value as the sender sent them."""
+def _content(letter: Letter, sources: Sources, read: Documents | None) -> dict[str, Any]:
+    """Key, headers and value as the sender sent them; a value that is no text as `read` reads it."""
     message = sources.fetch(letter) if letter.origin.pointer else letter.message
     if message is None:
         return {"value": None, "note": "too large to be kept here, and gone from the input topic"}
     own = {f"header {name}": value for name, value in own_headers(message) if not name.startswith(PREFIX)}
-    parts = {**own, "key": message.key(), "value": message.value()}
-    return {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}
+    parts = {**own, "key": message.key()}
+    shown = {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}
+    return shown | {"value": _value(message, read)}
+
+
+def _value(message: Any, read: Documents | None) -> str | None:
+    content = message.value()
+    if content is None or read is None:
+        return None if content is None else _text(bytes(content))
+    _, documents, _ = read([message])
+    return orjson.dumps(documents[0], default=_as_text).decode() if documents else _hex(bytes(content))
+
+
+def _as_text(value: Any) -> str:
+    return _hex(value) if isinstance(value, bytes) else str(value)
+
+
+def _hex(content: bytes) -> str:
+    return f"hex of {len(content):,} bytes: {content.hex()}"
 
 
 def _parse_since(text: str) -> float:
@@ -189,11 +208,11 @@ def _parse_since(text: str) -> float:
 
 
 def _text(content: bytes) -> str:
-    """As text where it is UTF-8, else in base64."""
+    """As text where it is UTF-8, else in hex."""
     try:
         return content.decode()
     except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(content).decode()
+        return _hex(content)
 
 
 def _line(value: Any) -> str:

@@ -24,7 +24,10 @@ _PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka prope
 OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
 """What can be told of a model beside its file."""
 
-OF_INPUT = ("value_format", "mapping")
+OF_FORMAT = ("value_format", "schema_file")
+"""How the messages of the input topic are written."""
+
+OF_INPUT = (*OF_FORMAT, "mapping")
 """What can be told of the messages of the input topic."""
 
 

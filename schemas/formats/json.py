@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 
-from schemas.columns import Columns
+from schemas.columns import Columns, Documents, Read, unfit
 from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason
 from schemas.fields import Fields, at
-from schemas.messages import Message
+from schemas.formats.framing import Framing
+from schemas.messages import Message, Plain
 
 Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
@@ -26,7 +27,7 @@ _NAMES_AND_BRACKETS = re.compile(rb'("(?:[^"\\]++|\\.)*+")(?:[ \t\r\n]*+(:))?|[{
 
 def parse(values: Sequence[Any], *, max_bytes: int) -> tuple[list[dict[str, Any]], dict[int, Problem]]:
     """The objects of those values that hold one, in order, and what is wrong with the others, by position."""
-    problems = _unfit(values, max_bytes)
+    problems = unfit(values, max_bytes)
     left = [*range(len(values))]
     for position in sorted(problems, reverse=True):
         del left[position]
@@ -41,17 +42,6 @@ def parse(values: Sequence[Any], *, max_bytes: int) -> tuple[list[dict[str, Any]
         if type(document) is not dict
     }
     return [document for document in found if type(document) is dict], problems
-
-
-def _unfit(values: Sequence[Any], max_bytes: int) -> dict[int, Problem]:
-    """Values that are not parsed at all."""
-    if all(values) and max(map(len, values), default=0) <= max_bytes:
-        return {}
-    return {
-        number: (Reason.TOO_LARGE if value else Reason.EMPTY, "")
-        for number, value in enumerate(values)
-        if not value or len(value) > max_bytes
-    }
 
 
 def _load(values: Sequence[Any]) -> tuple[list[Any], set[int]]:
@@ -71,33 +61,61 @@ def _load(values: Sequence[Any]) -> tuple[list[Any], set[int]]:
 class FlatReader:
     """Reads flat objects whose fields have our names."""
 
-    def __init__(self, features: Sequence[str], *, max_bytes: int) -> None:
+    def __init__(self, features: Sequence[str], documents: Documents) -> None:
         self._features = Fields([(name,) for name in features])
-        self._repeats = Repeats((PATIENT_ID, EVENT_TIME, *features))
-        self._max_bytes = max_bytes
+        self._documents = documents
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        values = [message.value() for message in messages]
-        positions, documents, problems = objects(values, self._repeats, max_bytes=self._max_bytes)
+        positions, documents, problems = self._documents(messages)
         ids, times = (at((name,), documents) for name in (PATIENT_ID, EVENT_TIME))
         return Columns(positions, ids, times, self._features.cells(documents), problems)
 
 
-def objects(
-    values: list[Any], repeats: "Repeats", *, max_bytes: int
-) -> tuple[list[int], list[dict[str, Any]], dict[int, Problem]]:
-    """The values that are objects: their positions and the objects; and what is wrong with values, by position.
+class JsonDocuments:
+    """Reads JSON objects. One that holds one of `names` twice is there, and has a problem.
 
-    An object that holds a name twice is there, and has a problem.
+    `nested` looks for the names in the objects inside, too.
     """
-    documents, problems = parse(values, max_bytes=max_bytes)
-    positions = [*range(len(values))]
-    for position in sorted(problems, reverse=True):
-        del positions[position], values[position]
-    twice = repeats(values, documents)
-    problems |= {positions[row]: (Reason.NOT_JSON, name) for row, name in twice.items()}
-    return positions, documents, problems
+
+    def __init__(self, names: Collection[str], *, nested: bool, max_bytes: int) -> None:
+        self._repeats = Repeats(names, nested=nested)
+        self._max_bytes = max_bytes
+
+    def __call__(self, messages: Sequence[Message]) -> Read:
+        """Read a chunk."""
+        values = [message.value() for message in messages]
+        documents, problems = parse(values, max_bytes=self._max_bytes)
+        positions = [*range(len(values))]
+        for position in sorted(problems, reverse=True):
+            del positions[position], values[position]
+        twice = self._repeats(values, documents)
+        problems |= {positions[row]: (Reason.NOT_JSON, name) for row, name in twice.items()}
+        return positions, documents, problems
+
+
+class FramedJsonDocuments:
+    """Reads JSON objects behind the id of a schema."""
+
+    def __init__(self, framing: Framing[Any], json: JsonDocuments, *, max_bytes: int) -> None:
+        self._framing = framing
+        self._json = json
+        self._max_bytes = max_bytes
+
+    def __call__(self, messages: Sequence[Message]) -> Read:
+        """Read a chunk."""
+        values: list[Any] = [message.value() for message in messages]
+        problems = unfit(values, self._max_bytes)
+        framed: dict[int, Plain] = {}
+        for position, frame in enumerate(self._framing(messages, values)):
+            if isinstance(frame, Reason):
+                problems.setdefault(position, (frame, ""))
+            elif position not in problems:
+                framed[position] = Plain(values[position][frame.begin :])
+        behind = [*framed]
+        rows, documents, wrong = self._json([*framed.values()])
+        problems |= {behind[row]: problem for row, problem in wrong.items()}
+        return [behind[row] for row in rows], documents, problems
 
 
 class Repeats:

@@ -1,4 +1,4 @@
-"""JSON of any shape, read by a mapping: by paths, or by codes where each reading says what it is."""
+"""Objects of any shape, read by a mapping: by paths, or by codes where each reading says what it is."""
 
 import math
 import re
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from schemas.columns import Columns, Reader
-from schemas.contract import Problem, Reason
+from schemas.columns import Columns, Documents, Reader
+from schemas.contract import EVENT_TIME, MAX_MESSAGE_BYTES, PATIENT_ID, Problem, Reason
 from schemas.fields import ABSENT, Fields, Path, at
-from schemas.formats.json import FlatReader, Repeats, objects
+from schemas.formats.json import FlatReader, JsonDocuments
 from schemas.mapping import EventTime, Mapping, PatientId, Readings
 from schemas.messages import Message
 from schemas.readings import OneRow, codes_of
@@ -20,30 +20,21 @@ Cells = tuple[list[Any], dict[int, list[Any]], dict[int, Problem]]
 """Row by row the values of all features, by feature the units that came with them, and by row what is wrong."""
 
 
-def json_reader(features: Sequence[str], mapping: Mapping | None, *, max_bytes: int) -> Reader:
-    """What reads JSON: flat objects with our names, or any as a mapping says."""
-    if mapping is None:
-        return FlatReader(features, max_bytes=max_bytes)
-    return MappedReader(features, mapping, max_bytes=max_bytes)
-
-
 class MappedReader:
-    """Reads JSON objects as a mapping says."""
+    """Reads objects as a mapping says."""
 
-    def __init__(self, features: Sequence[str], mapping: Mapping, *, max_bytes: int) -> None:
+    def __init__(self, features: Sequence[str], mapping: Mapping, documents: Documents) -> None:
         self._mapping = mapping
         self._when = mapping.conditions(mapping.when)
         self._retracted = mapping.conditions(mapping.retracted)
         self._cells = (
             _ByCode(features, mapping, mapping.readings) if mapping.readings else _ByPath(features, mapping)
         )
-        self._repeats = Repeats(_names(mapping), nested=True)
-        self._max_bytes = max_bytes
+        self._documents = documents
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        values = [message.value() for message in messages]
-        positions, documents, problems = objects(values, self._repeats, max_bytes=self._max_bytes)
+        positions, documents, problems = self._documents(messages)
         roots = at(self._mapping.root or (), documents)
         ids = self._source(self._mapping.patient_id, roots, messages, positions)
         times = self._source(self._mapping.event_time, roots, messages, positions)
@@ -138,6 +129,20 @@ class _ByCode:
             number = self._codes.get(("", str(code))) if type(code) in (str, int) else None
             if number is not None:
                 yield number, None if value is ABSENT else value, None if unit is ABSENT else unit
+
+
+def object_reader(features: Sequence[str], mapping: Mapping | None, documents: Documents) -> Reader:
+    """Reads messages that are objects: by a mapping, or flat ones without."""
+    return MappedReader(features, mapping, documents) if mapping else FlatReader(features, documents)
+
+
+def json_reader(
+    features: Sequence[str], mapping: Mapping | None, *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> Reader:
+    """Reads JSON objects. A name that is read and is there twice is a problem."""
+    names = _names(mapping) if mapping else (PATIENT_ID, EVENT_TIME, *features)
+    documents = JsonDocuments(names, nested=mapping is not None, max_bytes=max_bytes)
+    return object_reader(features, mapping, documents)
 
 
 def _names(mapping: Mapping) -> list[str]:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from broker.settings import Settings
+from schemas.decoding import make_decoder
 from schemas.mapping import load_mapping
 from schemas.messages import Plain
 from schemas.vitals import Decoded, Decoder
+from tests.schemas.avro import written
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
 UTC = "2026-01-05T08:30:00Z"
@@ -109,3 +112,13 @@ def test_debezium_s_deletions_are_retracted() -> None:
     value: dict[str, Any] = {"payload": {"op": "d", "before": {"patient_id": "p"}, "after": None}}
     _, found = decoded(Path("debezium"), Plain(json.dumps(value).encode()))
     assert [(one.reason, one.field) for one in found.rejects] == [("retracted", "payload.op")]
+
+
+def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Path) -> None:
+    section = DOCUMENT.read_text("utf-8").split("\n## Avro\n")[1]
+    (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))
+    (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
+    settings = Settings(value_format="avro", schema_file=schema, mapping=mapping)
+    value = {"patient": {"id": 4711}, "taken": 1767601800250, "pulse": 84, "temp": 98.6}
+    found = make_decoder(settings)([Plain(written(json.loads(schema.read_text()), value))])
+    check(found, "4711", "2026-01-05T08:30:00.250Z", {"heart_rate": 84, "temperature": 37})
