@@ -6,7 +6,10 @@ UV     := $(BIN)/uv
 # Compiled here and once: where PYTHONDONTWRITEBYTECODE is set, every start would compile 1,500 files, for 3 seconds.
 INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 
-.PHONY: help setup demo test faults bench bench-quick lint format lock wheel broker clean
+# Where `make tools` puts promtool and helm.
+export PATH := $(PATH):$(CURDIR)/.cache/tools
+
+.PHONY: help setup demo test faults bench bench-quick lint format lock tools wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,6 +52,9 @@ lock: $(UV)  ## resolve the requirements files again, to the newest versions
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes requirements-build.in -o requirements-build.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+
+tools:  ## promtool and helm into .cache/tools, unless they are on PATH: the tests of ops/ need them
+	@.ci/tools
 
 clean:  ## remove .venv, caches and builds
 	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
