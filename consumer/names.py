@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import orjson
-
 from broker.errors import SettingsError
 from schemas.contract import EVENT_TIME, PATIENT_ID
 from schemas.lookalike import look_alikes
+from schemas.names import Names
 from schemas.printable import printable
 
 FIRST_MESSAGES: Final = 100  # one of which must have a feature
@@ -21,15 +20,15 @@ class NoFeatureError(SettingsError):
 
 
 class NameCheck:
-    """Reads the names of the messages' fields, and whether one of them is a feature's, whatever its value.
+    """Reads the names in the messages, and whether one of them is a feature's, whatever its value.
 
     Rejected messages do not count, but their names do.
     """
 
-    def __init__(self, features: Sequence[str]) -> None:
-        self._features = features
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._told: set[tuple[str, str]] = set()
-        self.found = False
+        self.found = not names.wanted
         self.restart()
 
     def restart(self) -> None:
@@ -46,12 +45,12 @@ class NameCheck:
         """Take in the messages of a chunk, of which so many were accepted."""
         self._messages += accepted
         for value in values:
-            self._fields.update(_names(value))
-        self.found = self.found or not self._fields.keys().isdisjoint(self._features)
+            self._fields.update(self._names.of(value))
+        self.found = self.found or not self._fields.keys().isdisjoint(self._names.wanted)
 
     def look_alikes(self) -> list[tuple[str, str]]:
-        """Fields that look like a feature which no message has, each with that one, if it was not told before."""
-        new = [pair for pair in look_alikes(self._fields, self._features) if pair not in self._told]
+        """Names that look like a wanted one that no message has, each with it, if that was not told before."""
+        new = [pair for pair in look_alikes(self._fields, self._names.wanted) if pair not in self._told]
         self._told.update(new)
         return new
 
@@ -62,20 +61,19 @@ class NameCheck:
 
     def _sentence(self) -> str:
         fields = [name for name, _ in self._fields.most_common() if name not in (PATIENT_ID, EVENT_TIME)]
+        if self._names.mapped:
+            return (
+                f"--mapping: none of the first {self._messages:,} messages has anything where the model's features "
+                f"are said to be, so nobody would be scored: the messages have {_listed(fields)}, the mapping says "
+                f"{_listed(self._names.wanted)}; correct its paths, then start again; what is not committed yet is "
+                "read again then"
+            )
         return (
             f"--model: none of the first {self._messages:,} messages has any of the model's features, so nobody would "
-            f"be scored: the messages have {_listed(fields)}, the model wants {_listed(self._features)}; rename the "
-            "fields where they are sent, or fit the model on columns of the fields' names, then start again; what is "
-            "not committed yet is read again then"
+            f"be scored: the messages have {_listed(fields)}, the model wants {_listed(self._names.wanted)}; "
+            "rename the fields where they are sent, or fit the model on columns of the fields' names, then "
+            "start again; what is not committed yet is read again then"
         )
-
-
-def _names(value: bytes | None) -> list[str]:
-    try:
-        document = orjson.loads(value or b"")
-    except ValueError:  # no JSON
-        return []
-    return [*document] if isinstance(document, dict) else []
 
 
 def _listed(names: Sequence[str]) -> str:

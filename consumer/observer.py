@@ -19,6 +19,7 @@ from schemas.printable import printable
 log = logging.getLogger("vitalstream.worker")
 
 FIRST_ROWS = 1000  # in which every feature should have been seen
+_LONGEST_NAME = 60  # characters that are shown of it
 
 
 class Step(StrEnum):
@@ -66,8 +67,11 @@ class Observer:
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """A message goes to the dead-letter topic."""
 
-    def looks_alike(self, field: str, feature: str) -> None:
-        """The messages have a field that only looks like a feature, and not the feature itself."""
+    def looks_alike(self, name: str, wanted: str, *, mapped: bool) -> None:
+        """The messages have a name that only looks like a wanted one, and not that one itself.
+
+        Wanted are the features or, with `mapped`, the mapping's paths or codes.
+        """
 
     def unseen(self, features: Sequence[str]) -> None:
         """None of the first rows had a number for these features; told once at most."""
@@ -154,14 +158,15 @@ class LogObserver(Observer):
         if (reason, field) not in self._named:
             self._to_name.setdefault((reason, field), (partition, offset))
 
-    def looks_alike(self, field: str, feature: str) -> None:
+    def looks_alike(self, name: str, wanted: str, *, mapped: bool) -> None:
         """With the letters that differ: the names themselves would look the same."""
         log.warning(
-            "the messages' field %s only looks like the model's feature %s (%s), so the model scores without it: "
-            "rename it where it is sent",
-            printable(field),
-            printable(feature),
-            difference(field, feature),
+            "the messages' field %s only looks like %s %s (%s), so the model scores without it: %s",
+            printable(name, _LONGEST_NAME),
+            "the mapping's" if mapped else "the model's feature",
+            printable(wanted, _LONGEST_NAME),
+            difference(name, wanted),
+            "correct the mapping" if mapped else "rename it where it is sent",
         )
 
     def unseen(self, features: Sequence[str]) -> None:

@@ -24,6 +24,8 @@ from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
 from real_time.usable import Model
 from schemas.decoding import make_decoder
+from schemas.printable import printable
+from schemas.vitals import Decoder
 
 log = logging.getLogger("vitalstream.worker")
 
@@ -39,12 +41,7 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
     model = models.load(settings)
     for caution in model.cautions:
         log.warning("%s; it gave sound scores for the rows it was tried with", caution)
-    if (mapping := make_decoder(settings, model.features).mapping) is not None:
-        log.info(
-            "reads messages by mapping %s (sha256 %s)",
-            settings.mapping,
-            mapping[:12],
-        )
+    _tell_mapping(settings, make_decoder(settings, model.features))
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     _warn_of_compaction(settings)
@@ -61,6 +58,16 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
             decision=model.scorer.prepared.decision,
         )
         worker.run()
+
+
+def _tell_mapping(settings: Settings, decode: Decoder) -> None:
+    if decode.mapping is not None:
+        log.info("reads messages by mapping %s (sha256 %s)", settings.mapping, decode.mapping[:12])
+    if decode.unread:
+        log.info(
+            "the model does not use these features of the mapping: %s",
+            ", ".join(map(printable, decode.unread)),
+        )
 
 
 def _warn_of_compaction(settings: Settings) -> None:

@@ -63,7 +63,7 @@ class ChunkScorer:
     ) -> None:
         self._model = model
         self._decode = make_decoder(settings, model.features)
-        self._reads_our_json = self._decode.mapping is None and settings.value_format == "json"
+        self._reads_json = settings.value_format == "json"
         self._topic = settings.input_topic
         self._min_features = settings.min_features
         self._skip_foreign = settings.skip_foreign
@@ -72,7 +72,7 @@ class ChunkScorer:
         self._observer = observer
         self._clock = clock
         self._reject_limit = RejectLimit(settings.max_dead_letter_ratio)
-        self._names = NameCheck(model.features)
+        self._names = NameCheck(self._decode.names)
         self._unseen = [*model.features]
         self._rows_looked_at = 0
 
@@ -97,7 +97,7 @@ class ChunkScorer:
         decoded = self._decode(chunk.messages)
         if self._unseen:
             self._look_for_unseen(decoded.frame)
-        if self._reads_our_json and (self._unseen or not self._names.found):
+        if self._reads_json and (self._unseen or not self._names.found):
             self._look_at_names(chunk, accepted=len(decoded.frame))
         present = features_present(decoded.frame)
         no_input = present < self._min_features
@@ -157,8 +157,8 @@ class ChunkScorer:
 
     def _look_at_names(self, chunk: Chunk, *, accepted: int) -> None:
         self._names.look((message.value() for message in chunk.messages), accepted=accepted)
-        for field, feature in self._names.look_alikes():
-            self._observer.looks_alike(field, feature)
+        for name, wanted in self._names.look_alikes():
+            self._observer.looks_alike(name, wanted, mapped=self._decode.names.mapped)
         self._names.require()
 
     def _without_foreign(self, rejects: list[Reject]) -> tuple[list[Reject], int]:

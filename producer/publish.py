@@ -44,13 +44,13 @@ def publish(
     *,
     on_refused: Callable[[Refusal], None] = lambda _: None,
 ) -> PublishSummary:
-    """Send each line that decodes with the standard features to the input topic, as it was given.
+    """Send each line that decodes with the standard features, or the mapping's, to the input topic, as it was given.
 
     Lines are sent as soon as they arrive; blank ones are skipped. Refused ones are told to `on_refused` and
     counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
 
     Raises:
-        SettingsError: the input topic is not of JSON.
+        SettingsError: the input topic is not of JSON, or the mapping can't be used or reads headers.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time; says how many were.
     """
@@ -59,11 +59,16 @@ def publish(
             f"--value-format {settings.value_format}: publish sends lines of JSON as they are; leave it out, and send "
             "other formats with a program of your own"
         )
+    decode = make_decoder(settings)
+    if decode.reads_headers:
+        raise SettingsError(
+            f"--mapping {settings.mapping}: reads headers, which lines on stdin have not; give a mapping with paths"
+        )
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)
     try:
-        refused = _send(sender, stream, make_decoder(settings), on_refused)
+        refused = _send(sender, stream, decode, on_refused)
         sender.flush(FLUSH_S)
     except DeliveryError as error:
         raise _with_counts(error, sender) from None

@@ -75,7 +75,7 @@ class Judge:
     """Foretells whether a worker rejects a message: by decoding it and, with a model, by scoring it.
 
     `refused` gets a frame of features and gives the index labels of the rows that the model rejects. Without
-    it a letter whose field is not one of the decoder's features can't be judged.
+    it a letter whose field is not one that the decoder reads can't be judged.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Judge:
     ) -> None:
         self._decode = decode
         self._refused = refused
-        self._fields = {"", PATIENT_ID, EVENT_TIME, *decode.features}
+        # A mapping's decoder reads all that its worker does.
+        self._fields = None if decode.mapping else {"", PATIENT_ID, EVENT_TIME, *decode.features}
 
     def __call__(self, letters: Sequence[Letter], messages: Sequence[DeadLetter]) -> list[Obstacle | None]:
         """What stands against each letter, given the message that would be sent."""
@@ -99,8 +100,13 @@ class Judge:
             for position, letter in enumerate(letters)
         ]
 
+    def _needs_model(self, letter: Letter) -> bool:
+        if self._fields is None:
+            return letter.origin.reason is Reason.MODEL_REJECTED
+        return letter.origin.field not in self._fields
+
     def _doubt(self, letter: Letter) -> Obstacle | None:
-        if self._refused is None and letter.origin.field not in self._fields:
+        if self._refused is None and self._needs_model(letter):
             return Obstacle.NEEDS_MODEL
         # It can be decoded, so it was its result that did not fit into the risk topic.
         return Obstacle.RESULT_TOO_LARGE if letter.origin.reason is Reason.TOO_LARGE else None

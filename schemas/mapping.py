@@ -23,6 +23,8 @@ from pydantic import (
 
 from broker.errors import SettingsError
 from schemas.fields import Path
+from schemas.lookalike import difference, look_alikes
+from schemas.printable import printable
 from schemas.times import TimeKind
 from schemas.units import STANDARD_UNITS, Conversions, conversion, known_code
 
@@ -156,6 +158,11 @@ class Mapping(_Part):
         """Each condition's path, and the values that fulfil it."""
         return [(tuple(path.split(".")), values) for path, values in which.items()]
 
+    @property
+    def reads_headers(self) -> bool:
+        """Whether the patient or the time stands in a header."""
+        return bool(self.patient_id.header or self.event_time.header)
+
     def reads_units(self, feature: Feature) -> bool:
         """Whether each message says the unit of this feature."""
         by_code = feature.codes and self.readings and self.readings.unit
@@ -239,8 +246,14 @@ def _misfits(mapping: Mapping, value_format: str, features: Sequence[str] | None
         problems += _unit_problems(
             name, feature, by_message=value_format in BY_CODE or mapping.reads_units(feature)
         )
+    given = {wanted: name for name, wanted in look_alikes(mapping.features, features or ())}
     for name in features or ():
-        if name not in mapping.features:
+        if name in given:
+            problems.append(
+                f"the model wants {name}, and [features.{printable(given[name])}] only looks like it "
+                f"({difference(given[name], name)}); rename that to {name}"
+            )
+        elif name not in mapping.features:
             problems.append(
                 f"the model wants {name}, which has no [features.{name}]; add it, with absent = true if no message "
                 "ever has it"

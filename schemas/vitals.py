@@ -29,6 +29,7 @@ from schemas.fields import ABSENT
 from schemas.formats.mapped import json_reader
 from schemas.mapping import Mapping
 from schemas.messages import Message
+from schemas.names import names_for
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
 from schemas.times import Times, as_received, times_of
 from schemas.units import Conversions
@@ -68,6 +69,9 @@ class Decoder:
     Without `mapping` a message is a flat object with fields of the features' names. A feature that is absent,
     null, or outside of `ranges` is NaN. `read` reads the messages; without it they are JSON. Raises
     SettingsError where `features` cannot be field names beside `patient_id` and `event_time`.
+
+    `mapping` is the SHA-256 of the mapping, `unread` its features that are not read, `names` what the names in messages
+    are to be compared with.
     """
 
     def __init__(
@@ -81,6 +85,9 @@ class Decoder:
     ) -> None:
         _check_features(features)
         self.mapping = mapping.sha256 if mapping else None
+        self.names = names_for(features, mapping)
+        self.reads_headers = mapping is not None and mapping.reads_headers
+        self.unread = tuple(name for name in (mapping.features if mapping else ()) if name not in features)
         self.features = tuple(features)
         self._read = read or json_reader(features, mapping, max_bytes=max_bytes)
         self._names = pd.Index(self.features)

@@ -406,7 +406,7 @@ def audit(settings: "Settings", *, json: Json = False) -> None:
 
 
 @app.command()
-@with_settings("model", "ranges", "min_features", "bootstrap_servers")
+@with_settings("model", "mapping", "ranges", "min_features", "bootstrap_servers")
 def sweep(
     settings: "Settings",
     *,
@@ -440,7 +440,8 @@ def sweep(
 
     Alone it times scoring, as a worker does it and, where that differs, by plain predict_proba. With --kafka a
     worker process scores a backlog for each size, and an audit checks that every row came out exactly once; the
-    throughput is then that of the whole worker. A file with fewer rows than --rows is taken over and over.
+    throughput is then that of the whole worker. A file with fewer rows than --rows is taken over and over. With
+    --mapping, --data is a file of messages as they stand on the topic, one a line.
     Recommended is the knee: the smallest size with 90 % of the best throughput. Ctrl-C shows what there is so far.
     """
     from vitalstream.sweep.command import sweep as measure
@@ -529,8 +530,8 @@ def replay_dead_letters(
 ) -> None:
     """Put dead letters back into the input topic after a fix, once each however often this is run.
 
-    What would be rejected again stays: it is decoded with the standard features or, with --model, decoded and
-    scored as a worker would. Exit code 1 when something that was selected stays.
+    What would be rejected again stays: it is decoded with the standard features (or the mapping's) or, with --model,
+    decoded and scored as a worker would. Exit code 1 when something that was selected stays.
     """
     from vitalstream import dead_letters, redrive
 

@@ -26,6 +26,7 @@ event_time = { path = "ts", as = "epoch_ms" }
 [features]
 signal = { path = "s" }
 spo2 = { path = "sat.value", unit_path = "sat.unit", units = { pct = "%" } }
+age = { path = "years" }
 """
 ROWS = 400
 
@@ -73,6 +74,7 @@ def test_every_message_is_a_result_a_dead_letter_or_skipped(stage: Stage, skip_f
     found = read_accounts(settings)
     sha256 = hashlib.sha256(MAPPING.encode()).hexdigest()
     assert f"reads messages by mapping {settings.mapping} (sha256 {sha256[:12]})" in worker.log
+    assert "the model does not use these features of the mapping: age" in worker.log
     assert {result.mapping for result in found.by_position.values()} == {sha256}
     assert {result.patient_id for result in found.by_position.values()} == {str(1000 + n) for n in range(7)}
     assert len(found.by_position) == kinds["good"]

@@ -8,9 +8,13 @@ import orjson
 import pytest
 
 from consumer.names import FIRST_MESSAGES, NameCheck, NoFeatureError
+from consumer.observer import Observer
+from consumer.scoring import ChunkScorer
+from schemas.names import names_for
 from tests.conftest import MakeSettings
 from tests.consumer.accounts import read_accounts, require_exactly_once
 from tests.consumer.conftest import save
+from tests.consumer.fakes import FakeMessage
 from tests.consumer.models import Fragile, Imputing
 from tests.consumer.stage import Stage
 from tests.consumer.test_operations import Endpoints, served
@@ -19,6 +23,7 @@ from tests.kafka import Row, wait_until
 from tests.schemas.messages import TIME, good
 
 FEATURES = ("heart_rate", "spo2")
+NAMES = names_for(FEATURES, None)
 
 
 def foreign(count: int, **fields: Any) -> list[bytes]:
@@ -31,7 +36,7 @@ def look(check: NameCheck, values: list[bytes]) -> None:
 
 
 def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> None:
-    check = NameCheck(FEATURES)
+    check = NameCheck(NAMES)
     look(check, foreign(FIRST_MESSAGES - 1))
     assert check.doubts
     with pytest.raises(NoFeatureError) as stopped:
@@ -45,7 +50,7 @@ def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> Non
 
 
 def test_each_field_that_looks_like_a_feature_is_told_once_and_only_while_the_feature_is_missing() -> None:
-    check = NameCheck(FEATURES)
+    check = NameCheck(NAMES)
     cyrillic = "h\u0435art_rate"
     look(check, foreign(10, **{cyrillic: 80}))
     assert check.look_alikes() == [(cyrillic, "heart_rate")]
@@ -57,7 +62,7 @@ def test_each_field_that_looks_like_a_feature_is_told_once_and_only_while_the_fe
 
 @pytest.mark.parametrize("fields", [{"spo2": 97}, {"spo2": None}, {"spo2": 9700}], ids=str)
 def test_one_that_has_a_feature_is_enough_be_it_null_or_implausible(fields: dict[str, Any]) -> None:
-    check = NameCheck(FEATURES)
+    check = NameCheck(NAMES)
     look(check, foreign(FIRST_MESSAGES - 1))
     look(check, [*foreign(200), good(heart_rate=..., **fields)])
     assert check.found
@@ -65,7 +70,7 @@ def test_one_that_has_a_feature_is_enough_be_it_null_or_implausible(fields: dict
 
 
 def test_rejected_messages_do_not_count_but_their_names_do() -> None:
-    check = NameCheck(FEATURES)
+    check = NameCheck(NAMES)
     check.look([b"{", None, b"[]", *foreign(300)], accepted=0)
     assert not check.doubts
     check.look([*foreign(FIRST_MESSAGES - 1), b"{"], accepted=FIRST_MESSAGES - 1)
@@ -75,7 +80,7 @@ def test_rejected_messages_do_not_count_but_their_names_do() -> None:
 
 
 def test_what_is_read_again_is_counted_once() -> None:
-    check = NameCheck(FEATURES)
+    check = NameCheck(NAMES)
     look(check, foreign(60))
     check.restart()
     look(check, foreign(60, RR=17))
@@ -84,16 +89,16 @@ def test_what_is_read_again_is_counted_once() -> None:
 
 
 def test_names_are_on_one_line_however_many_and_strange_they_are() -> None:
-    check = NameCheck(FEATURES)
+    check = NameCheck(NAMES)
     fields = {f"lab_{number:02}": 1 for number in range(40)} | {"\x1b[2J\n" + "x" * 500: 1}
     with pytest.raises(NoFeatureError) as stopped:
         look(check, [good(heart_rate=..., spo2=..., **fields)] * 100)
     assert "lab_29 and 11 more, the model wants" in str(stopped.value)
     with pytest.raises(NoFeatureError) as stopped:
-        look(NameCheck(FEATURES), [good(heart_rate=..., spo2=..., **{"\x1b[2J\n" + "x" * 500: 1})] * 100)
+        look(NameCheck(NAMES), [good(heart_rate=..., spo2=..., **{"\x1b[2J\n" + "x" * 500: 1})] * 100)
     assert f"have ?[2J?{'x' * 54}…, the model" in str(stopped.value)
     with pytest.raises(NoFeatureError, match="have nothing but patient_id and event_time, the model"):
-        look(NameCheck(FEATURES), [good(heart_rate=..., spo2=...)] * 100)
+        look(NameCheck(NAMES), [good(heart_rate=..., spo2=...)] * 100)
 
 
 def test_a_worker_looks_across_chunks_and_forgets_what_is_read_again() -> None:
@@ -109,6 +114,98 @@ def test_a_worker_looks_across_chunks_and_forgets_what_is_read_again() -> None:
         NoFeatureError, match=r"first 120 messages .* have heart_rate, the model wants signal, spo2"
     ):
         run(chunk, score)
+
+
+# --- with a mapping
+
+BY_PATH = """
+root = "data"
+patient_id = { path = "patient_id" }
+event_time = { path = "event_time" }
+[features]
+signal = { path = "vitals.Signal.value" }
+spo2 = { path = "channels.1" }
+"""
+BY_CODE = """
+patient_id = { path = "patient_id" }
+event_time = { path = "event_time" }
+readings = { path = "all", code = "type", value = "value" }
+[features]
+signal = { codes = ["SIG", "SIGNAL"] }
+spo2 = { codes = ["SpO2"] }
+"""
+
+
+class Alike(Observer):
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str, bool]] = []
+
+    def looks_alike(self, name: str, wanted: str, *, mapped: bool) -> None:
+        self.found.append((name, wanted, mapped))
+
+
+def sent(**fields: Any) -> list[FakeMessage]:
+    document = {"patient_id": "p", "event_time": TIME, **fields}
+    return [
+        FakeMessage(orjson.dumps({**document, "data": document}), partition=0, offset=n) for n in range(50)
+    ]
+
+
+def mapped(tmp_path: Path, text: str, observer: Observer) -> ChunkScorer:
+    (file := tmp_path / "mapping.toml").write_text(text)
+    return scorer(mapping=file, observer=observer)
+
+
+def test_a_mapping_whose_paths_no_message_has_stops_it_with_both_lists(tmp_path: Path) -> None:
+    score = mapped(tmp_path, BY_PATH, Observer())
+    run(sent(v={"hr": 80}), score)
+    assert score.doubts_names
+    with pytest.raises(NoFeatureError) as stopped:
+        run(sent(v={"hr": 80}), score)
+    said = str(stopped.value)
+    assert said.startswith(
+        "--mapping: none of the first 100 messages has anything where the model's features are"
+    )
+    assert "data.v.hr" in said
+    assert "the mapping says data.vitals.Signal.value, data.channels.1; correct its paths" in said
+    assert "80" not in said
+
+
+@pytest.mark.parametrize(
+    "fields", [{"vitals": {"Signal": {"value": None}}}, {"channels": [0, "97"]}], ids=str
+)
+def test_one_path_that_is_there_is_enough(tmp_path: Path, fields: dict[str, Any]) -> None:
+    score = mapped(tmp_path, BY_PATH, Observer())
+    for _ in range(3):
+        run(sent(**fields), score)
+    assert not score.doubts_names
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "told"),
+    [
+        (
+            BY_PATH,
+            {"vitals": {"signal": {"value": 1}}},
+            ("data.vitals.signal.value", "data.vitals.Signal.value"),
+        ),
+        (BY_CODE, {"all": [{"type": "SIG", "value": 1}, {"type": "SPO2", "value": 97}]}, ("SPO2", "SpO2")),
+        (BY_CODE, {"all": {"type": "Sig", "value": 1}}, ("Sig", "SIG")),
+    ],
+)
+def test_a_path_or_code_that_only_looks_like_the_mappings_is_told(
+    tmp_path: Path, text: str, fields: dict[str, Any], told: tuple[str, str]
+) -> None:
+    run(sent(**fields), mapped(tmp_path, text, alike := Alike()))
+    assert alike.found == [(*told, True)]
+
+
+def test_messages_of_other_codes_alone_do_not_stop_it(tmp_path: Path) -> None:
+    score = mapped(tmp_path, BY_CODE, alike := Alike())
+    for _ in range(3):
+        run(sent(all=[{"type": "ETCO2", "value": 35}, {"type": None}, 7]), score)
+    assert not score.doubts_names
+    assert not alike.found
 
 
 # --- on a real Kafka

@@ -89,7 +89,7 @@ def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
 
 
 def test_a_field_that_looks_like_a_feature_is_told_apart(lines: Any) -> None:
-    LogObserver().looks_alike("h\u0435art\x1brate", "heart_rate")
+    LogObserver().looks_alike("h\u0435art\x1brate", "heart_rate", mapped=False)
     ((level, text),) = lines()
     assert level == "WARNING"
     assert (
@@ -97,6 +97,16 @@ def test_a_field_that_looks_like_a_feature_is_told_apart(lines: Any) -> None:
         in text
     )
     assert "\x1b" not in text
+
+
+def test_a_path_that_looks_like_the_mappings_is_told_apart(lines: Any) -> None:
+    LogObserver().looks_alike("vitals.HR", "vitals.hr", mapped=True)
+    ((level, text),) = lines()
+    assert level == "WARNING"
+    assert text == (
+        "the messages' field vitals.HR only looks like the mapping's vitals.hr (H and R in place of h and r), so the "
+        "model scores without it: correct the mapping"
+    )
 
 
 def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:

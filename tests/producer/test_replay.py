@@ -387,6 +387,47 @@ def test_publish_sends_lines_as_given_and_refuses_bad_ones(settings: Settings) -
     assert by_patient(arrived(settings)) == {b"p1": [GOOD, GOOD], b"p2": [lines[9]]}
 
 
+MAPPING = """
+when = { "op" = ["c"] }
+patient_id = { path = "pid", integer = true }
+event_time = { path = "ts", as = "epoch_s" }
+[features]
+lactate = { path = "lab.lactate", unit_path = "lab.unit", model_unit = "mmol/L" }
+"""
+
+
+def test_publish_reads_lines_by_the_mapping(settings: Settings, tmp_path: Path) -> None:
+    (file := tmp_path / "mapping.toml").write_text(MAPPING)
+    good = b'{"op": "c",  "pid": 17, "ts": 1767601800, "lab": {"lactate": 1.5, "unit": "mmol/L"}}'
+    lines = [
+        good,
+        good.replace(b'"c"', b'"x"'),
+        good.replace(b'"mmol/L"', b'"mg"'),
+        good.replace(b" 17,", b' "17",'),
+        GOOD,
+        good.replace(b" 17,", b" 18,"),
+    ]
+    refused: list[Refusal] = []
+    given = settings.model_copy(update={"mapping": file})
+    summary = publish(given, io.BytesIO(b"\n".join(lines)), on_refused=refused.append)
+    assert summary == PublishSummary(sent=2, refused=4)
+    assert refused == [
+        Refusal(2, Reason.NOT_FOR_US, "op"),
+        Refusal(3, Reason.UNKNOWN_UNIT, "lactate"),
+        Refusal(4, Reason.WRONG_TYPE, "patient_id"),
+        Refusal(5, Reason.NOT_FOR_US, "op"),
+    ]
+    assert by_patient(arrived(settings)) == {b"17": [lines[0]], b"18": [lines[5]]}
+
+
+def test_publish_has_no_headers_for_a_mapping_that_reads_them(kafka: str) -> None:
+    given = fresh_settings(kafka, mapping=Path("cloudevents-binary"))
+    with pytest.raises(
+        SettingsError, match="--mapping cloudevents-binary: reads headers, which lines on stdin"
+    ):
+        publish(given, io.BytesIO(GOOD))
+
+
 def test_publish_leaves_a_byte_order_mark_out(settings: Settings) -> None:
     for content in (GOOD, GOOD + b"\n" + GOOD):
         summary = publish(settings, io.BytesIO(BOM_UTF8 + content))

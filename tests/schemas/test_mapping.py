@@ -460,5 +460,10 @@ def test_a_mapping_must_have_the_model_s_features(tmp_path: Path) -> None:
     assert load_mapping(file, value_format="json", features=["spo2"]).features
     with pytest.raises(SettingsError, match=r"the model wants age, which has no \[features.age\]"):
         load_mapping(file, value_format="json", features=["spo2", "age"])
+    with pytest.raises(
+        SettingsError,
+        match=r"wants SpO2, and \[features.spo2\] only looks like it \(s in place of S\); rename that to SpO2",
+    ):
+        load_mapping(file, value_format="json", features=["SpO2"])
     with pytest.raises(SettingsError, match="no such file"):
         load_mapping(tmp_path / "nowhere.toml", value_format="json")

@@ -373,6 +373,49 @@ def test_with_the_model_it_is_known_what_the_model_rejects(topics: Topics, model
     }
 
 
+MAPPING = """
+when = { "op" = ["c"] }
+patient_id = { path = "pid", integer = true }
+event_time = { header = "at" }
+[features]
+signal = { path = "lab.signal" }
+spo2 = { path = "lab.spo2", unit_path = "lab.unit" }
+"""
+
+
+def mapped(**changes: Any) -> bytes:
+    return orjson.dumps({"op": "c", "pid": 17, "lab": {"signal": 1.0, "spo2": 97, "unit": "%"}} | changes)
+
+
+def test_with_a_mapping_it_is_known_what_a_worker_with_it_rejects(
+    topics: Topics, model: str, tmp_path: Path
+) -> None:
+    (file := tmp_path / "mapping.toml").write_text(MAPPING)
+    at = [("at", TIME.encode())]
+    topics.plant(mapped(), Reason.NOT_FOR_US, "kind", headers=at)  # by a mapping that was corrected
+    topics.plant(mapped(), Reason.NOT_JSON, "unit", headers=at)
+    topics.plant(mapped(), Reason.MISSING_FIELD, "event_time", headers=[])
+    topics.plant(mapped(op="d"), Reason.NOT_FOR_US, "op", headers=at)
+    topics.plant(mapped(lab={"spo2": 97, "unit": "kPa"}), Reason.UNKNOWN_UNIT, "spo2", headers=at)
+    topics.plant(mapped(lab={"signal": RAISES}), Reason.MODEL_REJECTED, "risk_probability", headers=at)
+    still = {
+        ("still_rejected", "missing_field", "event_time"),
+        ("still_rejected", "not_for_us", "op"),
+        ("still_rejected", "unknown_unit", "spo2"),
+    }
+
+    def left(*arguments: str) -> set[tuple[str, str, str]]:
+        found = topics.json("replay", "--mapping", str(file), *arguments, code=1)
+        assert found["selected"] == 6
+        assert found["replayed"] == 2
+        return {(one["why"], one["reason"], one["field"]) for one in found["left"]}
+
+    assert left("--dry-run") == still | {("needs_model", "model_rejected", "risk_probability")}
+    assert left("--model", model) == still | {("still_rejected", "model_rejected", "risk_probability")}
+    assert [one.value() for one in topics.input()] == [mapped()] * 2
+    assert all(("at", TIME.encode()) in headers_of(one) for one in topics.input())
+
+
 def test_what_has_too_few_features_to_ask_the_model_is_not_rejected_by_it(topics: Topics, model: str) -> None:
     topics.plant(good(signal=RAISES), Reason.MODEL_REJECTED, "risk_probability")  # has one of two features
     assert topics.json("replay", "--model", model, code=1)["replayed"] == 0

@@ -121,6 +121,43 @@ def test_rows_of_ones_own_for_a_model_of_ones_own(tmp_path: Path) -> None:
     assert document(model, *QUICK, "--chunk-sizes", "100", "--data", str(rows))["rows"] == 300
 
 
+MAPPING = """
+patient_id = { path = "pid", integer = true }
+event_time = { path = "ts", as = "epoch_s" }
+[features]
+heart_rate = { path = "hr.value", unit_path = "hr.unit" }
+spo2 = { path = "sat" }
+"""
+
+
+def messages(folder: Path) -> tuple[str, ...]:
+    """A mapping, and a file of messages of which it reads two."""
+    (mapping := folder / "mapping.toml").write_text(MAPPING)
+    (data := folder / "messages.ndjson").write_text(
+        "".join(
+            json.dumps({"pid": pid, "ts": 1767601800, "hr": {"value": 1.4, "unit": "Hz"}, "sat": 97}) + "\n"
+            for pid in (17, 18, "no number")
+        )
+    )
+    return ("--mapping", str(mapping), "--data", str(data))
+
+
+def test_messages_of_another_shape_by_a_mapping(model: Path, tmp_path: Path) -> None:
+    how = messages(tmp_path)
+    assert document(model, *QUICK, "--chunk-sizes", "100", *how)["rows"] == 300
+    (avro := tmp_path / "avro.toml").write_text('value_format = "avro"\n')
+    (rows := tmp_path / "rows.ndjson").write_text('{"patient_id": "p", "heart_rate": 80}\n')
+    for arguments, said in (
+        (("--mapping", how[1]), "--mapping: give messages that it reads with --data FILE"),
+        (("--config", str(avro)), "--value-format avro: sweep measures with JSON alone"),
+        (("--mapping", "cloudevents-binary", *how[2:]), "they have no headers"),
+        ((*how[:3], str(rows)), "has no message that the mapping reads"),
+        ((*how[:3], str(tmp_path / "none.ndjson")), "--data .*: no such file or directory; check the path"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            sweep(model, *QUICK, "--chunk-sizes", "100", *arguments)
+
+
 @pytest.mark.parametrize("layout", WRITERS)
 def test_rows_of_the_physionet_challenges(model: Path, tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays())
@@ -247,9 +284,9 @@ def leftovers(kafka: str) -> list[str]:
 
 
 @pytest.mark.kafka
-def test_end_to_end_a_worker_scores_the_backlog_at_each_size(kafka: str, model: Path) -> None:
+def test_end_to_end_a_worker_scores_the_backlog_at_each_size(kafka: str, model: Path, tmp_path: Path) -> None:
     arguments = ("--kafka", "--bootstrap-servers", kafka, "--rows", "2000", "--chunk-sizes", "100,500")
-    found = document(model, *arguments, "--seconds", "30")
+    found = document(model, *arguments, *messages(tmp_path), "--seconds", "30")
     assert found["measured"] == "end to end"
     assert [one["chunk_size"] for one in found["chunk_sizes"]] == [100, 500]
     for one in found["chunk_sizes"]:

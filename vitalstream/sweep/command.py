@@ -18,14 +18,13 @@ from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from consumer import model as models
 from consumer.stop import Stop
-from producer.sources import Record
 from real_time.sweep import ChunkCost, Measurement
 from real_time.usable import Model
 from schemas.decoding import make_decoder
 from vitalstream.layouts import PLAIN, readers
 from vitalstream.sweep.plot import draw, require_plot
 from vitalstream.sweep.report import CORE, END_TO_END, Report
-from vitalstream.sweep.rows import load_frame, load_records
+from vitalstream.sweep.rows import Messages, load_frame, load_messages, load_rows
 from vitalstream.worker_process import WorkerError
 
 ROUNDS: Final = 5
@@ -66,13 +65,22 @@ def sweep(
     sizes = parse_sizes(chunk_sizes, rows=rows)
     if data is None and layout != PLAIN:
         raise SettingsError("--format: says how the file of --data is read; give one")
+    if settings.value_format != "json":
+        raise SettingsError(
+            f"--value-format {settings.value_format}: sweep measures with JSON alone; leave it out, for the "
+            "model's share of the work is the same"
+        )
     if plot is not None:
         require_plot(plot)
     model = models.load(settings)
     how = readers(layout, all_variables=all_variables, keep_going=layout == PLAIN)
-    records = load_records(data, how, features=model.features, rows=rows)
+    decode = make_decoder(settings, model.features)
+    if decode.mapping is None:
+        messages = load_rows(data, how, features=model.features, rows=rows)
+    else:
+        messages = load_messages(data, decode, rows=rows)
     run = _end_to_end if kafka else _core
-    report = run(settings, model, records, sizes, seconds=seconds, stop=stop)
+    report = run(settings, model, messages, sizes, seconds=seconds, stop=stop)
     if plot is not None and report.costs:
         draw(plot, report.costs, throughput=report.what, plain=report.plain)
     if json:
@@ -104,14 +112,14 @@ def parse_sizes(text: str, *, rows: int) -> list[int]:
 def _core(
     settings: Settings,
     model: Model,
-    records: Sequence[Record],
+    messages: Messages,
     sizes: Sequence[int],
     *,
     seconds: float,
     stop: Stop,
 ) -> Report:
     """Scoring alone, of the fast path and of predict_proba in turns."""
-    frame = load_frame(records, make_decoder(settings, model.features))
+    frame = load_frame(messages, make_decoder(settings, model.features))
     if len(frame) < sizes[-1]:
         raise SettingsError(
             f"--data: only {len(frame):,} rows can be scored, too few for a chunk of {sizes[-1]:,}"
@@ -139,7 +147,7 @@ def _core(
 def _end_to_end(
     settings: Settings,
     model: Model,
-    records: Sequence[Record],
+    messages: Messages,
     sizes: Sequence[int],
     *,
     seconds: float,
@@ -151,21 +159,21 @@ def _end_to_end(
     costs: list[ChunkCost] = []
     with TemporaryDirectory(prefix="vitalstream-sweep-") as directory, _progress(1 + len(sizes)) as begin:
         try:
-            begin(f"publishing {len(records):,} rows")
-            with end_to_end.backlog(settings, records, stopped=lambda: stop.requested) as own:
+            begin(f"publishing {len(messages):,} rows")
+            with end_to_end.backlog(settings, messages, stopped=lambda: stop.requested) as own:
                 for size in sizes:
                     if stop.requested:
                         break
                     begin(f"chunk size {size:,}")
                     measure = functools.partial(
-                        end_to_end.measure, own, size, rows=len(records), seconds=seconds
+                        end_to_end.measure, own, size, rows=len(messages), seconds=seconds
                     )
                     costs += measure(directory=Path(directory), stopped=lambda: stop.requested)
         except WorkerError as error:
             typer.echo(error.log, err=True)
             raise
     return Report(
-        what=END_TO_END, model=model.sha256, rows=len(records), costs=costs, interrupted=stop.requested
+        what=END_TO_END, model=model.sha256, rows=len(messages), costs=costs, interrupted=stop.requested
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,12 +15,13 @@ from broker.errors import BrokerError, VitalstreamError
 from broker.options import OPTIONS
 from broker.settings import Settings
 from broker.topics import create_topics
-from producer.replay import replay
-from producer.sources import Record
+from producer.replay import FLUSH_S, STOPPED_FLUSH_S
+from producer.sender import Sender
 from real_time.sweep import ChunkCost
 from schemas.metrics import ChunkMetrics, decode_metrics
 from vitalstream.follow import Follower
 from vitalstream.own_topics import delete, renamed
+from vitalstream.sweep.rows import Messages
 from vitalstream.worker_process import WorkerProcess
 
 _PATIENCE_S: Final = 0.1
@@ -34,10 +35,8 @@ class NotOnceError(VitalstreamError):
 
 
 @contextmanager
-def backlog(
-    settings: Settings, records: Sequence[Record], *, stopped: Callable[[], bool]
-) -> Iterator[Settings]:
-    """Settings whose input topic is new and holds the records; all four are deleted again, come what may.
+def backlog(settings: Settings, messages: Messages, *, stopped: Callable[[], bool]) -> Iterator[Settings]:
+    """Settings whose input topic is new and holds the messages; all four are deleted again, come what may.
 
     Raises:
         BrokerError: the brokers can't be reached, or refuse us the topics.
@@ -53,10 +52,18 @@ def backlog(
     )
     try:
         create_topics(own)
-        replay(own, records, stopped=stopped)
+        _publish(own, messages, stopped)
         yield own
     finally:
         delete(own, own.topics)
+
+
+def _publish(own: Settings, messages: Messages, stopped: Callable[[], bool]) -> None:
+    sender = Sender(own, topic=own.input_topic)
+    for key, value in messages:
+        if not sender.send(key, value, stopped=stopped) or stopped():
+            break
+    sender.flush(STOPPED_FLUSH_S if stopped() else FLUSH_S)
 
 
 def measure(

@@ -1,13 +1,15 @@
-"""The rows of a sweep: a file's or simulated ones, as messages, and as the frame a worker makes of them."""
+"""The rows of a sweep: a file's or simulated ones, as messages."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from broker.errors import SettingsError
 from producer.replay import encode
-from producer.sources import Reader, Record, find_source
+from producer.samples import load_sample
+from producer.sources import Reader, find_source
 from producer.ward import FRAME_START, Ward, record
 from schemas.contract import STANDARD_FEATURES
 from schemas.messages import plain
@@ -16,9 +18,13 @@ from schemas.vitals import Decoder
 _PATIENTS, _INTERVAL_S = 200, 900
 
 
-def load_records(
+Messages = list[tuple[bytes | None, bytes]]
+"""Keys and values."""
+
+
+def load_rows(
     data: Path | None, readers: dict[str, Reader], *, features: Sequence[str], rows: int
-) -> list[Record]:
+) -> Messages:
     """So many rows with all the features: of `data`, over and over if it has fewer, else simulated.
 
     Raises:
@@ -28,18 +34,38 @@ def load_records(
     if data is None:
         _require(features, STANDARD_FEATURES, "simulated patients have no", "give rows with --data FILE")
         readings = Ward(patients=_PATIENTS).readings(FRAME_START, _INTERVAL_S)
-        return [record(reading) for reading in islice(readings, rows)]
+        return [encode(record(reading)) for reading in islice(readings, rows)]
     found = [*islice(find_source([data], readers), rows)]
     if not found:
         raise SettingsError(f"--data: {data} has no rows")
     known = set(chain.from_iterable(found))
     _require(features, known, f"--data: {data} has no", "the model needs each of its features")
+    return [*map(encode, islice(cycle(found), rows))]
+
+
+def load_messages(data: Path | None, decode: Decoder, *, rows: int) -> Messages:
+    """So many messages of the mapping's shape, of `data`, over and over if it has fewer; those rejected are left out.
+
+    Raises SettingsError where there are none.
+    """
+    if data is None or decode.reads_headers:
+        raise SettingsError(
+            "--mapping: give messages that it reads with --data FILE, one a line; they have no headers"
+        )
+    values = load_sample(data, option="--data", most=rows)
+    decoded = decode(plain(values))
+    accepted = zip(decoded.patient_ids, decoded.frame.index, strict=True)
+    found = [(patient.encode(), values[position]) for patient, position in accepted]
+    if not found:
+        raise SettingsError(
+            f"--data: {data} has no message that the mapping reads; see vitalstream mapping check"
+        )
     return [*islice(cycle(found), rows)]
 
 
-def load_frame(records: Sequence[Record], decode: Decoder) -> Any:
-    """The records as the DataFrame a worker would score; those it would reject are left out."""
-    return decode(plain(value for _, value in map(encode, records))).frame
+def load_frame(messages: Messages, decode: Decoder) -> pd.DataFrame:
+    """What a worker would score of the messages; those it would reject are left out."""
+    return decode(plain(value for _, value in messages)).frame
 
 
 def _require(features: Sequence[str], known: Iterable[str], problem: str, remedy: str) -> None:
