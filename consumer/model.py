@@ -2,14 +2,17 @@
 
 from broker.errors import SettingsError
 from broker.settings import Settings
+from real_time.card import Card
 from real_time.model_file import ModelError
 from real_time.usable import Model, load_usable
 from schemas.decoding import make_decoder
 from schemas.presence import require_min_features
 
 
-def load(settings: Settings, *, sha256: str | None = None) -> Model:
+def load(settings: Settings, *, sha256: str | None = None, card: Card | None = None) -> Model:
     """The model named by `settings`, whose bytes must have the hash `sha256`, or without it the pinned one.
+
+    With `sha256` the `card` counts, without it the one beside the file.
 
     Raises:
         SettingsError: no model is named, its file is missing, not pinned or another one than was pinned, or what it
@@ -21,7 +24,7 @@ def load(settings: Settings, *, sha256: str | None = None) -> Model:
             "--model is missing: name the file of a fitted classifier (vitalstream model demo makes a small one)"
         )
     try:
-        model = load_usable(settings.model, sha256=sha256, **settings.of_model)
+        model = load_usable(settings.model, sha256=sha256, card=card, **settings.of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
     make_decoder(settings, model.features)  # refused here, before anything is begun

@@ -1,5 +1,6 @@
 """The documented core: chunked scoring of a DataFrame, and nothing that knows of Kafka."""
 
+from real_time.card import Card, CardError, read_card
 from real_time.inference import (
     FeaturesError,
     MissingFeatureError,
@@ -39,6 +40,8 @@ from real_time.streaming import (
 )
 
 __all__ = [
+    "Card",
+    "CardError",
     "ChunkSizeError",
     "ChunkSizeTypeError",
     "Classifier",
@@ -68,6 +71,7 @@ __all__ = [
     "pin_model",
     "pinned_sha256",
     "process_stream",
+    "read_card",
     "run_streaming_inference",
     "stream_dataframe",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from real_time.card import Card
 from real_time.compiled import Floats
 from real_time.fast_path import FastPath, NoFastPathError
 from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
@@ -64,9 +65,12 @@ class RiskScorer:
         threshold: float | None = None,
         positive_class: object = None,
         features: Sequence[str] | None = None,
+        card: Card | None = None,
     ) -> None:
         """Takes what `prepare` takes, and raises what it raises."""
-        self.prepared = prepare(model, threshold=threshold, positive_class=positive_class, features=features)
+        self.prepared = prepare(
+            model, threshold=threshold, positive_class=positive_class, features=features, card=card
+        )
         self.threshold = self.prepared.threshold
         self.features = self.prepared.features
         self._columns = None if self.features is None else pd.Index(self.features)
@@ -153,15 +157,16 @@ def run_streaming_inference(
     *,
     threshold: float | None = None,
     positive_class: object = None,
+    card: Card | None = None,
 ) -> pd.DataFrame:
     """Score X in chunks: `risk_probability` and `risk_label` on its index, sorted and stable.
 
-    `threshold` None is the model's own, else 0.5. The risk is the probability of `positive_class`, which need not be
-    given for {0, 1}, {False, True} and {-1, 1}. The chunk size never changes a score. Index labels which cannot be
-    compared with each other (numbers with strings) stay in the order of X. Raises what RiskScorer, its call and
-    process_stream raise.
+    `threshold` None is that of the `card`, else the model's own, else 0.5. The risk is the probability of
+    `positive_class`, else of the card's; neither is needed for {0, 1}, {False, True} and {-1, 1}. The chunk size never
+    changes a score. Index labels which cannot be compared with each other (numbers with strings) stay in the order
+    of X. Raises what RiskScorer, its call and process_stream raise.
     """
-    scorer = RiskScorer(model, threshold=threshold, positive_class=positive_class)
+    scorer = RiskScorer(model, threshold=threshold, positive_class=positive_class, card=card)
     risk, _ = process_stream(X, chunk_size, scorer)
     if len(X) == 0:
         risk = scorer(X)  # no chunk has come through, so the columns come from here

@@ -6,6 +6,7 @@ that skops trusts or that are listed.
 
 import hashlib
 import hmac
+import os
 import re
 import sys
 import warnings
@@ -100,12 +101,19 @@ def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
     `sha256` is that of the bytes that were looked at, if any were: the file may have changed since.
     """
     digest = model_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
-    pin = _pin_path(path)
-    try:
-        pin.write_text(f"{digest}  {Path(path).name}\n", encoding="utf-8")
-    except OSError as error:
-        raise ModelFileError(f"cannot write {pin}: {error.strerror}") from None
+    write_file(_pin_path(path), f"{digest}  {Path(path).name}\n")
     return digest
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write text to a file, so that a reader finds the old or the new, and never a part. Raises ModelFileError."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise ModelFileError(f"cannot write {path}: {error.strerror}") from None
 
 
 def model_sha256(path: ModelPath) -> str:

@@ -3,14 +3,17 @@
 Everything that scores, judges or shows a model asks here, so that none can contradict another.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Final
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from real_time.card import Card
+from real_time.features import Dtype, Feature
+from real_time.learned import Learned, learned_features
 from real_time.model_file import ModelError
 from real_time.predictor import OwnThreshold, predictor
 
@@ -45,6 +48,10 @@ class Prepared:
     kind: str
     classifier: Any
     features: tuple[str, ...] | None
+    described: tuple[Feature, ...]
+    """The same features with what is known of their values, by the model or its card."""
+    learned: Mapping[str, Learned]
+    """What the model itself knows of its features' values."""
     named: bool
     """Whether the classifier wants a frame; it was fitted without names, and wants an array, where they were given."""
     classes: tuple[Any, Any]
@@ -72,24 +79,34 @@ def prepare(
     threshold: float | None = None,
     positive_class: object = None,
     features: Sequence[str] | None = None,
+    card: Card | None = None,
 ) -> Prepared:
     """Prepare a fitted binary classifier; it stays as it is.
 
     `threshold` None is the model's own, else 0.5. `positive_class` is one of its classes or that one's text; {0, 1},
-    {False, True} and {-1, 1} do without. `features` names the columns of a model that was fitted without names.
+    {False, True} and {-1, 1} do without. `features` names the columns of a model that was fitted without names. What is
+    not given comes from the `card`, and what that does not say from the model.
 
     Raises NotABinaryClassifierError, ThresholdError, PositiveClassError or FeaturesError.
     """
     _require_predict_proba(model)
     classifier, own = predictor(model)
     classes = _classes(classifier)
-    positive = _positive(classes, positive_class)
-    value, source = _threshold(threshold, own, classes, positive)
+    told = card.positive_class if card else None
+    positive = _positive(classes, told if positive_class is None else positive_class)
+    value, source = _threshold(threshold, card, own, classes, positive)
     names = _feature_names(classifier)
+    names_from = "--features"
+    if features is None and card is not None:
+        features, names_from = card.feature_names, "the card"
+    found = _with_given(names, features, classifier, names_from)
+    learned = {} if found is None else learned_features(classifier, found)
     return Prepared(
         kind=type(model).__name__,
         classifier=classifier,
-        features=_with_given(names, features, classifier),
+        features=found,
+        described=_described(found or (), learned, card),
+        learned=learned,
         named=names is not None or features is None or _feature_count(classifier) is None,
         classes=classes,
         positive=positive,
@@ -155,11 +172,18 @@ def _listed(classes: tuple[Any, Any]) -> str:
 
 
 def _threshold(
-    given: object, own: OwnThreshold | None, classes: tuple[Any, Any], positive: int
+    given: object, card: Card | None, own: OwnThreshold | None, classes: tuple[Any, Any], positive: int
 ) -> tuple[float, str]:
     """The threshold, and where it is from."""
     if given is not None:
         return _checked_threshold(given), "the given"
+    source = "the model's own"
+    if card is not None and card.threshold is not None:
+        of = None if card.positive_class is None else classes[_positive(classes, card.positive_class)]
+        own, source = (
+            OwnThreshold(card.threshold, classes[positive] if of is None else of, True),
+            "the card's",
+        )
     if own is None:
         return _DEFAULT_THRESHOLD, "the default"
     remedy = "give the threshold to use instead, on the command line --threshold"
@@ -170,10 +194,10 @@ def _threshold(
     label = classes[1] if own.label is None else own.label
     if label != classes[positive]:
         raise ThresholdError(
-            f"the model's own threshold, {own.value:g}, is for the probability of {label}, "
+            f"{source} threshold, {own.value:g}, is for the probability of {label}, "
             f"and the risk is that of {classes[positive]}: {remedy}"
         )
-    return _checked_threshold(own.value), "the model's own"
+    return _checked_threshold(own.value), source
 
 
 def _checked_threshold(threshold: Any) -> float:
@@ -219,7 +243,7 @@ def _feature_count(model: Any) -> int | None:
 
 
 def _with_given(
-    names: tuple[str, ...] | None, given: Sequence[str] | None, classifier: Any
+    names: tuple[str, ...] | None, given: Sequence[str] | None, classifier: Any, source: str
 ) -> tuple[str, ...] | None:
     """The model's own names, else those that are given."""
     if given is None:
@@ -228,11 +252,40 @@ def _with_given(
     if names is not None and told != names:
         raise FeaturesError(
             f"the model was fitted with the features {', '.join(names)}, in this order, "
-            "and others were given: leave them out"
+            f"and others were given by {source}: leave them out"
         )
     count = _feature_count(classifier)
     if count is not None and len(told) != count:
-        raise FeaturesError(f"the model was fitted with {count} features, and {len(told)} were given")
+        raise FeaturesError(
+            f"the model was fitted with {count} features, and {len(told)} were given by {source}"
+        )
     if len({*told}) != len(told) or not all(told):
         raise FeaturesError("the features must have a name each, and no two the same one")
     return told
+
+
+def _described(
+    names: tuple[str, ...], learned: Mapping[str, Learned], card: Card | None
+) -> tuple[Feature, ...]:
+    """What the model knows of each feature, and what its card adds."""
+    told = {feature.name: feature for feature in (card and card.features) or ()}
+    return tuple(_merged(learned.get(name), told.get(name), name) for name in names)
+
+
+def _merged(learned: Learned | None, told: Feature | None, name: str) -> Feature:
+    if learned is None or learned.dtype is None:
+        return told or Feature(name)
+    known = learned.values if learned.dtype == Dtype.CATEGORY else None
+    own = Feature(name, learned.dtype, known)
+    if told is None:
+        return own
+    if told.dtype != own.dtype:
+        raise FeaturesError(
+            f"the card says that {name} is a {told.dtype}, and the model was fitted with a {own.dtype}"
+        )
+    if known and told.values and {*told.values} != {*known}:
+        raise FeaturesError(
+            f"the card says that the values of {name} are {', '.join(told.values)}, "
+            f"and the model was fitted with {', '.join(known)}"
+        )
+    return replace(told, values=known or told.values)

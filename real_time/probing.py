@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from real_time.categories import learned_categories
 from real_time.compiled import Floats
+from real_time.features import Dtype, Feature
 from real_time.inference import ModelOutputError, RiskScorer
 from real_time.model_file import ModelError
+from real_time.prepared import Prepared
 
 _CANDIDATES: Final = 256
 _ROWS: Final = 24  # without a gap, and as many with gaps
@@ -25,6 +26,8 @@ _GAPS: Final = 0.3  # the share of missing values
 _TOLERANCE: Final = 1e-6  # a net in single precision differs by 6e-8
 # Around these, vitals and laboratory values lie; which of them a feature has, its name need not tell.
 _CENTERS: Final = (0.3, 1.0, 4.0, 7.4, 16.0, 25.0, 37.0, 60.0, 80.0, 98.0, 120.0)
+_STEPS: Final = 64  # from the lowest to the highest typical value of a feature whose typical values are known
+_TEXTS: Final = ("a", "b")  # where categories are not known
 
 _RAISES: Final = -np.inf  # in place of a probability
 
@@ -45,7 +48,7 @@ def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> Non
     with threadpool_limits(limits=1), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         ask = _Tolerant(scorer.probability)
-        rows = _rows(ask, features, learned_categories(scorer.prepared.classifier, features))
+        rows = _rows(ask, features, _drawn(scorer.prepared))
         expected = ask(rows)
         _compare(
             expected, ask(rows), "twice in the same way: it depends on chance, or on what was scored before"
@@ -97,12 +100,32 @@ def _compare(expected: Floats, found: Floats, how: str) -> None:
 # --- rows
 
 
-def _rows(ask: _Tolerant, features: Sequence[str], categories: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+def _drawn(prepared: Prepared) -> dict[str, Sequence[Any]]:
+    """By feature of which they are known, the values to draw from."""
+    found = {feature.name: _values(feature) for feature in prepared.described}
+    found |= {name: learned.values for name, learned in prepared.learned.items() if learned.values}
+    return {name: values for name, values in found.items() if values}
+
+
+def _values(feature: Feature) -> Sequence[Any]:
+    if feature.dtype == Dtype.CATEGORY:
+        return feature.values or _TEXTS
+    if feature.dtype == Dtype.BOOLEAN:
+        return (False, True)
+    return (
+        ()
+        if feature.typical is None
+        else np.linspace(feature.typical[0], feature.typical[2], _STEPS).tolist()
+    )
+
+
+def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Rows that the model scores, those first that it is in doubt about: there a difference shows most."""
     random = np.random.default_rng(3)
     candidates = _candidates(features, random)
-    for name, values in categories.items():
-        candidates[name] = random.choice(np.array(values), len(candidates))
+    for name, values in drawn.items():
+        column = pd.Series(random.choice(np.array(values, dtype=object), len(candidates)))
+        candidates[name] = column.infer_objects()
     whole = _best(ask, candidates)
     gaps = random.random((len(whole), len(features))) < _GAPS
     gaps[np.arange(len(whole)), np.arange(len(whole)) % len(features)] = True
@@ -110,8 +133,9 @@ def _rows(ask: _Tolerant, features: Sequence[str], categories: Mapping[str, Sequ
     if rows.empty:
         what = f"raises {ask.error_name}" if ask.error_name else "gives no probability between 0 and 1"
         raise FailsOnEveryRowError(
-            f"the model {what} on every one of {_CANDIDATES} rows of numbers that it was tried with, so it would do so "
-            "on each message: a worker gives it a number or NaN for each of its features"
+            f"the model {what} on every one of {_CANDIDATES} rows that it was tried with, so it would do so on each "
+            "message: a worker gives it numbers, or NaN, but for features which the model or its card says are "
+            "categories or booleans; `vitalstream model pin --data FILE` learns them from the rows it was fitted to"
         )
     return rows
 

@@ -2,11 +2,20 @@
 
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import fspath
 
+from real_time.card import Card, card_path, library_versions, other_versions, read_card
 from real_time.inference import RiskScorer
-from real_time.model_file import ModelError, ModelPath, ModelVersionWarning, load_model, pinned_sha256
+from real_time.model_file import (
+    ModelError,
+    ModelHashError,
+    ModelPath,
+    ModelVersionWarning,
+    load_model,
+    model_sha256,
+    pinned_sha256,
+)
 from real_time.probing import require_independent_rows
 
 
@@ -16,19 +25,32 @@ class UnnamedFeaturesError(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A verified model: its scorer, its features in order and the sha256 of its file."""
+    """A verified model: its scorer, its features in order, the sha256 of its file, and its card if it has any."""
 
     scorer: RiskScorer
     features: tuple[str, ...]
     sha256: str
+    card: Card | None = None
     cautions: tuple[str, ...] = ()
     """What an operator should know of it, though it can be used; a sentence each, without a full stop."""
+
+    def described(self) -> Card:
+        """The card with all that is known by now, and the libraries that are loaded."""
+        prepared = self.scorer.prepared
+        return replace(
+            self.card or Card(self.sha256),
+            features=prepared.described,
+            positive_class=str(prepared.positive_class),
+            threshold=prepared.threshold,
+            versions=library_versions(),
+        )
 
 
 def load_usable(
     path: ModelPath,
     *,
     sha256: str | None = None,
+    card: Card | None = None,
     trusted: Collection[str] = (),
     threshold: float | None = None,
     positive_class: str | None = None,
@@ -37,13 +59,20 @@ def load_usable(
 ) -> Model:
     """The model in `path` if a worker can score a topic with it. Takes what `load_model` and RiskScorer take.
 
+    Without `sha256` the pin and the card beside the file count, and must be of that file.
+
     Raises a subclass of ModelError if it can't.
     """
-    sha256 = pinned_sha256(path) if sha256 is None else sha256
+    pin, card = (sha256, card) if sha256 is not None else _beside(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ModelVersionWarning)
-        model = load_model(path, sha256=sha256, trusted=trusted, code=code)
-    scorer = RiskScorer(model, threshold=threshold, positive_class=positive_class, features=features)
+        try:
+            model = load_model(path, sha256=pin, trusted=trusted, code=code)
+        except ModelHashError as error:
+            raise (_half_done(path, pin, card) if sha256 is None else error) from None
+    scorer = RiskScorer(
+        model, threshold=threshold, positive_class=positive_class, features=features, card=card
+    )
     if scorer.features is None:
         raise UnnamedFeaturesError(
             f"model file {fspath(path)} does not say which features it wants: "
@@ -51,4 +80,39 @@ def load_usable(
         )
     require_independent_rows(scorer, scorer.features)
     cautions = [str(one.message) for one in caught if issubclass(one.category, ModelVersionWarning)]
-    return Model(scorer, scorer.features, sha256, tuple(cautions))
+    cautions += [f"model file {fspath(path)}: {other}" for other in (other_versions(card) if card else ())]
+    return Model(scorer, scorer.features, pin, card, tuple(cautions))
+
+
+def _beside(path: ModelPath) -> tuple[str, Card | None]:
+    """The hash that the pin gives, and the card. Raises ModelHashError where they are not of one model."""
+    pin, card = pinned_sha256(path), read_card(path)
+    if card is not None and card.sha256 != pin:
+        raise _half_done(path, pin, card)
+    return pin, card
+
+
+def _half_done(path: ModelPath, pin: str, card: Card | None) -> ModelHashError:
+    """Which of model file, pin and card are of one model, and which were replaced without the others."""
+    file = model_sha256(path)
+    if file == pin and card is not None:
+        other = f"the card {card_path(path)} is of another file, with the SHA-256 {card.sha256},"
+        problem = f"{other} than model file and pin"
+        cause = "either they were replaced without the card, or the card without them"
+    else:
+        problem = (
+            f"model file {fspath(path)} has the SHA-256 {file}, not the pinned {pin}: "
+            "it is not the file that was pinned"
+        )
+        if card is None:
+            cause = "either it was replaced without its pin, or the pin without it"
+        elif card.sha256 == pin:
+            cause = "either it was replaced without pin and card, or they without it"
+        elif card.sha256 == file:
+            cause = "the card is of this file, so either both were replaced without the pin, or the pin without them"
+        else:
+            cause = f"and the card is of a third one, {card.sha256}"
+    return ModelHashError(
+        f"{problem}; {cause}: bring the files of one model together, or, if you trust the model file, "
+        f"run `vitalstream model pin {fspath(path)}`"
+    )

@@ -12,6 +12,6 @@ import orjson
 
 
 def load_schema(name: str) -> dict[str, Any]:
-    """The JSON Schema `name`: vitals, risk, risk-metrics or dead-letter-headers."""
+    """The JSON Schema `name`: vitals, risk, risk-metrics, dead-letter-headers or model-card."""
     schema: dict[str, Any] = orjson.loads(files(__name__).joinpath(f"{name}.schema.json").read_bytes())
     return schema

@@ -251,14 +251,39 @@ ModelFile = Annotated[
 
 @model_app.command("pin")
 @with_settings(*OF_MODEL, "ranges", "min_features")
-def pin_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> None:
-    """Write <FILE>.sha256: from now on exactly these bytes are loaded.
+def pin_model(
+    settings: "Settings",
+    path: ModelFile,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="rows as the model was fitted to (CSV, Parquet or NDJSON): the card says which features are numbers, "
+            "booleans or categories, and their typical values",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="for the card: what the model is called")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="for the card: which version of it")
+    ] = None,
+    note: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="for the card: what readers should know")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write <FILE>.sha256, so that exactly these bytes are loaded, and <FILE>.card.json, the model's card.
+
+    The card keeps what is said here of positive class, threshold and features, so that no other command has to be given
+    it; what is said there counts first. Pinning the same file again keeps what its card says.
 
     Pin only what you trust: the model is loaded, and so runs its code, to see whether a worker can use it.
     """
     from vitalstream import model
 
-    model.pin(settings, path, json=json)
+    model.pin(settings, path, data=data, name=name, version=version, note=note, json=json)
 
 
 @model_app.command("inspect")

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from broker.errors import SettingsError
 from producer.ward import Ward
+from real_time.card import card_path
 from real_time.model_file import ModelFileError, pin_model
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
 
@@ -71,6 +72,7 @@ def _readings(patients: int, seed: int) -> tuple[Any, Any]:
 def _save(model: Any, path: Path) -> str:
     try:
         joblib.dump(model, path)
+        card_path(path).unlink(missing_ok=True)  # it would be that of what was there before
         return pin_model(path)
     except OSError as error:
         raise SettingsError(f"cannot write the model to {path}: {error.strerror}") from None

@@ -1,43 +1,74 @@
 """`vitalstream model`: pins and inspects model files."""
 
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
-import numpy
 import orjson
-import sklearn
 import typer
 
 from broker.errors import SettingsError
 from broker.settings import Settings
 from consumer import model as models
 from real_time import model_file
-from real_time.model_file import ModelError
+from real_time.card import Card, card_path, library_versions, read_card, write_card
+from real_time.features import Dtype, Feature
+from real_time.model_file import ModelError, load_model
+from real_time.prepared import prepare
 from schemas.ranges import load_ranges
+from vitalstream.columns import described
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
 
 
-def pin(settings: Settings, path: Path, *, json: bool) -> None:
-    """Write the hash of a model that a worker can use beside it: from now on exactly these bytes are loaded.
+def pin(
+    settings: Settings,
+    path: Path,
+    *,
+    data: Path | None,
+    name: str | None,
+    version: str | None,
+    note: str | None,
+    json: bool,
+) -> None:
+    """Write the hash of a model that a worker can use beside it, and its card: from now on these bytes are loaded.
+
+    What an earlier card of the same bytes says stays, where nothing else is given. `data` is a file with a column for
+    each feature; `name`, `version` and `note` are only for the card.
 
     Raises:
-        SettingsError: it can't be used, or the hash not be written.
+        SettingsError: it can't be used, the data does not fit, or the files can't be written.
     """
     try:
-        sha256 = models.load(_with_model(settings, path), sha256=model_file.model_sha256(path)).sha256
+        sha256 = model_file.model_sha256(path)
+        known = read_card(path)
+        known = known if known is not None and known.sha256 == sha256 else Card(sha256)
+        if data is not None:
+            known = replace(known, features=described(data, _features(settings, path, known)))
+        model = models.load(_with_model(settings, path), sha256=sha256, card=known)
+        card = replace(
+            model.described(),
+            name=name or known.name,
+            version=version or known.version,
+            note=note or known.note,
+        )
+        write_card(path, card)
         model_file.pin_model(path, sha256=sha256)
     except ModelError as error:
         raise SettingsError(str(error)) from None
     if json:
-        typer.echo(orjson.dumps({"path": str(path), "sha256": sha256}).decode())
-    else:
-        typer.echo(
-            f"{sha256}  {path}\npinned in {path}.sha256; a model runs code as it loads, so pin what you trust"
-        )
+        typer.echo(orjson.dumps({"path": str(path), "sha256": sha256, "card": card.document()}).decode())
+        return
+    typer.echo(f"{sha256}  {path}")
+    typer.echo(f"pinned in {path}.sha256; a model runs code as it loads, so pin what you trust")
+    typer.echo(f"card in {card_path(path)}: {model.scorer.prepared.decision}")
+
+
+def _features(settings: Settings, path: Path, card: Card) -> tuple[str, ...]:
+    """The features' names, of a model of which it may not be known yet what their values are."""
+    given = settings.of_model
+    model = load_model(path, sha256=card.sha256, trusted=given.pop("trusted"), code=given.pop("code"))
+    return prepare(model, **given, card=card).features or ()
 
 
 def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
@@ -67,13 +98,14 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
         "type": prepared.kind,
         "predicts": type(prepared.classifier).__name__,
         "features": list(model.features),
+        "card": model.card and model.card.document(),
         "classes": [str(label) for label in prepared.classes],
         "positive_class": str(prepared.positive_class),
         "threshold": prepared.threshold,
         "threshold_from": prepared.threshold_from,
         "ranges": {name: ranges.get(name) for name in model.features},
         "scores_with": model.scorer.path,
-        "versions": {module.__name__: module.__version__ for module in _libraries()},
+        "versions": library_versions(),
         "cautions": list(model.cautions),
     }
     if json:
@@ -81,7 +113,9 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
         return
     inner = "" if found["predicts"] == found["type"] else f" of {found['predicts']}"
     typer.echo(f"model     {found['type']}{inner}, sha256 {found['sha256']}")
-    typer.echo(f"features  {', '.join(model.features)}")
+    for line in _of_card(model.card):
+        typer.echo(f"card      {line}")
+    typer.echo(f"features  {', '.join(map(_with_dtype, prepared.described))}")
     typer.echo(f"ranges    {_range_checks(found['ranges'])}")
     typer.echo(f"classes   {', '.join(found['classes'])}; {prepared.decision}")
     typer.echo(f"scores    with {model.scorer.path}")
@@ -102,9 +136,17 @@ def _range_checks(ranges: Mapping[str, tuple[float, float] | None]) -> str:
     return "; ".join(filter(None, [", ".join(checked), none]))
 
 
-def _libraries() -> Iterator[Any]:
-    """Those that the model was loaded with."""
-    yield from (sklearn, numpy, joblib)
-    yield from (
-        sys.modules[name] for name in ("xgboost", "lightgbm", "catboost", "imblearn") if name in sys.modules
+def _of_card(card: Card | None) -> list[str]:
+    """Its name, version and note, each where there is one."""
+    return (
+        [line for line in (" ".join(filter(None, [card.name, card.version])), card.note) if line]
+        if card
+        else []
     )
+
+
+def _with_dtype(feature: Feature) -> str:
+    if feature.dtype == Dtype.NUMBER:
+        return feature.name
+    values = f" of {', '.join(feature.values)}" if feature.values else ""
+    return f"{feature.name} ({feature.dtype}{values})"

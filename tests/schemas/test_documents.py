@@ -21,7 +21,7 @@ NAMES = ["vitals", "risk", "risk-metrics", "dead-letter-headers"]
 ASYNCAPI = yaml.safe_load(files(schemas).joinpath("asyncapi.yaml").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "model-card"])
 def test_a_schema_is_valid_and_so_are_its_examples(name: str) -> None:
     schema = load_schema(name)
     Draft202012Validator.check_schema(schema)

@@ -8,6 +8,7 @@ from pathlib import Path
 import joblib
 import pandas as pd
 import pytest
+from jsonschema import Draft202012Validator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
@@ -18,6 +19,8 @@ from audit.model import load_offline
 from broker.errors import SettingsError
 from broker.settings import Settings
 from real_time import ModelHashError, RiskScorer, load_model, model_sha256, pin_model, run_streaming_inference
+from real_time.card import card_path
+from schemas import load_schema
 from schemas.contract import STANDARD_FEATURES
 from vitalstream.cli import app
 
@@ -115,7 +118,7 @@ def test_inspect_tells_class_threshold_and_what_predicts(tmp_path: Path) -> None
     given = (str(path), "--features", "age", "--positive-class", "died")
     with pytest.raises(SettingsError, match=r"classes are died and survived, .*--positive-class died"):
         vitalstream("model", "pin", *given[:3])
-    vitalstream("model", "pin", *given)
+    pin_model(path)
     found = json.loads(vitalstream("model", "inspect", *given, "--json"))
     assert (found["type"], found["predicts"]) == ("FixedThresholdClassifier", "LogisticRegression")
     assert (found["features"], found["classes"], found["positive_class"]) == (
@@ -151,3 +154,97 @@ def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None
     assert found["ranges"] == {"spo2": [1, 100], "Temp": None}
     shown = vitalstream("model", "inspect", str(path))
     assert "ranges    spo2 1 to 100; none for Temp (--ranges FILE gives them some)" in shown
+
+
+# --- the card
+
+
+def nameless_with_a_question(path: Path) -> None:
+    """Neither its features' names nor which class is the risk can be told from it."""
+    joblib.dump(LogisticRegression().fit([[20.0, 1.0], [80.0, 0.0]], ["survived", "died"]), path)
+
+
+def the_card(path: Path) -> dict[str, object]:
+    card: dict[str, object] = json.loads(card_path(path).read_text())
+    Draft202012Validator(load_schema("model-card")).validate(card)
+    return card
+
+
+GIVEN = ("--features", "age,on_oxygen", "--positive-class", "died", "--threshold", "0.3")
+
+
+def test_what_pin_is_given_no_other_command_has_to_be_given(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    nameless_with_a_question(path)
+    vitalstream("model", "pin", str(path), *GIVEN, "--name", "Wards", "--version", "3", "--note", "Adults.")
+    card = the_card(path)
+    assert card["sha256"] == model_sha256(path)
+    assert card["features"] == [{"name": "age", "dtype": "number"}, {"name": "on_oxygen", "dtype": "number"}]
+    assert (card["positive_class"], card["threshold"]) == ("died", 0.3)
+    assert (card["name"], card["version"], card["note"]) == ("Wards", "3", "Adults.")
+    assert "sklearn" in card["versions"]  # type: ignore[operator]
+    for model in (consumer.model.load(Settings(model=path)), load_offline(path)):
+        prepared = model.scorer.prepared
+        assert model.features == ("age", "on_oxygen")
+        assert (prepared.positive_class, prepared.threshold, prepared.threshold_from) == (
+            "died",
+            0.3,
+            "the card's",
+        )
+    shown = vitalstream("model", "inspect", str(path))
+    assert "card      Wards 3" in shown
+    assert "card      Adults." in shown
+    over = ("--positive-class", "survived", "--threshold", "0.7")
+    found = json.loads(vitalstream("model", "inspect", str(path), *over, "--json"))
+    assert (found["positive_class"], found["threshold"], found["threshold_from"]) == (
+        "survived",
+        0.7,
+        "the given",
+    )
+    assert found["card"] == card
+
+
+def test_pinning_again_keeps_what_the_card_says_and_another_files_card_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    nameless_with_a_question(path)
+    vitalstream("model", "pin", str(path), *GIVEN, "--note", "Adults.")
+    vitalstream("model", "pin", str(path), "--threshold", "0.4")
+    card = the_card(path)
+    assert (card["positive_class"], card["threshold"], card["note"]) == ("died", 0.4, "Adults.")
+    joblib.dump(LogisticRegression(C=0.5).fit([[20.0, 1.0], [80.0, 0.0]], ["survived", "died"]), path)
+    with pytest.raises(SettingsError, match="which of them is the risk"):
+        vitalstream("model", "pin", str(path), "--features", "age,on_oxygen")
+    vitalstream("model", "pin", str(path), *GIVEN)
+    assert "note" not in the_card(path)
+
+
+def test_a_card_without_a_pin_is_no_pin(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    nameless_with_a_question(path)
+    vitalstream("model", "pin", str(path), *GIVEN)
+    Path(f"{path}.sha256").unlink()
+    with pytest.raises(SettingsError, match="is not pinned"):
+        vitalstream("model", "inspect", str(path))
+
+
+def test_the_data_tells_dtypes_and_typical_values(tmp_path: Path) -> None:
+    path, data = tmp_path / "m.joblib", tmp_path / "rows.csv"
+    nameless_with_a_question(path)
+    data.write_text("patient;on_oxygen;age\na;True;20\nb;False;80\nc;;50\n")
+    vitalstream("model", "pin", str(path), *GIVEN, "--data", str(data))
+    assert the_card(path)["features"] == [
+        {"name": "age", "dtype": "number", "typical": [23, 50, 77]},
+        {"name": "on_oxygen", "dtype": "boolean"},
+    ]
+    assert "features  age, on_oxygen (boolean)" in vitalstream("model", "inspect", str(path))
+    data.write_text("age\n20\n80\n")
+    with pytest.raises(SettingsError, match=r"rows\.csv: has no column on_oxygen, which the model wants"):
+        vitalstream("model", "pin", str(path), *GIVEN, "--data", str(data))
+
+
+def test_the_demo_replaces_a_model_with_a_card(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    nameless_with_a_question(path)
+    vitalstream("model", "pin", str(path), *GIVEN)
+    vitalstream("model", "demo", str(path))
+    assert "temperature" in vitalstream("model", "inspect", str(path))
