@@ -157,15 +157,15 @@ class Results:
         probabilities = np.array(columns["risk_probability"], dtype=np.float64)  # None becomes NaN
         rows = self._outputs.account(batch, topic=self._topic, ours=ours, sources=sources, offsets=offsets)
         self._check_labels(np.flatnonzero(ours), sources, offsets, probabilities, columns)
-        if self._published.sha256 is not None:
+        if self._published.keeps_results:
+            as_we_read = _equal(columns["mapping"], self._published.mapping)[rows]
+            self._accuse(rows[~as_we_read], sources, offsets, "its result is by another mapping")
+            rows = rows[as_we_read]
             self._published.add_results(
                 self._scope.numbers(sources[rows], offsets[rows]),
                 probabilities[rows],
                 carried=_fingerprints(batch, columns)[rows],
-                comparable=(
-                    _equal(columns["model"], self._published.sha256)
-                    & _equal(columns["mapping"], self._published.mapping)
-                )[rows],
+                models=[columns["model"][row] for row in rows.tolist()],
             )
 
     def _check_labels(
@@ -187,9 +187,12 @@ class Results:
         problems["it says no_input, but has a probability"] = no_input & ~np.isnan(probabilities)
         problems["it had none of the features, but does not say no_input"] = (present == 0) & ~no_input
         for problem, found in problems.items():
-            for row in rows[found[rows]].tolist():
-                place = int(sources[row]), int(offsets[row])
-                self._findings.add(Invariant.CORRECT, self._topic, *place, problem)
+            self._accuse(rows[found[rows]], sources, offsets, problem)
+
+    def _accuse(self, rows: Ints, sources: Ints, offsets: Ints, problem: str) -> None:
+        for row in rows.tolist():
+            place = int(sources[row]), int(offsets[row])
+            self._findings.add(Invariant.CORRECT, self._topic, *place, problem)
 
 
 class DeadLetters:

@@ -2,6 +2,7 @@
 
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,27 +11,31 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import orjson
 
-from audit.bitmap import Bitmap, Bools, Ints
+from audit.bitmap import Ints
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Places: TypeAlias = np.ndarray[Any, np.dtype[np.uint16]]
 UInts: TypeAlias = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 class Published:
     """By message in scope: what its result and its dead letter say, in sparse files.
 
-    Twelve bytes of a result: its probability, and a fingerprint of all else it holds of its message. Eight of a
-    dead letter: fingerprints of what it holds of its message, and of the cause it gives. `comparable` are the
-    results by the model `sha256` of messages read by `mapping`; where that is None, nothing is kept of results.
+    Fourteen bytes of a result: its probability, a fingerprint of all else it holds of its message, and which of the
+    `models`, given by their hashes, it is by. Eight of a dead letter: fingerprints of what it holds of its message, and
+    of the cause it gives. Without models, nothing is kept of results, and else of those whose messages were read by
+    `mapping`. `unknown` counts the results by any other model, by what they say its hash is.
     """
 
-    def __init__(self, size: int, *, sha256: str | None, mapping: str | None) -> None:
-        self.sha256 = sha256
+    def __init__(self, size: int, *, models: Sequence[str], mapping: str | None) -> None:
+        self.keeps_results = bool(models)
         self.mapping = mapping
-        self.comparable = Bitmap(size)
+        self.unknown: Counter[str] = Counter()
+        self._models = {sha256: place for place, sha256 in enumerate(models, 1)}
         self._folder = tempfile.TemporaryDirectory(prefix="vitalstream-audit-")
         self._probabilities = self._file("probabilities", np.float64, size)
         self._carried = self._file("carried", np.uint32, size)
+        self._by = self._file("models", np.uint16, size)
         self._contents = self._file("contents", np.uint32, size)
         self._causes = self._file("causes", np.uint32, size)
 
@@ -40,7 +45,7 @@ class Published:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._probabilities, self._carried, self._contents, self._causes
+        del self._probabilities, self._carried, self._by, self._contents, self._causes
         self._folder.cleanup()
 
     def add_results(
@@ -49,12 +54,13 @@ class Published:
         probabilities: Floats,
         *,
         carried: UInts,
-        comparable: Bools,
+        models: Sequence[str],
     ) -> None:
-        """Keep what results say; NaN stands for null."""
+        """Keep what results say; NaN stands for null. `models` are the hashes they give."""
         self._probabilities[numbers] = probabilities
         self._carried[numbers] = carried
-        self.comparable.add(numbers[comparable])
+        self._by[numbers] = [self._models.get(sha256, 0) for sha256 in models]
+        self.unknown.update(sha256 for sha256 in models if sha256 not in self._models)
 
     def add_letters(self, numbers: Ints, *, contents: Sequence[int], causes: Sequence[int]) -> None:
         """Keep the fingerprints of dead letters."""
@@ -64,6 +70,10 @@ class Published:
     def probabilities(self, numbers: Ints) -> Floats:
         """What the results say."""
         return np.array(self._probabilities[numbers])
+
+    def by(self, numbers: Ints) -> Places:
+        """Which of the models the results are by, counted from 1; 0 for another one or no result."""
+        return np.array(self._by[numbers])
 
     def carried(self, numbers: Ints) -> UInts:
         """The fingerprints of what the results hold of their messages."""

@@ -24,6 +24,11 @@ class Snapshot:
     ends: Mapping[str, Offsets]
     scope: Scope
 
+    def may_be_compacted(self, topic: str) -> bool:
+        """Whether messages may be missing from the midst of a topic."""
+        cleanup = self.cleanups.get(topic)
+        return cleanup is None or cleanup.compacts
+
 
 def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> Snapshot:
     """Look at everything; what open transactions hold up is a finding.

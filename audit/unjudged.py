@@ -1,25 +1,28 @@
-"""What an audit can't judge, because records are gone that it would have to see."""
+"""What an audit can't judge, because records are gone or models were not given that it would have to see."""
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from audit.findings import Invariant
+from audit.findings import NAMED, Invariant
 from broker.topics import Cleanup
+from schemas.printable import printable
 
 
 class Cause(StrEnum):
-    """Why records are gone from a topic, as far as that can be told."""
+    """Why records are gone from a topic, as far as that can be told; or that a model is not there."""
 
     COMPACTED = "compacted"
     EXPIRED = "deleted by retention or by hand"
     BY_HAND = "deleted by hand"
     DELETED = "deleted"
     HIDDEN = "hidden"
+    NO_MODEL = "model not given"
 
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """How many results or messages a claim could not be judged for, and the topic whose records are gone."""
+    """How many records or messages a claim could not be judged for, and the topic that they or what is gone are of."""
 
     invariant: Invariant
     topic: str
@@ -61,6 +64,24 @@ def without_chunk(topic: str, cause: Cause, count: int) -> Unjudged:
     what = _counted(count, "result or dead letter", "results and dead letters")
     why = f"no chunk that is left names {'it' if count == 1 else 'them'}, and {_state(topic, cause)}"
     return Unjudged(Invariant.ATOMIC, topic, cause, count, f"{what} could not be judged: {why}")
+
+
+def without_model(topic: str, unknown: Counter[str]) -> Unjudged:
+    """Results by models whose files were not given, counted by the hash of the model."""
+    count = unknown.total()
+    what = _counted(count, "result", "results")
+    hashes = [f"{printable(sha256, 64)} ({results:,})" for sha256, results in unknown.most_common(NAMED)]
+    more = f" and {len(unknown) - NAMED:,} more" if len(unknown) > NAMED else ""
+    files = "the file of the model" if len(unknown) == 1 else "the files of the models"
+    why = f"give {files} {', '.join(hashes)}{more} with one more --model each"
+    return Unjudged(Invariant.CORRECT, topic, Cause.NO_MODEL, count, f"{what} could not be judged: {why}")
+
+
+def letters_without_model(topic: str, count: int) -> Unjudged:
+    """Dead letters that are right by none of the models that were given."""
+    what = _counted(count, "dead letter", "dead letters")
+    why = "by the models that were given they are wrong, and another model scored, too"
+    return Unjudged(Invariant.CORRECT, topic, Cause.NO_MODEL, count, f"{what} could not be judged: {why}")
 
 
 def nothing_left(topic: str, cause: Cause) -> Unjudged:

@@ -1,6 +1,6 @@
 """Whether what was published of each message is what decoding and scoring it here gives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,16 @@ _ANY_MODEL_ERROR = Exception  # a model raises what it likes; its text may hold 
 
 
 class Values:
-    """Compares batches of the input topic with what was published of them."""
+    """Compares batches of the input topic with what was published of them: each result with the model that it names.
+
+    A dead letter names none, so it is right if it is right by any of them. `doubted` counts those that are right by
+    none while another model scored, too.
+    """
 
     def __init__(
         self,
-        model: OfflineModel,
+        models: Sequence[tuple[OfflineModel, Decoder]],
         *,
-        decode: Decoder,
         min_features: int,
         topic: str,
         published: Published,
@@ -37,47 +40,86 @@ class Values:
         findings: Findings,
     ) -> None:
         self.foreign = foreign  # the messages that are for others are added
-        self.compared = 0
-        self.ulp = 0  # the largest difference that was found
-        self._model = model
-        self._decode = decode
-        self._min_features = min_features
-        self._topic = topic
+        self.doubted = 0
         self._published = published
         self._results = results
         self._dead_letters = dead_letters
+        self._topic = topic
         self._findings = findings
+        self._by_model = [
+            _ByModel(model, decode, min_features=min_features, published=published)
+            for model, decode in models
+        ]
+
+    @property
+    def checked(self) -> str:
+        """How many scores were compared, and how near they came."""
+        compared, ulp = (sum(one.compared for one in self._by_model), max(one.ulp for one in self._by_model))
+        by = f" by {len(self._by_model)} models" if len(self._by_model) > 1 else ""
+        return f"{compared:,} probabilities{by}, {ulp} ulp apart at most"
 
     def check(self, batch: Batch, numbers: Ints) -> None:
         """Compare a batch of messages that have these numbers."""
-        decoded = self._decode(batch.messages)
-        check = _Check(batch, numbers, self._topic, self._findings)
+        by = self._published.by(numbers)
+        others = ~self._results.has(numbers)
+        letters = self._dead_letters.has(numbers) & others
+        wrong: dict[int, str] = {}
+        for place, one in enumerate(self._by_model, 1):
+            check = _Check(batch, numbers, results=by == place, letters=letters, others=others)
+            self.foreign.add(one.check(check))
+            self._accuse(batch, check.wrong_results)
+            wrong = check.wrong_letters
+            letters = np.zeros(len(batch), dtype=np.bool_)
+            letters[[*wrong]] = True
+            others = letters
+        if self._published.unknown:
+            self.doubted += len(wrong)
+        else:
+            self._accuse(batch, wrong)
+
+    def _accuse(self, batch: Batch, problems: Mapping[int, str]) -> None:
+        for row, problem in sorted(problems.items()):
+            place = int(batch.partitions[row]), int(batch.offsets[row])
+            self._findings.add(Invariant.CORRECT, self._topic, *place, problem)
+
+
+class _ByModel:
+    """Compares with one model. `ulp` is the largest difference that was found."""
+
+    def __init__(
+        self, model: OfflineModel, decode: Decoder, *, min_features: int, published: Published
+    ) -> None:
+        self.compared = 0
+        self.ulp = 0
+        self._model = model
+        self._decode = decode
+        self._min_features = min_features
+        self._published = published
+
+    def check(self, check: "_Check") -> Ints:
+        """Compare the results and dead letters that `check` is about; the numbers of messages that are for others."""
+        decoded = self._decode(check.batch.messages)
         self._check_rejected(check, decoded)
-        foreign = [one.position for one in decoded.rejects if one.reason is Reason.NOT_FOR_US]
-        self.foreign.add(numbers[foreign])
         accepted = decoded.frame.index.to_numpy()
         present = features_present(decoded.frame)
         enough = present >= self._min_features
-        self._check_accepted(check, decoded.frame, accepted, enough)
-        by_model = self._results.has(numbers[accepted])
-        others = by_model & ~self._published.comparable.has(numbers[accepted])
-        check.accuse(accepted[others], "its result is by another model or mapping")
-        rows = np.flatnonzero(by_model & ~others)
+        self._check_letters(check, decoded.frame, accepted, enough)
+        rows = np.flatnonzero(check.results[accepted])
         earlier = self._check_carried(check, decoded, accepted, rows, present)
         self._check_scores(check, decoded.frame.iloc[rows], accepted[rows], enough[rows] | earlier)
+        return check.numbers[[one.position for one in decoded.rejects if one.reason is Reason.NOT_FOR_US]]
 
     def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
         """What can't be decoded has no result, and a dead letter with the same cause."""
         rows = np.array([reject.position for reject in decoded.rejects], dtype=np.int64)
         causes = np.array([cause(reject.reason, reject.field) for reject in decoded.rejects], dtype=np.int64)
-        numbers = check.numbers[rows]
-        check.accuse(rows[self._results.has(numbers)], "has a result, but can't be decoded")
-        wrong = self._dead_letters.has(numbers) & (self._published.causes(numbers) != causes)
+        check.accuse(rows[check.results[rows]], "has a result, but can't be decoded")
+        wrong = check.letters[rows] & (self._published.causes(check.numbers[rows]) != causes)
         check.accuse(rows[wrong], "its dead letter gives another reason or field than decoding it does")
 
-    def _check_accepted(self, check: "_Check", frame: pd.DataFrame, rows: Ints, enough: Bools) -> None:
+    def _check_letters(self, check: "_Check", frame: pd.DataFrame, rows: Ints, enough: Bools) -> None:
         """What can be decoded is a dead letter only if the model refuses it, or its result was too large."""
-        dead = self._dead_letters.has(check.numbers[rows]) & ~self._results.has(check.numbers[rows])
+        dead = check.letters[rows]
         told = self._published.causes(check.numbers[rows])
         by_model = dead & (told == cause(Reason.MODEL_REJECTED, RISK_PROBABILITY))
         too_large = told == cause(Reason.TOO_LARGE, "")
@@ -143,21 +185,28 @@ class Values:
 
 
 class _Check:
-    """A batch being compared; rows are positions in it."""
+    """The messages of a batch that have one of these results or dead letters, or are among the others.
 
-    def __init__(self, batch: Batch, numbers: Ints, topic: str, findings: Findings) -> None:
-        self.numbers = numbers
-        self._batch = batch
-        self._topic = topic
-        self._findings = findings
+    Rows are positions among them; the rows of what is wrong are positions in the whole batch.
+    """
+
+    def __init__(self, batch: Batch, numbers: Ints, *, results: Bools, letters: Bools, others: Bools) -> None:
+        kept = results | letters | others
+        self.batch = batch.kept(kept)
+        self.numbers = numbers[kept]
+        self.results = results[kept]
+        self.letters = letters[kept]
+        self.wrong_results: dict[int, str] = {}
+        self.wrong_letters: dict[int, str] = {}
+        self._rows = np.flatnonzero(kept)
 
     def keys(self, rows: Ints) -> list[Any]:
-        return [self._batch.messages[row].key() for row in rows.tolist()]
+        return [self.batch.messages[row].key() for row in rows.tolist()]
 
     def accuse(self, rows: Ints, problem: str) -> None:
         for row in rows.tolist():
-            partition, offset = int(self._batch.partitions[row]), int(self._batch.offsets[row])
-            self._findings.add(Invariant.CORRECT, self._topic, partition, offset, problem)
+            wrong = self.wrong_results if self.results[row] else self.wrong_letters
+            wrong.setdefault(int(self._rows[row]), problem)
 
 
 def _carried(

@@ -1,7 +1,8 @@
 """`vitalstream audit`: the verdict, line by line, and a bar on the way to it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from audit import reading
-from audit.run import Audit, Verdict, Waiting
+from audit.outcome import Audit, Verdict, Waiting
 from audit.run import audit as run_audit
 from broker.settings import Settings
 from vitalstream.tables import at_most
@@ -18,10 +19,10 @@ from vitalstream.tables import at_most
 _EXIT_CODES: Final = {"clean": 0, "failed": 1, "incomplete": 3}
 
 
-def audit(settings: Settings, *, json: bool) -> None:
+def audit(settings: Settings, models: Sequence[Path], *, json: bool) -> None:
     """Audit, print, and end with code 1 if something is disproved, with 3 if something could not be judged."""
     with _progress() as on_progress:
-        found = run_audit(settings, on_progress=on_progress)
+        found = run_audit(settings, models=models, on_progress=on_progress)
     typer.echo(orjson.dumps(_document(found)).decode() if json else "\n".join(_lines(found)))
     if code := _EXIT_CODES[found.verdict]:
         raise typer.Exit(code)

@@ -15,6 +15,7 @@ import typer
 
 from broker.errors import VitalstreamError
 from broker.jars import KAFKA_VERSION
+from broker.options import OPTIONS
 from schemas.contract import Reason
 from vitalstream.options import OF_FORMAT, OF_INPUT, OF_MODEL, Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
@@ -414,20 +415,29 @@ def status(settings: "Settings", *, json: Json = False) -> None:
     show(settings, json=json)
 
 
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model", metavar="FILE", help=f"{OPTIONS['model'].help}; again for each other model that has scored"
+    ),
+]
+
+
 @app.command()
-@with_settings("bootstrap_servers", "group", *TOPICS, "model", *OF_INPUT, "ranges", "min_features")
-def audit(settings: "Settings", *, json: Json = False) -> None:
+@with_settings("bootstrap_servers", "group", *TOPICS, *OF_MODEL, *OF_INPUT, "ranges", "min_features")
+def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 
     Reads the four topics once, in bounded memory, while workers may go on. With --model it scores everything
-    again and compares the values. Also says how many messages still wait.
+    again and compares the values, each with the model that its result names: after a change of model, give
+    --model several times. Also says how many messages still wait.
 
     Exit code 0: all is clean. 1: something is wrong; the first offenders are named. 3: nothing is wrong in what
     is left, but some could not be judged, since records were deleted or compacted; it says how many and why.
     """
     from vitalstream.audit import audit as judge
 
-    judge(settings, json=json)
+    judge(settings, model or (), json=json)
 
 
 @app.command()

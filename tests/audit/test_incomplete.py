@@ -12,9 +12,9 @@ from confluent_kafka.admin import AdminClient
 
 from audit.findings import Invariant
 from audit.heads import Heads
+from audit.outcome import Audit, Waiting
 from audit.partitioner import murmur2, partition_of
 from audit.reading import Batch, Progress, read
-from audit.run import Audit, Waiting
 from audit.unjudged import Cause
 from broker.settings import Settings
 from broker.topics import Cleanup, create_topics
@@ -509,7 +509,7 @@ def test_waiting_messages_are_counted_without_markers(
 
 
 def test_a_long_backlog_is_not_read(run: Callable[[], Written], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.run.COUNTED", 5)
+    monkeypatch.setattr("audit.passes.COUNTED", 5)
     made = run()
     produce(made.settings.bootstrap_servers, made.settings.input_topic, messages(6))
     assert judged(made.settings).waiting == Waiting(6, exact=False)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from audit.findings import Invariant
-from audit.run import Audit
+from audit.outcome import Audit
 from broker.errors import SettingsError
 from broker.topics import create_topics
 from schemas.contract import Reason

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from audit.findings import Invariant
-from audit.run import Audit
+from audit.outcome import Audit
 from consumer.observer import Step
 from tests.faults.conftest import Begin
 from tests.faults.doomed import Doom

@@ -7,7 +7,8 @@ from random import Random
 from typing import Any
 
 from audit.findings import Invariant
-from audit.run import Audit, audit
+from audit.outcome import Audit
+from audit.run import audit
 from broker.settings import Settings
 from tests.consumer.accounts import hangs, members
 from tests.consumer.processes import Process
