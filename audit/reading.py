@@ -145,7 +145,7 @@ class _Pass:
         if starts:
             self._reader.assign(starts)
         while self._left:
-            arrived = self._reader.consume(BATCH, timeout=0.1)
+            arrived = self._reader.consume(BATCH, timeout=0.02)
             self._watch(arrived)
             events = [*filter(Message.error, arrived)]
             batch = self._batch([one for one in arrived if one.error() is None] if events else arrived)

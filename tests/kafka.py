@@ -26,6 +26,8 @@ from broker.local import SINGLE_NODE_PROPERTIES, LocalKafka, free_port
 
 KAFKA_VERSION = os.environ.get("KAFKA_VERSION", DEFAULT_VERSION)
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
+# Tests of compacted topics wait for the log cleaner, which looks every 15 seconds by default.
+PROPERTIES = {**SINGLE_NODE_PROPERTIES, "log.cleaner.backoff.ms": "200"}
 
 T = TypeVar("T")
 Row = tuple[bytes | str | None, bytes | str | None] | tuple[bytes | str | None, bytes | str | None, int]
@@ -75,7 +77,7 @@ def docker_answers() -> bool:
 @contextmanager
 def _local() -> Iterator[str]:
     try:
-        broker = LocalKafka(fast_start=True, version=KAFKA_VERSION)
+        broker = LocalKafka(fast_start=True, version=KAFKA_VERSION, overrides=PROPERTIES)
         broker.start()
     except BrokerError as error:
         raise BrokerError(
@@ -85,6 +87,7 @@ def _local() -> Iterator[str]:
     try:
         yield broker.bootstrap_servers
     finally:
+        broker.kill()  # an orderly end takes seconds, and nobody needs the data
         broker.stop()
 
 
@@ -116,7 +119,7 @@ def _container_properties(port: int) -> dict[str, str]:
         "listeners": "PLAINTEXT://:9092,BROKER://:9094,CONTROLLER://:9093",
         "advertised.listeners": f"PLAINTEXT://localhost:{port},BROKER://localhost:9094",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        **SINGLE_NODE_PROPERTIES,
+        **PROPERTIES,
     }
 
 
@@ -133,9 +136,10 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 30, what: str = "
 def produce(kafka: str, topic: str, rows: Iterable[Row], *, timeout: float = 60) -> None:
     """Publish (key, value) or (key, value, partition) rows in order; all are acknowledged on return."""
     failed: list[KafkaError] = []
-    # `vitalstream replay` and Java clients choose a key's partition like this.
+    # `vitalstream replay` and Java clients choose a key's partition like this. An idempotent producer, which
+    # would keep the order as well, waits half a second for its ID.
     like = {"partitioner": "murmur2_random"}
-    producer = Producer(_client(kafka, **{"enable.idempotence": True, "linger.ms": 5, **like}))
+    producer = Producer(_client(kafka, **{"max.in.flight": 1, "linger.ms": 5, **like}))
     for key, value, *partition in rows:
         where = {"partition": partition[0]} if partition else {}
         while not _accepts(producer, topic, key=key, value=value, on_delivery=_failures(failed), **where):
@@ -161,7 +165,7 @@ def read_all(
                 "isolation.level": isolation,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": 5,
             },
         )
     )
@@ -240,7 +244,7 @@ def _until_eof(reader: Consumer, topic: str, timeout: float) -> Iterator[Message
     unread = set(numbers)
     while unread:
         assert time.monotonic() < deadline, f"{topic} was not read within {timeout:g} s; left: {unread}"
-        for message in reader.consume(10_000, timeout=0.1):
+        for message in reader.consume(10_000, timeout=0.01):
             error = message.error()
             if error is None:
                 yield message

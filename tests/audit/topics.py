@@ -94,7 +94,7 @@ class Written:
         kafka = self.settings.bootstrap_servers
         settings = fresh_settings(kafka, input_topic=topic, model=self.settings.model)
         create_topics(settings, partitions=4, replication_factor=1)
-        producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5})
+        producer = Producer({"bootstrap.servers": kafka, "max.in.flight": 1, "linger.ms": 5})
         for name, records in (
             (settings.output_topic, self.results),
             (settings.dead_letter_topic, self.dead_letters),
