@@ -100,7 +100,7 @@ class Conversions:
     """
 
     def __init__(self, wanted: str | None, assumed: str | None, aliases: Mapping[str, str]) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._aliases = aliases
         nothing_said = SAME if wanted is None else None
         self._found: dict[str | None, Affine | None] = {
@@ -118,7 +118,7 @@ class Conversions:
 
     def _of(self, unit: str) -> Affine | None:
         code = self._aliases.get(unit) or known_code(unit) or unit
-        return SAME if self._wanted is None else conversion(code, self._wanted)
+        return SAME if self.wanted is None else conversion(code, self.wanted)
 
     def unknown(self, values: Sequence[Any], units: list[Any]) -> list[int]:
         """The rows that have a value in a unit that is not known. Units of other rows may be anything, too."""

@@ -89,19 +89,19 @@ class Decoder:
         self.reads_headers = mapping is not None and mapping.reads_headers
         self.unread = tuple(name for name in (mapping.features if mapping else ()) if name not in features)
         self.features = tuple(features)
-        self._read = read or json_reader(features, mapping, max_bytes=max_bytes)
+        self.read = read or json_reader(features, mapping, max_bytes=max_bytes)
         self._names = pd.Index(self.features)
         self._clear = RangeCheck(features, ranges).clear
         if mapping is None:
             self._times: Times = as_received
-            self._to_model_units: dict[int, Conversions] = {}
+            self.conversions: dict[int, Conversions] = {}
         else:
             self._times = times_of(mapping.event_time.kind, mapping.event_time.zone_info)
-            self._to_model_units = {n: mapping.conversions(name) for n, name in enumerate(features)}
+            self.conversions = {n: mapping.conversions(name) for n, name in enumerate(features)}
 
     def __call__(self, messages: Sequence[Message]) -> Decoded:
         """Decode a chunk: every message ends up either as a row or as a reject."""
-        columns = self._read(messages)
+        columns = self.read(messages)
         problems = columns.problems
         columns.event_times, bad_times = self._times(columns.event_times)
         for row, problem in chain(
@@ -114,7 +114,7 @@ class Decoder:
             rows = enumerate(columns.positions)
             columns.drop([row for row, position in rows if position in problems][::-1])
         array = np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(-1, len(self.features))
-        for number, convert in self._to_model_units.items():
+        for number, convert in self.conversions.items():
             convert.column(array[:, number], columns.units.get(number))
         implausible = self._clear(array)
         index = pd.Index(columns.positions, dtype=np.int64) if problems else None
@@ -137,7 +137,7 @@ class Decoder:
                 wrong = (row for row, cell in enumerate(cells) if type(cell) not in _NUMBERS)
                 yield from ((row, (Reason.WRONG_TYPE, name)) for row in wrong)
             if number in columns.units:
-                unknown = self._to_model_units[number].unknown(cells, columns.units[number])
+                unknown = self.conversions[number].unknown(cells, columns.units[number])
                 yield from ((row, (Reason.UNKNOWN_UNIT, name)) for row in unknown)
 
 

@@ -37,9 +37,11 @@ app = _Typer(
     epilog="Each setting is a flag, else VITALSTREAM_<NAME>, else in the TOML file given by --config.",
 )
 topics_app = _Typer(help="Make or check the four topics.")
+mapping_app = _Typer(help="Check a mapping against messages before a worker reads by it.")
 model_app = _Typer(help="Pin, inspect or make a model file.")
 letters_app = _Typer(help="List, show or replay messages that were not scored.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(mapping_app, name="mapping")
 app.add_typer(model_app, name="model")
 app.add_typer(letters_app, name="dead-letters")
 
@@ -243,6 +245,46 @@ def check_topics(settings: "Settings", *, json: Json = False) -> None:
     from vitalstream import topics
 
     topics.check(settings, json=json)
+
+
+SampleFile = Annotated[
+    Path | None, typer.Option("--sample", metavar="FILE", help="messages as on the topic, one a line")
+]
+SampleTopic = Annotated[
+    str | None,
+    typer.Option("--topic", metavar="NAME", help="or a topic, of which the newest messages are read"),
+]
+SampleSize = Annotated[
+    int, typer.Option(min=1, max=100_000, metavar="N", help="how many messages are looked at")
+]
+
+
+@mapping_app.command("check")
+@with_settings("bootstrap_servers", *OF_FORMAT, "ranges")
+def check_mapping(
+    settings: "Settings",
+    mapping: Annotated[Path, typer.Argument(metavar="FILE", help="mapping, or the name of a ready-made one")],
+    *,
+    sample: SampleFile = None,
+    topic: SampleTopic = None,
+    limit: SampleSize = 1000,
+    payload: Annotated[
+        bool,
+        typer.Option(
+            "--payload", help="also what stands where messages are wrong, which may identify a patient"
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what a mapping finds in messages: share, values and units of each feature, and what would be rejected.
+
+    Exit code 0: every message for us is read, and every feature is in one. 1: some would be rejected, or a feature is
+    in none. 2: the mapping makes no sense, or there are no messages. Of single messages nothing is shown without
+    --payload.
+    """
+    from vitalstream import mapping as mappings
+
+    mappings.check(settings, mapping, sample=sample, topic=topic, limit=limit, payload=payload, json=json)
 
 
 ModelFile = Annotated[
