@@ -49,7 +49,7 @@ EXPECTED: dict[str, tuple[str, str, dict[str, float], str | None]] = {
 
 
 def sections() -> dict[str, str]:
-    shapes = DOCUMENT.read_text("utf-8").split("\n## ")[1]
+    shapes = DOCUMENT.read_text("utf-8").split("\n## Shapes\n")[1].split("\n## ")[0]
     return {text.split("\n", 1)[0]: text for text in shapes.split("\n### ")[1:]}
 
 
