@@ -52,7 +52,7 @@ OPTIONS: Final[dict[str, Option]] = {
         "N",
         "ask the model only about messages with so many of its features; results of the others say no_input",
     ),
-    "value_format": Option("json", "FORMAT", "how messages are written: json or avro"),
+    "value_format": Option("json", "FORMAT", "how messages are written: json, avro or fhir"),
     "schema_file": Option(
         None, "FILE", "with --value-format avro, the schema that all messages are written with"
     ),

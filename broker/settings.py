@@ -111,7 +111,7 @@ class Settings(BaseModel):
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
-    value_format: Literal["json", "avro"] = _option("value_format")
+    value_format: Literal["json", "avro", "fhir"] = _option("value_format")
     schema_file: Path | None = _option("schema_file")
     mapping: Path | None = _option("mapping")
     skip_foreign: bool = _option("skip_foreign")

@@ -54,7 +54,7 @@ def publish(
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time; says how many were.
     """
-    if settings.value_format != "json":
+    if settings.value_format not in ("json", "fhir"):
         raise SettingsError(
             f"--value-format {settings.value_format}: publish sends lines of JSON as they are; leave it out, and send "
             "other formats with a program of your own"

@@ -78,6 +78,13 @@ Problem = tuple[Reason, str]
 """Why a message is left out, and the field concerned ('' where no single one is)."""
 
 
+class RefusedError(Exception):
+    """A message is left out; its reader catches this."""
+
+    def __init__(self, reason: Reason, field: str = "") -> None:
+        self.problem: Problem = reason, field
+
+
 _DATE = (
     "(?:[0-9]{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
     "|(?:0[13-9]|1[0-2])-(?:29|30)"

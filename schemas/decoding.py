@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from broker.errors import SettingsError
 from broker.settings import Settings
 from schemas.columns import Documents, Reader
-from schemas.contract import STANDARD_FEATURES
+from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES
+from schemas.formats.fhir import FhirReader
 from schemas.formats.framing import Bare
 from schemas.formats.mapped import json_reader, object_reader
 from schemas.mapping import Mapping, load_mapping
@@ -42,6 +43,8 @@ def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None
             from schemas.formats.avro import FiniteReader
 
             return FiniteReader(object_reader(features, mapping, documents))
+        case "fhir":
+            return FhirReader(features, _needed(settings, mapping), max_bytes=MAX_MESSAGE_BYTES)
 
 
 def make_documents(settings: Settings) -> Documents | None:
@@ -79,3 +82,12 @@ def _schema_of(settings: Settings) -> "AvroSchema":
         ) from None
     except UnusableSchemaError as error:
         raise SettingsError(f"--schema-file {file}: it {error}; messages can't be read by it") from None
+
+
+def _needed(settings: Settings, mapping: Mapping | None) -> Mapping:
+    if mapping is None:
+        raise SettingsError(
+            f"--value-format {settings.value_format} needs --mapping, which says by which codes a feature comes; "
+            f"--mapping {settings.value_format} is ready-made"
+        )
+    return mapping

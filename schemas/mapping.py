@@ -64,7 +64,7 @@ class _Source(_Part):
 
 
 class PatientId(_Source):
-    """Where the patient's id stands. `type` chooses among several identifiers of an HL7 message."""
+    """Where the patient's id stands. `type` chooses among several identifiers of a FHIR or HL7 message."""
 
     integer: bool = False
     type: Text | None = None
@@ -165,7 +165,7 @@ class Mapping(_Part):
 
     def reads_units(self, feature: Feature) -> bool:
         """Whether each message says the unit of this feature."""
-        by_code = feature.codes and self.readings and self.readings.unit
+        by_code = feature.codes and (self.readings is None or self.readings.unit)
         return bool(feature.unit_path or by_code)
 
     def conversions(self, name: str) -> Conversions:
@@ -264,12 +264,14 @@ def _misfits(mapping: Mapping, value_format: str, features: Sequence[str] | None
 def _missing_places(mapping: Mapping, value_format: str) -> list[str]:
     if value_format in BY_CODE:
         placed = [name for name, one in mapping.features.items() if one.path]
-        foreign = [name for name in ("root", "when", "retracted", "readings") if getattr(mapping, name)]
         return [
-            *(f"{name} is not for --value-format {value_format}; leave it out" for name in foreign),
+            *(f"{name} is not for --value-format {value_format}; leave it out" for name in _places(mapping)),
             *(f"features.{name} has a path; --value-format {value_format} wants codes" for name in placed),
+            *_shared_codes(mapping),
         ]
-    problems = [
+    if mapping.patient_id.type:
+        return ["patient_id.type is for --value-format fhir or hl7v2; leave it out"]
+    problems = _shared_codes(mapping) + [
         f"{name} needs a path (or a header): where it stands in a message"
         for name, source in (("patient_id", mapping.patient_id), ("event_time", mapping.event_time))
         if not (source.path or source.header)
@@ -279,6 +281,27 @@ def _missing_places(mapping: Mapping, value_format: str) -> list[str]:
             "features by codes need [readings], which says where a reading has its code and its value"
         )
     return problems
+
+
+def _places(mapping: Mapping) -> list[str]:
+    """The keys that say where something stands, or how."""
+    id_, time = mapping.patient_id, mapping.event_time
+    keys = {name: getattr(mapping, name) for name in ("root", "when", "retracted", "readings")}
+    keys |= {f"patient_id.{name}": getattr(id_, name) for name in ("path", "header", "integer")}
+    keys |= {f"event_time.{name}": getattr(time, name) for name in ("path", "header")}
+    keys["event_time.as"] = "kind" in time.model_fields_set
+    return [name for name, given in keys.items() if given]
+
+
+def _shared_codes(mapping: Mapping) -> list[str]:
+    """Codes that would be of two features."""
+    owners: dict[str, str] = {}
+    return [
+        f"features.{name} and features.{owners[code]} have the same code {code}; leave it out of one"
+        for name, one in mapping.features.items()
+        for code in dict.fromkeys(one.codes)
+        if owners.setdefault(code, name) != name
+    ]
 
 
 def _unit_problems(name: str, feature: Feature, *, by_message: bool) -> list[str]:

@@ -1,10 +1,16 @@
 """One row of a message's readings, each of which says by a code what it is."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from schemas.contract import Problem, Reason
-from schemas.mapping import Mapping
+from schemas.columns import Columns
+from schemas.contract import EVENT_TIME, Problem, Reason, RefusedError
+from schemas.mapping import EventTime, Mapping
+from schemas.times import times_of
+
+Reading = tuple[int, Any, Any]
+"""The number of its feature, its value and its unit. A value of None says that there was none."""
 
 
 class Row(NamedTuple):
@@ -17,12 +23,12 @@ class Row(NamedTuple):
 
 def codes_of(
     features: Sequence[str], mapping: Mapping, systems: dict[str, str] | None = None
-) -> dict[tuple[str, str], int]:
+) -> dict[tuple[Any, Any], int]:
     """By system and code, the number of the feature. `systems` are a format's own names of the usual ones.
 
     Without `systems` a code is all that it says, and of no system.
     """
-    found: dict[tuple[str, str], int] = {}
+    found: dict[tuple[Any, Any], int] = {}
     for number, name in enumerate(features):
         for text in mapping.features[name].codes:
             system, _, code = text.rpartition(" ") if systems is not None else ("", "", text)
@@ -36,11 +42,8 @@ class OneRow:
     def __init__(self, features: Sequence[str]) -> None:
         self._features = features
 
-    def __call__(self, readings: Iterable[tuple[int, Any, Any]]) -> Row:
-        """Of each reading its feature's number, value and unit. A value of None says that there was none.
-
-        No reading at all is a message for others; two that differ are conflicting.
-        """
+    def __call__(self, readings: Iterable[Reading]) -> Row:
+        """No reading at all is a message for others; two that differ are conflicting."""
         values: list[Any] = [None] * len(self._features)
         units: list[Any] = [None] * len(self._features)
         any_ = False
@@ -57,3 +60,72 @@ class OneRow:
         """The row of a message that has this problem."""
         nothing = [None] * len(self._features)
         return Row(nothing, nothing, problem)
+
+
+class Rows:
+    """Gathers the rows of a chunk, of at most `size` messages, each from its readings."""
+
+    def __init__(self, features: Sequence[str], mapping: Mapping, size: int) -> None:
+        self._features = features
+        self._width = len(features)
+        self._cells: list[Any] = [None] * (self._width * size)
+        # Where no reading is, the unit is any that is known.
+        wanted = [mapping.features[name].wanted(name) for name in features]
+        self._units = {number: [unit] * size for number, unit in enumerate(wanted)}
+        self._positions: list[int] = []
+        self._ids: list[Any] = []
+        self._times: list[Any] = []
+
+    def add(self, position: int, patient_id: Any, event_time: Any, readings: Sequence[Reading]) -> None:
+        """One row. Raises RefusedError where two readings of a feature differ."""
+        row = len(self._positions)
+        cells, start = self._cells, row * self._width
+        for number, value, unit in readings:
+            if value is None:
+                continue
+            known = cells[start + number]
+            if known is not None and (known, self._units[number][row]) != (value, unit):
+                cells[start : start + self._width] = [None] * self._width
+                raise RefusedError(Reason.CONFLICTING, self._features[number])
+            cells[start + number] = value
+            self._units[number][row] = unit
+        self._positions.append(position)
+        self._ids.append(patient_id)
+        self._times.append(event_time)
+
+    def columns(self, problems: dict[int, Problem]) -> Columns:
+        """All of them."""
+        rows = len(self._positions)
+        cells = self._cells[: rows * self._width]
+        units = {
+            number: units[:rows]
+            for number, units in self._units.items()
+            if cells[number :: self._width].count(None) < rows
+        }
+        return Columns(self._positions, self._ids, self._times, cells, problems, units)
+
+
+class OneTime:
+    """Makes one time of those of a message's readings."""
+
+    def __init__(self, event_time: EventTime) -> None:
+        self._normal = times_of(event_time.kind, event_time.zone_info)
+        self._tolerance = timedelta(seconds=event_time.tolerance_s)
+
+    def __call__(self, times: Sequence[Any]) -> Any:
+        """The last of them, or the first that is none. Raises RefusedError where they are too far apart."""
+        if times.count(times[0]) == len(times):
+            return times[0]
+        texts, wrong = self._normal(times)
+        if wrong:
+            return times[min(wrong)]
+        moments = [*map(_moment, texts)]
+        if max(moments) - min(moments) > self._tolerance:
+            raise RefusedError(Reason.CONFLICTING, EVENT_TIME)
+        return times[moments.index(max(moments))]
+
+
+def _moment(text: str) -> datetime:
+    """Of RFC 3339; a leap second is taken for the one before, for a datetime has none."""
+    second = text[17:].upper()
+    return datetime.fromisoformat(text[:17] + (f"59{second[2:]}" if second.startswith("60") else second))

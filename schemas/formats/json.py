@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from schemas.columns import Columns, Documents, Read, unfit
-from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason
+from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import Fields, at
 from schemas.formats.framing import Framing
 from schemas.messages import Message, Plain
@@ -118,6 +118,21 @@ class FramedJsonDocuments:
         return [behind[row] for row in rows], documents, problems
 
 
+def one_object(value: Any, repeats: "Repeats", *, max_bytes: int) -> dict[str, Any]:
+    """The object that one value is, for readers that go through them one by one. Raises RefusedError."""
+    if not value or len(value) > max_bytes:
+        raise RefusedError(Reason.TOO_LARGE if value else Reason.EMPTY)
+    try:
+        document = orjson.loads(value)
+    except ValueError:
+        raise RefusedError(Reason.NOT_JSON) from None
+    if type(document) is not dict:
+        raise RefusedError(Reason.NOT_OBJECT)
+    if twice := repeats.in_one(value, document):
+        raise RefusedError(Reason.NOT_JSON, twice)
+    return document
+
+
 class Repeats:
     """Finds messages that hold one of `names` twice, of which the parser silently kept the last.
 
@@ -142,6 +157,16 @@ class Repeats:
             return {}
         suspects = np.flatnonzero(_by_value(marks, values) != _quotes_if_flat(documents, cells)).tolist()
         return {number: name for number, name in self._among(suspects, values, documents) if name}
+
+    def in_one(self, value: bytes, document: dict[str, Any]) -> str:
+        """The first name that is twice in `value`, of which `document` is the object, or ''."""
+        try:
+            written = orjson.dumps(document)
+        except TypeError:  # nested deeper than can be written
+            return self._repeated(value)
+        if written == value or (b"\\" not in value and written.count(b'"') == value.count(b'"')):
+            return ""
+        return self._repeated(value)
 
     def _among(
         self, suspects: list[int], values: Sequence[bytes], documents: list[dict[str, Any]]

@@ -114,6 +114,16 @@ def test_debezium_s_deletions_are_retracted() -> None:
     assert [(one.reason, one.field) for one in found.rejects] == [("retracted", "payload.op")]
 
 
+def test_fhir_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
+    section = DOCUMENT.read_text("utf-8").split("\n## FHIR\n")[1]
+    (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
+    assert len(block(section, "toml").splitlines()) <= 25
+    decode = make_decoder(Settings(value_format="fhir", mapping=mapping))
+    found = decode([Plain(block(section, "json").encode())])
+    expected = {"heart_rate": 84, "systolic_bp": 120.00992, "diastolic_bp": math.nan, "temperature": 37}
+    check(found, "p-17", UTC, expected)
+
+
 def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Path) -> None:
     section = DOCUMENT.read_text("utf-8").split("\n## Avro\n")[1]
     (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))

@@ -440,6 +440,10 @@ PLACES = 'patient_id = { path = "p" }\nevent_time = { path = "t" }\n'
         ),
         (PLACES.replace('"p" }', '"p", header = "h" }') + FEATURE, "patient_id has a path and a header"),
         (PLACES.replace('"p" }', '"p", integer = 1 }') + FEATURE, "patient_id.integer must be true or false"),
+        (
+            PLACES.replace('"p" }', '"p", type = "MR" }') + FEATURE,
+            "patient_id.type is for --value-format fhir",
+        ),
         ('when = { "a..b" = ["c"] }\n' + PLACES + FEATURE, "when must be a path"),
         ('sha256 = "x"\n' + PLACES + FEATURE, "there is no key sha256"),
     ],

@@ -1,0 +1,343 @@
+"""FHIR R4 in JSON: an Observation, also one with components such as blood pressure, or a Bundle of one patient's.
+
+Each reading says by a code what it is, and by a UCUM code what its unit is. What has several meanings is refused.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Named
+from typing import Any, Final
+from urllib.parse import unquote
+
+from schemas.columns import Columns
+from schemas.contract import NO_FAULT, PATIENT_ID, Problem, Reason, RefusedError
+from schemas.fields import ABSENT
+from schemas.formats.json import Repeats, one_object
+from schemas.mapping import Mapping
+from schemas.messages import Message
+from schemas.readings import OneTime, Reading, Rows, codes_of
+
+SYSTEMS: Final = {
+    "LOINC": "http://loinc.org",
+    "SNOMED": "http://snomed.info/sct",
+    "MDC": "urn:iso:std:iso:11073:10101",
+}
+"""What FHIR calls the systems of codes that a mapping names."""
+
+UCUM: Final = "http://unitsofmeasure.org"
+
+_SCORED = frozenset({"final", "preliminary", "amended", "corrected"})
+_LEFT_OUT = {
+    "entered-in-error": Reason.RETRACTED,
+    "cancelled": Reason.RETRACTED,
+    "registered": Reason.NOT_FOR_US,  # there is no result yet
+}
+
+# Every name that is read, and what it must hold.
+_SHAPES: Final[dict[str, type]] = {
+    "resourceType": str,
+    "entry": list,
+    "resource": dict,
+    "fullUrl": str,
+    "request": dict,
+    "method": str,
+    "url": str,
+    "contained": list,
+    "id": str,
+    "identifier": object,  # an object in a reference, a list in a Patient
+    "type": object,
+    "status": str,
+    "code": object,  # a text in a coding and in a quantity
+    "coding": list,
+    "system": str,
+    "subject": dict,
+    "reference": str,
+    "effectiveDateTime": str,
+    "effectiveInstant": str,
+    "effectivePeriod": dict,
+    "end": str,
+    "valueQuantity": dict,
+    "valueInteger": int,
+    "value": object,
+    "unit": str,
+    "comparator": str,
+    "dataAbsentReason": dict,
+    "component": list,
+    "modifierExtension": list,
+    "implicitRules": str,
+}
+
+_patient_id = re.compile(r"(?:[^#?]*/)?Patient/([^/#?]+)(?:/_history/[^/#?]+)?").fullmatch
+_conditional = re.compile(r"(?:[^#?]*/)?Patient\?identifier=(?:([^|&]*)\|)?([^|&]+)").fullmatch
+_may_be_patient = re.compile(r"urn:|#|(?:.*/)?Patient\b").match
+_NO_PATIENT: Final = object()
+_NOTHING: Final[dict[str, Any]] = {}
+
+Resource = dict[str, Any]
+Content = tuple[Any, Any, list[Reading]]
+"""Whose, when, and what."""
+
+
+class FhirReader:
+    """Reads Observations and Bundles by the codes of a mapping."""
+
+    def __init__(self, features: Sequence[str], mapping: Mapping, *, max_bytes: int) -> None:
+        self._features = features
+        self._codes = codes_of(features, mapping, SYSTEMS)
+        self._type = mapping.patient_id.type
+        self._time = OneTime(mapping.event_time)
+        self._mapping = mapping
+        self._repeats = Repeats(_SHAPES, nested=True)
+        self._max_bytes = max_bytes
+
+    def __call__(self, messages: Sequence[Message]) -> Columns:
+        """Read a chunk, one message after the other: so many objects at once would keep the garbage collector busy."""
+        rows = Rows(self._features, self._mapping, len(messages))
+        problems: dict[int, Problem] = {}
+        for position, message in enumerate(messages):
+            try:
+                rows.add(position, *self._read(message.value()))
+            except RefusedError as refused:
+                problems[position] = refused.problem
+        return rows.columns(problems)
+
+    def _read(self, value: Any) -> Content:
+        document = one_object(value, self._repeats, max_bytes=self._max_bytes)
+        try:
+            return self._resource(document)
+        except (AttributeError, TypeError, KeyError):  # an object, a list or a text is something else
+            raise RefusedError(Reason.NOT_DECODABLE, _misshapen(document)) from None
+
+    def _resource(self, resource: Resource) -> Content:
+        kind = resource.get("resourceType")
+        if kind == "Observation":
+            return self._observation(resource)
+        if kind == "Bundle":
+            return self._bundle(resource)
+        raise RefusedError(Reason.NOT_DECODABLE if kind is None else Reason.NOT_FOR_US, "resourceType")
+
+    def _observation(self, observation: Resource) -> Content:
+        readings = self._readings(observation)
+        if not readings:
+            raise RefusedError(Reason.NOT_FOR_US)
+        if (status := observation.get("status")) not in _SCORED:
+            raise RefusedError(*_unscored(status))
+        return _of_patient(self._patient(observation, _NOTHING)), _time(observation), readings
+
+    def _bundle(self, bundle: Resource) -> Content:
+        observations: list[Resource] = []
+        patients: dict[str, Resource] = {}
+        left_out: Problem | None = None
+        for entry in bundle.get("entry") or ():
+            resource = entry.get("resource")
+            if resource is None:
+                if _deletes(entry):
+                    left_out = Reason.RETRACTED, "request"
+            elif (kind := resource.get("resourceType")) == "Observation":
+                observations.append(resource)
+            elif kind == "Patient":
+                patients |= {entry.get("fullUrl"): resource, f"Patient/{resource.get('id', '')}": resource}
+        return self._one_content(observations, patients, left_out)
+
+    def _one_content(
+        self, observations: list[Resource], patients: Named[str, Resource], left_out: Problem | None
+    ) -> Content:
+        readings: list[Reading] = []
+        read: list[Resource] = []
+        for observation in observations:
+            if not (found := self._readings(observation)):
+                continue
+            if (status := observation.get("status")) in _SCORED:
+                readings += found
+                read.append(observation)
+            elif (problem := _unscored(status))[0] in NO_FAULT:
+                left_out = left_out or problem
+            else:
+                raise RefusedError(*problem)
+        if not read:
+            raise RefusedError(*(left_out or (Reason.NOT_FOR_US, "")))
+        patient = self._one_patient(read, observations, patients)
+        return patient, self._time([*map(_time, read)]), readings
+
+    def _readings(self, observation: Resource) -> list[Reading]:
+        """Those of our features, with None for a value that is missing."""
+        number = self._number(observation)
+        found = [] if number is None else [_reading(number, observation)]
+        if components := observation.get("component"):
+            of_components = [
+                _reading(number, component)
+                for component in components
+                if (number := self._number(component)) is not None
+            ]
+            if of_components:
+                _refuse_modified(observation)
+                found += of_components
+        return found
+
+    def _number(self, element: Resource) -> int | None:
+        """The number of the feature that a code stands for."""
+        codings: Sequence[Resource] = (element.get("code") or _NOTHING).get("coding") or ()
+        if len(codings) == 1:
+            coding = codings[0]
+            return self._codes.get((coding.get("system", ""), coding.get("code")))
+        number = None
+        for coding in codings:
+            found = self._codes.get((coding.get("system", ""), coding.get("code")))
+            if found is not None:
+                if number is not None and found != number:
+                    raise RefusedError(Reason.CONFLICTING, self._features[found])
+                number = found
+        return number
+
+    def _one_patient(
+        self, read: list[Resource], observations: list[Resource], patients: Named[str, Resource]
+    ) -> Any:
+        """The id of the patient of all Observations; those that are not read need not have one."""
+        references = {(one.get("subject") or _NOTHING).get("reference") for one in observations}
+        if len(references) == 1 and not _reference(read[0]).startswith("#"):
+            return _of_patient(self._patient(read[0], patients))
+        ids = {self._patient(one, patients) for one in read}
+        ids |= {self._patient(one, patients) for one in observations} - {ABSENT, _NO_PATIENT}
+        if len(ids) > 1:
+            raise RefusedError(Reason.CONFLICTING, PATIENT_ID)
+        return _of_patient(ids.pop())
+
+    def _patient(self, observation: Resource, patients: Named[str, Resource]) -> Any:
+        """The id of an Observation's patient; ABSENT where there is none, _NO_PATIENT where it is of something else."""
+        reference = _reference(observation)
+        if self._type is None and (id_ := _logical_id(reference)):
+            return id_
+        if reference and not _may_be_patient(reference):
+            return _NO_PATIENT
+        patient = _resolved(reference, observation, patients)
+        system, value = _condition(reference)
+        identifier = (observation.get("subject") or _NOTHING).get("identifier")
+        if self._type is not None:
+            return self._identifier([identifier, *(patient.get("identifier") or ())], system, value)
+        if not reference and identifier is not None:
+            value = identifier.get("value", ABSENT)
+        return patient.get("id", value)
+
+    def _identifier(self, identifiers: list[Resource | None], system: str, value: Any) -> Any:
+        """The one identifier of the type that the mapping wants; `value` is one of `system`."""
+        found = {one.get("value", ABSENT) for one in identifiers if one and self._type in _types(one)}
+        if system == self._type:
+            found.add(value)
+        if len(found) > 1:
+            raise RefusedError(Reason.CONFLICTING, PATIENT_ID)
+        return found.pop() if found else ABSENT
+
+
+def _unscored(status: Any) -> Problem:
+    """Why an Observation of this status is not scored."""
+    reason = Reason.MISSING_FIELD if status is None else _LEFT_OUT.get(status, Reason.WRONG_TYPE)
+    return reason, "status"
+
+
+def _of_patient(id_: Any) -> Any:
+    if id_ is _NO_PATIENT:
+        raise RefusedError(Reason.NOT_FOR_US, "subject")
+    return id_
+
+
+def _reference(observation: Resource) -> str:
+    return (observation.get("subject") or _NOTHING).get("reference") or ""
+
+
+def _logical_id(reference: str) -> str | None:
+    """The id in a reference to a Patient on some server."""
+    kind, _, id_ = reference.partition("/")
+    if kind == "Patient" and id_.isalnum():  # as nearly always
+        return id_
+    match = _patient_id(reference)
+    return match[1] if match else None
+
+
+def _time(observation: Resource) -> Any:
+    """When it was measured; of a period, its end."""
+    time = observation.get("effectiveDateTime")
+    if time is None:
+        time = observation.get("effectiveInstant")
+    if time is None:
+        time = (observation.get("effectivePeriod") or _NOTHING).get("end")
+    return ABSENT if time is None else time
+
+
+def _reading(number: int, element: Resource) -> Reading:
+    """The value and its unit; None for one that is missing, or that is only a limit."""
+    _refuse_modified(element)
+    quantity = element.get("valueQuantity")
+    if quantity is None:
+        return number, _other_value(element), None
+    if element.get("dataAbsentReason") is not None:
+        raise RefusedError(Reason.CONFLICTING, "dataAbsentReason")
+    value = None if "comparator" in quantity else quantity.get("value")
+    return number, value, quantity.get("code") if quantity.get("system") == UCUM else _other_unit(quantity)
+
+
+def _refuse_modified(element: Resource) -> None:
+    """What says that it means something else than it says to whoever does not know how."""
+    if "modifierExtension" in element or "implicitRules" in element:
+        raise RefusedError(Reason.NOT_DECODABLE, "modifierExtension")
+
+
+def _other_unit(quantity: Resource) -> Any:
+    """A unit that is no code of UCUM: one of IEEE 11073, or a sender's own."""
+    code, system = quantity.get("code"), quantity.get("system")
+    if code is None:
+        return quantity.get("unit")
+    if system is None:
+        return code
+    return f"MDC {code}" if system == SYSTEMS["MDC"] else f"{system} {code}"
+
+
+def _other_value(element: Resource) -> Any:
+    """What stands there instead of a quantity: of the wrong type, unless a whole number."""
+    number = element.get("valueInteger")
+    if type(number) is int:
+        return number
+    given = (name for name in element if name.startswith("value") and element[name] is not None)
+    return next(given, None)  # the text of a name is no number, either
+
+
+def _deletes(entry: Resource) -> bool:
+    request = entry.get("request") or _NOTHING
+    return request.get("method") == "DELETE" and (request.get("url") or "").startswith("Observation")
+
+
+def _resolved(reference: str, observation: Resource, patients: Named[str, Resource]) -> Resource:
+    """The Patient in this message that a reference names; an empty one where there is none."""
+    if reference.startswith("#"):
+        named = [one for one in observation.get("contained") or () if one.get("id") == reference[1:]]
+        # Its id is one within the Observation, and nobody's outside of it.
+        return {"identifier": named[0].get("identifier")} if named else _NOTHING
+    return patients.get(reference) or patients.get(f"Patient/{_logical_id(reference)}") or _NOTHING
+
+
+def _condition(reference: str) -> tuple[str, Any]:
+    """System and value in a reference such as `Patient?identifier=http://hospital.example|123`."""
+    match = _conditional(reference) if "?" in reference else None
+    if match is None:
+        return "", ABSENT
+    return unquote(match[1] or ""), unquote(match[2])
+
+
+def _types(identifier: Resource) -> Iterator[Any]:
+    """What an identifier may be chosen by: its system, and the codes of its type."""
+    yield identifier.get("system")
+    for coding in (identifier.get("type") or _NOTHING).get("coding") or ():
+        yield coding.get("code")
+
+
+def _misshapen(element: object) -> str:
+    """The first name on which something else stands than FHIR has there."""
+    if isinstance(element, list):
+        return next(filter(None, map(_misshapen, element)), "")
+    if not isinstance(element, dict):
+        return ""
+    for name, content in element.items():
+        if name in _SHAPES and content is not None and not isinstance(content, _SHAPES[name]):
+            return str(name)
+        if found := _misshapen(content):
+            return found
+    return ""
