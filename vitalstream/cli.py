@@ -37,7 +37,7 @@ app = _Typer(
     epilog="Each setting is a flag, else VITALSTREAM_<NAME>, else in the TOML file given by --config.",
 )
 topics_app = _Typer(help="Make or check the four topics.")
-mapping_app = _Typer(help="Check a mapping against messages before a worker reads by it.")
+mapping_app = _Typer(help="Make a first mapping, or check one, with messages of the topic.")
 model_app = _Typer(help="Pin, inspect or make a model file.")
 letters_app = _Typer(help="List, show or replay messages that were not scored.")
 app.add_typer(topics_app, name="topics")
@@ -285,6 +285,25 @@ def check_mapping(
     from vitalstream import mapping as mappings
 
     mappings.check(settings, mapping, sample=sample, topic=topic, limit=limit, payload=payload, json=json)
+
+
+@mapping_app.command("suggest")
+@with_settings("bootstrap_servers", *OF_FORMAT)
+def suggest_mapping(
+    settings: "Settings",
+    *,
+    sample: SampleFile = None,
+    topic: SampleTopic = None,
+    limit: SampleSize = 1000,
+) -> None:
+    """Print a first mapping for messages, by the names, codes and units in them that are known.
+
+    What it only supposes, such as the unit of values without one, and other numbers stand in comments. Look at each
+    line, then try it with mapping check. Exit code 1 where it found no patient, no time or no feature.
+    """
+    from vitalstream import mapping as mappings
+
+    mappings.suggest(settings, sample=sample, topic=topic, limit=limit)
 
 
 ModelFile = Annotated[

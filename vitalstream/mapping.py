@@ -1,4 +1,4 @@
-"""`vitalstream mapping`: what a mapping finds in messages, before a worker reads them by it."""
+"""`vitalstream mapping`: a first mapping, and what a mapping finds in messages before a worker reads by it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,18 @@ from typing import Any, Final
 import orjson
 import typer
 
-from broker.errors import SettingsError
+from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from producer.samples import load_sample, newest_messages
+from schemas.contract import MAX_MESSAGE_BYTES
 from schemas.coverage import Coverage, Found, Rejected, coverage
-from schemas.decoding import make_decoder
+from schemas.decoding import make_decoder, make_documents
+from schemas.formats.json import parse
 from schemas.lookalike import difference, look_alikes
 from schemas.mapping import load_mapping
 from schemas.messages import Message, plain
 from schemas.printable import printable
+from schemas.suggestion import suggest as suggest_mapping
 from vitalstream.tables import make_table, print_table
 
 _LONGEST: Final = 60  # characters of a name
@@ -85,6 +88,37 @@ def check(
         _print(found, taken, remarks, payload=payload)
     if not found.complete:
         raise typer.Exit(1)
+
+
+class IncompleteMappingError(VitalstreamError):
+    """Something was not found that every mapping has."""
+
+
+def suggest(settings: Settings, *, sample: Path | None, topic: str | None, limit: int) -> None:
+    """Print a first mapping for the sample.
+
+    Raises:
+        IncompleteMappingError: patient, time or features were not found; what was is printed.
+    """
+    taken = take_sample(settings, sample=sample, topic=topic, limit=limit)
+    documents = make_documents(settings)
+    if documents is None:
+        found, _ = parse([one.value() for one in taken.messages], max_bytes=MAX_MESSAGE_BYTES)
+    else:
+        _, found, _ = documents(taken.messages)
+    if not found:
+        raise SettingsError(f"{taken.source} has no message that is an object; see --value-format")
+    suggestion = suggest_mapping(found)
+    typer.echo(
+        f"# A first mapping, from {_messages(len(found))}. Look at each line, at units above all, then try it with\n"
+        "# vitalstream mapping check.\n"
+    )
+    typer.echo(suggestion.text, nl=False)
+    if suggestion.missing:
+        raise IncompleteMappingError(
+            f"no {', no '.join(suggestion.missing)} found by name; say in the mapping where they stand, as "
+            "docs/formats.md shows"
+        )
 
 
 def _print(found: Coverage, taken: Sample, remarks: list[str], *, payload: bool) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from broker.errors import BrokerError, SettingsError
 from tests.conftest import MakeSettings
 from vitalstream.cli import app
+from vitalstream.mapping import IncompleteMappingError
 
 CANARY = "canary-51c9"
 MAPPING = """
@@ -185,6 +186,38 @@ def test_a_mapping_that_makes_no_sense_is_bad_usage(files: Files) -> None:
     files.mapping.write_text("[features]\nspo2 = 1\n")
     with pytest.raises(SettingsError, match=r"--mapping .*: features.spo2 must be a table"):
         files.check(GOOD)
+
+
+# --- suggest
+
+
+def test_a_suggestion_passes_the_check_on_the_sample_that_it_was_made_of(files: Files) -> None:
+    documents = [message(temp={"value": 98.6, "unit": unit}) for unit in ("F", "degF", "[degF]")]
+    files.sample.write_text("\n".join(map(json.dumps, documents)))
+    result = invoke("suggest", "--sample", str(files.sample))
+    assert result.exit_code == 0
+    assert not result.stderr
+    files.mapping.write_text(result.stdout)
+    assert files.told(documents)["features"][1]["lowest"] == pytest.approx(37)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        (
+            '{"at": "2026-01-05T08:30:00Z"}',
+            IncompleteMappingError,
+            "no patient_id, no features found by name",
+        ),
+        ("nonsense", SettingsError, "has no message that is an object; see --value-format"),
+    ],
+)
+def test_what_can_not_be_suggested_is_told(
+    files: Files, content: str, error: type[Exception], said: str
+) -> None:
+    files.sample.write_text(content)
+    with pytest.raises(error, match=said):
+        invoke("suggest", "--sample", str(files.sample))
 
 
 # --- on a real Kafka
