@@ -336,9 +336,3 @@ def test_every_value_is_explained_and_in_the_schema() -> None:
         assert found or path[0] in FREE, f"{'.'.join(path)} is not in the schema"
         is_leaf = not line.rstrip().endswith(":")
         assert not is_leaf or above.strip().startswith("#"), f"{'.'.join(path)} has no comment"
-
-
-def test_the_chart_has_the_version_of_the_project() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    pyproject = (CHART.parents[2] / "pyproject.toml").read_text()
-    assert f'\nversion = "{chart["appVersion"]}"\n' in pyproject
