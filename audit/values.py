@@ -118,12 +118,15 @@ class _ByModel:
         check.accuse(rows[wrong], "its dead letter gives another reason or field than decoding it does")
 
     def _check_letters(self, check: "_Check", frame: pd.DataFrame, rows: Ints, enough: Bools) -> None:
-        """What can be decoded is a dead letter only if the model refuses it, or its result was too large."""
+        """What can be decoded is a dead letter only by the model, its result's size, or a schema that came later."""
         dead = check.letters[rows]
         told = self._published.causes(check.numbers[rows])
         by_model = dead & (told == cause(Reason.MODEL_REJECTED, RISK_PROBABILITY))
         too_large = told == cause(Reason.TOO_LARGE, "")
-        check.accuse(rows[dead & ~by_model & ~too_large], "is a dead letter, but can be decoded")
+        registered_since = told == cause(Reason.UNKNOWN_SCHEMA, "")
+        check.accuse(
+            rows[dead & ~by_model & ~too_large & ~registered_since], "is a dead letter, but can be decoded"
+        )
         check.accuse(rows[by_model & ~enough], "is a dead letter of the model, which is not asked about it")
         asked = np.flatnonzero(by_model & enough)
         if len(asked):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from broker.settings import ENV_PREFIX, Settings, closest, is_secret
 
@@ -12,7 +13,12 @@ _PLAIN = ("plaintext", "sasl_plaintext")
 
 def cautions(settings: Settings, properties: Sequence[str] = ()) -> list[str]:
     """One sentence for each such thing, naming the setting; `properties` are those given by `-X`."""
-    return [*_misspelt(os.environ), *_on_the_command_line(properties), *_in_plain_text(settings)]
+    return [
+        *_misspelt(os.environ),
+        *_on_the_command_line(properties),
+        *_in_plain_text(settings),
+        *_login_in_plain_text(settings),
+    ]
 
 
 def _misspelt(names: Iterable[str]) -> list[str]:
@@ -45,6 +51,16 @@ def _in_plain_text(settings: Settings) -> list[str]:
         f"security.protocol is {protocol.lower()}: patients' data travel unencrypted to {', '.join(far)}; "
         "set it to SSL or SASL_SSL"
     ]
+
+
+def _login_in_plain_text(settings: Settings) -> list[str]:
+    urls = [
+        url.strip() for url in (settings.schema_registry or "").split(",") if url.strip().startswith("http:")
+    ]
+    far = [url.hostname or "" for url in map(urlsplit, urls) if not _is_loopback(url.hostname or "")]
+    if not far or not any(map(is_secret, settings.registry_properties)):
+        return []
+    return [f"--schema-registry: its login travels unencrypted to {', '.join(far)}; use https://"]
 
 
 def _hosts(servers: str) -> list[str]:

@@ -52,9 +52,23 @@ OPTIONS: Final[dict[str, Option]] = {
         "N",
         "ask the model only about messages with so many of its features; results of the others say no_input",
     ),
-    "value_format": Option("json", "FORMAT", "how messages are written: json, avro or fhir"),
+    "value_format": Option(
+        "json",
+        "FORMAT",
+        "how messages are written: json, json-schema (JSON behind a schema's id), avro or fhir",
+    ),
+    "schema_registry": Option(
+        None,
+        "URL",
+        "registry of the schemas that messages name; its login is -X schema.registry.basic.auth.user.info",
+    ),
+    "schema_subject": Option(
+        None, "NAME", "subject that these schemas must belong to; without it the input topic's own"
+    ),
     "schema_file": Option(
-        None, "FILE", "with --value-format avro, the schema that all messages are written with"
+        None,
+        "FILE",
+        "with --value-format avro and no registry, the schema that all messages are written with",
     ),
     "mapping": Option(
         None, "FILE", "where messages hold patient, time and features, and in which units: a TOML file"

@@ -53,10 +53,22 @@ _CLIENT: Final = {
 _HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
 _BROKER = re.compile(r"([A-Za-z0-9_]+://)?" + _HOST + r"(:(?P<port>[0-9]{1,5}))?")
+_URL = re.compile(r"https?://[^/@\s?#]+(/[^@\s?#]*)?")
+_REGISTRY: Final = "schema.registry."
 _LAST_PORT: Final = 65_535
 
-_SECRET_WORDS = ("password", "passphrase", "secret", ".pem", "jaas", "oauthbearer.config", "token")
+_SECRET_WORDS = (
+    "password",
+    "passphrase",
+    "secret",
+    "user.info",
+    ".pem",
+    "jaas",
+    "oauthbearer.config",
+    "token",
+)
 _PLACES = (".location", ".file")
+_WITH_SCHEMAS: Final = ("avro", "json-schema")
 
 
 def _option(name: str, **rules: Any) -> Any:
@@ -84,6 +96,9 @@ _WORDS: Final = {
     "skip_foreign": "must be true or false",
     "chunk_size": "must be a whole number from 1 up to 100,000, or auto",
     "kafka": _PROPERTIES,
+    "schema_registry": "must be http:// or https:// with host and path, or several with commas between; a login goes "
+    "into schema.registry.basic.auth.user.info",
+    "schema_subject": "must be the name of a subject",
     "http": "must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464",
 }
 
@@ -111,7 +126,9 @@ class Settings(BaseModel):
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
-    value_format: Literal["json", "avro", "fhir"] = _option("value_format")
+    value_format: Literal["json", "json-schema", "avro", "fhir"] = _option("value_format")
+    schema_registry: str | None = _option("schema_registry")
+    schema_subject: str | None = _option("schema_subject", min_length=1)
     schema_file: Path | None = _option("schema_file")
     mapping: Path | None = _option("mapping")
     skip_foreign: bool = _option("skip_foreign")
@@ -141,6 +158,13 @@ class Settings(BaseModel):
         if address is not None and not _ADDRESS.fullmatch(address):
             raise ValueError(_WORDS["http"])
         return address
+
+    @field_validator("schema_registry")
+    @classmethod
+    def _refuse_no_url(cls, urls: str | None) -> str | None:
+        if urls is not None and not all(_URL.fullmatch(one.strip()) for one in urls.split(",")):
+            raise ValueError(_WORDS["schema_registry"])
+        return urls
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -213,7 +237,17 @@ class Settings(BaseModel):
 
     def client(self, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A librdkafka configuration: ours for every client, `defaults`, then the user's own properties over them."""
-        return {"bootstrap.servers": self.bootstrap_servers, **_CLIENT, **(defaults or {}), **self.kafka}
+        own = {name: value for name, value in self.kafka.items() if not name.startswith(_REGISTRY)}
+        return {"bootstrap.servers": self.bootstrap_servers, **_CLIENT, **(defaults or {}), **own}
+
+    @property
+    def registry_properties(self) -> dict[str, str]:
+        """The properties of the schema registry's client, which are given like librdkafka's, as `schema.registry.…`."""
+        return {
+            name.removeprefix(_REGISTRY): value
+            for name, value in self.kafka.items()
+            if name.startswith(_REGISTRY)
+        }
 
     def shown(self) -> dict[str, Any]:
         """The settings as plain values fit for a log: values of secret properties are replaced by `***`."""
@@ -307,6 +341,17 @@ def _read(config: Path) -> dict[str, Any]:
 
 def _refuse_what_has_no_effect(settings: Settings) -> None:
     auto, given = settings.chunk_size == "auto", settings.model_fields_set
+    if settings.schema_registry is not None and settings.value_format not in _WITH_SCHEMAS:
+        raise SettingsError(
+            f"--schema-registry: --value-format {settings.value_format} has no schemas; give "
+            f"{' or '.join(_WITH_SCHEMAS)}"
+        )
+    if settings.schema_registry is not None and settings.schema_file is not None:
+        raise SettingsError(
+            "--schema-file: messages name their schemas to --schema-registry; leave one of them out"
+        )
+    if settings.schema_subject is not None and settings.schema_registry is None:
+        raise SettingsError("--schema-subject: a subject is one of a registry's; add --schema-registry")
     if settings.schema_file is not None and settings.value_format != "avro":
         raise SettingsError(
             "--schema-file: only Avro is read by a schema; add --value-format avro, or leave it out"

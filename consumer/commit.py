@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.bounded import Bounded
+from broker.bounded import Bounded
 from consumer.errors import Action, KafkaCallError, action_for
 from consumer.observer import Observer, Step
 from consumer.sending import Output, Sender, kafka_call

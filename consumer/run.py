@@ -23,7 +23,7 @@ from consumer.slots import take_slot
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
 from real_time.usable import Model
-from schemas.decoding import make_decoder
+from schemas.decoding import make_decoder, require_registry
 from schemas.printable import printable
 from schemas.vitals import Decoder
 
@@ -35,6 +35,7 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
 
     Raises:
         SettingsError: the settings or the model can't be used.
+        RegistryError: the schema registry can't be asked.
         BrokerError: the brokers can't be reached, a topic is missing, or this user may not use it.
         VitalstreamError: a failure that can't be cured by trying again.
     """
@@ -42,6 +43,7 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
     for caution in model.cautions:
         log.warning("%s; it gave sound scores for the rows it was tried with", caution)
     _tell_mapping(settings, make_decoder(settings, model.features))
+    require_registry(settings)
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     _warn_of_compaction(settings)

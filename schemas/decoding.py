@@ -1,5 +1,6 @@
 """The one place that puts a decoder together, for everybody who reads the input topic."""
 
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -9,14 +10,18 @@ from broker.settings import Settings
 from schemas.columns import Documents, Reader
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES
 from schemas.formats.fhir import FhirReader
-from schemas.formats.framing import Bare
-from schemas.formats.mapped import json_reader, object_reader
+from schemas.formats.framing import Bare, ByReference, Unchecked, UnusableSchemaError
+from schemas.formats.json import FramedJsonDocuments, JsonDocuments
+from schemas.formats.mapped import json_documents, json_reader, object_reader
 from schemas.mapping import Mapping, load_mapping
 from schemas.ranges import load_ranges
+from schemas.registry import make_registry
 from schemas.vitals import Decoder
 
 if TYPE_CHECKING:
     from schemas.formats.avro import AvroSchema
+
+log = logging.getLogger("vitalstream.schemas")
 
 
 def make_decoder(settings: Settings, features: Sequence[str] | None = None) -> Decoder:
@@ -38,6 +43,9 @@ def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None
     match settings.value_format:
         case "json":
             return json_reader(features, mapping)
+        case "json-schema":
+            documents = _framed_json(settings, json_documents(features, mapping))
+            return object_reader(features, mapping, documents)
         case "avro":
             documents = _avro_documents(settings)
             from schemas.formats.avro import FiniteReader
@@ -52,7 +60,37 @@ def make_documents(settings: Settings) -> Documents | None:
 
     Raises SettingsError where there is no schema, or nothing to read with.
     """
-    return _avro_documents(settings) if settings.value_format == "avro" else None
+    match settings.value_format:
+        case "json-schema":
+            return _framed_json(settings, json_documents((), None))
+        case "avro":
+            return _avro_documents(settings)
+        case _:
+            return None
+
+
+def require_registry(settings: Settings) -> None:
+    """Return if the schema registry answers, where there is one; warn if the topic's subject is not there yet.
+
+    Raises:
+        SettingsError: its properties make no sense.
+        RegistryError: it can't be asked.
+    """
+    if settings.schema_registry is None:
+        return
+    registry = make_registry(settings)
+    if not registry.require():
+        log.warning(
+            "the schema registry has no subject %s: messages with schemas of other subjects become dead letters "
+            "(unknown_schema); if that is not its name, give --schema-subject",
+            registry.subject,
+        )
+
+
+def _framed_json(settings: Settings, json: JsonDocuments) -> Documents:
+    if settings.schema_registry is None:
+        return FramedJsonDocuments(Unchecked(), json)
+    return FramedJsonDocuments(ByReference(make_registry(settings), lambda _: None), json)
 
 
 def _avro_documents(settings: Settings) -> Documents:
@@ -61,18 +99,20 @@ def _avro_documents(settings: Settings) -> Documents:
             "--value-format avro needs fastavro: run pip install 'fastavro>=1.9', or install vitalstream with the "
             "extra avro"
         )
-    from schemas.formats.avro import AvroDocuments
+    from schemas.formats.avro import AvroDocuments, written_with
 
-    return AvroDocuments(Bare(_schema_of(settings)))
+    if settings.schema_registry is None:
+        return AvroDocuments(Bare(_schema_of(settings)))
+    return AvroDocuments(ByReference(make_registry(settings), written_with))
 
 
 def _schema_of(settings: Settings) -> "AvroSchema":
-    from schemas.formats.avro import AvroSchema, UnusableSchemaError
+    from schemas.formats.avro import AvroSchema
 
     file = settings.schema_file
     if file is None:
         raise SettingsError(
-            "--value-format avro needs --schema-file: the schema that messages are written with"
+            "--value-format avro needs --schema-registry, or --schema-file where messages say nothing of their schema"
         )
     try:
         return AvroSchema(file.read_bytes())

@@ -11,6 +11,7 @@ from broker.errors import BrokerError
 from broker.settings import Settings
 from broker.topics import create_topics
 from tests.kafka import running_kafka
+from tests.registry import running_registry
 
 
 class MakeSettings(Protocol):
@@ -29,6 +30,17 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[str]:
             pytest.fail(str(error), pytrace=False)
         _tell(request.config, f"Kafka: {broker.source} at {broker.bootstrap_servers}")
         yield broker.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def schema_registry() -> Iterator[str]:
+    """The URL of a real schema registry."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(running_registry())
+        except BrokerError as error:
+            pytest.fail(str(error), pytrace=False)
+        yield url
 
 
 @pytest.fixture

@@ -131,13 +131,12 @@ def show(settings: Settings, partition: int, offset: int, *, payload: bool, json
     letter_box = LetterBox(settings, settled=False)
     put_back = letter_box.put_back()
     documents = []
-    read = make_documents(settings) if payload else None
     with closing(Sources(settings)) as sources:
         for letter in letter_box.letters():
             if (letter.origin.partition, letter.origin.offset) == (partition, offset):
                 replayed = (letter.partition, letter.offset) in put_back
                 found = _about(settings, letter, replayed=replayed)
-                documents.append(found | (_content(letter, sources, read) if payload else {}))
+                documents.append(found | (_content(letter, sources, settings) if payload else {}))
     if not documents:
         raise NoSuchLetterError(
             f"topic {settings.dead_letter_topic} has no dead letter of partition {partition} offset {offset} of an "
@@ -167,14 +166,15 @@ def _about(settings: Settings, letter: Letter, *, replayed: bool) -> dict[str, A
     }
 
 
-def _content(letter: Letter, sources: Sources, read: Documents | None) -> dict[str, Any]:
-    """Key, headers and value as the sender sent them; a value that is no text as `read` reads it."""
+def _content(letter: Letter, sources: Sources, settings: Settings) -> dict[str, Any]:
+    """Key, headers and value as the sender sent them; a value that is no text as the worker reads it."""
     message = sources.fetch(letter) if letter.origin.pointer else letter.message
     if message is None:
         return {"value": None, "note": "too large to be kept here, and gone from the input topic"}
     own = {f"header {name}": value for name, value in own_headers(message) if not name.startswith(PREFIX)}
     parts = {**own, "key": message.key()}
     shown = {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}
+    read = make_documents(settings.model_copy(update={"input_topic": letter.origin.topic}))
     return shown | {"value": _value(message, read)}
 
 

@@ -18,13 +18,15 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout, and no
 _CONFIG = typer.Option(
     "--config", metavar="FILE", help="TOML file of settings, and of librdkafka properties under kafka"
 )
-_PROPERTIES = typer.Option("-X", metavar="KEY=VALUE", help="any librdkafka property, as often as needed")
+_PROPERTIES = typer.Option(
+    "-X", metavar="KEY=VALUE", help="any librdkafka property, or schema.registry.*; repeatable"
+)
 
 
 OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
 """What can be told of a model beside its file."""
 
-OF_FORMAT = ("value_format", "schema_file")
+OF_FORMAT = ("value_format", "schema_registry", "schema_subject", "schema_file")
 """How the messages of the input topic are written."""
 
 OF_INPUT = (*OF_FORMAT, "mapping")

@@ -12,8 +12,9 @@ from fastavro.schema import SchemaParseException, UnknownType
 
 from schemas.columns import Columns, Read, Reader, unfit
 from schemas.contract import MAX_MESSAGE_BYTES, Reason
-from schemas.formats.framing import Framing
+from schemas.formats.framing import Framing, UnusableSchemaError
 from schemas.messages import Message
+from schemas.registry import WrittenWith
 
 # What fastavro raises on bytes that are not what the schema says.
 _UNDECODABLE: Final = (EOFError, IndexError, KeyError, OverflowError, ValueError, TypeError, ArithmeticError)
@@ -26,29 +27,21 @@ _MAX_PARTS: Final = 10_000
 _MAX_SCALE: Final = 300
 
 
-class UnusableSchemaError(Exception):
-    """No value can be read by this schema: it is no Avro, no record, or a value could keep the reader busy for ever."""
-
-
 class AvroSchema:
-    """A writer's schema, ready to read by.
+    """A writer's schema, ready to read by; `references` are schemas of types that it names.
 
-    Raises:
-        UnusableSchemaError: one phrase, which says why.
+    Raises UnusableSchemaError, a phrase that says why: it is no Avro, not of a record, or could keep the reader busy
+    for ever.
     """
 
-    def __init__(self, text: str | bytes, named: Mapping[str, Any] | None = None) -> None:
-        self._named: dict[str, Any] = {**(named or {})}
+    def __init__(self, text: str | bytes, references: Sequence[str] = ()) -> None:
+        named: dict[str, Any] = {}
         try:
-            self._schema: Any = parse_schema(_plain(orjson.loads(text)), self._named)
-            _Shape(self._named).require_record(self._schema)
+            for one in (*references, text):
+                self._schema: Any = parse_schema(_plain(orjson.loads(one)), named)
+            _Shape(named).require_record(self._schema)
         except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError, RecursionError):
             raise UnusableSchemaError("is no Avro schema") from None
-
-    @property
-    def named(self) -> dict[str, Any]:
-        """The types that other schemas may refer to."""
-        return self._named
 
     def read(self, value: bytes, begin: int) -> Any:
         """The object in `value` from byte `begin` to its end; None where there is none, or something behind it."""
@@ -140,6 +133,16 @@ class _Shape:
         if kind == "fixed":
             return bool(schema["size"] == 0)
         return kind != "enum" and self._may_be_nothing(kind, inside)
+
+
+def written_with(schema: WrittenWith) -> AvroSchema:
+    """A registry's schema, ready to read by.
+
+    Raises UnusableSchemaError.
+    """
+    if schema.kind != "AVRO":
+        raise UnusableSchemaError("is no Avro schema")
+    return AvroSchema(schema.text, schema.references)
 
 
 class AvroDocuments:

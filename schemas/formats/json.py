@@ -12,7 +12,14 @@ import numpy as np
 import orjson
 
 from schemas.columns import Columns, Documents, Read, unfit
-from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason, RefusedError
+from schemas.contract import (
+    EVENT_TIME,
+    MAX_MESSAGE_BYTES,
+    PATIENT_ID,
+    Problem,
+    Reason,
+    RefusedError,
+)
 from schemas.fields import Fields, at
 from schemas.formats.framing import Framing
 from schemas.messages import Message, Plain
@@ -97,7 +104,9 @@ class JsonDocuments:
 class FramedJsonDocuments:
     """Reads JSON objects behind the id of a schema."""
 
-    def __init__(self, framing: Framing[Any], json: JsonDocuments, *, max_bytes: int) -> None:
+    def __init__(
+        self, framing: Framing[None], json: JsonDocuments, *, max_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
         self._framing = framing
         self._json = json
         self._max_bytes = max_bytes

@@ -139,10 +139,16 @@ def object_reader(features: Sequence[str], mapping: Mapping | None, documents: D
 def json_reader(
     features: Sequence[str], mapping: Mapping | None, *, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> Reader:
-    """Reads JSON objects. A name that is read and is there twice is a problem."""
+    """Reads JSON: flat objects with our names, or any as a mapping says."""
+    return object_reader(features, mapping, json_documents(features, mapping, max_bytes=max_bytes))
+
+
+def json_documents(
+    features: Sequence[str], mapping: Mapping | None, *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> JsonDocuments:
+    """Reads JSON objects, and finds names twice that are read."""
     names = _names(mapping) if mapping else (PATIENT_ID, EVENT_TIME, *features)
-    documents = JsonDocuments(names, nested=mapping is not None, max_bytes=max_bytes)
-    return object_reader(features, mapping, documents)
+    return JsonDocuments(names, nested=mapping is not None, max_bytes=max_bytes)
 
 
 def _names(mapping: Mapping) -> list[str]:

@@ -1,13 +1,16 @@
-"""A topic of Avro, through real processes and a real Kafka: the worker, the audit, and the dead-letter tools."""
+"""A topic of Avro, through real processes, a real Kafka and a real registry: worker, audit and dead-letter tools."""
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from typer.testing import CliRunner
 
 from audit.run import audit
 from broker.settings import Settings
+from consumer.stop import Stop
 from tests.consumer.accounts import read_accounts
 from tests.consumer.stage import Stage
 from tests.schemas.avro import record, written
@@ -30,24 +33,65 @@ spo2 = { absent = true }
 ROWS = 300
 
 
-def reading(number: int) -> bytes:
-    signal = True if number % 10 == 1 else number % 256
-    value = written(SCHEMA, {"pid": 1000 + number % 7, "ts": 1767601800000 + number, "signal": signal})
-    return value + b"\x00" if number % 10 == 2 else value
+class Ward:
+    """A topic, and the schemas of its messages in a registry."""
+
+    def __init__(self, stage: Stage, url: str) -> None:
+        self.mapping = stage.folder / "ward.toml"
+        self.mapping.write_text(MAPPING)
+        self.settings = stage.settings(
+            model="fragile",
+            partitions=1,
+            value_format="avro",
+            schema_registry=url,
+            mapping=self.mapping,
+            chunk_size=50,
+        )
+        self._client = SchemaRegistryClient({"url": url, "timeout": 10})
+        # A schema of this test alone: registries give one id to one text.
+        self.schemas = {which: {**SCHEMA, "doc": f"{self.topic} {which}"} for which in ("ours", "new")}
+        self.marks = {
+            "ours": self.register("ours", f"{self.topic}-value"),
+            "new": self.register("new", f"{self.topic}-new"),
+        }
+
+    @property
+    def topic(self) -> str:
+        return self.settings.input_topic
+
+    def register(self, which: str, subject: str) -> bytes:
+        number = self._client.register_schema(subject, Schema(json.dumps(self.schemas[which]), "AVRO"))
+        return b"\x00" + number.to_bytes(4, "big")
+
+    def message(self, number: int) -> bytes:
+        kind = number % 10
+        mark = self.marks["new" if kind == 3 else "ours"] if kind != 4 else b"\x00\x7f\xff\xff\xff"
+        signal = True if kind == 1 else number % 256
+        value = written(SCHEMA, {"pid": 1000 + number % 7, "ts": 1767601800000 + number, "signal": signal})
+        return mark + value + (b"\x00" if kind == 2 else b"")
+
+    def run(self, *arguments: str) -> Any:
+        names = ["bootstrap_servers", "dead_letter_topic", "value_format", "schema_registry"]
+        names += ["input_topic", "mapping"] if arguments[0] == "replay" else []
+        line = [
+            part
+            for name in names
+            for part in (f"--{name.replace('_', '-')}", str(getattr(self.settings, name)))
+        ]
+        return json.loads(CliRunner().invoke(app, ["dead-letters", *arguments, "--json", *line]).stdout)
+
+    def shown(self, offset: int) -> str:
+        (letter,) = self.run("show", "0", str(offset), "--payload")["dead_letters"]
+        return str(letter["value"])
 
 
-def avro(stage: Stage) -> Settings:
-    schema, mapping = stage.folder / "ward.avsc", stage.folder / "ward.toml"
-    schema.write_text(json.dumps(SCHEMA))
-    mapping.write_text(MAPPING)
-    return stage.settings(
-        model="fragile", partitions=2, value_format="avro", schema_file=schema, mapping=mapping, chunk_size=50
-    )
-
-
-def test_every_message_is_a_result_or_a_dead_letter_that_the_tools_can_show(stage: Stage) -> None:
-    settings = avro(stage)
-    stage.send(settings, ((str(number % 7), reading(number), 0) for number in range(ROWS)))
+def test_every_message_is_a_result_or_a_dead_letter_that_the_tools_can_show(
+    stage: Stage, schema_registry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "listen", lambda *_, **__: None)  # pytest's own signals stay pytest's
+    ward = Ward(stage, schema_registry)
+    settings: Settings = ward.settings
+    stage.send(settings, ((str(number % 7), ward.message(number)) for number in range(ROWS)))
     worker = stage.worker(settings)
     stage.wait_committed(settings, ROWS)
     worker.stop()
@@ -55,19 +99,23 @@ def test_every_message_is_a_result_or_a_dead_letter_that_the_tools_can_show(stag
     found = read_accounts(settings)
     assert {result.patient_id for result in found.by_position.values()} == {str(1000 + n) for n in range(7)}
     reasons = Counter((str(origin.reason), origin.field) for _, origin in found.letters.values())
-    assert reasons == {("wrong_type", "signal"): ROWS // 10, ("not_decodable", ""): ROWS // 10}
+    tenth = ROWS // 10
+    assert reasons == {
+        ("wrong_type", "signal"): tenth,
+        ("not_decodable", ""): tenth,
+        ("unknown_schema", ""): 2 * tenth,
+    }
     judged = audit(settings)
     assert judged.clean, judged.offenders
     assert judged.accounted == ROWS
 
-    told = shown(settings, offset=11)
-    assert json.loads(told) == {"pid": 1000 + 11 % 7, "ts": 1767601800011, "signal": True}
-    assert shown(settings, offset=12) == f"hex of {len(reading(12))} bytes: {reading(12).hex()}"
+    assert json.loads(ward.shown(11)) == {"pid": 1000 + 11 % 7, "ts": 1767601800011, "signal": True}
+    trailing, unknown = ward.message(12), ward.message(13)
+    assert ward.shown(12) == f"hex of {len(trailing)} bytes: {trailing.hex()}"
+    assert ward.shown(13) == f"hex of {len(unknown)} bytes: {unknown.hex()}"
 
-
-def shown(settings: Settings, *, offset: int) -> str:
-    line = ["dead-letters", "show", "0", str(offset), "--payload", "--json", "--value-format", "avro"]
-    line += ["--bootstrap-servers", settings.bootstrap_servers, "--schema-file", str(settings.schema_file)]
-    done = CliRunner().invoke(app, [*line, "--dead-letter-topic", settings.dead_letter_topic])
-    (letter,) = json.loads(done.stdout)["dead_letters"]
-    return str(letter["value"])
+    # Registered after all, it is no fault of the worker that it was unknown before.
+    assert ward.register("new", f"{ward.topic}-value") == ward.marks["new"]
+    assert audit(settings).clean
+    replayed = ward.run("replay", "--reason", "unknown_schema", "--dry-run")
+    assert replayed["replayed"] == tenth

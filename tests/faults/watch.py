@@ -9,8 +9,8 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from broker.bounded import Bounded
 from broker.settings import Settings
-from consumer.bounded import Bounded
 from tests.consumer.accounts import LATEST
 
 POLL_S = 0.1

@@ -18,8 +18,8 @@ from broker.errors import SettingsError
 from broker.settings import Settings, load_settings
 from schemas.contract import MAX_MESSAGE_BYTES, Reason
 from schemas.decoding import make_decoder
-from schemas.formats.avro import AvroDocuments, AvroSchema, FiniteReader, UnusableSchemaError
-from schemas.formats.framing import Bare
+from schemas.formats.avro import AvroDocuments, AvroSchema, FiniteReader
+from schemas.formats.framing import Bare, UnusableSchemaError
 from schemas.formats.mapped import object_reader
 from schemas.messages import plain
 from schemas.vitals import Decoded, Decoder, Reject
@@ -239,7 +239,7 @@ def test_a_time_without_a_zone_is_no_time(tmp_path: Path) -> None:
 
 
 def test_settings_are_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="needs --schema-file"):
+    with pytest.raises(SettingsError, match="needs --schema-registry, or --schema-file"):
         make_decoder(settings(tmp_path))
     with pytest.raises(SettingsError, match="avsc: no such file or directory; check the path"):
         make_decoder(settings(tmp_path, schema_file=tmp_path / "no.avsc"))

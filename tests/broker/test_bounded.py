@@ -8,7 +8,7 @@ import weakref
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.bounded import Bounded
+from broker.bounded import Bounded
 from consumer.errors import KafkaCallError
 from consumer.sending import kafka_call
 from tests.kafka import wait_until

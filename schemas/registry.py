@@ -1,0 +1,205 @@
+"""The schema registry: the schema that an id stands for, if it is one of the input topic's.
+
+A registry that says there is no such schema is believed. One that says anything else, or nothing, is waited for: that
+says nothing about a message.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import UUID
+
+import orjson
+
+from broker.bounded import Bounded
+from broker.errors import SettingsError, VitalstreamError
+from broker.settings import Settings
+
+if TYPE_CHECKING:
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+
+T = TypeVar("T")
+
+CONNECT_S: Final = 3.0  # for each step of an answer, by the client
+CALL_S: Final = 5.0  # for all of them: a registry that sends a byte now and then is none that answers
+_LARGEST_ID: Final = 2**31 - 1
+_NOT_FOUND: Final = range(40400, 40500)  # what a registry says with its 404; a proxy's has no such code
+_PROPERTIES: Final = ("basic.auth.", "bearer.auth.", "ssl.", "proxy")
+_NEEDS: Final = (
+    "--schema-registry needs the client of registries: run pip install 'confluent-kafka[schemaregistry]>=2.16', or "
+    "install vitalstream with the extra avro"
+)
+_LOGIN: Final = "check schema.registry.basic.auth.user.info, and what this user may read"
+
+
+class RegistryError(VitalstreamError):
+    """The schema registry does not answer, or not as one: nothing is known of any schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenWith:
+    """A writer's schema: AVRO, JSON or PROTOBUF, its text, and before it those that it refers to, in order."""
+
+    kind: str
+    text: str
+    references: tuple[str, ...] = ()
+
+
+class Registry:
+    """Asks a registry for schemas of the subjects of one topic.
+
+    `subject` is the one that schemas must belong to; without it they are the topic's own, by the names that serializers
+    give them: of the topic, or of the topic and the record.
+    """
+
+    def __init__(self, client: "SchemaRegistryClient", *, url: str, topic: str, subject: str | None) -> None:
+        self._client = client
+        self._url = url
+        self._topic = topic
+        self._subject = subject
+        self._bounded = Bounded()
+
+    @property
+    def subject(self) -> str:
+        """The name of the subject, where it does not follow from a record's."""
+        return self._subject or f"{self._topic}-value"
+
+    def require(self) -> bool:
+        """Whether the subject is there by now.
+
+        Raises RegistryError where the registry can't be asked.
+        """
+        return bool(self._ask(partial(self._client.get_versions, self.subject)))
+
+    def find(self, ref: bytes) -> WrittenWith | None:
+        """The schema of an id (a byte 0 and four more) or of a GUID (a byte 1 and sixteen more).
+
+        None where there is none, or it belongs to none of the topic's subjects. Raises RegistryError where the registry
+        can't be asked.
+        """
+        schema = self._by_guid(ref[1:]) if ref[0] else self._by_id(int.from_bytes(ref[1:], "big"))
+        if schema is None or not any(self._holds(subject, schema) for subject in self._subjects(schema)):
+            return None
+        references: dict[tuple[str, int], str] = {}
+        self._collect(schema, references)
+        return WrittenWith(schema.schema_type or "AVRO", schema.schema_str or "", tuple(references.values()))
+
+    def _by_id(self, number: int) -> "Schema | None":
+        return None if number > _LARGEST_ID else self._ask(partial(self._client.get_schema, number))
+
+    def _by_guid(self, guid: bytes) -> "Schema | None":
+        return self._ask(
+            partial(self._client.get_schema_by_guid, str(UUID(bytes=guid))),
+            # A registry that knows nothing of GUIDs answers as one that is not there.
+            otherwise=self.require,
+        )
+
+    def _holds(self, subject: str, schema: "Schema") -> bool:
+        """Whether it is or was registered under this subject."""
+        return self._ask(partial(self._client.lookup_schema, subject, schema, deleted=True)) is not None
+
+    def _subjects(self, schema: "Schema") -> Iterator[str]:
+        yield self.subject
+        if self._subject is None and (name := _record_name(schema)):
+            yield f"{self._topic}-{name}"
+
+    def _collect(self, schema: "Schema", found: dict[tuple[str, int], str]) -> None:
+        for reference in schema.references or ():
+            place = str(reference.subject), int(reference.version or 0)
+            if place not in found:
+                registered = self._ask(partial(self._client.get_version, *place, deleted=True))
+                if registered is None:
+                    raise RegistryError(
+                        f"{self._told} lacks {place[0]} version {place[1]}, to which a schema refers"
+                    )
+                self._collect(registered.schema, found)
+                found[place] = registered.schema.schema_str or ""
+
+    @property
+    def _told(self) -> str:
+        return f"the schema registry {self._url}"
+
+    def _ask(self, call: Callable[[], T], *, otherwise: Callable[[], object] | None = None) -> T | None:
+        """What the registry answers; None where it has no such thing."""
+        from confluent_kafka.schema_registry import SchemaRegistryError
+
+        try:
+            return self._bounded(call, seconds=CALL_S)
+        except SchemaRegistryError as error:
+            if error.http_status_code != 404:  # noqa: PLR2004
+                raise RegistryError(f"{self._told} {_status(error.http_status_code)}") from None
+            if error.error_code not in _NOT_FOUND:
+                if otherwise is None:
+                    raise RegistryError(
+                        f"{self._told} answers 404 without a code of a registry's; check the path of --schema-registry"
+                    ) from None
+                otherwise()
+            return None
+        except TimeoutError:
+            raise RegistryError(f"{self._told} does not answer within {CALL_S:g} s") from None
+        except Exception as error:  # the HTTP client's own, or those of an answer that is none
+            raise RegistryError(f"{self._told} {_failure(error)}") from None
+
+
+def _status(status: int) -> str:
+    if status in (401, 403):
+        return f"refuses the login ({status}): {_LOGIN}"
+    return f"answers {status}"
+
+
+def _failure(error: Exception) -> str:
+    """What became of a request, in words that hold nothing of it."""
+    kind = type(error).__name__
+    if "Timeout" in kind:
+        return f"does not answer within {CONNECT_S:g} s"
+    text = str(error)
+    if "CERTIFICATE" in text or "SSL" in text:
+        return "can't be trusted, or does not trust us: check schema.registry.ssl.ca.location and the certificates"
+    if "Connect" in kind:
+        return "can't be reached: check --schema-registry"
+    return f"does not answer as one ({kind}): check --schema-registry"
+
+
+def _record_name(schema: "Schema") -> str:
+    """The full name of an Avro record, or the title of a JSON Schema; '' where it has none."""
+    try:
+        found: Any = orjson.loads(schema.schema_str or "")
+    except ValueError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    if schema.schema_type == "JSON":
+        return str(found.get("title") or "")
+    name, space = str(found.get("name") or ""), str(found.get("namespace") or "")
+    return f"{space}.{name}" if space and name and "." not in name else name
+
+
+def make_registry(settings: Settings) -> Registry:
+    """The registry that the settings name.
+
+    Raises SettingsError where its client is not installed, or its properties make no sense.
+    """
+    if settings.schema_registry is None:
+        raise SettingsError("--schema-registry is missing: the URL of the registry")
+    if find_spec("httpx2") is None or find_spec("authlib") is None:
+        raise SettingsError(_NEEDS)
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+    for name in settings.registry_properties:
+        if not name.startswith(_PROPERTIES):
+            raise SettingsError(
+                f"-X: there is no schema.registry.{name}; there are basic.auth.*, bearer.auth.*, ssl.* and proxy"
+            )
+    properties: dict[str, Any] = {"url": settings.schema_registry, "timeout": CONNECT_S, "max.retries": 0}
+    try:
+        client = SchemaRegistryClient(properties | settings.registry_properties)
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"-X schema.registry.*: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise SettingsError(f"-X schema.registry.ssl.*: a file there can't be used: {reason}") from None
+    return Registry(
+        client, url=settings.schema_registry, topic=settings.input_topic, subject=settings.schema_subject
+    )

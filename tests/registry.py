@@ -1,0 +1,141 @@
+"""Schema registries: a real one (Apicurio Registry, in memory), and one that answers what a test wants."""
+
+import fcntl
+import os
+import shutil
+import ssl
+import subprocess
+import tarfile
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+from urllib.error import URLError
+
+from broker.child import Child
+from broker.errors import BrokerError
+from broker.jars import find_java
+from broker.local import free_port
+from tests.kafka import wait_until
+
+VERSION: Final = "3.0.9"  # later ones need Java 21
+_ARTIFACT: Final = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
+_GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+_START_S: Final = 90
+_FETCH_S: Final = 600
+
+
+@contextmanager
+def running_registry() -> Iterator[str]:
+    """The URL of SCHEMA_REGISTRY_URL, else of a registry that is started, which needs Java 17 and Maven once.
+
+    Raises:
+        BrokerError: there is no such Java or Maven, or the registry does not start.
+    """
+    if url := os.environ.get("SCHEMA_REGISTRY_URL"):
+        yield url
+        return
+    java, folder, port = find_java(), _fetched(), free_port()
+    url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
+    options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    options += ["-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={port}"]
+    with tempfile.TemporaryDirectory(prefix="vitalstream-registry-") as scratch:
+        log = Path(scratch, "registry.log")
+        jar = folder / f"apicurio-registry-app-{VERSION}-runner.jar"
+        child = Child([java, *options, "-jar", str(jar)], log_file=log)
+        try:
+            wait_until(lambda: child.pid is None or _answers(url), timeout=_START_S)
+            if child.pid is None:
+                raise BrokerError(f"the schema registry ended while starting: {log.read_text()[-2000:]}")
+            yield url
+        finally:
+            child.terminate(timeout=10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/subjects", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _fetched() -> Path:
+    """The folder of the registry's jars, filled at the first call."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vitalstream")
+    folder = cache / f"apicurio-{VERSION}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise BrokerError("the tests' schema registry needs Maven once, to fetch it; there is no mvn on PATH")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as scratch:
+        goal = [f"{_GOAL}:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={scratch}"]
+        done = subprocess.run(
+            [maven, "-q", "-B", *goal], capture_output=True, text=True, check=False, timeout=_FETCH_S
+        )
+        if done.returncode:
+            raise BrokerError(f"Maven could not fetch {_ARTIFACT}: {done.stdout[-2000:]}")
+        unpacked = Path(scratch, "unpacked")
+        with tarfile.open(next(Path(scratch).glob("*.tar.gz"))) as archive:
+            archive.extractall(unpacked, filter="data")
+        unpacked.rename(folder)
+
+
+class Answers:
+    """What a server says to each request: `answer` gets its path, and gives a status and a body; None is silence."""
+
+    def __init__(self, answer: Callable[[str], tuple[int, bytes] | None]) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+        self.logins: set[str | None] = set()
+        self.over = threading.Event()
+
+
+@contextmanager
+def answering(answers: Answers, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server that says `answers`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answers.asked.append(self.path)
+            answers.logins.add(self.headers.get("Authorization"))
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            said = answers.answer(self.path)
+            if said is None:
+                answers.over.wait(30)
+                return
+            status, body = said
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
+    finally:
+        answers.over.set()
+        server.shutdown()
+        server.server_close()
