@@ -9,7 +9,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 # Where `make tools` puts promtool and helm.
 export PATH := $(PATH):$(CURDIR)/.cache/tools
 
-.PHONY: help setup demo test faults bench bench-quick lint format lock tools wheel broker clean
+.PHONY: help setup demo test faults bench bench-quick history lint format lock tools wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,9 @@ faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour
 
 bench: $(VENV)/dev.stamp  ## measure it next to its limit and its peers, on a real Kafka, an hour; ARGS="--only latency,starts"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on real ICU stays where they are present, 10 minutes
+	@$(BIN)/python -m benchmarks.history
 
 bench-quick: $(VENV)/dev.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)

@@ -1,6 +1,6 @@
 """Risk from a fitted binary classifier: the same numbers for a frame at once, in chunks, or off a stream."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,8 @@ class RiskScorer:
 
     The risk is the probability of the positive class, and the label 1 where it is at least `threshold`. `prepared`
     says which they are and what predicts (see prepared.py). `features` are the columns the model wants, in its order,
-    or None where it does not say. `path` says in a phrase what scores, the model's arithmetic directly (see
+    or None where it does not say. A model with a `history` takes each call for all that is known of its patients;
+    `following` scores a stream. `path` says in a phrase what scores, the model's arithmetic directly (see
     fast_path.py) or its predict_proba, and why nothing faster.
     """
 
@@ -72,8 +73,10 @@ class RiskScorer:
             model, threshold=threshold, positive_class=positive_class, features=features, card=card
         )
         self.threshold = self.prepared.threshold
-        self.features = self.prepared.features
-        self._columns = None if self.features is None else pd.Index(self.features)
+        self.history = self.prepared.history
+        self._wanted = self.prepared.features
+        self.features = self._wanted if self.history is None else tuple(self.history.feature_names_in_)
+        self._columns = None if self._wanted is None else pd.Index(self._wanted)
         self._seen: pd.Index | None = None
         self.in_single_precision = False
         """Whether the model's predict_proba, once it was asked, gave float32."""
@@ -94,35 +97,47 @@ class RiskScorer:
 
         Raises MissingFeatureError or ModelOutputError; what the model itself raises passes through.
         """
-        probability = self.probability(X)
-        result = pd.DataFrame({0: probability, 1: self.label(probability)}, index=X.index, copy=False)
-        result.columns = _RISK_COLUMNS  # making an index of strings costs four times the rest of the frame
-        return result
+        return self._result(self.probability(X), X.index)
+
+    def following(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
+        """The same for the chunks of one stream: a patient's history goes on from chunk to chunk."""
+        if self.history is None:
+            return self
+        past = self.history.start()
+        return lambda X: self._result(self._probability(self._select(past.advance(X))), X.index)
 
     def probability(self, X: pd.DataFrame) -> Floats:
         """The first column of a call alone: on a small chunk, making the frame of two takes as long as scoring."""
-        return self._probability(self._select(X))
+        return self._probability(self._select(self._with_history(X)))
 
     def asked(self, X: pd.DataFrame) -> Floats:
         """The same by the model's own predict_proba, whatever the path."""
-        return self._asked(self._select(X))
+        return self._asked(self._select(self._with_history(X)))
 
     def label(self, probability: Floats) -> pd.arrays.IntegerArray:
         """The second column of a call, from the first."""
         label = (probability >= self.threshold).astype(np.int64)
         return pd.arrays.IntegerArray(label, np.isnan(probability))
 
+    def _with_history(self, X: pd.DataFrame) -> pd.DataFrame:
+        return X if self.history is None else self.history.transform(X)
+
+    def _result(self, probability: Floats, index: pd.Index) -> pd.DataFrame:
+        result = pd.DataFrame({0: probability, 1: self.label(probability)}, index=index, copy=False)
+        result.columns = _RISK_COLUMNS  # making an index of strings costs four times the rest of the frame
+        return result
+
     def _select(self, X: pd.DataFrame) -> pd.DataFrame:
         """X with the model's columns in the model's order; X itself where it has them so already."""
         # Who scores chunk by chunk has the same columns each time, though every slice has its own view of them.
-        if self.features is None or X.columns.is_(self._seen):
+        if self._wanted is None or X.columns.is_(self._seen):
             return X
         if X.columns.equals(self._columns):
             self._seen = X.columns
             return X
         positions = X.columns.get_indexer_for(self._columns)
-        if len(positions) != len(self.features) or (positions < 0).any():
-            raise _missing_features(self.features, X.columns)
+        if len(positions) != len(self._wanted) or (positions < 0).any():
+            raise _missing_features(self._wanted, X.columns)
         return X.take(positions, axis=1)
 
     def _probability(self, X: pd.DataFrame) -> Floats:
@@ -164,10 +179,10 @@ def run_streaming_inference(
     `threshold` None is that of the `card`, else the model's own, else 0.5. The risk is the probability of
     `positive_class`, else of the card's; neither is needed for {0, 1}, {False, True} and {-1, 1}. The chunk size never
     changes a score. Index labels which cannot be compared with each other (numbers with strings) stay in the order
-    of X. Raises what RiskScorer, its call and process_stream raise.
+    of X. A model with a PatientHistory wants X in log order. Raises what RiskScorer, its call and process_stream raise.
     """
     scorer = RiskScorer(model, threshold=threshold, positive_class=positive_class, card=card)
-    risk, _ = process_stream(X, chunk_size, scorer)
+    risk, _ = process_stream(X, chunk_size, scorer.following())
     if len(X) == 0:
         risk = scorer(X)  # no chunk has come through, so the columns come from here
     return _sorted(risk)

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 from real_time.card import Card
 from real_time.features import Dtype, Feature
+from real_time.history import HistoryError, PatientHistory
 from real_time.learned import Learned, learned_features
 from real_time.model_file import ModelError
 from real_time.predictor import OwnThreshold, predictor
@@ -58,6 +60,8 @@ class Prepared:
     positive: int
     threshold: float
     threshold_from: str
+    history: PatientHistory | None
+    """What gives the classifier its features from a patient's rows, where the model has one."""
 
     @property
     def decision(self) -> str:
@@ -87,10 +91,11 @@ def prepare(
     {False, True} and {-1, 1} do without. `features` names the columns of a model that was fitted without names. What is
     not given comes from the `card`, and what that does not say from the model.
 
-    Raises NotABinaryClassifierError, ThresholdError, PositiveClassError or FeaturesError.
+    Raises NotABinaryClassifierError, ThresholdError, PositiveClassError, FeaturesError or HistoryError.
     """
     _require_predict_proba(model)
-    classifier, own = predictor(model)
+    predicting, own = predictor(model)
+    history, classifier = _apart(predicting)
     classes = _classes(classifier)
     told = card.positive_class if card else None
     positive = _positive(classes, told if positive_class is None else positive_class)
@@ -112,7 +117,38 @@ def prepare(
         positive=positive,
         threshold=value,
         threshold_from=source,
+        history=history,
     )
+
+
+# --- history
+
+
+def _apart(model: Any) -> tuple[PatientHistory | None, Any]:
+    """The history a model begins with, if any, and the rest of it."""
+    history, rest = None, model
+    if type(model) is Pipeline and isinstance(model.steps[0][1], PatientHistory):
+        (_, history), *steps = model.steps
+        rest = steps[0][1] if len(steps) == 1 else Pipeline(steps)
+    if _holds_history(rest, set()):
+        raise HistoryError(
+            "a PatientHistory must be the first step of the model's Pipeline, and in nothing else: "
+            "put what is around it, such as a calibration, behind it"
+        )
+    return history, rest
+
+
+def _holds_history(part: Any, seen: set[int]) -> bool:
+    if isinstance(part, PatientHistory):
+        return True
+    if isinstance(part, type) or id(part) in seen:
+        return False
+    seen.add(id(part))
+    if isinstance(part, list | tuple):
+        return any(_holds_history(one, seen) for one in part)
+    if not (isinstance(part, BaseEstimator) or type(part).__module__ == "sklearn.calibration"):
+        return False
+    return any(_holds_history(one, seen) for one in vars(part).values())
 
 
 # --- classes

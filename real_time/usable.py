@@ -23,6 +23,10 @@ class UnnamedFeaturesError(ModelError):
     """The model does not say which features it wants, so no message can be read for it."""
 
 
+class KeepsHistoryError(ModelError):
+    """The model begins with a PatientHistory, and no worker keeps one yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A verified model: its scorer, its features in order, the sha256 of its file, and its card if it has any."""
@@ -73,6 +77,11 @@ def load_usable(
     scorer = RiskScorer(
         model, threshold=threshold, positive_class=positive_class, features=features, card=card
     )
+    if scorer.history is not None:
+        raise KeepsHistoryError(
+            f"model file {fspath(path)} begins with a PatientHistory, and a worker does not keep one yet: "
+            "pin it with pin_model and score files with run_streaming_inference, or use a model without a history"
+        )
     if scorer.features is None:
         raise UnnamedFeaturesError(
             f"model file {fspath(path)} does not say which features it wants: "

@@ -1,0 +1,223 @@
+"""A patient's past as features: a transformer to stand first in a Pipeline."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any, Final, Self
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from real_time.compiled import Floats
+from real_time.history.recipe import LATE, HistoryError, Layout, Window, laid_out
+
+PATIENT: Final = "patient_id"
+TIME: Final = "event_time"
+ENCOUNTER: Final = "encounter_id"
+
+_BLOCK: Final = 1024  # patients
+
+
+class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What was known of a patient when a row came: last values, their ages and changes, windows.
+
+    `fit` and `transform` take a frame with `patient_id`, `event_time` and columns of numbers, **in log order**: in the
+    order in which the rows arrived. A patient's clock is the largest event time so far; a row's features are what was
+    known at its patient's clock, the row itself included. `transform` starts with no past; `start` follows a stream.
+
+    last: the columns and for how long each one's last value is carried forward; a single duration is for every column
+        of numbers. `<column>_last` is NaN after that.
+    age: `<column>_age_h`, hours from the last value to the clock, NaN where there was none.
+    delta: `<column>_delta`, the last value less the one before, NaN where they are further apart than it is carried.
+    since_first_seen, rows_seen: `hours_since_first_seen` and `rows_seen`.
+    windows: statistics of the same columns over some time, `<column>_<statistic>_<length>`.
+    forget_after: a row that is later than its patient's clock by more than this starts afresh.
+
+    An `encounter_id` column, if there is one in `fit`, starts the patient afresh wherever it changes. A late row still
+    counts where it is the newest of its column and in the step that it falls into; its features are those of the clock.
+    """
+
+    def __init__(
+        self,
+        last: Mapping[str, str] | str = "8h",
+        *,
+        age: bool = True,
+        delta: bool = True,
+        since_first_seen: bool = True,
+        rows_seen: bool = True,
+        windows: Sequence[Window] = (),
+        forget_after: str = "7d",
+    ) -> None:
+        self.last = last
+        self.age = age
+        self.delta = delta
+        self.since_first_seen = since_first_seen
+        self.rows_seen = rows_seen
+        self.windows = windows
+        self.forget_after = forget_after
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
+        """Learn which columns there are. Raises HistoryError where the recipe or the frame can't be used."""
+        _require_frame(X)
+        self.last_ = _last(self.last, X)
+        _require_no_label(X[[*self.last_]], y)
+        self._layout()
+        encounter = [ENCOUNTER] if ENCOUNTER in X.columns else []
+        self.feature_names_in_ = np.array([PATIENT, TIME, *encounter, *self.last_], dtype=object)
+        self.n_features_in_ = len(self.feature_names_in_)
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        """The history of each row, on the index of X: float64 columns, named by `get_feature_names_out`.
+
+        Raises HistoryError where a row has no patient or no time, or a column is missing or not of numbers.
+        """
+        return self.start().advance(X)
+
+    def start(self) -> "Patients":
+        """Patients of whom nothing is known yet."""
+        check_is_fitted(self)
+        return Patients(self._layout(), has_encounters=ENCOUNTER in self.feature_names_in_)
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
+        """The names of the columns that come out."""
+        check_is_fitted(self)
+        return np.array(self._layout().names, dtype=object)
+
+    @property
+    def recipe_sha256(self) -> str:
+        """The sha256 of all that decides what comes out: the parameters, the columns and whether encounters count."""
+        check_is_fitted(self)
+        recipe = {**self.get_params(), "last": self.last_, "windows": [asdict(one) for one in self.windows]}
+        recipe["encounters"] = ENCOUNTER in self.feature_names_in_
+        return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+    def _layout(self) -> Layout:
+        return laid_out(
+            self.last_,
+            self.windows,
+            self.forget_after,
+            age=self.age,
+            delta=self.delta,
+            since_first_seen=self.since_first_seen,
+            rows_seen=self.rows_seen,
+        )
+
+
+class Patients:
+    """What is known of each patient so far: one row of numbers each."""
+
+    def __init__(self, layout: Layout, *, has_encounters: bool) -> None:
+        # Here, since only who has such a model should wait for numba.
+        from real_time.history.fold import fold
+
+        self._fold = fold
+        self._layout = layout
+        self._names = pd.Index(layout.names)
+        self._recipe = layout.arrays()
+        self._state = np.zeros((0, layout.cells))
+        self._places: dict[Any, int] = {}
+        self._encounters: dict[int, Any] | None = {} if has_encounters else None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def late(self) -> int:
+        """How many rows came too late for a bucket of a window."""
+        return int(self._state[: len(self), LATE].sum())
+
+    def advance(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Take rows in, in their order; what each one's history is then, on the index of X."""
+        _require_frame(X)
+        times, values = _times(X), _numbers(X, self._layout.columns)
+        patients = self._rows_of(X)
+        afresh = self._afresh(X, patients)
+        out = np.empty((len(X), len(self._names)))
+        limits, rings, windows, flags = self._recipe
+        forget_after = float(self._layout.forget_after)
+        self._fold(
+            self._state, patients, times, values, afresh, limits, rings, windows, flags, forget_after, out
+        )
+        return pd.DataFrame(out, index=X.index, columns=self._names, copy=False)
+
+    def _rows_of(self, X: pd.DataFrame) -> np.ndarray:
+        ids = X[PATIENT]
+        if ids.isna().any():
+            raise HistoryError(f"a row has no {PATIENT}, so it is not known whose history it belongs to")
+        places = self._places
+        rows = np.array([places.setdefault(one, len(places)) for one in ids.tolist()], np.int64)
+        if len(places) > len(self._state):  # grown in place, where the system can
+            self._state.resize((len(places) + _BLOCK, self._layout.cells), refcheck=False)
+        return rows
+
+    def _afresh(self, X: pd.DataFrame, patients: np.ndarray) -> np.ndarray:
+        afresh = np.zeros(len(X), np.bool_)
+        if self._encounters is None:
+            return afresh
+        if ENCOUNTER not in X.columns:
+            raise HistoryError(f"the history was fitted with {ENCOUNTER}, and the frame has none")
+        for row, (patient, encounter) in enumerate(
+            zip(patients.tolist(), X[ENCOUNTER].tolist(), strict=True)
+        ):
+            if pd.isna(encounter):
+                continue
+            afresh[row] = self._encounters.setdefault(patient, encounter) != encounter
+            self._encounters[patient] = encounter
+        return afresh
+
+
+def _require_frame(X: Any) -> None:
+    if not isinstance(X, pd.DataFrame):
+        raise HistoryError(f"a history needs a DataFrame with {PATIENT}, {TIME} and columns of numbers")
+    for name in (PATIENT, TIME):
+        if (X.columns == name).sum() != 1:
+            raise HistoryError(f"a history needs one column {name}, whose patient and when each row is")
+
+
+def _last(last: Mapping[str, str] | str, X: pd.DataFrame) -> dict[str, str]:
+    """For each column, how long its last value is carried forward."""
+    if isinstance(last, str):
+        known = {PATIENT, TIME, ENCOUNTER}
+        numbers = X.select_dtypes(["number", "bool"]).columns
+        return {str(name): last for name in numbers if name not in known}
+    missing = [name for name in last if name not in X.columns]
+    if missing:
+        raise HistoryError(f"the frame has no column {', '.join(missing)}, which the history is to be of")
+    return dict(last)
+
+
+def _require_no_label(X: pd.DataFrame, y: object) -> None:
+    for name in X.columns:
+        if isinstance(y, pd.Series | np.ndarray) and np.array_equal(X[name], y):
+            raise HistoryError(
+                f"column {name} is what the model is to learn: leave it out of the frame, or name the columns in last"
+            )
+
+
+def _times(X: pd.DataFrame) -> Floats:
+    """Microseconds since 1970, which float64 holds exactly. What has no zone is UTC."""
+    try:
+        times = pd.to_datetime(
+            X[TIME], utc=True, format=None if is_datetime64_any_dtype(X[TIME]) else "ISO8601"
+        )
+    except (ValueError, TypeError):
+        raise HistoryError(f"{TIME} holds something other than times: write 2026-01-05T08:30:00Z") from None
+    if times.isna().any():
+        raise HistoryError(f"a row has no {TIME}")
+    found: Floats = times.dt.as_unit("us").astype("int64").to_numpy(np.float64)
+    return found
+
+
+def _numbers(X: pd.DataFrame, columns: tuple[str, ...]) -> Floats:
+    missing = [name for name in columns if name not in X.columns]
+    if missing:
+        raise HistoryError(f"the frame misses columns that the history is of: {', '.join(missing)}")
+    try:
+        return np.ascontiguousarray(X[[*columns]].to_numpy(np.float64, na_value=np.nan))
+    except (ValueError, TypeError):
+        raise HistoryError("the columns that a history is of must hold numbers") from None
