@@ -24,7 +24,11 @@ from tests.kafka import wait_until
 
 VERSION: Final = "3.0.9"  # later ones need Java 21
 _ARTIFACT: Final = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
-_GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+# Later ones want the parent's descriptor, which is nowhere.
+_GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:2.8:get"
+_IN_REPOSITORY: Final = (
+    f"io/apicurio/apicurio-registry-app/{VERSION}/apicurio-registry-app-{VERSION}-all.tar.gz"
+)
 _START_S: Final = 90
 _FETCH_S: Final = 600
 
@@ -69,7 +73,7 @@ def _fetched() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vitalstream")
     folder = cache / f"apicurio-{VERSION}"
     cache.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             _fetch(folder)
@@ -80,15 +84,16 @@ def _fetch(folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerError("the tests' schema registry needs Maven once, to fetch it; there is no mvn on PATH")
+    repository = Path.home() / ".m2" / "repository"
+    goal = [_GOAL, f"-Dartifact={_ARTIFACT}", "-Dtransitive=false", f"-Dmaven.repo.local={repository}"]
+    done = subprocess.run(
+        [maven, "-q", "-B", *goal], capture_output=True, text=True, check=False, timeout=_FETCH_S
+    )
+    if done.returncode:
+        raise BrokerError(f"Maven could not fetch {_ARTIFACT}: {done.stdout[-2000:]}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as scratch:
-        goal = [f"{_GOAL}:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={scratch}"]
-        done = subprocess.run(
-            [maven, "-q", "-B", *goal], capture_output=True, text=True, check=False, timeout=_FETCH_S
-        )
-        if done.returncode:
-            raise BrokerError(f"Maven could not fetch {_ARTIFACT}: {done.stdout[-2000:]}")
         unpacked = Path(scratch, "unpacked")
-        with tarfile.open(next(Path(scratch).glob("*.tar.gz"))) as archive:
+        with tarfile.open(repository / _IN_REPOSITORY) as archive:
             archive.extractall(unpacked, filter="data")
         unpacked.rename(folder)
 
