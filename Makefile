@@ -9,7 +9,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 # Where `make tools` puts promtool and helm.
 export PATH := $(PATH):$(CURDIR)/.cache/tools
 
-.PHONY: help setup demo test faults bench bench-quick history lint format lock tools wheel broker clean
+.PHONY: help setup demo test faults bench bench-quick history lint docs format lock tools wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,9 @@ lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/dev.stamp  ## the site of docs/ into .cache/site, without a warning or not at all; ARGS=serve shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build)
 
 format: $(VENV)/dev.stamp  ## let ruff format and fix what it can
 	$(BIN)/ruff format .
