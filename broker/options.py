@@ -55,7 +55,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "value_format": Option(
         "json",
         "FORMAT",
-        "how messages are written: json, json-schema (JSON behind a schema's id), avro or fhir",
+        "how messages are written: json, json-schema (JSON behind a schema's id), avro, fhir or hl7v2",
     ),
     "schema_registry": Option(
         None,

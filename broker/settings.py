@@ -126,7 +126,7 @@ class Settings(BaseModel):
     features: str | None = _option("features", pattern=r"^[^,]+(,[^,]+)*$")
     ranges: str | None = _option("ranges", min_length=1)
     min_features: int = _option("min_features", ge=1)
-    value_format: Literal["json", "json-schema", "avro", "fhir"] = _option("value_format")
+    value_format: Literal["json", "json-schema", "avro", "fhir", "hl7v2"] = _option("value_format")
     schema_registry: str | None = _option("schema_registry")
     schema_subject: str | None = _option("schema_subject", min_length=1)
     schema_file: Path | None = _option("schema_file")

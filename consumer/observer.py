@@ -76,6 +76,9 @@ class Observer:
     def unseen(self, features: Sequence[str]) -> None:
         """None of the first rows had a number for these features; told once at most."""
 
+    def keyed_otherwise(self) -> None:
+        """The keys of the first messages are not the patients' ids; told once at most."""
+
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
         """From source timestamp to now, of the rows of the chunk that `scored` tells next; ascending."""
 
@@ -167,6 +170,13 @@ class LogObserver(Observer):
             printable(wanted, _LONGEST_NAME),
             difference(name, wanted),
             "correct the mapping" if mapped else "rename it where it is sent",
+        )
+
+    def keyed_otherwise(self) -> None:
+        """As HL7 interfaces do, which know of no keys and take the message's own id (MSH-10)."""
+        log.warning(
+            "the messages' keys are not the patients' ids: messages of one patient may be in several partitions, which "
+            "are read in any order; let the sender use the patient's id as key if the order of results matters"
         )
 
     def unseen(self, features: Sequence[str]) -> None:

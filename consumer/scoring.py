@@ -24,6 +24,7 @@ from schemas.clock import rfc3339
 from schemas.contract import NO_FAULT, RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.decoding import make_decoder
+from schemas.mapping import BY_CODE
 from schemas.metrics import ChunkMetrics
 from schemas.presence import features_present
 from schemas.results import encode_results
@@ -73,6 +74,7 @@ class ChunkScorer:
         self._clock = clock
         self._reject_limit = RejectLimit(settings.max_dead_letter_ratio)
         self._names = NameCheck(self._decode.names)
+        self._keys_unknown = settings.value_format in BY_CODE
         self._unseen = [*model.features]
         self._rows_looked_at = 0
 
@@ -123,6 +125,8 @@ class ChunkScorer:
             mapping=self._decode.mapping,
         )
         keys = _keys(rows, decoded.patient_ids)
+        if self._keys_unknown and keys:
+            self._look_at_keys(rows, decoded.patient_ids)
         rejects, skipped = self._without_foreign(decoded.rejects)
         unpublishable = self._unpublishable(positions, failed, keys, results)
         if unpublishable:
@@ -167,6 +171,12 @@ class ChunkScorer:
             return [*rejects], 0
         ours = [reject for reject in rejects if reject.reason is not Reason.NOT_FOR_US]
         return ours, len(rejects) - len(ours)
+
+    def _look_at_keys(self, rows: Chunk, patient_ids: list[str]) -> None:
+        self._keys_unknown = False
+        pairs = zip(rows.messages, patient_ids, strict=True)
+        if any(message.key() != id_.encode() for message, id_ in pairs):
+            self._observer.keyed_otherwise()
 
     def _look_for_unseen(self, frame: pd.DataFrame) -> None:
         absent = np.isnan(frame[self._unseen].to_numpy()).all(axis=0)

@@ -50,13 +50,13 @@ def publish(
     counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
 
     Raises:
-        SettingsError: the input topic is not of JSON, or the mapping can't be used or reads headers.
+        SettingsError: the input topic is not of text, or the mapping can't be used or reads headers.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time; says how many were.
     """
-    if settings.value_format not in ("json", "fhir"):
+    if settings.value_format not in ("json", "fhir", "hl7v2"):
         raise SettingsError(
-            f"--value-format {settings.value_format}: publish sends lines of JSON as they are; leave it out, and send "
+            f"--value-format {settings.value_format}: publish sends lines of text as they are; leave it out, and send "
             "other formats with a program of your own"
         )
     decode = make_decoder(settings)

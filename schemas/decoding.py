@@ -11,6 +11,7 @@ from schemas.columns import Documents, Reader
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES
 from schemas.formats.fhir import FhirReader
 from schemas.formats.framing import Bare, ByReference, Unchecked, UnusableSchemaError
+from schemas.formats.hl7v2 import Hl7Reader
 from schemas.formats.json import FramedJsonDocuments, JsonDocuments
 from schemas.formats.mapped import json_documents, json_reader, object_reader
 from schemas.mapping import Mapping, load_mapping
@@ -53,6 +54,8 @@ def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None
             return FiniteReader(object_reader(features, mapping, documents))
         case "fhir":
             return FhirReader(features, _needed(settings, mapping), max_bytes=MAX_MESSAGE_BYTES)
+        case "hl7v2":
+            return Hl7Reader(features, _needed(settings, mapping), max_bytes=MAX_MESSAGE_BYTES)
 
 
 def make_documents(settings: Settings) -> Documents | None:

@@ -154,6 +154,12 @@ class Mapping(_Part):
             _path(path)
         return conditions
 
+    def in_hl7_times(self) -> Self:
+        """The same for messages of HL7 v2, whose times are written in one way."""
+        return self.model_copy(
+            update={"event_time": self.event_time.model_copy(update={"kind": TimeKind.HL7})}
+        )
+
     def conditions(self, which: Conditions) -> list[tuple[Path, list[Any]]]:
         """Each condition's path, and the values that fulfil it."""
         return [(tuple(path.split(".")), values) for path, values in which.items()]
@@ -199,7 +205,7 @@ def load_mapping(file: File, *, value_format: str, features: Sequence[str] | Non
         raise SettingsError(f"--mapping {file}: {reason[:1].lower()}{reason[1:]}") from None
     for problem in _misfits(mapping, value_format, features):
         raise SettingsError(f"--mapping {file}: {problem}")
-    return mapping
+    return mapping.in_hl7_times() if value_format == "hl7v2" else mapping
 
 
 def _content(file: File) -> bytes:

@@ -4,7 +4,7 @@ A letter's key, payload and own headers may tell of a patient. They are printed 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +18,10 @@ from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from producer.letters import Letter, LetterBox, Selection, Sources, own_headers
 from schemas.clock import rfc3339
-from schemas.columns import Documents
-from schemas.contract import Reason
+from schemas.contract import Reason, RefusedError
 from schemas.dead_letters import PREFIX, dead_letter_headers
 from schemas.decoding import make_documents
+from schemas.formats.hl7v2 import text_of
 from schemas.printable import printable
 from vitalstream.tables import make_table, print_table
 
@@ -174,14 +174,17 @@ def _content(letter: Letter, sources: Sources, settings: Settings) -> dict[str, 
     own = {f"header {name}": value for name, value in own_headers(message) if not name.startswith(PREFIX)}
     parts = {**own, "key": message.key()}
     shown = {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}
-    read = make_documents(settings.model_copy(update={"input_topic": letter.origin.topic}))
-    return shown | {"value": _value(message, read)}
+    return shown | {
+        "value": _value(message, settings.model_copy(update={"input_topic": letter.origin.topic}))
+    }
 
 
-def _value(message: Any, read: Documents | None) -> str | None:
+def _value(message: Any, settings: Settings) -> str | None:
     content = message.value()
-    if content is None or read is None:
-        return None if content is None else _text(bytes(content))
+    if content is None:
+        return None
+    if (read := make_documents(settings)) is None:
+        return _text(bytes(content), text_of if settings.value_format == "hl7v2" else bytes.decode)
     _, documents, _ = read([message])
     return orjson.dumps(documents[0], default=_as_text).decode() if documents else _hex(bytes(content))
 
@@ -207,11 +210,13 @@ def _parse_since(text: str) -> float:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
-def _text(content: bytes) -> str:
-    """As text where it is UTF-8, else in hex."""
+def _text(content: bytes, decode: Callable[[bytes], str] = bytes.decode) -> str:
+    """As text where it is some, else in hex."""
     try:
-        return content.decode()
-    except UnicodeDecodeError:
+        return (
+            decode(content).encode().decode()
+        )  # not with surrogates, which stand for bytes that are no text
+    except (UnicodeError, RefusedError):
         return _hex(content)
 
 

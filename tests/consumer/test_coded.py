@@ -1,16 +1,20 @@
-"""Topics whose readings say by codes what they are, through real processes and a real Kafka: publish, worker, audit."""
+"""Topics whose readings say by codes what they are, through real processes and a real Kafka, with all the tools."""
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from audit.run import audit
+from broker.settings import Settings
 from producer.publish import PublishSummary, Refusal, publish
 from tests.consumer.accounts import read_accounts
 from tests.consumer.stage import Stage
+from vitalstream.cli import app
 
 pytestmark = pytest.mark.kafka
 
@@ -20,12 +24,7 @@ signal = { codes = ["LOINC 1-8"], model_unit = "1" }
 spo2 = { codes = ["LOINC 59408-5"] }
 """
 ROWS = 300
-REASONS = {
-    1: ("retracted", "status"),
-    2: ("unknown_unit", "spo2"),
-    3: ("conflicting", "patient_id"),
-    4: ("not_for_us", "resourceType"),
-}
+KEYED_OTHERWISE = "the messages' keys are not the patients' ids"
 
 
 def observation(number: int, code: str, value: float, unit: str, status: str = "final") -> dict[str, Any]:
@@ -40,6 +39,7 @@ def observation(number: int, code: str, value: float, unit: str, status: str = "
 
 
 def fhir(number: int) -> bytes:
+    """In every ten messages one is retracted, one of an unknown unit, one of two patients, and one for others."""
     kind = number % 10
     status = "entered-in-error" if kind == 1 else "final"
     spo2 = observation(number + (kind == 3), "59408-5", 0.97, "mm[Hg]" if kind == 2 else "1", status)
@@ -52,18 +52,40 @@ def fhir(number: int) -> bytes:
     return json.dumps({"resourceType": "Patient", "id": "1"} if kind == 4 else bundle).encode()
 
 
-def test_every_message_is_a_result_or_a_dead_letter(stage: Stage) -> None:
+def hl7v2(number: int) -> bytes:
+    """The same in HL7, in the charset of western Europe."""
+    kind = number % 10
+    status = "D" if kind == 1 else "F"
+    segments = [
+        f"MSH|^~\\&|||||20260105083000+0000||{'ADT^A01' if kind == 4 else 'ORU^R01'}|{number}|P|2.6||||||8859/1",
+        f"PID|1||{1000 + number % 7}^^^HOSP^MR||Müller",
+        f"OBX|1|NM|1-8^^LN||{number % 256}|1|||||{status}",
+        f"PID|1||{1000 + (number + (kind == 3)) % 7}^^^HOSP^MR||Müller",
+        f"OBX|1|NM|59408-5^^LN||0.97|{'mm[Hg]' if kind == 2 else '1'}^^UCUM|||||{status}",
+    ]
+    return "\r".join(segments).encode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("value_format", "message", "status", "kind"),
+    [("fhir", fhir, "status", "resourceType"), ("hl7v2", hl7v2, "OBX-11", "MSH-9")],
+)
+def test_every_message_is_a_result_or_a_dead_letter(
+    stage: Stage, value_format: str, message: Callable[[int], bytes], status: str, kind: str
+) -> None:
     mapping = stage.folder / "ward.toml"
     mapping.write_text(MAPPING)
     settings = stage.settings(
-        model="fragile", partitions=2, value_format="fhir", mapping=mapping, chunk_size=50
+        model="fragile", partitions=2, value_format=value_format, mapping=mapping, chunk_size=50
     )
-    messages = [fhir(number) for number in range(ROWS)]
+    messages = [message(number) for number in range(ROWS)]
     refused: list[Refusal] = []
     sent = publish(settings, BytesIO(b"\n".join(messages)), on_refused=refused.append)
     assert sent == PublishSummary(ROWS * 6 // 10, ROWS * 4 // 10)
-    stage.send(settings, (("key", messages[one.line - 1]) for one in refused))
     worker = stage.worker(settings)
+    stage.wait_committed(settings, sent.sent)
+    assert KEYED_OTHERWISE not in worker.log
+    stage.send(settings, (("key", messages[one.line - 1], 0) for one in refused))
     stage.wait_committed(settings, ROWS)
     worker.stop()
 
@@ -71,7 +93,21 @@ def test_every_message_is_a_result_or_a_dead_letter(stage: Stage) -> None:
     assert {result.patient_id for result in found.by_position.values()} == {str(1000 + n) for n in range(7)}
     assert {result.features_present for result in found.by_position.values()} == {2}
     reasons = Counter((str(origin.reason), origin.field) for _, origin in found.letters.values())
-    assert reasons == dict.fromkeys(REASONS.values(), ROWS // 10)
+    fields = {"retracted": status, "unknown_unit": "spo2", "conflicting": "patient_id", "not_for_us": kind}
+    assert reasons == dict.fromkeys(fields.items(), ROWS // 10)
     judged = audit(settings)
     assert judged.clean, judged.offenders
     assert judged.accounted == ROWS
+
+    partition, offset = next(
+        position for position, (_, origin) in found.letters.items() if origin.partition == 0
+    )
+    assert shown(settings, partition, offset) in [one.decode("latin-1") for one in messages]
+
+
+def shown(settings: Settings, partition: int, offset: int) -> str:
+    line = ["dead-letters", "show", str(partition), str(offset), "--payload", "--json"]
+    line += ["--bootstrap-servers", settings.bootstrap_servers, "--value-format", settings.value_format]
+    done = CliRunner().invoke(app, [*line, "--dead-letter-topic", settings.dead_letter_topic])
+    (letter,) = json.loads(done.stdout)["dead_letters"]
+    return str(letter["value"])

@@ -88,6 +88,15 @@ def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
     assert text.startswith("none of the first 1,000 messages has a plausible number for spo2, age,")
 
 
+def test_keys_that_are_not_the_patients_are_a_warning(lines: Any) -> None:
+    LogObserver().keyed_otherwise()
+    ((level, text),) = lines()
+    assert level == "WARNING"
+    assert text.startswith(
+        "the messages' keys are not the patients' ids: messages of one patient may be in several"
+    )
+
+
 def test_a_field_that_looks_like_a_feature_is_told_apart(lines: Any) -> None:
     LogObserver().looks_alike("h\u0435art\x1brate", "heart_rate", mapped=False)
     ((level, text),) = lines()

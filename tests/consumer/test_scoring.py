@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -41,12 +42,16 @@ class Recorder(Observer):
         self.metrics: list[ChunkMetrics] = []
         self.rejects: list[tuple[int, int, Reason, str]] = []
         self.never_seen: list[tuple[str, ...]] = []
+        self.keys_doubted = 0
 
     def scored(self, metrics: ChunkMetrics) -> None:
         self.metrics.append(metrics)
 
     def unseen(self, features: Sequence[str]) -> None:
         self.never_seen.append(tuple(features))
+
+    def keyed_otherwise(self) -> None:
+        self.keys_doubted += 1
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         self.rejects.append((partition, offset, reason, field))
@@ -392,3 +397,16 @@ def test_nothing_of_an_exception_reaches_an_output_or_a_log(caplog: pytest.LogCa
     assert "model_rejected" in caplog.text
     assert CANARY.encode() not in b"".join(sent)
     assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize(("key", "told"), [(b"p1", 0), (b"M1", 1), (None, 1)])
+def test_keys_that_are_not_the_patients_are_told_once(key: bytes | None, told: int, tmp_path: Path) -> None:
+    mapping = tmp_path / "ward.toml"
+    mapping.write_text('[features]\nsignal = { codes = ["S"], model_unit = "1" }\nspo2 = { absent = true }\n')
+    value = b"MSH|^~\\&|||||20260105083000Z||ORU^R01\rPID|||p1\rOBX||NM|S||8|1|||||F|||20260105083000+0000"
+    recorder = Recorder()
+    score = scorer(observer=recorder, value_format="hl7v2", mapping=mapping)
+    good = FakeMessage(value, key=key, partition=0, offset=5)
+    for messages in ([FakeMessage(b"?", key=b"x", partition=0, offset=4)], [good], [good, good]):
+        run(messages, score)
+    assert recorder.keys_doubted == told

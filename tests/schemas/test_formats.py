@@ -124,6 +124,16 @@ def test_fhir_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
     check(found, "p-17", UTC, expected)
 
 
+def test_hl7_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
+    section = DOCUMENT.read_text("utf-8").split("\n## HL7 v2\n")[1]
+    (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
+    assert len(block(section, "toml").splitlines()) <= 25
+    decode = make_decoder(Settings(value_format="hl7v2", mapping=mapping))
+    found = decode([Plain(block(section, "hl7").replace("\n", "\r").encode())])
+    expected = {"heart_rate": 84, "temperature": 37, "spo2": math.nan, "respiratory_rate": 17}
+    check(found, "p-17", "2026-01-05T08:30:00+00:00", expected)
+
+
 def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Path) -> None:
     section = DOCUMENT.read_text("utf-8").split("\n## Avro\n")[1]
     (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))

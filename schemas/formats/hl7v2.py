@@ -1,0 +1,359 @@
+"""HL7 v2: an unsolicited observation message (ORU^R01), of which PCD-01 is a kind. One message is one row.
+
+Each OBX says by a code what it is (OBX-3) and in which unit (OBX-6). What has several meanings is refused.
+"""
+
+import codecs
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from schemas.columns import Columns
+from schemas.contract import PATIENT_ID, Problem, Reason, RefusedError
+from schemas.fields import ABSENT
+from schemas.mapping import Mapping
+from schemas.messages import Message
+from schemas.readings import OneTime, Reading, Rows, codes_of
+
+SYSTEMS: Final = {"LOINC": "LN", "SNOMED": "SCT", "MDC": "MDC"}
+"""What HL7 calls the systems of codes that a mapping names (table 0396)."""
+
+# OBX-11 (table 0085).
+_SCORED = frozenset("FPCRSUABV")
+_NO_RESULT = "X"
+_LEFT_OUT = {
+    "D": Reason.RETRACTED,
+    "W": Reason.RETRACTED,
+    "I": Reason.NOT_FOR_US,  # there is no result yet, or there was never one asked for
+    "N": Reason.NOT_FOR_US,
+    "O": Reason.NOT_FOR_US,
+}
+
+# Segments that are in no whole single message: a second one, a batch, and parts of what is sent in several.
+_SEVERAL = frozenset({"MSH", "BHS", "BTS", "FHS", "FTS", "ADD", "DSC"})
+
+# MSH-18 (table 0211), and what is written there without being in the table.
+_JAPANESE = ("ISO IR14", "ISO IR87", "ISO IR159")
+_CHARSETS: Final = {
+    **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 10), 15)},
+    **{f"ISO-8859-{part}": f"iso8859-{part}" for part in (*range(1, 10), 15)},
+    **dict.fromkeys(("UNICODE UTF-8", "UTF-8", "UTF8"), "utf-8"),
+    **dict.fromkeys(_JAPANESE, "iso2022_jp_ext"),
+    "GB 18030-2000": "gb18030",
+    "KS X 1001": "euc_kr",
+    "BIG-5": "big5",
+}
+
+_number = re.compile(r" *([+-]?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)) *").fullmatch
+_offset = re.compile(r"[+-][0-9]{4}$").search
+_SIGNS = ("+", "-")
+_COMPARATORS = frozenset({"<", ">", "<=", ">=", "<>"})
+_MARKS = "FSRETP"  # what stands for the separators in an escape, in the order of MSH-1 and MSH-2
+_NOTHING = ("", '""')  # a field that is empty, or null
+_FRAME = b"\x0b\x1c\r\n \t"  # MLLP's, which some gateways leave around a message
+_FIELDS = 15  # of an OBX nothing is read behind its 14th
+_EMPTY = [""] * _FIELDS
+_MANY, _LONG = 1000, 100  # fields that are remembered, and their length
+
+Content = tuple[Any, Any, list[Reading]]
+"""Whose, when, and what."""
+
+
+class Hl7Reader:
+    """Reads ORU^R01 messages by the codes of a mapping."""
+
+    def __init__(self, features: Sequence[str], mapping: Mapping, *, max_bytes: int) -> None:
+        self._features = features
+        self._mapping = mapping
+        self._time = OneTime(mapping.event_time)
+        self._type = mapping.patient_id.type
+        self._max_bytes = max_bytes
+        codes = codes_of(features, mapping, SYSTEMS)
+        self._dialect = lru_cache(maxsize=16)(
+            lambda field, encoding: _Dialect(field, encoding, codes, features)
+        )
+
+    def __call__(self, messages: Sequence[Message]) -> Columns:
+        """Read a chunk."""
+        rows = Rows(self._features, self._mapping, len(messages))
+        problems: dict[int, Problem] = {}
+        for position, message in enumerate(messages):
+            try:
+                rows.add(position, *self._read(message.value()))
+            except RefusedError as refused:
+                problems[position] = refused.problem
+        return rows.columns(problems)
+
+    def _read(self, value: Any) -> Content:
+        if not value or len(value) > self._max_bytes:
+            raise RefusedError(Reason.TOO_LARGE if value else Reason.EMPTY)
+        header, *segments = _segments(text_of(value))
+        fields = header.split(header[3], 9)
+        dialect = self._dialect(header[3], fields[1])
+        _require_results(_field(fields, 8).split(dialect.component))
+        found = _Results(dialect)
+        found.take(segments)
+        if not found.readings:
+            raise RefusedError(*found.left_out)
+        patient = self._patient(dialect, found.patients)
+        return patient, self._event_time(dialect, found.times, _field(fields, 6)), found.readings
+
+    def _patient(self, dialect: "_Dialect", lists: list[str]) -> Any:
+        """The one id in all lists of identifiers."""
+        if len(lists) == 1 and self._type is None and (id_ := dialect.only_identifier(lists[0])):
+            return id_
+        found = {id_ for one in lists for id_ in dialect.identifiers(one, self._type)}
+        if len(found) > 1:
+            raise RefusedError(Reason.CONFLICTING, PATIENT_ID)
+        return found.pop() if found else ABSENT
+
+    def _event_time(self, dialect: "_Dialect", times: list[str], sent: str) -> Any:
+        """The last of the times of OBX-14, else OBR-7, else MSH-7; the zone of MSH-7 is that of times without one."""
+        distinct = {*times}
+        if len(distinct) == 1 and times[0][-5:-4] in _SIGNS:  # as nearly always
+            return times[0]
+        known = [_first(time, sent).split(dialect.component, 1)[0] for time in dict.fromkeys(times)]
+        zone = _offset(sent.split(dialect.component, 1)[0])
+        zoned = [time + zone[0] if zone and time and not _offset(time) else time for time in known]
+        return self._time([time or ABSENT for time in zoned])
+
+
+class _Results:
+    """What the segments of one message say, in their order."""
+
+    def __init__(self, dialect: "_Dialect") -> None:
+        self._dialect = dialect
+        self._observed = ""  # OBR-7
+        self.readings: list[Reading] = []
+        self.times: list[str] = []
+        self.patients: list[str] = []
+        self.left_out: Problem = (Reason.NOT_FOR_US, "")
+
+    def take(self, segments: Sequence[str]) -> None:
+        """Read segments."""
+        separator, numbers, units, values = self._dialect.in_obx
+        readings, times = self.readings, self.times
+        for segment in segments:
+            if not segment.startswith("OBX"):
+                self._other(segment)
+                continue
+            fields = segment.split(separator, _FIELDS)
+            if len(fields) < _FIELDS:
+                fields += _EMPTY[len(fields) :]
+            if (number := numbers[fields[3]]) is None:
+                continue
+            if fields[11] in _SCORED:
+                value = values[fields[5]] if fields[2] == "NM" else fields[5]
+                if type(value) is str:
+                    readings += self._dialect.readings(number, fields[2], fields[5], fields[6])
+                else:
+                    readings.append((number, value, units[fields[6]]))
+            elif not self._scored_without(fields[11], number):
+                continue
+            times.append(fields[14] or self._observed)
+
+    def _other(self, segment: str) -> None:
+        name = segment[:3]
+        if name == "OBR":
+            self._observed = _field(segment.split(self._dialect.field, 8), 7)
+        elif name == "PID":
+            self.patients.append(_field(segment.split(self._dialect.field, 4), 3))
+        elif name in _SEVERAL:
+            raise RefusedError(Reason.NOT_DECODABLE, name)
+
+    def _scored_without(self, status: str, number: int) -> bool:
+        """Whether there is a result, which has no value."""
+        if status == _NO_RESULT:
+            self.readings.append((number, None, None))
+            return True
+        if status not in _LEFT_OUT:
+            raise RefusedError(Reason.WRONG_TYPE if status else Reason.MISSING_FIELD, "OBX-11")
+        if not self.left_out[1]:
+            self.left_out = _LEFT_OUT[status], "OBX-11"
+        return False
+
+
+class _Memory(dict[str, Any]):
+    """Remembers what a function made of some fields: senders may write anything, which must not fill the memory."""
+
+    def __init__(self, function: Callable[[str], Any]) -> None:
+        self._function = function
+
+    def __missing__(self, field: str) -> Any:
+        found = self._function(field)
+        if len(self) < _MANY and len(field) <= _LONG:
+            self[field] = found
+        return found
+
+
+class _Dialect:
+    """What the separators of a message make of its fields.
+
+    `numbers` has by OBX-3 the number of the feature, `units` by OBX-6 the unit (a code of UCUM or IEEE 11073, else as
+    the sender calls it), and `values` by OBX-5 the number, None where there is none, and any other text.
+    """
+
+    def __init__(
+        self, field: str, encoding: str, codes: dict[tuple[Any, Any], int], features: Sequence[str]
+    ) -> None:
+        separators = field + encoding
+        if (
+            not 1 <= len(encoding) < len(_MARKS)
+            or len({*separators}) < len(separators)
+            or any(map(_is_no_separator, separators))
+        ):
+            raise RefusedError(Reason.NOT_DECODABLE, "MSH-2")
+        self.field = field
+        self.component, self._repetition, self._escape, self._part = [*encoding[:4].ljust(4, "\0")]
+        self._marks = dict(zip(_MARKS, separators, strict=False))
+        escape = re.escape(self._escape)
+        self._escaped = re.compile(f"{escape}([^{escape}]*){escape}")
+        self._codes = codes
+        self._features = features
+        self.numbers = _Memory(self._number)
+        self.units = _Memory(self._unit)
+        self.values = _Memory(lambda text: None if text in _NOTHING else _as_number(text))
+        self.in_obx = field, self.numbers, self.units, self.values
+
+    def _number(self, field: str) -> int | None:
+        found = {self._codes.get((system, code)) for code, _, system in self._coded(field)} - {None}
+        if len(found) > 1:
+            raise RefusedError(Reason.CONFLICTING, self._features[max(filter(None, found))])
+        return found.pop() if found else None
+
+    def _unit(self, field: str) -> str | None:
+        units = {system: code or text for code, text, system in self._coded(field)[::-1]}
+        if "UCUM" in units:
+            return units["UCUM"]
+        if "MDC" in units:
+            return f"MDC {units['MDC']}"
+        return next((f"{system} {unit}".strip() for system, unit in [*units.items()][::-1]), None)
+
+    def _coded(self, field: str) -> list[tuple[str, str, str]]:
+        """Code, text and system, and those of the alternative, if any."""
+        if field in _NOTHING:
+            return []
+        parts = [self._plain(part) for part in field.split(self.component, 6)]
+        parts += [""] * (6 - len(parts))
+        return [(code, text, system) for code, text, system in (parts[:3], parts[3:6]) if code or text]
+
+    def readings(self, number: int, type_: str, values: str, unit: str) -> list[Reading]:
+        """Of OBX-2, OBX-5 and OBX-6: a number, None where there is none, and the text of anything else."""
+        return [
+            (number, self._value(type_, value), self.units[unit]) for value in values.split(self._repetition)
+        ]
+
+    def _value(self, type_: str, text: str) -> Any:
+        value = self.values[text]
+        if value is None or type_ == "NM":
+            return value
+        return self._structured(text) if type_ == "SN" else text
+
+    def _structured(self, text: str) -> Any:
+        """`^84` is a number, `>^100` is only a limit, and `^1^:^128` is neither."""
+        comparator, number, *rest = [*text.split(self.component), ""]
+        if any(rest) or type(value := _as_number(number)) is str:
+            return text
+        if comparator in _COMPARATORS:
+            return None
+        return value if comparator in ("", "=") else text
+
+    def only_identifier(self, field: str) -> str | None:
+        """The id in PID-3 where there is one, and nothing special in it: as nearly always."""
+        id_ = field.split(self.component, 1)[0]
+        return id_ if id_.isalnum() and id_.isascii() and self._repetition not in field else None
+
+    def identifiers(self, field: str, type_: str | None) -> Iterator[str]:
+        """The ids in PID-3 that are of this type or of this authority; all of them without one."""
+        for identifier in field.split(self._repetition):
+            id_, _, _, authority, kind, *_ = [*identifier.split(self.component), *[""] * 5]
+            if id_ not in _NOTHING and type_ in (None, kind, authority.split(self._part)[0]):
+                text = self._unescaped(id_)
+                if text is None or not _is_text(text):
+                    raise RefusedError(Reason.NOT_DECODABLE, PATIENT_ID)
+                yield text
+
+    def _plain(self, text: str) -> str:
+        """Without escapes; as it stands where one is not known, which is no code and no unit then."""
+        plain = self._unescaped(text)
+        return text if plain is None else plain
+
+    def _unescaped(self, text: str) -> str | None:
+        if self._escape not in text:
+            return text
+        pieces = self._escaped.split(text)
+        pieces[1::2] = [self._marks.get(name, "") for name in pieces[1::2]]
+        known = all(pieces[1::2]) and not any(self._escape in piece for piece in pieces[::2])
+        return "".join(pieces) if known else None
+
+
+def text_of(value: bytes) -> str:
+    """The text of a message, by the charset that it names in MSH-18.
+
+    Where it names none, bytes that are no ASCII become surrogates, which are no text. Raises RefusedError.
+    """
+    value = value.removeprefix(codecs.BOM_UTF8).strip(_FRAME)
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    try:
+        return value.decode(*_charset(value))
+    except UnicodeDecodeError:
+        raise RefusedError(Reason.NOT_DECODABLE, "MSH-18") from None
+
+
+def _charset(value: bytes) -> tuple[str, str]:
+    """The name that Python has for it, and how it treats other bytes."""
+    header = re.split(rb"[\r\n]", value, maxsplit=1)[0]
+    fields = header.split(header[3:4] or b"|")
+    repetition = fields[1][1:2] if len(fields) > 1 else b""
+    names = fields[17].split(repetition or b"~") if len(fields) > 17 else []  # noqa: PLR2004
+    others = {name.decode("ascii", "replace").strip().upper() for name in names} - {"", "ASCII"}
+    if not others:
+        return "ascii", "surrogateescape"
+    found = {_CHARSETS.get(name, "") for name in others}
+    if len(found) > 1 or "" in found:
+        raise RefusedError(Reason.NOT_DECODABLE, "MSH-18")
+    return found.pop(), "strict"
+
+
+def _segments(text: str) -> list[str]:
+    """Segments end with CR; where there is none, with LF."""
+    found = text.split("\r") if "\r" in text else text.split("\n")
+    if "\n" in text:
+        found = [segment.lstrip("\n") for segment in found]
+    if not text.startswith("MSH") or len(found[0]) < len("MSH|^"):
+        raise RefusedError(Reason.NOT_DECODABLE, "MSH")
+    return found
+
+
+def _require_results(kind: list[str]) -> None:
+    """MSH-9 must be ORU^R01; of old messages ORU."""
+    if kind == [""]:
+        raise RefusedError(Reason.MISSING_FIELD, "MSH-9")
+    if kind[0] != "ORU" or (len(kind) > 1 and kind[1] != "R01"):
+        raise RefusedError(Reason.NOT_FOR_US, "MSH-9")
+
+
+def _field(fields: list[str], number: int) -> str:
+    return fields[number] if number < len(fields) else ""
+
+
+def _first(*texts: str) -> str:
+    """The first that is not empty."""
+    return next(filter(None, texts), "")
+
+
+def _as_number(text: str) -> float | str:
+    match = _number(text)
+    number = float(match[1]) if match else math.inf
+    return number if math.isfinite(number) else text
+
+
+def _is_no_separator(character: str) -> bool:
+    return character.isalnum() or not character.isprintable() or character == " "
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
