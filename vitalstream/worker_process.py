@@ -1,6 +1,7 @@
 """A worker as a process of its own: `vitalstream consume`, for the demo and the sweep."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ class WorkerProcess:
             raise WorkerError(f"the worker ended by itself with code {code}", log=self._tail())
 
     def stop(self) -> None:
-        """Have it finish what it has begun (SIGTERM) and end; raises WorkerError unless it exits with 0."""
+        """Have it finish what it has begun (SIGTERM) and end; raises WorkerError unless it did."""
         self._process.terminate()
         try:
             code = self._process.wait(_STOP_S)
@@ -54,7 +55,8 @@ class WorkerProcess:
             self.kill()
             message = f"the worker did not end within {_STOP_S:g} s of SIGTERM and was killed"
             raise WorkerError(message, log=self._tail()) from None
-        if code:
+        # One that does not listen to signals yet is ended by it, and has begun nothing.
+        if code not in (0, -signal.SIGTERM):
             raise WorkerError(f"the worker ended with code {code} when stopped", log=self._tail())
 
     def kill(self) -> None:

@@ -64,10 +64,22 @@ def test_nobody_waits_for_a_call_that_hangs(threads: set[threading.Thread]) -> N
 def test_the_next_call_does_not_wait_for_one_that_was_interrupted() -> None:
     """Else it would use up its time before it has begun, and be made after all once nobody waits for it."""
     bounded, for_ever = Bounded(), threading.Event()
-    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
-    interrupt.start()
+    main, interrupted = threading.get_ident(), threading.Event()
+
+    def interrupt() -> None:
+        # Python misses a signal that comes as its main thread is about to wait, so one is not enough.
+        for _ in range(20):
+            if interrupted.wait(1):
+                return
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def wait() -> None:
+        threading.Thread(target=interrupt, daemon=True).start()
+        for_ever.wait()
+
     with pytest.raises(KeyboardInterrupt):
-        bounded(for_ever.wait, seconds=30)
+        bounded(wait, seconds=30)
+    interrupted.set()
 
     assert bounded(lambda: 6, seconds=10) == 6
 

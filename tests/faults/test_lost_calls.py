@@ -84,7 +84,8 @@ def test_no_call_is_lost(proxy: Proxy, make_settings: MakeSettings) -> None:
         for cut in range(1, CUTS + 1):
             commit(committer, settings, 2 * cut - 1)
             commit(committer, settings, 2 * cut)
-            assert lost_calls() == 0, f"{cut} cuts"
+            # One that was given up on may still be about to return.
+            wait_until(lambda: lost_calls() == 0, timeout=TIMEOUT_S, what=f"no lost call after {cut} cuts")
             if cut == WARM:
                 before = footprint()
         committed = consumer.committed([TopicPartition(direct.input_topic, 0)], timeout=10)[0].offset
