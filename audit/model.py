@@ -21,10 +21,10 @@ from real_time.model_file import ModelError
 from real_time.usable import load_usable
 
 ULP = 4
-"""By how many units in the last place the linear model's own arithmetic may differ, on another processor."""
 DOUBLE, SINGLE = 1e-12, 1e-6
-"""By how much two scores of anything but trees may differ: BLAS and others round a row by itself and among others
-differently (measured: 41 units in the last place, and 6e-8 in single precision)."""
+"""By how much two scores of anything but trees may differ, in units in the last place or, if that is more, by itself in
+double or single precision: BLAS and others round a row alone and among others differently (measured: 41 units in the
+last place, and 6e-8 in single precision), and processors differ in their exponential functions."""
 
 _TREES = (
     DecisionTreeClassifier,
@@ -63,8 +63,6 @@ def load_offline(path: Path, **of_model: Any) -> OfflineModel:
 def _nearness(scorer: RiskScorer) -> tuple[int, float]:
     if is_tree_based(scorer.prepared.classifier):
         return 0, 0.0
-    if scorer.is_fast:
-        return ULP, 0.0
     return ULP, SINGLE if scorer.in_single_precision else DOUBLE
 
 

@@ -7,8 +7,9 @@ added in the order of the trees, with the comparisons that scikit-learn makes, a
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,8 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 AddLeaves: TypeAlias = Callable[[Floats, Floats], None]
 """Takes rows by features and a total for each row, and adds to it the row's leaf of every tree, in order."""
+
+Sums: TypeAlias = Literal["float64", "float32"]
 
 BLOCK = 64
 LARGEST = float(np.finfo(np.float64).max)
@@ -44,13 +47,13 @@ class _Nodes(NamedTuple):
     value: Array
 
 
-def compiled(trees: Sequence[Tree], *, features: int, single: bool) -> AddLeaves:
-    """Compiled code for `trees`; `single` rounds what it compares to float32, as forests do.
+def compiled(trees: Sequence[Tree], *, features: int, single: bool, sums: Sums = "float64") -> AddLeaves:
+    """Compiled code for `trees`; `single` rounds what it compares to float32, as forests do, and `sums` what it adds.
 
     Raises ModuleNotFoundError where numba is missing. Infinite values are not for it.
     """
-    add_leaves = _kernel()
-    nodes = _nodes(trees, features)
+    add_leaves = _kernel(sums)
+    nodes = _nodes(trees, features, sums)
 
     def add(X: Floats, total: Floats) -> None:
         add_leaves(X, total, *nodes, single)
@@ -58,18 +61,49 @@ def compiled(trees: Sequence[Tree], *, features: int, single: bool) -> AddLeaves
     return add
 
 
+def logistic_single(values: Floats) -> Floats:
+    """XGBoost's logistic function of float32, to the bit: with the C library's expf, which NumPy's is not."""
+    found: Floats = _logistic_kernel()(values)
+    return found
+
+
 @functools.cache
-def _kernel() -> Any:
-    from numba import njit, types
+def _kernel(sums: Sums) -> Any:
+    from numba import from_dtype, types
 
     rows = types.Array(types.float64, 2, "A", readonly=True, aligned=False)  # whatever a frame is made of
-    indices, values = types.Array(types.uint32, 1, "C"), types.Array(types.float64, 1, "C")
-    # With its types told it is compiled here and now, and never again while scoring.
-    signature = types.void(rows, values, indices, indices, indices, values, indices, values, types.boolean)
+    indices, bounds = types.Array(types.uint32, 1, "C"), types.Array(types.float64, 1, "C")
+    values = types.Array(from_dtype(np.dtype(sums)), 1, "C")
+    return _jitted(
+        types.void(rows, values, indices, indices, indices, bounds, indices, values, types.boolean),
+        _add_leaves,
+    )
+
+
+@functools.cache
+def _logistic_kernel() -> Any:
+    from numba import types
+
+    values = types.Array(types.float32, 1, "C")
+    return _jitted(values(values), _logistic)
+
+
+def _jitted(signature: Any, function: Callable[..., Any]) -> Any:
+    """Compiled here and now, for the types given, and never again while scoring."""
+    from numba import njit
+
     try:
-        return njit(signature, nogil=True, cache=True)(_add_leaves)
+        return njit(signature, nogil=True, cache=True)(function)
     except (RuntimeError, OSError):  # no place to cache it, or a full one
-        return njit(signature, nogil=True)(_add_leaves)
+        return njit(signature, nogil=True)(function)
+
+
+def _logistic(values: Floats) -> Floats:
+    found: Floats = np.empty(len(values), np.float32)
+    for row in range(len(values)):
+        power = np.float32(math.exp(-values[row]))
+        found[row] = np.float32(1) / (power + np.float32(1) + np.float32(1e-16))
+    return found
 
 
 def _add_leaves(  # noqa: PLR0917 - numba's arrays come one by one
@@ -108,7 +142,7 @@ def _add_leaves(  # noqa: PLR0917 - numba's arrays come one by one
                 total[start + row] += value[at[row]]
 
 
-def _nodes(trees: Sequence[Tree], features: int) -> _Nodes:
+def _nodes(trees: Sequence[Tree], features: int, sums: Sums) -> _Nodes:
     levels = [_levels(tree.left, tree.right) for tree in trees]
     sizes = [len(order) for order, _, _ in levels]
     roots = np.cumsum([0, *sizes[:-1]])
@@ -117,13 +151,13 @@ def _nodes(trees: Sequence[Tree], features: int) -> _Nodes:
     leaf = left < 0
     child = np.concatenate([own for _, own, _ in levels]) + np.repeat(roots, sizes)
     column = np.where(leaf, 0, feature + np.where(nan_left, 0, features))
-    # Beside a threshold of infinity only what is missing may go to the right.
+    # Next to a threshold of infinity only what is missing may go to the right.
     bound = np.where(leaf, np.inf, np.minimum(threshold, LARGEST))
     indices = (
         np.ascontiguousarray(one, np.uint32) for one in (roots, [d for _, _, d in levels], column, child)
     )
     roots, depths, column, child = indices
-    return _Nodes(roots, depths, column, bound, child, np.ascontiguousarray(value, np.float64))
+    return _Nodes(roots, depths, column, bound, child, np.ascontiguousarray(value, sums))
 
 
 def _levels(left: Array, right: Array) -> tuple[Array, Array, int]:

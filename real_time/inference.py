@@ -7,7 +7,7 @@ import pandas as pd
 
 from real_time.card import Card
 from real_time.compiled import Floats
-from real_time.fast_path import FastPath, NoFastPathError
+from real_time.fast_path import FastPath
 from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
 from real_time.prepared import (
     FeaturesError,
@@ -16,6 +16,7 @@ from real_time.prepared import (
     ThresholdError,
     prepare,
 )
+from real_time.steps import NoFastPathError
 from real_time.streaming import Classifier, process_stream
 
 __all__ = [
@@ -81,7 +82,7 @@ class RiskScorer:
         self.in_single_precision = False
         """Whether the model's predict_proba, once it was asked, gave float32."""
         try:
-            self._fast_path: FastPath | None = FastPath(self.prepared.classifier, self.prepared.positive)
+            self._fast_path: FastPath | None = FastPath(self.prepared, ask=self._asked_of)
             self.path = self._fast_path.how
         except NoFastPathError as error:
             self._fast_path = None
@@ -89,7 +90,7 @@ class RiskScorer:
 
     @property
     def is_fast(self) -> bool:
-        """Whether the model's arithmetic scores directly."""
+        """Whether something faster scores than predict_proba of a frame."""
         return self._fast_path is not None
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -149,6 +150,9 @@ class RiskScorer:
             if found is not None:
                 return found
         return self._asked(X)
+
+    def _asked_of(self, rows: Floats) -> Floats:
+        return self._asked(pd.DataFrame(rows, columns=self._columns, copy=False))
 
     def _asked(self, X: pd.DataFrame) -> Floats:
         output = self.prepared.classifier.predict_proba(X if self.prepared.named else X.to_numpy())

@@ -72,6 +72,11 @@ class Prepared:
         )
 
     @property
+    def feature_count(self) -> int:
+        """How many features the model takes; 0 where it does not say."""
+        return len(self.features or ()) or _feature_count(self.classifier) or 0
+
+    @property
     def positive_class(self) -> Any:
         """The class that is the risk."""
         return self.classes[self.positive]

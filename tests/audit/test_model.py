@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from audit.model import ULP, is_tree_based, load_offline, ulps
+from audit.model import DOUBLE, ULP, is_tree_based, load_offline, ulps
 from broker.errors import SettingsError
 from tests.audit.conftest import save
 from tests.real_time import kinds
@@ -48,7 +48,7 @@ def test_a_forest_is_scored_in_one_thread(tmp_path: Path) -> None:
     assert offline.scorer.prepared.classifier[-1].n_jobs == 1
     assert (offline.features, offline.ulp) == (("a", "b"), 0)
     linear = load_offline(save(LogisticRegression().fit(X, Y), tmp_path / "l.joblib"))
-    assert (linear.ulp, linear.off) == (ULP, 0)
+    assert (linear.ulp, linear.off) == (ULP, DOUBLE)
 
 
 def test_a_model_that_cannot_be_used(tmp_path: Path) -> None:
@@ -96,6 +96,9 @@ ROUNDS: dict[str, Callable[[], Any]] = {
     "GNB": lambda: kinds.fitted("GNB"),
     "MLP": lambda: kinds.fitted("MLP"),
     "calibrated RF": lambda: kinds.fitted("calibrated RF in threads"),
+    "voting": lambda: kinds.fitted("voting in threads"),
+    "stacking": lambda: kinds.fitted("stacking in threads"),
+    "bagging": lambda: kinds.fitted("bagging in threads"),
     "CatBoost": lambda: kinds.fitted("CatBoost"),
     "XGBoost": lambda: kinds.fitted("XGBoost"),
     "LightGBM": lambda: kinds.fitted("LightGBM"),

@@ -1,5 +1,7 @@
 """Fitted models of each kind, made once, and frames that try hard to be different from one another."""
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from real_time import Classifier
+from real_time import Classifier, compiled
 
 FEATURES = ("age", "heart_rate", "spo2", "on_oxygen")
 
@@ -112,3 +114,14 @@ def frames(draw: st.DrawFn, *, gaps: bool) -> pd.DataFrame:
         columns[name] = column
     frame = pd.DataFrame(columns)[draw(st.permutations(list(columns)))]
     return frame.set_axis(draw(indexes(size)))
+
+
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    kernels = (compiled._kernel, compiled._logistic_kernel)
+    for kernel in kernels:
+        kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    yield
+    for kernel in kernels:
+        kernel.cache_clear()

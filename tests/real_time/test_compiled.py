@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,6 @@ def _scores(scorer: RiskScorer, rows: pd.DataFrame) -> Any:
     return scorer(rows)["risk_probability"].to_numpy()
 
 
-@pytest.fixture
-def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    compiled._kernel.cache_clear()
-    monkeypatch.setitem(sys.modules, "numba", None)
-    yield
-    compiled._kernel.cache_clear()
-
-
 def test_the_same_bits_at_every_chunk_size(fitted: tuple[Any, pd.DataFrame]) -> None:
     model, rows = fitted
     scorer = RiskScorer(model)
@@ -172,14 +164,14 @@ def _one_bit_more(*arguments: Any) -> None:
 @pytest.mark.parametrize("wrong", [_strict, _unrounded, _deaf_to_nan, _backwards, _one_bit_more])
 def test_code_that_gives_another_bit_is_not_used(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RandomForestClassifier(8, max_depth=4, random_state=0).fit(TELLING, RISKY)
-    monkeypatch.setattr(compiled, "_kernel", lambda: wrong)
+    monkeypatch.setattr(compiled, "_kernel", lambda _: wrong)
     scorer = RiskScorer(model)
     assert scorer.path == "scikit-learn's trees: compiled, they give other scores"
     np.testing.assert_array_equal(_scores(scorer, GAPS), model.predict_proba(GAPS)[:, 1])
 
 
 def test_a_numba_that_does_not_work_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> Any:
+    def broken(_: str) -> Any:
         raise ImportError("Numba needs NumPy 1.0 or less")
 
     monkeypatch.setattr(compiled, "_kernel", broken)
@@ -199,7 +191,7 @@ RiskScorer(LogisticRegression().fit(X, y))
 assert "numba" not in sys.modules
 print(RiskScorer(RandomForestClassifier(5).fit(X, y)).path)
 from real_time import compiled
-kernel = compiled._kernel()
+kernel = compiled._kernel("float64")
 print(len(kernel.signatures), kernel._can_compile, list(kernel.stats.cache_misses.values()))
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -16,12 +17,14 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 
 from real_time import RiskScorer, run_streaming_inference
-from real_time.fast_path import FastPath, NoFastPathError
+from real_time.fast_path import FastPath
+from real_time.prepared import prepare
+from real_time.steps import NoFastPathError
 
 COLUMNS = ["heart_rate", "spo2", "age", "lactate", "temperature"]
 RANDOM = np.random.default_rng(5)
@@ -50,6 +53,13 @@ TREES = {
     "gradient boosting": (GradientBoostingClassifier(n_estimators=30), WHOLE),
     "from zero": (GradientBoostingClassifier(n_estimators=30, init="zero"), WHOLE),
 }
+
+
+def path_of(model: Any, positive: int = 1) -> FastPath:
+    def ask(X: Any) -> Any:
+        return model.predict_proba(X)[:, positive]
+
+    return FastPath(prepare(model, positive_class=model.classes_[positive]), ask=ask)
 
 
 @pytest.fixture(scope="module", params=[*LINEAR, *TREES])
@@ -85,7 +95,7 @@ def test_a_rows_score_does_not_depend_on_the_rows_beside_it(fitted: tuple[str, A
 def test_nor_on_the_number_of_features(features: int) -> None:
     random = np.random.default_rng(features)
     X = np.asfortranarray(random.normal(size=(1000, features)))
-    path = FastPath(LogisticRegression().fit(X, X[:, 0] > 0))
+    path = path_of(LogisticRegression().fit(X, X[:, 0] > 0))
     whole = path(X)
     assert whole is not None
     for size in range(1, 1001):
@@ -141,19 +151,22 @@ class Subclass(LogisticRegression):  # type: ignore[misc]
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (CalibratedClassifierCV(LogisticRegression()), "CalibratedClassifierCV"),
+        (CalibratedClassifierCV(Subclass()), "Subclass"),
+        (CalibratedClassifierCV(LogisticRegression(), method="temperature"), "temperature"),
+        (SGDClassifier(loss="modified_huber"), "modified_huber"),
         (make_pipeline(PolynomialFeatures(), LogisticRegression()), "PolynomialFeatures"),
         (Subclass(), "Subclass"),
-        (make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression()), "imputer"),
+        (make_pipeline(SimpleImputer(missing_values=80.0), LogisticRegression()), "a number is missing"),
         (make_pipeline(MinMaxScaler(clip=True), LogisticRegression()), "clips"),
         (HistGradientBoostingClassifier(categorical_features=[0]), "categorical"),
         (GradientBoostingClassifier(init=LogisticRegression()), "initial estimator"),
     ],
 )
-def test_other_models_are_asked_themselves(model: Any, why: str) -> None:
+def test_other_models_are_asked_themselves_with_plain_arrays(model: Any, why: str) -> None:
     frame = WHOLE.assign(heart_rate=WHOLE["heart_rate"].clip(0, 200).round(-1))
     model.fit(frame, RISKY)
     scorer = RiskScorer(model)
+    assert scorer.path.startswith("predict_proba on plain arrays: ")
     assert why in scorer.path
     np.testing.assert_array_equal(scorer(frame)["risk_probability"], model.predict_proba(frame)[:, 1])
 
@@ -163,24 +176,27 @@ def test_a_path_that_gives_other_scores_is_not_used() -> None:
     model = HistGradientBoostingClassifier(max_iter=20).fit(WHOLE, RISKY)
 
     model.predict_proba = lambda X: np.nextafter(type(model).predict_proba(model, X), 1)
-    with pytest.raises(NoFastPathError, match="other scores"):
-        FastPath(model)
-    assert "other scores" in RiskScorer(model).path
+    scorer = RiskScorer(model)
+    assert scorer.path == "predict_proba on plain arrays: its fast path gives other scores than predict_proba"
+    np.testing.assert_array_equal(scorer(WHOLE)["risk_probability"], model.predict_proba(WHOLE)[:, 1])
 
 
 def test_a_path_whose_private_parts_are_gone_is_not_used() -> None:
     model = HistGradientBoostingClassifier(max_iter=20).fit(WHOLE, RISKY)
     del model._bin_mapper
-    with pytest.raises(NoFastPathError):
-        FastPath(model)
+    with pytest.raises(
+        NoFastPathError, match="fast path failed with AttributeError, and asking with plain arrays"
+    ):
+        path_of(model)
 
 
 def test_verification_finds_weights_that_are_wrong_in_the_last_digits() -> None:
     model = LogisticRegression(max_iter=2000).fit(WHOLE, RISKY)
-    path = FastPath(model)
-    model.coef_ = model.coef_ * (1 + 1e-13)
-    with pytest.raises(NoFastPathError):
-        path._compare(model, WHOLE.head(256).to_numpy())
+    path = path_of(model)
+    other = clone(model).fit(WHOLE, RISKY)
+    other.coef_ = model.coef_ * (1 + 1e-13)
+    assert path._agrees(WHOLE.to_numpy(), lambda X: model.predict_proba(X)[:, 1])
+    assert not path._agrees(WHOLE.to_numpy(), lambda X: other.predict_proba(X)[:, 1])
 
 
 def test_a_linear_sum_goes_from_left_to_right() -> None:
@@ -188,7 +204,7 @@ def test_a_linear_sum_goes_from_left_to_right() -> None:
     random = np.random.default_rng(2)
     X = random.normal(size=(500, 20)) * 100
     model = LogisticRegression(max_iter=1000).fit(X / 100, X[:, 0] > 0)
-    path = FastPath(model)
+    path = path_of(model)
     (weights,), (intercept,) = model.coef_.tolist(), model.intercept_.tolist()
     sums = [reduce(operator.add, map(operator.mul, row, weights)) + intercept for row in X.tolist()]
     np.testing.assert_array_equal(path(X), expit(sums))
@@ -199,7 +215,7 @@ def test_many_terms_of_one_sign_are_added_in_any_order() -> None:
     X = random.normal(size=(50, 1600))
     model = LogisticRegression(max_iter=1, tol=1e9).fit(X, X[:, 0] > 0)
     model.coef_ = -np.abs(random.normal(size=model.coef_.shape)) * 1e-3
-    FastPath(model)
+    assert path_of(model).how == "the linear model's arithmetic"
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -211,4 +227,5 @@ def test_adding_in_another_order_is_no_other_score(features: int) -> None:
         -99, 99, features
     )
     y = X[:, 0] - X[:, 0].mean() + random.normal(size=1000) > 0
-    FastPath(LogisticRegression(max_iter=100).fit(X, y))
+    path = path_of(LogisticRegression(max_iter=100).fit(X, y))
+    assert path.how == "the linear model's arithmetic"

@@ -186,7 +186,7 @@ def test_the_frame_is_handed_on_as_it_is_when_its_columns_fit(patients: pd.DataF
         feature_names_in_ = np.array(FEATURES)
 
         def predict_proba(self, X: pd.DataFrame) -> Any:
-            self.seen = X
+            self.seen, _ = X, X.columns  # an array will not do
             return np.zeros((len(X), 2))
 
     model = Remembers(None)

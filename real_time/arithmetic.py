@@ -1,0 +1,366 @@
+"""A fitted model's arithmetic: the kinds of transformers and classifiers whose numbers can be worked out directly.
+
+A step takes rows by features. One row's numbers never depend on the rows next to it. Whether a step gives what the
+model gives is found out elsewhere, by trying (see fast_path.py): much of what is read here is private.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from scipy.special import expit
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+)
+
+from real_time.compiled import Floats
+from real_time.steps import LARGEST_DOUBLE, Arithmetic, AskTheModelError, NoFastPathError, Step, within
+from real_time.trees import TREES
+
+# By how much a linear model's sum may differ from the model's own: they add the same terms in another order. Of many
+# terms, it is the square root of their number: their roundings add up as steps of a random walk do.
+ULPS: Final = 4
+# And what is worked out of such a sum: calibrated, averaged or stacked.
+RTOL, ATOL = 1e-9, 1e-12
+
+
+def arithmetic(model: Any, positive: int) -> Arithmetic:
+    """That of a fitted binary classifier, for the probability of `classes_[positive]`.
+
+    Raises NoFastPathError for a kind that has none.
+    """
+    kind = CLASSIFIERS.get(type(model)) or TREES.get(_name(model))
+    if kind is None:
+        raise NoFastPathError(f"there is no fast path for {type(model).__name__}")
+    return kind(model, positive)
+
+
+def _name(part: Any) -> str:
+    return f"{type(part).__module__.partition('.')[0]}.{type(part).__name__}"
+
+
+# --- linear models
+
+
+def _linear(model: Any, positive: int) -> Arithmetic:
+    (weights,), (intercept,) = model.coef_, model.intercept_
+
+    def margin(X: Floats) -> Floats:
+        # Column by column, so that each row is summed in the same order however many there are, and whatever the
+        # processor: an audit elsewhere must come to the same bits.
+        within(LARGEST_DOUBLE, X)
+        total: Floats = X[:, 0] * weights[0]
+        for column in range(1, len(weights)):
+            total += X[:, column] * weights[column]
+        total += intercept
+        return total
+
+    def probability(X: Floats) -> Floats:
+        total = margin(X)
+        expit(total, out=total)
+        return total if positive else 1 - total
+
+    def slack(X: Floats, expected: Floats) -> Floats:
+        # What the sum differs by moves the probability p by p (1 - p) times as much: the logistic function's slope.
+        # Its exponential and division round too, and below `tiny` doubles have fewer bits.
+        limits, sizes = np.finfo(np.float64), np.abs(X * weights).sum(axis=1) + abs(intercept)
+        ulps = max(ULPS, X.shape[1] ** 0.5)
+        found: Floats = ulps * limits.eps * expected * (1 + (1 - expected) * sizes) + limits.tiny
+        return found if positive else found + limits.eps  # one minus the other one, and as coarse as that
+
+    return Arithmetic(probability, slack, "the linear model's arithmetic", margin)
+
+
+def _sgd(model: SGDClassifier, positive: int) -> Arithmetic:
+    if model.loss != "log_loss":
+        raise NoFastPathError(f"there is no fast path for SGDClassifier with loss {model.loss}")
+    return _linear(model, positive)
+
+
+# --- pipelines and transformers
+
+
+def _pipeline(model: Pipeline, positive: int) -> Arithmetic:
+    *before, (_, last) = model.steps
+    steps = [step for _, part in before for step in _transform(part)]
+    ending = arithmetic(last, positive)
+    if not steps:
+        return ending
+    slack = ending.slack
+    return Arithmetic(
+        probability=_chain([*steps, ending.probability]),
+        slack=None if slack is None else lambda X, expected: slack(_chain(steps)(X), expected),
+        how=ending.how,
+        margin=None if ending.margin is None else _chain([*steps, ending.margin]),
+    )
+
+
+def _chain(steps: Sequence[Step]) -> Step:
+    def run(X: Floats) -> Floats:
+        for step in steps:
+            X = step(X)
+        return X
+
+    return run
+
+
+def _transform(transformer: Any) -> list[Step]:
+    """The steps of a fitted transformer; none where it passes everything through."""
+    if transformer is None or transformer == "passthrough":
+        return []
+    if type(transformer) is Pipeline:
+        return [step for _, part in transformer.steps for step in _transform(part)]
+    if type(transformer) is FunctionTransformer and transformer.func is None:
+        return []
+    kind = TRANSFORMERS.get(type(transformer))
+    if kind is None:
+        raise NoFastPathError(f"there is no fast path for {type(transformer).__name__}")
+    return [kind(transformer)]
+
+
+def _imputer(imputer: SimpleImputer) -> Step:
+    values = np.asarray(imputer.statistics_, dtype=np.float64)
+    if not _is_nan(imputer.missing_values):
+        raise NoFastPathError("there is no fast path for an imputer for which a number is missing")
+    if np.isnan(values).any():
+        raise NoFastPathError("there is no fast path for an imputer that drops columns")
+    if not imputer.add_indicator:
+        return lambda X: np.where(np.isnan(X), values, X)
+    marked = imputer.indicator_.features_
+
+    def transform(X: Floats) -> Floats:
+        missing = np.isnan(X)
+        return np.hstack([np.where(missing, values, X), missing[:, marked]])
+
+    return transform
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and np.isnan(value)
+
+
+def _standard_scaler(scaler: StandardScaler) -> Step:
+    return _shift_then_scale(
+        scaler.mean_ if scaler.with_mean else None, scaler.scale_ if scaler.with_std else None
+    )
+
+
+def _robust_scaler(scaler: RobustScaler) -> Step:
+    return _shift_then_scale(
+        scaler.center_ if scaler.with_centering else None, scaler.scale_ if scaler.with_scaling else None
+    )
+
+
+def _max_abs_scaler(scaler: MaxAbsScaler) -> Step:
+    if getattr(scaler, "clip", False):
+        raise NoFastPathError("there is no fast path for a MaxAbsScaler that clips")
+    return _shift_then_scale(None, scaler.scale_)
+
+
+def _shift_then_scale(center: Floats | None, scale: Floats | None) -> Step:
+    def transform(X: Floats) -> Floats:
+        if center is not None:
+            X = X - center
+        return X if scale is None else X / scale
+
+    return transform
+
+
+def _min_max_scaler(scaler: MinMaxScaler) -> Step:
+    factor, shift = scaler.scale_, scaler.min_
+    if scaler.clip:
+        raise NoFastPathError("there is no fast path for a MinMaxScaler that clips")
+    return lambda X: X * factor + shift
+
+
+def _one_hot_encoder(encoder: OneHotEncoder) -> Step:
+    if getattr(encoder, "_infrequent_enabled", False):
+        raise NoFastPathError("there is no fast path for a OneHotEncoder with infrequent categories")
+    known = [_numbers(categories) for categories in encoder.categories_]
+    dropped = encoder.drop_idx_ if encoder.drop_idx_ is not None else [None] * len(known)
+    kept = [np.arange(len(one)) != drop for one, drop in zip(known, dropped, strict=True)]
+    may_be_unknown = encoder.handle_unknown == "ignore"
+
+    def transform(X: Floats) -> Floats:
+        columns = []
+        for column, (categories, keep) in enumerate(zip(known, kept, strict=True)):
+            hit = _is_one_of(X[:, column], categories)
+            if not (may_be_unknown or hit.any(axis=1).all()):
+                raise AskTheModelError
+            columns.append(hit[:, keep])
+        return np.hstack(columns).astype(np.float64)
+
+    return transform
+
+
+def _ordinal_encoder(encoder: OrdinalEncoder) -> Step:
+    if getattr(encoder, "_infrequent_enabled", False):
+        raise NoFastPathError("there is no fast path for an OrdinalEncoder with infrequent categories")
+    known = [_numbers(categories) for categories in encoder.categories_]
+    unknown = float(encoder.unknown_value) if encoder.handle_unknown == "use_encoded_value" else None
+    missing = float(encoder.encoded_missing_value)
+
+    def transform(X: Floats) -> Floats:
+        found = np.empty(X.shape)
+        for column, categories in enumerate(known):
+            hit = _is_one_of(X[:, column], categories)
+            is_known = hit.any(axis=1)
+            if unknown is None and not is_known.all():
+                raise AskTheModelError
+            place = np.where(np.isnan(categories), missing, np.arange(len(categories)))
+            found[:, column] = np.where(is_known, place[hit.argmax(axis=1)], unknown)
+        return found
+
+    return transform
+
+
+def _numbers(categories: Any) -> Floats:
+    """Categories that are numbers."""
+    if not np.issubdtype(categories.dtype, np.number):
+        raise NoFastPathError("there is no fast path for categories that are no numbers")
+    return np.asarray(categories, np.float64)
+
+
+def _is_one_of(values: Floats, categories: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Rows by categories: which one each value is."""
+    within(LARGEST_DOUBLE, values)
+    same: np.ndarray[Any, np.dtype[np.bool_]] = values[:, None] == categories
+    if np.isnan(categories).any():
+        same |= np.isnan(values)[:, None] & np.isnan(categories)
+    return same
+
+
+def _column_transformer(transformer: ColumnTransformer) -> Step:
+    if transformer.transformer_weights:
+        raise NoFastPathError("there is no fast path for a ColumnTransformer with weights")
+    places = transformer._transformer_to_input_indices
+    parts = [
+        (places[name], _chain(_transform(part)))
+        for name, part, _ in transformer.transformers_
+        if len(places[name]) and not (isinstance(part, str) and part == "drop")
+    ]
+    return lambda X: np.hstack([step(X[:, columns]) for columns, step in parts])
+
+
+# --- models of models
+
+
+def _frozen(model: FrozenEstimator, positive: int) -> Arithmetic:
+    return arithmetic(model.estimator, positive)
+
+
+def _calibrated(model: CalibratedClassifierCV, positive: int) -> Arithmetic:
+    parts = [_calibrated_part(part) for part in model.calibrated_classifiers_]
+
+    def probability(X: Floats) -> Floats:
+        total = np.zeros(len(X))
+        for step, _, calibrate in parts:
+            one = calibrate(step(X))
+            one = one if positive else 1.0 - one
+            total += np.where((one > 1.0) & (one <= 1.0 + 1e-5), 1.0, one)  # as the model does
+        total /= len(parts)
+        return total
+
+    return _composed(probability, [inner for _, inner, _ in parts], "calibrated")
+
+
+def _calibrated_part(part: Any) -> tuple[Step, Arithmetic, Step]:
+    """What is calibrated, its arithmetic, and the calibrator."""
+    inner = arithmetic(part.estimator, 1)
+    # scikit-learn asks for the decision function first.
+    step = inner.margin if hasattr(part.estimator, "decision_function") else inner.probability
+    if part.method not in ("sigmoid", "isotonic") or len(part.calibrators) != 1 or step is None:
+        raise NoFastPathError(f"there is no fast path for calibration with method {part.method}")
+    (calibrator,) = part.calibrators
+    if isinstance(calibrator, IsotonicRegression):
+        return step, inner, _isotonic(calibrator)
+    return step, inner, lambda values: expit(-(calibrator.a_ * values + calibrator.b_))
+
+
+def _isotonic(calibrator: IsotonicRegression) -> Step:
+    dtype, clips = calibrator.X_thresholds_.dtype, calibrator.out_of_bounds == "clip"
+
+    def calibrate(values: Floats) -> Floats:
+        values = values.astype(dtype)
+        if clips:
+            values = np.clip(values, calibrator.X_min_, calibrator.X_max_)
+        found: Floats = calibrator.f_(values).astype(dtype)
+        return found
+
+    return calibrate
+
+
+def _voting(model: VotingClassifier, positive: int) -> Arithmetic:
+    parts = [arithmetic(part, positive) for part in model.estimators_]
+
+    def probability(X: Floats) -> Floats:
+        votes = np.asarray([part.probability(X) for part in parts])
+        found: Floats = np.average(votes, axis=0, weights=model._weights_not_none)
+        return found
+
+    return _composed(probability, parts, "votes averaged")
+
+
+def _stacking(model: StackingClassifier, positive: int) -> Arithmetic:
+    parts: list[Arithmetic] = []
+    columns: list[Step] = []
+    for part, method in zip(model.estimators_, model.stack_method_, strict=True):
+        inner = arithmetic(part, 1)
+        step = {"predict_proba": inner.probability, "decision_function": inner.margin}.get(method)
+        if step is None:
+            raise NoFastPathError(f"there is no fast path for stacking with {method}")
+        parts.append(inner)
+        columns.append(step)
+    last = arithmetic(model.final_estimator_, positive)
+
+    def probability(X: Floats) -> Floats:
+        found = [step(X)[:, None] for step in columns]
+        return last.probability(np.hstack([*found, X] if model.passthrough else found))
+
+    return _composed(probability, [*parts, last], "stacked")
+
+
+def _composed(probability: Step, parts: Sequence[Arithmetic], what: str) -> Arithmetic:
+    """What is worked out of several; its bits are the model's if theirs are."""
+    exact = all(part.slack is None for part in parts)
+    how = f"{', '.join(dict.fromkeys(part.how for part in parts))}; {what}"
+    return Arithmetic(probability, None if exact else lambda _, expected: RTOL * expected + ATOL, how)
+
+
+TRANSFORMERS: Final[dict[type, Callable[[Any], Step]]] = {
+    ColumnTransformer: _column_transformer,
+    MaxAbsScaler: _max_abs_scaler,
+    MinMaxScaler: _min_max_scaler,
+    OneHotEncoder: _one_hot_encoder,
+    OrdinalEncoder: _ordinal_encoder,
+    RobustScaler: _robust_scaler,
+    SimpleImputer: _imputer,
+    StandardScaler: _standard_scaler,
+}
+
+CLASSIFIERS: Final[dict[type, Callable[[Any, int], Arithmetic]]] = {
+    CalibratedClassifierCV: _calibrated,
+    FrozenEstimator: _frozen,
+    LinearDiscriminantAnalysis: _linear,
+    LogisticRegression: _linear,
+    LogisticRegressionCV: _linear,
+    Pipeline: _pipeline,
+    SGDClassifier: _sgd,
+    StackingClassifier: _stacking,
+    VotingClassifier: _voting,
+}

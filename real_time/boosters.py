@@ -1,0 +1,133 @@
+"""XGBoost's and LightGBM's fitted trees, read from their own descriptions, for real_time/compiled.py.
+
+Neither library is imported here: a model of theirs brings it along. Each adds a row's leaves in the order of the
+trees, XGBoost in float32 and LightGBM in float64, and takes the logistic function of the sum. What is read here is
+used only after it has given the library's own bits (see fast_path.py).
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from real_time.compiled import Array, Floats, Tree
+
+
+class NotReadableError(ValueError):
+    """The trees do something that compiled trees can't do; the message says what."""
+
+
+# --- XGBoost
+
+
+def xgboost_predict(model: Any, X: Floats, *, margin: bool = False) -> Floats:
+    """The probability of `classes_[1]`, or the sum behind it, in float32: by the library, unchecked."""
+    found: Floats = model.get_booster().inplace_predict(
+        X,
+        iteration_range=(0, _xgboost_rounds(model)),
+        predict_type="margin" if margin else "value",
+        missing=model.missing,
+    )
+    return found
+
+
+def xgboost_trees(model: Any) -> tuple[list[Tree], float]:
+    """The trees of an XGBClassifier of two classes and what their leaves are added to; raises NotReadableError."""
+    booster = model.get_booster()
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    gradient = learner["gradient_booster"]
+    if learner["objective"]["name"] != "binary:logistic" or gradient["name"] != "gbtree":
+        raise NotReadableError("they are not summed for a logistic function")
+    if not (isinstance(model.missing, float) and math.isnan(model.missing)):
+        raise NotReadableError("a number stands for what is missing")
+    rounds, indptr = _xgboost_rounds(model), gradient["model"]["iteration_indptr"]
+    count = indptr[rounds] if rounds else indptr[-1]
+    trees = [_xgboost_tree(tree) for tree in gradient["model"]["trees"][:count]]
+    return trees, _xgboost_start(learner["learner_model_param"]["base_score"])
+
+
+def _xgboost_start(base_score: str) -> float:
+    """The sum that stands for a probability, rounded as C's logf rounds it; NumPy's log of float32 does not."""
+    base = np.float32(base_score.strip("[]"))
+    return float(np.float32(-math.log(np.float32(1) / base - np.float32(1))))
+
+
+def _xgboost_rounds(model: Any) -> int:
+    """How many rounds predict: those up to the best one, if fitting stopped early; 0 for all."""
+    best = model.get_booster().attributes().get("best_iteration")
+    return 0 if best is None else int(best) + 1
+
+
+def _xgboost_tree(tree: dict[str, Any]) -> Tree:
+    if any(tree["split_type"]):
+        raise NotReadableError("they split on categories")
+    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        raise NotReadableError("a leaf has several values")
+    left, right = (np.asarray(tree[side], np.int64) for side in ("left_children", "right_children"))
+    values = np.asarray(tree["split_conditions"], np.float32)
+    # Less than the threshold goes to the left: up to the number before it.
+    below = np.nextafter(values, np.float32(-np.inf)).astype(np.float64)
+    feature, nan_left = np.asarray(tree["split_indices"], np.int64), np.asarray(tree["default_left"], bool)
+    return Tree(left, right, feature, below, nan_left, values.astype(np.float64))
+
+
+# --- LightGBM
+
+
+def lightgbm_predict(model: Any, X: Floats, *, margin: bool = False) -> Floats:
+    """The probability of `classes_[1]`, or the sum behind it: by the library, in one thread, unchecked."""
+    found: Floats = model.booster_.predict(X, raw_score=margin, num_threads=1)
+    return found
+
+
+def lightgbm_trees(model: Any) -> tuple[list[Tree], float]:
+    """The trees of an LGBMClassifier of two classes and what their leaves are added to; raises NotReadableError."""
+    dump = model.booster_.dump_model()
+    if (
+        dump["objective"] != "binary sigmoid:1"
+        or dump["average_output"]
+        or dump["num_tree_per_iteration"] != 1
+    ):
+        raise NotReadableError("they are not summed for a logistic function")
+    return [_lightgbm_tree(tree["tree_structure"]) for tree in dump["tree_info"]], 0.0
+
+
+def _lightgbm_tree(root: dict[str, Any]) -> Tree:
+    nodes = [*_walk(root)]
+    place = {id(node): number for number, node in enumerate(nodes)}
+
+    def children(side: str) -> Array:
+        return np.array([place[id(node[side])] if side in node else -1 for node in nodes], np.int64)
+
+    return Tree(
+        left=children("left_child"),
+        right=children("right_child"),
+        feature=np.array([node.get("split_feature", 0) for node in nodes], np.int64),
+        threshold=np.array([node.get("threshold", np.inf) for node in nodes], np.float64),
+        nan_left=np.array([_lightgbm_nan_goes_left(node) for node in nodes], bool),
+        value=np.array([node.get("leaf_value", 0.0) for node in nodes], np.float64),
+    )
+
+
+def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A node and all below it, itself first."""
+    yield node
+    for side in ("left_child", "right_child"):
+        if side in node:
+            yield from _walk(node[side])
+
+
+def _lightgbm_nan_goes_left(node: dict[str, Any]) -> bool:
+    if "leaf_coeff" in node:
+        raise NotReadableError("their leaves are linear models")
+    if "left_child" not in node:
+        return False
+    if node["decision_type"] != "<=":
+        raise NotReadableError("they split on categories")
+    if node["missing_type"] == "Zero":
+        raise NotReadableError("zero stands for what is missing")
+    if node["missing_type"] == "None":  # what is missing counts as zero then
+        return bool(node["threshold"] >= 0)
+    return bool(node["default_left"])
