@@ -1,5 +1,6 @@
 """Hooks of mkdocs: pages that stand elsewhere or are made from the code, and links that leave docs/."""
 
+import json
 import posixpath
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mkdocs.structure.files import File, Files
+
+import real_time
 
 ROOT: Final = Path(__file__).parent.parent
 ELSEWHERE: Final = {
@@ -84,5 +87,10 @@ def _without_tags(line: str) -> str:
 
 
 def _python() -> str:
+    """What `real_time` offers: functions first, errors last."""
+    names = sorted(
+        real_time.__all__, key=lambda name: (name.endswith(("Error", "Warning")), not name.islower())
+    )
     title = "# Python\n\nScoring without Kafka. What a worker publishes is what these give."
-    return f"{title}\n\n::: real_time\n\n::: real_time.history\n"
+    options = f"    options:\n      members: {json.dumps(names)}"
+    return f"{title}\n\n::: real_time\n{options}\n\n::: real_time.history\n"
