@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader
-from itertools import chain
+from itertools import chain, islice
+from operator import call, itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from producer.values import (
     event_time,
     ids,
     instant,
+    is_rfc3339,
     number,
     plain,
     text_id,
@@ -47,6 +49,7 @@ Hear = Callable[[str], Any]
 """Told each event time as the file has it."""
 
 PARQUET_BATCH: Final = 4096
+_LINES = 256  # of NDJSON that are looked at together
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
 _CHALLENGES = {  # columns by which their files are known
     "physionet2019": {"HR", "O2Sat", "SBP"},
@@ -139,7 +142,7 @@ def _csv_records(
         line = before + rows.line_num + 1
         for row in rows:
             if len(row) == len(header):
-                yield {name: to(cell) for name, to, cell in zip(header, convert, row, strict=True)}
+                yield dict(zip(header, map(call, convert, row), strict=True))
             elif row:  # no blank line
                 raise SourceError(f"{path}, line {line}: {len(row)} cells, but the header has {len(header)}")
             line = before + rows.line_num + 1
@@ -197,36 +200,54 @@ def read_ndjson(path: Path, *, keep_going: bool = False, on_time: Hear | None = 
     The first must have a patient id and an event time.
     """
     first = True
+    before = 0
     with _binary(path) as file:
-        for line_number, line in enumerate(file, 1):
-            if line_number == 1:
-                line = line.removeprefix(BOM_UTF8)  # noqa: PLW2901
-            if line.isspace():
-                continue
-            record = None if on_time else _usual(line)
-            record = record or _unusual(path, line_number, line, keep_going=keep_going, on_time=on_time)
-            if first:
-                _check_columns(path, record)
-                first = False
-            yield record
+        while lines := [*islice(file, _LINES)]:
+            records = (on_time is None and _usual(lines)) or _looked_at(
+                path, before, lines, keep_going=keep_going, on_time=on_time
+            )
+            for record in records:
+                if first:
+                    _check_columns(path, record)
+                    first = False
+                yield record
+            before += len(lines)
     if first:
         raise SourceError(f"{path} is empty; it needs one JSON object a line")
 
 
-def _usual(line: bytes) -> Record | None:
-    """The record of a line that needs no closer look, as nearly all are."""
+def _usual(lines: Sequence[bytes]) -> list[Record] | None:
+    """The records of lines that need no closer look, as nearly all do not; None where one may need it."""
     try:
-        record: Record = orjson.loads(line)
-        if type(record[PATIENT_ID]) is not str or record[PATIENT_ID] in NOBODY:
-            return None
-        record[EVENT_TIME] = instant(record[EVENT_TIME])
-        # Two quotes a name and two a text, and no more: no name is there twice.
-        quotes = line.count(b'"') - 2 * len(record)
-        if quotes == 4 or quotes == 2 * sum(type(value) is str for value in record.values()):  # noqa: PLR2004
-            return record
+        records: list[Record] = [*map(orjson.loads, lines)]
+        patients = [*map(itemgetter(PATIENT_ID), records)]
+        moments = [*map(itemgetter(EVENT_TIME), records)]
+        if not all(map(is_rfc3339, moments)):
+            for record, moment in zip(records, moments, strict=True):
+                record[EVENT_TIME] = instant(moment)
+        usual = {*map(type, patients)} == {str} and NOBODY.isdisjoint(patients) and _are_once(lines, records)
     except (ValueError, LookupError, TypeError):
-        pass
-    return None
+        return None
+    return records if usual else None
+
+
+def _are_once(lines: Sequence[bytes], records: Sequence[Record]) -> bool:
+    """Whether no name is there twice in an object; False also where that can't be told at a glance."""
+    # A line has at least two quotes a name and two a text. So where that is all, all of them are counted.
+    quotes = b"".join(lines).count(b'"') - 2 * sum(map(len, records))
+    return quotes == 4 * len(records) or quotes == 2 * sum(
+        type(value) is str for record in records for value in record.values()
+    )
+
+
+def _looked_at(
+    path: Path, before: int, lines: Sequence[bytes], *, keep_going: bool, on_time: Hear | None
+) -> Iterator[Record]:
+    for line_number, line in enumerate(lines, before + 1):
+        text = line.removeprefix(BOM_UTF8) if line_number == 1 else line
+        if not text.isspace():
+            found = None if on_time else _usual([text])
+            yield (found or [_unusual(path, line_number, text, keep_going=keep_going, on_time=on_time)])[0]
 
 
 def _unusual(path: Path, line_number: int, line: bytes, *, keep_going: bool, on_time: Hear | None) -> Record:

@@ -23,7 +23,7 @@ NULLS: Final = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null",
 NOBODY: Final = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null"})
 """What programs write for a missing id where they make text of it: all who have none would be one patient."""
 
-_is_rfc3339 = re.compile(RFC3339).fullmatch
+is_rfc3339 = re.compile(RFC3339).fullmatch
 _as_time = re.compile(
     r"([0-9]{4})(?:-([0-9]{2})-([0-9]{2})|([0-9]{2})([0-9]{2}))"
     r"[Tt ]"
@@ -57,14 +57,16 @@ class UnreadableError(ValueError):
         self.row = row
 
 
-@lru_cache(maxsize=1 << 16)
 def instant(text: str) -> str:
     """An event time's text as RFC 3339. Valid RFC 3339 is returned as it is; without a zone it is UTC.
 
     Every digit of a fraction and the offset are kept. Raises UnreadableError for a bare date and all else.
     """
-    if _is_rfc3339(text):
-        return text
+    return text if is_rfc3339(text) else _rewritten(text)
+
+
+@lru_cache(maxsize=1 << 16)
+def _rewritten(text: str) -> str:
     found = _as_time(text.strip())
     if found is None:
         raise UnreadableError(_NO_TIME)
@@ -76,7 +78,7 @@ def instant(text: str) -> str:
     written = (
         f"{year}-{month}-{day}T{hour}:{minute}:{second}{'.' + fraction if fraction else ''}{_offset(zone)}"
     )
-    if not _is_rfc3339(written) or (fraction and not (found[8] or found[10])):  # a fraction of a minute
+    if not is_rfc3339(written) or (fraction and not (found[8] or found[10])):  # a fraction of a minute
         raise UnreadableError(_NO_TIME)
     return written
 
@@ -93,7 +95,7 @@ def zone(text: str) -> str | None:
     Raises UnreadableError.
     """
     sent = instant(text)
-    found = None if _is_rfc3339(text) else _as_time(text.strip())
+    found = None if is_rfc3339(text) else _as_time(text.strip())
     if found is not None and found[found.re.groups] is None:
         return None
     return "Z" if sent[-1] in "Zz" else sent[-6:]
@@ -108,10 +110,11 @@ def event_time(value: Any) -> str | None:
     raise UnreadableError(_NO_TIME)
 
 
-@lru_cache(maxsize=1 << 16)
 def cell_time(text: str) -> str | None:
     """An event time's cell."""
-    return None if text.strip().lower() in NULLS else instant(text)
+    if is_rfc3339(text):
+        return text
+    return None if text.strip().lower() in NULLS else _rewritten(text)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -198,6 +201,8 @@ def times(column: Any, *, keep_going: bool = False) -> list[Any]:
     values = plain(column)
     if pa.types.is_timestamp(column.type) and _within_years(column):
         return values
+    if _is_text(column.type) and not column.null_count and all(map(is_rfc3339, values)):
+        return values
     return _each(event_time, values, keep_going=keep_going)
 
 
@@ -224,7 +229,7 @@ def plain(column: Any) -> list[Any]:
         raise UnreadableError(f"is of type {kind}; write it as numbers or text")
     if pa.types.is_floating(kind) or (pa.types.is_primitive(kind) and not column.null_count):
         return list(column.to_numpy(zero_copy_only=False).tolist())  # several times faster than to_pylist
-    return list(column.to_pylist())
+    return _texts(column) if _is_text(kind) else list(column.to_pylist())
 
 
 def _is_json(kind: Any) -> bool:

@@ -523,6 +523,35 @@ def test_ndjson_ids_that_may_mix_patients_up_are_refused(tmp_path: Path, written
     assert refusal(tmp_path / "a.ndjson").startswith(", line 1: patient_id ")
 
 
+@pytest.mark.parametrize("at", [1, 256, 257, 700])
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (f'{{"patient_id":"a","event_time":"{T}","x":1,"x":2}}', " has the field x twice"),
+        (f'{{"patient_id":"nan","event_time":"{T}"}}', ": patient_id is a text that programs write"),
+        ('{"patient_id":"a","event_time":"2026-01-05"}', ": event_time is not a time with one meaning"),
+        ("1", " is not a JSON object"),
+    ],
+)
+def test_one_line_among_many_is_noticed_wherever_it_is(tmp_path: Path, at: int, line: str, what: str) -> None:
+    path = tmp_path / "a.ndjson"
+    usual = orjson.dumps({"patient_id": "a", "event_time": T, "note": "b"}).decode()
+    path.write_text("\n".join([usual] * (at - 1) + [line] + [usual] * 300))
+    records = iter(find_source([path], TABLES))
+    assert [next(records) for _ in range(at - 1)] == [orjson.loads(usual)] * (at - 1)
+    with pytest.raises(SourceError, match=f"line {at}{what}"):
+        next(records)
+
+
+def test_a_line_that_needs_a_closer_look_keeps_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    lines: list[Record] = [{"patient_id": f"p{number}", "event_time": T} for number in range(600)]
+    lines[299] = {"patient_id": 299, "event_time": "2026-01-01 00:00", "note": 'a "quoted" word'}
+    path.write_bytes(b"\n\n".join(map(orjson.dumps, lines)))
+    lines[299] |= {"patient_id": "299", "event_time": T}
+    assert table(path) == lines
+
+
 def test_a_column_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"patient_id,event_time,x,x\np,{T},80,180\n")
     lines = f'{{"patient_id":"p","event_time":"{T}","x":1}}\n{{"patient_id":"p","event_time":"{T}","x":80,"x":180}}\n'
