@@ -40,6 +40,7 @@ class Health(Observer):
         self._started = False
         self._joined = False
         self._stopped = False
+        self._waits_for: str | None = None
 
     # --- asked by the probes
 
@@ -66,6 +67,8 @@ class Health(Observer):
             return "the model is not verified yet"
         if not self._joined:
             return "the group has not assigned partitions yet"
+        if self._waits_for is not None:
+            return self._waits_for
         waiting = self._oldest.since
         if waiting is not None and self._clock() - waiting > RECENT_S:
             return f"messages wait, and none was committed for more than {RECENT_S:g} s"
@@ -96,6 +99,7 @@ class Health(Observer):
         """Lost partitions mean that the group has excluded the worker."""
         self._beat = self._clock()
         self._joined = not lost
+        self._waits_for = None
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
         """From here on the chunk is in hand."""
@@ -105,6 +109,8 @@ class Health(Observer):
         """A beat; and from `COLLECTED` to `SCORED` the model has the chunk."""
         self._beat = self._clock()
         self._scoring = step is Step.COLLECTED
+        if step is Step.SCORED:
+            self._waits_for = None
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """Progress: whatever is left has all the time again."""
@@ -122,6 +128,13 @@ class Health(Observer):
         """Recovering is a beat, and what was in hand is read again."""
         self._beat = self._trouble = self._clock()
         self._scoring = False
+        self._oldest.taken_back()
+
+    def waiting(self, reason: str) -> None:
+        """It asks again by itself: there is nothing to restart, and nothing to be ready for."""
+        self._beat = self._trouble = self._clock()
+        self._scoring = False
+        self._waits_for = reason
         self._oldest.taken_back()
 
     def kafka_error(self, error_name: str) -> None:

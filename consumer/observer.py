@@ -91,6 +91,9 @@ class Observer:
     def failed(self, operation: str, error_name: str, action: Action) -> None:
         """A Kafka call failed and the worker recovers."""
 
+    def waiting(self, reason: str) -> None:
+        """What the worker can't do without does not answer; it asks again. All that is scored is committed."""
+
     def renewed(self) -> None:
         """The producer was dropped for a new one."""
 
@@ -140,6 +143,7 @@ class LogObserver(Observer):
         self._no_input = 0
         self._uncommitted_no_input = 0
         self._told_no_input = False
+        self._waited = False
 
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """Who scores what, with which model and how."""
@@ -191,6 +195,9 @@ class LogObserver(Observer):
     def scored(self, metrics: ChunkMetrics) -> None:
         """Counted, for the next line of numbers. The first chunk that has messages without input is named."""
         self._uncommitted_no_input += metrics.no_input
+        if self._waited:
+            self._waited = False
+            log.info("goes on: the schema registry answers")
         if metrics.no_input and not self._told_no_input:
             self._told_no_input = True
             log.warning(
@@ -221,6 +228,12 @@ class LogObserver(Observer):
         """Kafka's name for the error and what is done about it."""
         self._forget_uncommitted()  # read again
         log.warning("%s failed with %s: %s", operation, error_name, action.value)
+
+    def waiting(self, reason: str) -> None:
+        """Each time that it was asked in vain."""
+        self._forget_uncommitted()  # read again
+        self._waited = True
+        log.warning("%s; messages wait, and none is lost", reason)
 
     def kafka_error(self, error_name: str) -> None:
         """For whoever looks for a reason."""

@@ -93,6 +93,11 @@ class PrometheusObserver(Observer):
         self._rebuilds = Counter(
             "vitalstream_producer_rebuilds", "Producers replaced by a new one", registry=registry
         )
+        self._registry_waits = Counter(
+            "vitalstream_registry_waits",
+            "Times that the schema registry could not be asked, and messages were put off",
+            registry=registry,
+        )
         self._last_commit = Gauge(
             "vitalstream_last_commit_timestamp_seconds",
             "When a transaction was last committed",
@@ -177,6 +182,11 @@ class PrometheusObserver(Observer):
     def failed(self, operation: str, error_name: str, action: Action) -> None:
         """Whatever was not committed is taken back."""
         self._take_back("fenced" if action is Action.FENCED else self._unless_committing("aborted", action))
+
+    def waiting(self, reason: str) -> None:
+        """The chunk in hand is read again."""
+        self._registry_waits.inc()
+        self._backlog.oldest.taken_back()
 
     def renewed(self) -> None:
         """Counted."""

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -21,9 +22,11 @@ from consumer.errors import (
 )
 from consumer.identity import Identity
 from consumer.observer import Observer, Step
+from consumer.pauses import Pause
 from consumer.positions import Positions
 from consumer.scoring import ChunkScorer
 from schemas.metrics import ClosedBy
+from schemas.registry import RegistryError
 
 COMMIT_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 STOP_TIMEOUT_S = 5.0  # for the last commit; a supervisor that waits 10 s still sees a clean exit
@@ -78,6 +81,7 @@ class Worker:
             identity=identity,
             keep_trying=lambda: not (self._leaving or should_stop()),
         )
+        self._pause = Pause(consumer, clock=clock)
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
         self._lag = 0  # messages behind what was scored last
         self._uncommitted: list[list[int]] = []  # the partitions of the messages of each chunk
@@ -112,6 +116,8 @@ class Worker:
             self._observer.stopped()
 
     def _step(self) -> None:
+        if self._pause.lasts():
+            self._active_at = self._clock()
         chunk = self._collector.collect()
         self._raise_failure()
         self._identity.check()
@@ -129,6 +135,7 @@ class Worker:
         self._lag = sum(self._positions.lags().values())
         output = self._score(chunk, lag=self._lag)
         self._observer.reached(Step.SCORED)
+        self._pause.over()
         if not self._committer.chunks:
             self._oldest_at = chunk.first_at
         self._committer.add(output)
@@ -188,6 +195,19 @@ class Worker:
             act()
         except KafkaCallError as failure:
             self._recover(failure)
+        except RegistryError as failure:
+            reason = str(failure)
+            self._guarded(lambda: self._put_off(reason))
+
+    def _put_off(self, reason: str) -> None:
+        """Commit what is scored, and read the rest again after a pause."""
+        self._collector.discard()
+        self._commit(COMMIT_TIMEOUT_S)
+        self._score.restart()
+        self._positions.rewind()
+        self._pause.begin()
+        self._active_at = self._clock()
+        self._observer.waiting(reason)
 
     def _recover(self, failure: KafkaCallError) -> None:
         self._observer.failed(failure.operation, failure.error_name, failure.action)
@@ -265,7 +285,8 @@ class Worker:
             chunk = self._collector.close(ClosedBy.REVOKED)
             if not self._broken and self._failure is None:
                 if chunk is not None:
-                    self._process(chunk)
+                    with suppress(RegistryError):  # the next owner will ask
+                        self._process(chunk)
                 self._commit(REVOKE_TIMEOUT_S)
         except Exception as error:
             self._failure = error

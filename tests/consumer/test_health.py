@@ -121,6 +121,22 @@ def test_one_message_left_is_none(health: Health, clock: Clock) -> None:
     assert health.unready() is None
 
 
+def test_who_waits_for_the_registry_is_alive_and_says_what_for(health: Health, clock: Clock) -> None:
+    for _ in range(int(STALL_S)):
+        turn(health, clock, 10, lag=1000)
+        collect(health)
+        turn(health, clock, 5, lag=None)
+        health.waiting("the schema registry answers 500")
+        assert health.stalled() is None
+        assert health.unready() == "the schema registry answers 500"
+    collect(health)
+    commit(health)
+    assert health.unready() is None
+    health.waiting("the schema registry answers 500")
+    health.revoked([0], lost=False)
+    assert health.unready() is None, "others ask now"
+
+
 @pytest.mark.parametrize("noticed", ["by the clients", "by failing calls", "by silence"])
 def test_an_outage_is_no_stall_however_long(health: Health, clock: Clock, noticed: str) -> None:
     turn(health, clock, 5, lag=1000)
