@@ -23,7 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from benchmarks import latency, plots, quick, record, scale, stages, starts, tables, throughput
+from benchmarks import formats, latency, plots, quick, record, scale, stages, starts, tables, throughput
 from benchmarks.bench import Bench
 from benchmarks.cluster import running
 from benchmarks.goals import goals
@@ -48,6 +48,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
     rounds = throughput.ROUNDS
     return {
         "stages": Part(stages.measure, len(stages.CASES), 1),
+        "formats": Part(lambda bench, step: formats.measure(bench.rows, step), 1, 0.5),
         "throughput": Part(
             lambda bench, step: throughput.measure(bench, cases, step), rounds * len(cases), len(cases) / 2
         ),

@@ -180,6 +180,14 @@ def stages(record: Record) -> list[Sequence[str]]:
     return rows
 
 
+def formats(record: Record) -> list[Sequence[str]]:
+    """Decoding, by shape."""
+    found = (
+        (one["case"], _plain(one["us"], 2), _plain(one["ratio"], 2)) for one in record.get("formats", [])
+    )
+    return [("messages", "us a message", "against flat JSON"), *found]
+
+
 def starts(record: Record) -> list[Sequence[str]]:
     """Start to first result."""
     runs = record.get("starts", [])
@@ -300,6 +308,7 @@ _TABLES: Final[dict[str, Callable[[Record], list[Sequence[str]]]]] = {
     "contenders": contenders,
     "latency": latency,
     "stages": stages,
+    "formats": formats,
     "starts": starts,
     "backlog": backlog,
     "workers": workers,

@@ -13,7 +13,8 @@ class Columns:
     """The messages of a chunk that could be read, as what they say: nothing is checked yet.
 
     `positions` are those of the rows in the chunk. `cells` has the features of the first row, then of the next.
-    `units` are those that came with the values, by the feature's number, and None where a value came without.
+    `units` are those that came with the values, by the feature's number, and None where a value came without; empty
+    where none of them matters.
     `problems` are what the reader found, by position in the chunk; some may be of rows that are here, too.
     """
 
@@ -28,7 +29,12 @@ class Columns:
         """Take rows out, given from the last to the first."""
         width = len(self.cells) // max(1, len(self.positions))  # how many features there are
         for row in rows:
-            for column in (self.positions, self.patient_ids, self.event_times, *self.units.values()):
+            for column in (
+                self.positions,
+                self.patient_ids,
+                self.event_times,
+                *filter(None, self.units.values()),
+            ):
                 del column[row]
             del self.cells[row * width : (row + 1) * width]
 

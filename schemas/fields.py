@@ -6,6 +6,7 @@ Paths are made into plain getters once. Fields beside each other are read togeth
 from collections.abc import Sequence
 from itertools import chain
 from operator import itemgetter
+from types import NoneType
 from typing import Any, Final
 
 Path = tuple[str, ...]
@@ -54,6 +55,14 @@ def _inside(parent: Any, name: str) -> Any:
     return _MISPLACED
 
 
+def interleaved(columns: Sequence[list[Any]]) -> list[Any]:
+    """The first of each column, then the second."""
+    cells: list[Any] = [None] * (len(columns) * len(columns[0]))
+    for number, column in enumerate(columns):
+        cells[number :: len(columns)] = column
+    return cells
+
+
 class Fields:
     """Reads several fields of all documents; absent and null are the same here: None."""
 
@@ -65,35 +74,50 @@ class Fields:
 
     def cells(self, documents: list[Any]) -> list[Any]:
         """The fields of the first document, then those of the next."""
-        if len(self._groups) == 1:
+        if len(self._groups) == 1 and len(self._paths) > 1:
             ((above, names),) = self._groups.items()
-            return _cells(names, at(above, documents))
-        return [*chain.from_iterable(zip(*self.columns(documents), strict=True))]
+            return _cells(names, _reach(above, {(): documents}))
+        return interleaved(self.columns(documents))
 
     def columns(self, documents: list[Any]) -> list[list[Any]]:
         """A column for each field."""
         above: dict[Path, list[Any]] = {(): documents}
         columns: dict[Path, list[Any]] = {}
         for path, names in self._groups.items():
-            cells = _cells(names, _reach(path, above))
-            columns |= {(*path, name): cells[number :: len(names)] for number, name in enumerate(names)}
+            parents = _reach(path, above)
+            columns |= zip(((*path, name) for name in names), _columns(names, parents), strict=True)
         return [columns[path] for path in self._paths]
 
 
 def _reach(path: Path, known: dict[Path, list[Any]]) -> list[Any]:
     """What every document has at a path; what was found on the way is kept in `known`."""
     if path not in known:
-        known[path] = _step(path[-1], _reach(path[:-1], known))
+        known[path] = _columns(path[-1:], _reach(path[:-1], known))[0]
     return known[path]
 
 
-def _cells(names: Sequence[str], parents: list[Any]) -> list[Any]:
+def _columns(names: Sequence[str], parents: list[Any]) -> list[list[Any]]:
+    """Of each name what every parent has there; None where it has none, or is null."""
     try:
-        if len(names) == 1:
-            return [parent[names[0]] for parent in parents]
+        return [[parent[name] for parent in parents] for name in names]
+    except (KeyError, TypeError):
+        kinds = set(map(type, parents))
+    if kinds == {dict, NoneType}:
+        nothing = dict.fromkeys(names)
+        return _columns(names, [parent or nothing for parent in parents])
+    if kinds == {dict}:
+        return [[parent.get(name) for parent in parents] for name in names]
+    return [_uneven(name, parents) for name in names]
+
+
+def _cells(names: Sequence[str], parents: list[Any]) -> list[Any]:
+    """The fields of the first parent, then those of the next."""
+    try:
         return [*chain.from_iterable(map(itemgetter(*names), parents))]
     except (KeyError, TypeError):
-        if set(map(type, parents)) == {dict}:
-            return [parent.get(name) for parent in parents for name in names]
-        found = (_inside(parent, name) for parent in parents for name in names)
-        return [None if one is ABSENT else one for one in found]
+        return interleaved(_columns(names, parents))
+
+
+def _uneven(name: str, parents: list[Any]) -> list[Any]:
+    found = (_inside(parent, name) for parent in parents)
+    return [None if one is ABSENT else one for one in found]

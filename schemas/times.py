@@ -26,23 +26,28 @@ class TimeKind(StrEnum):
     HL7 = "hl7"
 
 
+Lines = Callable[[str, int], re.Match[str] | None]
+"""Matches as many lines of times as follow each other from a position on."""
+
 _MICROSECONDS: Final = {TimeKind.EPOCH_S: 1_000_000, TimeKind.EPOCH_MS: 1_000, TimeKind.EPOCH_US: 1}
-_FIRST, _LAST = 1900, 2200  # the years of anybody's measurements
+_FIRST, _LAST = 1900, 2200  # the years of anybody's measurements, also in _times_of_our_years
 # Seconds read as milliseconds fall into 1970, and so do milliseconds read as microseconds.
 _FIRST_OF_EPOCHS: Final = 1971
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _is_time = re.compile(RFC3339).fullmatch
-_times = re.compile(rf"(?:{TIMESTAMP}\n)*+").match  # one a line
+# One a line.
+_times = re.compile(rf"(?:{TIMESTAMP}\n)*+").match
+_times_of_our_years = re.compile(rf"(?:(?=19|20|21|2200){TIMESTAMP}\n)*+").match
 _local = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)([.]\d+)?)?", re.ASCII).fullmatch
 _hl7 = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)([.]\d{1,4})?)?([+-]\d{4})?", re.ASCII).fullmatch
 
 
-def as_received(times: Sequence[Any]) -> tuple[list[Any], dict[int, Reason]]:
+def as_received(times: Sequence[Any], *, lines: Lines = _times) -> tuple[list[Any], dict[int, Reason]]:
     """RFC 3339 with a zone, passed on as it is."""
     only_texts = set(map(type, times)) <= {str}
     # Messages that come together are often of one time.
-    bad = _bad_times({*times} if only_texts else {time for time in times if type(time) is str})
+    bad = _bad_times({*times} if only_texts else {time for time in times if type(time) is str}, lines)
     if only_texts and not bad:
         return [*times], {}
     return [*times], {row: reason for row, time in enumerate(times) if (reason := _reason(time, bad))}
@@ -56,20 +61,20 @@ def _reason(time: Any, bad: set[str]) -> Reason | None:
     return Reason.BAD_TIME if time in bad else None
 
 
-def _bad_times(texts: set[str]) -> set[str]:
+def _bad_times(texts: set[str], lines: Lines) -> set[str]:
     bad = {text for text in texts if "\n" in text}
-    lines = "\n".join([*(texts - bad), ""])
+    text = "\n".join([*(texts - bad), ""])
     at = 0
-    while (at := _matching(lines, at)) < len(lines):
-        end = lines.index("\n", at)
-        bad.add(lines[at:end])
+    while (at := _matching(text, at, lines)) < len(text):
+        end = text.index("\n", at)
+        bad.add(text[at:end])
         at = end + 1
     return bad
 
 
-def _matching(lines: str, at: int) -> int:
+def _matching(text: str, at: int, lines: Lines) -> int:
     """Where the first line from `at` on begins that is no time."""
-    match = _times(lines, at)
+    match = lines(text, at)
     return match.end() if match else at
 
 
@@ -79,16 +84,9 @@ def times_of(kind: TimeKind, zone: ZoneInfo | None) -> Times:
         return partial(_one_by_one, partial(_from_epoch, scale=_MICROSECONDS[kind]))
     if kind is TimeKind.HL7:
         return partial(_one_by_one, partial(_from_hl7, zone=zone))
-    return _in_our_times if zone is None else partial(_one_by_one, partial(_from_rfc3339, zone=zone))
-
-
-def _in_our_times(times: Sequence[Any]) -> tuple[list[Any], dict[int, Reason]]:
-    """As received, if the year may be one of a measurement."""
-    texts, wrong = as_received(times)
-    for row, text in enumerate(texts):
-        if row not in wrong and not _FIRST <= int(text[:4]) <= _LAST:
-            wrong[row] = Reason.BAD_TIME
-    return texts, wrong
+    if zone is None:
+        return partial(as_received, lines=_times_of_our_years)
+    return partial(_one_by_one, partial(_from_rfc3339, zone=zone))
 
 
 def _one_by_one(

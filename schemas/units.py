@@ -64,6 +64,9 @@ _UCUM_OF: Final = {"°C": "Cel", "mmHg": "mm[Hg]", "years": "a"}
 STANDARD_UNITS: Final = {name: _UCUM_OF.get(one.unit, one.unit) for name, one in FEATURES.items()}
 """The UCUM code of each standard feature's unit."""
 
+_NO_TEXT: Final = object()
+"""In place of a unit that is no text."""
+
 _ANNOTATION = re.compile(r"\{[\x21-\x7e]*?\}")
 
 
@@ -121,23 +124,44 @@ class Conversions:
         return SAME if self.wanted is None else conversion(code, self.wanted)
 
     def unknown(self, values: Sequence[Any], units: list[Any]) -> list[int]:
-        """The rows that have a value in a unit that is not known. Units of other rows may be anything, too."""
-        try:
-            if None not in map(self, {*units}):
-                return []
-        except TypeError:  # no text at all
-            pass
-        known = [self(unit) is not None for unit in units]
-        units[:] = [unit if fine else None for unit, fine in zip(units, known, strict=True)]
-        return [row for row, fine in enumerate(known) if not fine and values[row] is not None]
+        """The rows that have a value in a unit that is not known. Units of other rows may be anything, too.
 
-    def column(self, values: Floats, units: Sequence[str | None] | None) -> None:
+        Afterwards `units` is as `column` wants it: without lists and objects, and empty where nothing is to be done.
+        """
+        try:
+            kinds = {*units}
+        except TypeError:  # lists and objects
+            units[:] = [unit if unit is None or type(unit) is str else _NO_TEXT for unit in units]
+            kinds = {*units}
+        found = {unit: self(unit) for unit in kinds}
+        rows = _with_value(values, units, {unit for unit in kinds if found[unit] is None})
+        if {*found.values()} <= {SAME, None}:
+            units.clear()
+        return rows
+
+    def column(self, values: Floats, units: Sequence[Any] | None) -> None:
         """Convert values in place; `units` are those that came with them, None where none ever does."""
         kinds = {None} if units is None else {*units}
-        found = {unit: self(unit) or SAME for unit in kinds}
-        if set(found.values()) <= {SAME}:
+        found = {unit: affine for unit in kinds if (affine := self(unit)) is not None}
+        ways = {*found.values()}
+        if ways <= {SAME}:
             return
-        each = [found[unit] for unit in units or [None]]
-        factor, zero = np.array(each, dtype=np.float64).T
+        factor: Any
+        zero: Any
+        if len(ways) == 1:  # in an unknown unit there are no numbers
+            ((factor, zero),) = ways
+        else:
+            each = [found.get(unit, SAME) for unit in units or ()]
+            factor, zero = np.array(each, dtype=np.float64).T
         values -= zero
         values *= factor
+
+
+def _with_value(values: Sequence[Any], units: Sequence[Any], unknown: set[Any]) -> list[int]:
+    if unknown == {None}:
+        return [row for row, unit in enumerate(units) if unit is None and values[row] is not None]
+    return (
+        [row for row, unit in enumerate(units) if unit in unknown and values[row] is not None]
+        if unknown
+        else []
+    )

@@ -115,9 +115,10 @@ class Decoder:
             columns.drop([row for row, position in rows if position in problems][::-1])
         array = np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(-1, len(self.features))
         for number, convert in self.conversions.items():
-            convert.column(array[:, number], columns.units.get(number))
+            if columns.units.get(number) != []:
+                convert.column(array[:, number], columns.units.get(number))
         implausible = self._clear(array)
-        index = pd.Index(columns.positions, dtype=np.int64) if problems else None
+        index = pd.Index(np.array(columns.positions, dtype=np.int64)) if problems else None
         return Decoded(
             pd.DataFrame(array, index=index, columns=self._names, copy=False),
             columns.patient_ids,

@@ -6,7 +6,7 @@ A bad message costs itself only: it is taken out, and the others are read togeth
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import orjson
@@ -24,10 +24,8 @@ from schemas.fields import Fields, at
 from schemas.formats.framing import Framing
 from schemas.messages import Message, Plain
 
-Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-
 _QUOTE = ord('"')
-_PLAIN = {int, float, bool, type(None)}  # written without quotes
+_FEW = 8  # values that are looked at one by one
 # In valid JSON a string before a colon is a name; brackets inside strings are swallowed by the first branch.
 _NAMES_AND_BRACKETS = re.compile(rb'("(?:[^"\\]++|\\.)*+")(?:[ \t\r\n]*+(:))?|[{}\[\]]')
 
@@ -153,19 +151,13 @@ class Repeats:
         self._quoted = [orjson.dumps(name) for name in names]
         self._deepest = None if nested else 1
 
-    def __call__(self, values: Sequence[bytes], documents: list[dict[str, Any]]) -> dict[int, str]:
+    def __call__(self, values: Sequence[bytes], documents: Sequence[dict[str, Any]]) -> dict[int, str]:
         """By position in `values`, of which `documents` are the objects, the first name that is there twice.
 
-        Counting quotes settles nearly all messages. A value has at least those of the names, strings and objects that
-        were parsed; a repeated name adds more.
+        Counting quotes settles nearly all messages: a repeated name has some that what was parsed has not.
         """
-        text = b"".join(values)
-        marks = np.frombuffer(text, np.uint8) == _QUOTE
-        cells = _cells_with_quotes(documents)
-        if np.count_nonzero(marks) == 2 * sum(map(len, documents)) + _quotes_written(text, cells):
-            return {}
-        suspects = np.flatnonzero(_by_value(marks, values) != _quotes_if_flat(documents, cells)).tolist()
-        return {number: name for number, name in self._among(suspects, values, documents) if name}
+        found = self._among(values, documents, 0, _surplus(values, documents))
+        return {number: name for number, name in found if name}
 
     def in_one(self, value: bytes, document: dict[str, Any]) -> str:
         """The first name that is twice in `value`, of which `document` is the object, or ''."""
@@ -178,18 +170,24 @@ class Repeats:
         return self._repeated(value)
 
     def _among(
-        self, suspects: list[int], values: Sequence[bytes], documents: list[dict[str, Any]]
+        self,
+        values: Sequence[bytes],
+        documents: Sequence[dict[str, Any]],
+        first: int,
+        surplus: int | None,
     ) -> Iterator[tuple[int, str]]:
-        """Halves the suspects until only those are left that need a closer look, and gives what that finds."""
-        text = b"".join([values[number] for number in suspects])
-        if text.count(b'"') == _quotes_written(text, [documents[number] for number in suspects]):
+        """Halves the values, of which `first` is the first one's position, as long as they have quotes too many."""
+        if surplus == 0:
             return
-        if len(suspects) == 1:
-            yield suspects[0], self._repeated(values[suspects[0]])
+        if len(values) <= _FEW:
+            yield from enumerate(map(self.in_one, values, documents), first)
             return
-        half = len(suspects) // 2
-        yield from self._among(suspects[:half], values, documents)
-        yield from self._among(suspects[half:], values, documents)
+        half = len(values) // 2
+        left = _surplus(values[:half], documents[:half])
+        yield from self._among(values[:half], documents[:half], first, left)
+        rest = values[half:], documents[half:]
+        right = _surplus(*rest) if surplus is None or left is None else surplus - left
+        yield from self._among(*rest, first + half, right)
 
     def _repeated(self, value: bytes) -> str:
         """The first of our names that valid JSON `value` holds twice in one object, or ''."""
@@ -200,35 +198,22 @@ class Repeats:
         return next((name for name in self._names if name in twice), "")
 
 
-def _by_value(marks: Any, values: Sequence[bytes]) -> Ints:
-    """How many of the bytes of each value, none of which is empty, are marked."""
-    sizes = np.fromiter(map(len, values), np.int64, len(values))
-    counts: Ints = np.add.reduceat(marks, np.cumsum(sizes) - sizes, dtype=np.int64)
-    return counts
+def _surplus(values: Sequence[bytes], documents: Sequence[Any]) -> int | None:
+    """How many quotes more the values have than what was parsed of them, written again; None where that can't be.
 
-
-def _cells_with_quotes(documents: list[dict[str, Any]]) -> list[Any]:
-    """Row by row, the fields that hold strings, lists or objects in the first document: in most topics, all that do."""
-    names = [name for name, value in documents[0].items() if type(value) not in _PLAIN] if documents else []
-    return Fields([(name,) for name in names]).cells(documents) if names else []
-
-
-def _quotes_if_flat(documents: list[dict[str, Any]], cells: Sequence[Any]) -> Ints:
-    """How many quotes each object has as JSON if its only strings are in `cells`, and no quotes in them."""
-    names = np.fromiter(map(len, documents), np.int64, len(documents))
-    strings = np.fromiter((type(cell) is str for cell in cells), np.int64, len(cells))
-    counts: Ints = 2 * (names + strings.reshape(len(documents), -1).sum(axis=1))
-    return counts
-
-
-def _quotes_written(text: bytes, content: Sequence[Any]) -> int:
-    """How many quotes `text` has for this content, if no name is twice in it; -1 where that can't be said."""
+    An escape that may stand for a quote counts as one.
+    """
     try:
-        written = orjson.dumps(content)
+        written = orjson.dumps(documents)
     except TypeError:  # nested deeper than can be written
-        return -1
-    quotes = int(np.count_nonzero(np.frombuffer(written, np.uint8) == _QUOTE))
-    return quotes - (text.count(rb"\u0022") if b"\\" in text else 0)
+        return None
+    text = b"".join(values)
+    escaped = text.count(rb"\u0022") if b"\\" in text else 0
+    return _quotes(text) + escaped - _quotes(written)
+
+
+def _quotes(text: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == _QUOTE))
 
 
 def _names(value: bytes, deepest: int | None) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.columns import Columns, Documents, Reader
 from schemas.contract import EVENT_TIME, MAX_MESSAGE_BYTES, PATIENT_ID, Problem, Reason
-from schemas.fields import ABSENT, Fields, Path, at
+from schemas.fields import ABSENT, Fields, Path, at, interleaved
 from schemas.formats.json import FlatReader, JsonDocuments
 from schemas.mapping import EventTime, Mapping, PatientId, Readings
 from schemas.messages import Message
@@ -97,7 +97,7 @@ class _ByPath:
             columns[number] = column
         for number, (separator, part) in self._splits.items():
             columns[number] = [_part(text, separator, part) for text in columns[number]]
-        return [*chain.from_iterable(zip(*columns, strict=True))], units, {}
+        return interleaved(columns), units, {}
 
 
 class _ByCode:

@@ -90,6 +90,21 @@ def test_a_name_that_is_read_must_be_there_once_in_its_object() -> None:
     assert decoded.rejects == [Reject(1, Reason.NOT_JSON, "value")]
 
 
+@pytest.mark.parametrize("unread", [0, 3, 1], ids=["no others", "a third", "all others"])
+@pytest.mark.parametrize("deep", [False, True], ids=["", "one too deep to be written"])
+@pytest.mark.parametrize("at", [{0}, {99}, {37}, {36, 37, 80}, {*range(100)}], ids=str)
+def test_repeated_names_are_found_wherever_they_are_in_a_chunk(at: set[int], unread: int, deep: bool) -> None:
+    values = [json.dumps(message(v={"spo2": 97}, n=number)).encode() for number in range(100)]
+    for number, value in enumerate(values):
+        if unread and number % unread == 0:
+            values[number] = value[:-1] + b',"n":1}'
+        if number in at:
+            values[number] = values[number][:-1] + b',"v":{"spo2":90}}'
+    if deep:
+        values[50] = values[50][:-1] + b',"d":' + b"[" * 300 + b"]" * 300 + b"}"
+    assert read(NESTED, *values).rejects == [Reject(number, Reason.NOT_JSON, "v") for number in sorted(at)]
+
+
 SPLIT = mapped(
     {"systolic_bp": {"path": "bp", "split": ["/", 0]}, "diastolic_bp": {"path": "bp", "split": ["/", 1]}}
 )
@@ -364,6 +379,37 @@ def test_a_feature_that_no_message_has() -> None:
     assert np.isnan(decoded.frame["age"]).all()
 
 
+OBJECTS = mapped(
+    {
+        "temperature": {"path": "v.v", "unit_path": "v.u", "units": {"F": "[degF]"}},
+        "heart_rate": {"path": "v.c", "unit_path": "x.u", "unit": "Hz"},
+        "spo2": {"path": "x.v", "unit": "1"},
+    }
+)
+
+
+def test_each_value_is_converted_by_its_own_unit_among_others_that_are_missing() -> None:
+    documents: list[dict[str, Any]] = [
+        {"v": {"v": 98.6, "u": "F"}, "x": None},
+        {"v": None, "x": {"v": 0.97}},
+        {"x": {"v": 0.5, "u": "/min"}},
+        {"v": {"v": 37, "u": "Cel", "c": 1}},
+        {"v": {"v": None, "u": ["?"]}, "x": {"u": None}},
+        {"v": {"u": None, "c": 90}, "x": {"u": "/min"}},
+    ]
+    for some in (documents, documents[:2], documents[:1] + documents[2:3], documents[1:3]):
+        decoded = read(OBJECTS, *(message(**one) for one in some))
+        assert not decoded.rejects
+        expected = {
+            0: [37, np.nan, np.nan],
+            1: [np.nan, np.nan, 97],
+            2: [np.nan, np.nan, 50],
+            3: [37, 60, np.nan],
+        }
+        expected |= {4: [np.nan] * 3, 5: [np.nan, 90, np.nan]}
+        np.testing.assert_allclose(decoded.frame.to_numpy(), [expected[documents.index(one)] for one in some])
+
+
 _json = st.recursive(
     st.none()
     | st.booleans()
@@ -390,7 +436,10 @@ _documents = st.builds(
 
 
 @settings(deadline=None)
-@given(st.sampled_from([UNITS, NESTED, SPLIT, CODED, ENVELOPE]), st.lists(_documents | _json, max_size=5))
+@given(
+    st.sampled_from([UNITS, OBJECTS, NESTED, SPLIT, CODED, ENVELOPE]),
+    st.lists(_documents | _json, max_size=5),
+)
 def test_a_chunk_gives_what_its_messages_give_one_by_one(decode: Decoder, documents: list[Any]) -> None:
     together, alone = read(decode, *documents), [read(decode, one) for one in documents]
     assert together.rejects == [

@@ -1,0 +1,132 @@
+"""What decoding costs a message, by shape and by what is wrong with one of them, against flat JSON in the same run."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from benchmarks.rows import Rows
+from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
+from schemas.mapping import Mapping
+from schemas.messages import Plain, plain
+from schemas.units import STANDARD_UNITS
+from schemas.vitals import Decoder
+
+CHUNK: Final = 500
+ROUNDS: Final = 60
+_FLAT: Final = "flat JSON"
+_RENAMED: Final = {name: f"vital_{number}" for number, name in enumerate(STANDARD_FEATURES)}
+Document = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """Messages, and what decodes them."""
+
+    name: str
+    decode: Decoder
+    messages: Sequence[Plain]
+
+
+def measure(rows: Rows, step: Callable[[str], None]) -> list[dict[str, Any]]:
+    """One record a case: µs of CPU a message, and the ratio to flat JSON's, medians of interleaved rounds."""
+    step("formats: decoding alone")
+    found = cases(rows)
+    spent: dict[str, list[float]] = {case.name: [] for case in found}
+    gc.collect()
+    for number in range(ROUNDS):
+        for case in found[number % len(found) :] + found[: number % len(found)]:
+            spent[case.name].append(_once(case))
+    flat = spent[_FLAT]
+    return [
+        {
+            "case": name,
+            "us": round(statistics.median(times), 3),
+            "ratio": round(statistics.median(one / other for one, other in zip(times, flat, strict=True)), 3),
+        }
+        for name, times in spent.items()
+    ]
+
+
+def _once(case: Case) -> float:
+    start = time.thread_time_ns()
+    case.decode(case.messages)
+    return (time.thread_time_ns() - start) / 1e3 / len(case.messages)
+
+
+def cases(rows: Rows) -> list[Case]:
+    """Every case on the same readings."""
+    flat = [orjson.loads(value) for _, value in rows.messages(CHUNK)]
+    ours = Decoder(STANDARD_FEATURES)
+    return [
+        Case(_FLAT, ours, _sent(flat)),
+        Case(
+            "an unread nested object",
+            ours,
+            _sent({**one, "device": {"id": "a", "slots": [1, 2]}} for one in flat),
+        ),
+        Case(
+            "an escaped quote in an unread text", ours, _sent({**one, "note": 'says "fine"'} for one in flat)
+        ),
+        *(Case(f"one of {CHUNK}: {what}", ours, _with(bad, flat)) for what, bad in _BAD.items()),
+        Case("renamed fields", _renamed(), _sent(map(_rename, flat))),
+        Case("nested, with units", _nested(), _sent(map(_nest, flat))),
+        Case("nested, units of the mapping", _nested(units=False), _sent(map(_nest, flat))),
+    ]
+
+
+def _sent(documents: Any) -> list[Plain]:
+    return plain(map(orjson.dumps, documents))
+
+
+_BAD: Final[dict[str, Callable[[Document], bytes]]] = {
+    "without an id": lambda one: orjson.dumps({name: one[name] for name in one if name != PATIENT_ID}),
+    "a text as a number": lambda one: orjson.dumps({**one, "spo2": "97"}),
+    "a field twice": lambda one: orjson.dumps(one)[:-1] + b',"spo2":97}',
+    "no JSON": lambda one: orjson.dumps(one)[:-1],
+}
+
+
+def _with(bad: Callable[[Document], bytes], flat: list[Document]) -> list[Plain]:
+    values = [*map(orjson.dumps, flat)]
+    values[CHUNK // 2] = bad(flat[CHUNK // 2])
+    return plain(values)
+
+
+def _rename(one: Document) -> Document:
+    return {"pid": one[PATIENT_ID], "at": one[EVENT_TIME]} | {new: one[old] for old, new in _RENAMED.items()}
+
+
+def _renamed() -> Decoder:
+    return _decoder("pid", {name: {"path": new} for name, new in _RENAMED.items()})
+
+
+def _nest(one: Document) -> Document:
+    vitals = {
+        name: None if one[name] is None else {"value": one[name], "unit": STANDARD_UNITS[name]}
+        for name in STANDARD_FEATURES
+    }
+    temperature = vitals["temperature"]
+    if temperature is not None:
+        vitals["temperature"] = {"value": round(temperature["value"] * 1.8 + 32, 2), "unit": "F"}
+    return {"patient": {"id": one[PATIENT_ID]}, "at": one[EVENT_TIME], "vitals": vitals}
+
+
+def _nested(*, units: bool = True) -> Decoder:
+    features: dict[str, Any] = {}
+    for name in STANDARD_FEATURES:
+        features[name] = {"path": f"vitals.{name}.value"}
+        features[name] |= {"unit_path": f"vitals.{name}.unit"} if units else {}
+    features["temperature"] |= {"units": {"F": "[degF]"}} if units else {"unit": "[degF]"}
+    return _decoder("patient.id", features)
+
+
+def _decoder(patient: str, features: dict[str, Any]) -> Decoder:
+    content: dict[str, Any] = {
+        "patient_id": {"path": patient},
+        "event_time": {"path": "at"},
+        "features": features,
+    }
+    return Decoder(STANDARD_FEATURES, mapping=Mapping(**content))
