@@ -46,6 +46,21 @@ class Observer:
         `path` is the way it scores, `decision` what risk and label mean.
         """
 
+    def model_ready(self, *, model: str, path: str) -> None:
+        """Another model is pinned, and can take over. Told, like the next three, by the thread that prepares it."""
+
+    def model_awaited(self, why: str) -> None:
+        """Model file, pin and card are not of one model: perhaps they are being replaced. The old one scores."""
+
+    def model_refused(self, why: str) -> None:
+        """Another model is pinned and can't be used. The old one scores."""
+
+    def model_kept(self) -> None:
+        """After one of the two, the pinned model is again the one that scores."""
+
+    def model_changed(self, *, model: str, features: Sequence[str], path: str, decision: str) -> None:
+        """The model that was ready scores from now on. What the old one scored is committed, or is read again."""
+
     def assigned(self, partitions: Sequence[int]) -> None:
         """Partitions were given to this worker."""
 
@@ -150,6 +165,26 @@ class LogObserver(Observer):
         log.info("worker %s scores %s with model %s", worker, ", ".join(features), model[:12])
         log.info("scores with %s", path)
         log.info("%s", decision)
+
+    def model_changed(self, *, model: str, features: Sequence[str], path: str, decision: str) -> None:
+        """What scores from now on, and how."""
+        log.info("scores %s with model %s from now on", ", ".join(features), model[:12])
+        log.info("scores with %s", path)
+        log.info("%s", decision)
+
+    def model_awaited(self, why: str) -> None:
+        """What is of which model."""
+        log.warning("waits for the rest of a new model and goes on with the old one: %s", why)
+
+    def model_refused(self, why: str) -> None:
+        """Why, and that a restart would fail."""
+        log.error(
+            "refuses the pinned model and goes on with the old one, but could not start with it: %s", why
+        )
+
+    def model_kept(self) -> None:
+        """All is well again."""
+        log.info("the pinned model is the one that scores")
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """The partitions."""

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from threadpoolctl import threadpool_limits
 
@@ -11,6 +11,7 @@ from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import cleanups, message_limits, require_topics
 from consumer import model as models
+from consumer.changing import ChangingScorer
 from consumer.chunks import Pace
 from consumer.clients import make_consumer, make_producer, transaction_timeout
 from consumer.commit import AtLeastOnce, Committer, Transactions
@@ -20,6 +21,7 @@ from consumer.observer import Observer, Observers
 from consumer.scoring import ChunkScorer, Limits
 from consumer.sending import Sender
 from consumer.slots import take_slot
+from consumer.stop import Hangups
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
 from real_time.usable import Model
@@ -30,8 +32,16 @@ from schemas.vitals import Decoder
 log = logging.getLogger("vitalstream.worker")
 
 
-def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[[], bool]) -> None:
-    """Check everything, then score until `should_stop` or idle.
+def run_worker(
+    settings: Settings,
+    *,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    hangups: Hangups | None = None,
+) -> None:
+    """Check everything, then score until `should_stop` or idle, with the model that is pinned at the time.
+
+    `hangups` asks for another look at it; it is looked at every few seconds anyway.
 
     Raises:
         SettingsError: the settings or the model can't be used.
@@ -40,8 +50,7 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
         VitalstreamError: a failure that can't be cured by trying again.
     """
     model = models.load(settings)
-    for caution in model.cautions:
-        log.warning("%s; it gave sound scores for the rows it was tried with", caution)
+    models.warn_of(model)
     _tell_mapping(settings, make_decoder(settings, model.features))
     require_registry(settings)
     require_topics(settings, settings.topics)
@@ -49,8 +58,22 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
     _warn_of_compaction(settings)
     with take_slot(settings) as slot, threadpool_limits(limits=1):
         pace, observer = _paced(settings, model, observer)
+        limits = message_limits(settings, settings.output_topics)
+        score = ChangingScorer(
+            settings,
+            model,
+            make=functools.partial(_scorer, settings, slot.name, limits),
+            observer=observer,
+            hangups=hangups or Hangups(),
+        )
         worker = _assemble(
-            settings, model, name=slot.name, pace=pace, observer=observer, should_stop=should_stop
+            settings,
+            score,
+            name=slot.name,
+            limits=limits,
+            pace=pace,
+            observer=observer,
+            should_stop=should_stop,
         )
         observer.started(
             worker=slot.name,
@@ -59,7 +82,8 @@ def run_worker(settings: Settings, *, observer: Observer, should_stop: Callable[
             path=model.scorer.path,
             decision=model.scorer.prepared.decision,
         )
-        worker.run()
+        with score.watching():
+            worker.run()
 
 
 def _tell_mapping(settings: Settings, decode: Decoder) -> None:
@@ -94,17 +118,33 @@ def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callab
     return auto.pace, Observers(observer, auto)
 
 
+def _scorer(
+    settings: Settings, name: str, limits: Mapping[str, int], model: Model, observer: Observer
+) -> ChunkScorer:
+    return ChunkScorer(
+        model,
+        settings=settings,
+        worker=name,
+        limits=Limits(
+            result=limits[settings.output_topic],
+            dead_letter=limits[settings.dead_letter_topic],
+        ),
+        observer=observer,
+        clock=time.time,
+    )
+
+
 def _assemble(
     settings: Settings,
-    model: Model,
+    score: ChangingScorer,
     *,
     name: str,
+    limits: Mapping[str, int],
     pace: Callable[[], Pace],
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> Worker:
     clock = time.monotonic
-    limits = message_limits(settings, settings.output_topics)
     exactly_once = settings.delivery == "exactly-once"
 
     def hear(stable: dict[int, int]) -> None:
@@ -131,17 +171,6 @@ def _assemble(
         )
     else:
         committer = AtLeastOnce(consumer, sender, observer=observer, clock=clock)
-    score = ChunkScorer(
-        model,
-        settings=settings,
-        worker=name,
-        limits=Limits(
-            result=limits[settings.output_topic],
-            dead_letter=limits[settings.dead_letter_topic],
-        ),
-        observer=observer,
-        clock=time.time,
-    )
     worker = Worker(
         settings,
         consumer=consumer,

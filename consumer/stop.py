@@ -1,12 +1,15 @@
 """Stopping when asked: signals only set a flag, which the worker looks at between two calls."""
 
+import contextlib
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 log = logging.getLogger("vitalstream.worker")
 
@@ -18,6 +21,50 @@ def end_when_asked() -> None:
     """While there is nothing to finish yet, let SIGTERM and SIGINT end this process at once, with exit code 0."""
     for number in _STOPPING:
         signal.signal(number, lambda *_: os._exit(0))
+    Hangups.ignore()
+
+
+class Hangups:
+    """SIGHUP, by which an operator asks for another look at the model.
+
+    In a terminal it goes on to mean that the terminal was closed, and ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._rung: queue.SimpleQueue[None] = queue.SimpleQueue()  # which a signal handler may use
+
+    @staticmethod
+    def ignore() -> None:
+        """While there is nothing to look at yet, or nobody to do it."""
+        _on_hangup(signal.SIG_IGN)
+
+    def listen(self) -> None:
+        """Take over SIGHUP of this process."""
+        _on_hangup(lambda *_: self.ring())
+
+    def ring(self) -> None:
+        """What SIGHUP does."""
+        self._rung.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Return as soon as it rings, or when so much time has passed; whether it rang."""
+        try:
+            self._rung.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
+
+
+def _on_hangup(handler: Any) -> None:
+    if not _has_terminal():
+        signal.signal(signal.SIGHUP, handler)
+
+
+def _has_terminal() -> bool:
+    with contextlib.suppress(OSError):
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        return True
+    return False
 
 
 class Stop:

@@ -112,7 +112,23 @@ class PrometheusObserver(Observer):
         self._max_wait = Gauge(
             "vitalstream_max_wait_seconds", "How long a chunk waits to fill, at most", registry=registry
         )
-        self._model = Info("vitalstream_model", "The model that scores", registry=registry)
+        self._models = Gauge(
+            "vitalstream_model_info",
+            "The model that scores; with another one while that is ready to take over",
+            ["sha256", "path"],
+            registry=registry,
+        )
+        self._scoring: tuple[str, ...] = ()
+        self._ready: tuple[str, ...] = ()
+        changes = Counter(
+            "vitalstream_model_changes", "New models, by what became of them", ["result"], registry=registry
+        )
+        self._changes = {result: changes.labels(result) for result in ("changed", "refused")}
+        self._outdated = Gauge(
+            "vitalstream_model_outdated",
+            "1 while the pinned model is not the one that scores: it was refused, or is replaced in part",
+            registry=registry,
+        )
         Info("vitalstream_build", "What runs", registry=registry).info(
             {"version": version("vitalstream"), "librdkafka": libversion()[0]}
         )
@@ -120,7 +136,34 @@ class PrometheusObserver(Observer):
 
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """The model's hash, and how it scores."""
-        self._model.info({"sha256": model, "path": path})
+        self._scoring = self._ready = (model, path)
+        self._models.labels(*self._scoring).set(1)
+
+    def model_ready(self, *, model: str, path: str) -> None:
+        """Shown with the one that scores."""
+        self._ready = (model, path)
+        self._models.labels(*self._ready).set(1)
+
+    def model_changed(self, *, model: str, features: Sequence[str], path: str, decision: str) -> None:
+        """Counted, and shown alone."""
+        if self._scoring != self._ready:
+            self._models.remove(*self._scoring)
+        self._scoring = self._ready
+        self._changes["changed"].inc()
+        self._outdated.set(0)
+
+    def model_awaited(self, why: str) -> None:
+        """Until it is whole, a restart would fail."""
+        self._outdated.set(1)
+
+    def model_refused(self, why: str) -> None:
+        """Counted."""
+        self._changes["refused"].inc()
+        self._outdated.set(1)
+
+    def model_kept(self) -> None:
+        """All is well again."""
+        self._outdated.set(0)
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Counted."""

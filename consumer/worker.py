@@ -9,6 +9,7 @@ from itertools import chain
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from broker.settings import Settings
+from consumer.changing import ChangingScorer
 from consumer.chunks import Chunk, Collector, Pace
 from consumer.clients import TRANSACTION_TIMEOUT_S, consumer_config, is_eager
 from consumer.commit import Committer
@@ -24,7 +25,6 @@ from consumer.identity import Identity
 from consumer.observer import Observer, Step
 from consumer.pauses import Pause
 from consumer.positions import Positions
-from consumer.scoring import ChunkScorer
 from schemas.metrics import ClosedBy
 from schemas.registry import RegistryError
 
@@ -55,7 +55,7 @@ class Worker:
         consumer: Consumer,
         committer: Committer,
         identity: Identity,
-        score: ChunkScorer,
+        score: ChangingScorer,
         observer: Observer,
         should_stop: Callable[[], bool],
         transactional_id: str,
@@ -125,6 +125,8 @@ class Worker:
             self._process(chunk)
         if self._commit_is_due(drained=chunk is None or chunk.closed_by is not ClosedBy.FULL):
             self._commit(COMMIT_TIMEOUT_S)
+        if not self._committer.chunks:  # so that no transaction holds results of two models
+            self._score.change()
 
     def _process(self, chunk: Chunk) -> None:
         self._observer.collected(oldest=chunk.oldest(), waited=self._clock() - chunk.first_at)

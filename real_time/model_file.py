@@ -101,7 +101,7 @@ def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
     `sha256` is that of the bytes that were looked at, if any were: the file may have changed since.
     """
     digest = model_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
-    write_file(_pin_path(path), f"{digest}  {Path(path).name}\n")
+    write_file(pin_path(path), f"{digest}  {Path(path).name}\n")
     return digest
 
 
@@ -126,7 +126,7 @@ def pinned_sha256(path: ModelPath) -> str:
 
     Raises ModelNotPinnedError if there is no such file beside it, ModelHashError if that holds no hash.
     """
-    pin = _pin_path(path)
+    pin = pin_path(path)
     if not pin.exists():
         _read(path)  # of a file that is not there, that is the thing to say
         raise ModelNotPinnedError(
@@ -137,7 +137,8 @@ def pinned_sha256(path: ModelPath) -> str:
     return _checked_sha256(words[0] if words else "", str(pin))
 
 
-def _pin_path(path: ModelPath) -> Path:
+def pin_path(path: ModelPath) -> Path:
+    """Where the pin of the model file `path` is."""
     return Path(f"{fspath(path)}.sha256")
 
 

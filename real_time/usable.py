@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from os import fspath
+from pathlib import Path
 
 from real_time.card import Card, card_path, library_versions, other_versions, read_card
 from real_time.inference import RiskScorer
@@ -14,6 +15,7 @@ from real_time.model_file import (
     ModelVersionWarning,
     load_model,
     model_sha256,
+    pin_path,
     pinned_sha256,
 )
 from real_time.probing import require_independent_rows
@@ -91,6 +93,19 @@ def load_usable(
     cautions = [str(one.message) for one in caught if issubclass(one.category, ModelVersionWarning)]
     cautions += [f"model file {fspath(path)}: {other}" for other in (other_versions(card) if card else ())]
     return Model(scorer, scorer.features, pin, card, tuple(cautions))
+
+
+def files_of(path: ModelPath) -> tuple[Path, Path, Path]:
+    """The model file, its pin and its card, wherever these are or would be."""
+    return Path(path), pin_path(path), card_path(path)
+
+
+def is_current(path: ModelPath, model: Model) -> bool:
+    """Whether `model` is what the file, its pin and its card say by now. Raises ModelError where they do not agree."""
+    pin, card = _beside(path)
+    if model_sha256(path) != pin:
+        raise _half_done(path, pin, card)
+    return (pin, card) == (model.sha256, model.card)
 
 
 def _beside(path: ModelPath) -> tuple[str, Card | None]:

@@ -93,7 +93,8 @@ def consume(settings: "Settings", *, json: Json = False) -> None:
     """Score the input topic, one risk result per message, exactly once, until stopped.
 
     Start it as often as you like with the same --group: Kafka shares the partitions out. SIGTERM or Ctrl-C
-    finishes the current chunk, commits it and leaves the group.
+    finishes the current chunk, commits it and leaves the group. When another model is pinned, it takes over within
+    seconds, or at once on SIGHUP; one that can't be used is refused, and the old one goes on.
     """
     from consumer.stop import end_when_asked
 

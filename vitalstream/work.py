@@ -17,7 +17,7 @@ from consumer.pool import run_pool
 from consumer.pool_health import telling
 from consumer.run import run_worker
 from consumer.stalls import watching
-from consumer.stop import Stop
+from consumer.stop import Hangups, Stop
 from schemas.contract import Reason
 from schemas.metrics import ChunkMetrics
 from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
@@ -28,6 +28,7 @@ def run_workers(settings: Settings, *, json: bool) -> None:
     run = work_and_report if json else work
     log_to_stderr(settings.log_format)
     if settings.workers > 1:
+        Hangups.ignore()  # its workers look by themselves
         with errors_in_the_log(settings.log_format):
             run_pool(settings, stop=Stop(), run=run)
     else:
@@ -47,9 +48,15 @@ def work(settings: Settings, stop: Stop, *observers: Observer, parent: Connectio
         telling(health, parent),
         _serving(settings, health) as telemetry,
     ):
-        observer = Observers(Beginning(stop), health, *telemetry, LogObserver(), *observers)
+        hangups = Hangups()
+        observer = Observers(Beginning(stop, hangups), health, *telemetry, LogObserver(), *observers)
         try:
-            run_worker(settings, observer=observer, should_stop=health.beating(lambda: stop.requested))
+            run_worker(
+                settings,
+                observer=observer,
+                should_stop=health.beating(lambda: stop.requested),
+                hangups=hangups,
+            )
         finally:
             gc.unfreeze()  # the Kafka clients are to be closed before the interpreter is
 
@@ -75,8 +82,9 @@ class Beginning(Observer):
     start, and at chunks of 1000 rows three times in 600,000.
     """
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: Stop, hangups: Hangups) -> None:
         self._stop = stop
+        self._hangups = hangups
 
     def started(self, *, worker: str, **_: object) -> None:
         """From now on."""
@@ -84,6 +92,7 @@ class Beginning(Observer):
         gc.freeze()
         name_worker(worker)
         self._stop.listen()
+        self._hangups.listen()
 
 
 def work_and_report(settings: Settings, stop: Stop, *, parent: Connection | None = None) -> None:

@@ -59,6 +59,12 @@ class Nothing:
     def abort(self, timeout: float) -> None: ...
 
 
+class Unchanging:
+    """Nothing to change."""
+
+    def change(self) -> None: ...
+
+
 def worker(consumer: Leaving, *, score: Any = None) -> Worker:
     anything: Any = consumer
     committer: Any = Nothing()
@@ -78,7 +84,7 @@ def worker(consumer: Leaving, *, score: Any = None) -> Worker:
 @pytest.mark.timeout(20)
 def test_partitions_given_to_an_idle_worker_as_it_leaves_do_not_hold_it_up() -> None:
     consumer = Leaving()
-    worker(consumer).run()
+    worker(consumer, score=Unchanging()).run()
     assert consumer.closed
 
 

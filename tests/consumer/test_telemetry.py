@@ -137,6 +137,37 @@ def test_what_is_taken_back_counts_once_it_is_read_again(
     assert told.transactions() == {result: 1, "committed": 1}
 
 
+def shown_models(told: Told) -> set[str]:
+    families = text_string_to_metric_families(generate_latest(told.observer.registry).decode())
+    (models,) = (family for family in families if family.name == "vitalstream_model_info")
+    return {sample.labels["sha256"] for sample in models.samples}
+
+
+def test_a_new_model_is_shown_with_the_old_one_until_it_scores(told: Told) -> None:
+    tell, how = told.observer, {"path": "p", "decision": ""}
+    tell.model_awaited("half")
+    assert told.value("vitalstream_model_outdated") == 1
+    tell.model_ready(model="cafe", path="p")
+    assert shown_models(told) == {"f00d", "cafe"}
+    assert told.value("vitalstream_model_changes_total", result="changed") == 0
+    tell.model_changed(model="cafe", features=["spo2"], **how)
+    assert shown_models(told) == {"cafe"}
+    assert told.value("vitalstream_model_outdated") == 0
+    assert told.value("vitalstream_model_changes_total", result="changed") == 1
+    tell.model_ready(model="cafe", path="p")  # with another card
+    tell.model_changed(model="cafe", features=["spo2"], **how)
+    assert shown_models(told) == {"cafe"}
+
+
+def test_a_model_that_is_refused_is_counted_and_outdates_the_one_that_scores(told: Told) -> None:
+    told.observer.model_refused("no model")
+    assert told.value("vitalstream_model_changes_total", result="refused") == 1
+    assert told.value("vitalstream_model_outdated") == 1
+    assert shown_models(told) == {"f00d"}
+    told.observer.model_kept()
+    assert told.value("vitalstream_model_outdated") == 0
+
+
 def test_what_a_stopped_worker_leaves_is_aborted(told: Told) -> None:
     told.chunk(waits_ms=[5.0])
     told.observer.stopped()

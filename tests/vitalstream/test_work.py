@@ -8,7 +8,7 @@ import pytest
 
 from broker.settings import Settings
 from consumer.observer import Observer
-from consumer.stop import Stop
+from consumer.stop import Hangups, Stop
 from vitalstream import work
 from vitalstream.work import Beginning
 
@@ -27,11 +27,16 @@ class Deaf(Stop):
         pass
 
 
+class DeafToHangups(Hangups):
+    def listen(self) -> None:
+        pass
+
+
 @pytest.mark.usefixtures("unfrozen")
 def test_a_worker_never_pauses_to_look_for_garbage_in_what_it_has_loaded() -> None:
     loaded = len(gc.get_objects())
 
-    Beginning(Deaf()).started(worker="w-0")
+    Beginning(Deaf(), DeafToHangups()).started(worker="w-0")
 
     assert len(gc.get_objects()) < loaded / 10
     assert gc.isenabled()
@@ -50,7 +55,7 @@ def test_clients_that_have_done_their_work_are_not_kept_for_ever() -> None:
     gone = weakref.ref(Client())
 
     try:
-        Beginning(Deaf()).started(worker="w-0")
+        Beginning(Deaf(), DeafToHangups()).started(worker="w-0")
     finally:
         gc.enable()
 

@@ -1,0 +1,171 @@
+"""A change of model without a gap: the new one is prepared next to the old one, and takes over between transactions."""
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from broker.errors import SettingsError, VitalstreamError
+from broker.settings import Settings
+from consumer import model as models
+from consumer.chunks import Chunk
+from consumer.names import FIRST_MESSAGES
+from consumer.observer import Observer
+from consumer.scoring import ChunkScorer
+from consumer.sending import Output
+from consumer.stop import Hangups
+from real_time.usable import Model, files_of
+
+log = logging.getLogger("vitalstream.worker")
+
+LOOK_EVERY_S: Final = 2.0
+LEAVE_S: Final = 1.0  # how long an ending worker waits for a model that is being loaded
+
+
+class ChangingScorer:
+    """Scores chunks with the model that is pinned, and changes it when another one is.
+
+    A thread of its own looks at the model's files every few seconds and on SIGHUP. It loads another model and tries it
+    on the messages that were scored last, while the worker goes on. What can't be used is refused; the old model stays.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Model,
+        *,
+        make: Callable[[Model, Observer], ChunkScorer],
+        observer: Observer,
+        hangups: Hangups,
+    ) -> None:
+        self._settings = settings
+        self._accepted = model  # the newest one
+        self._make = make
+        self._observer = observer
+        self._hangups = hangups
+        self._scorer = make(model, observer)
+        self._ready: deque[tuple[Model, ChunkScorer]] = deque(maxlen=1)
+        self._recent: tuple[Chunk, ...] = ()  # replaced and never changed: the thread reads it
+        self._recent_rows = 0
+        self._seen = self._marks()
+        self._troubled = False
+        self._ending = False
+
+    # --- the worker's thread
+
+    def __call__(self, chunk: Chunk, *, lag: int) -> Output:
+        """What ChunkScorer gives and raises."""
+        output = self._scorer(chunk, lag=lag)
+        self._remember(chunk)
+        return output
+
+    def restart(self) -> None:
+        """What was not committed is going to be scored again."""
+        self._scorer.restart()
+
+    @property
+    def doubts_names(self) -> bool:
+        """Whether messages came and none had one of the model's features yet, not even as null."""
+        return self._scorer.doubts_names
+
+    def change(self) -> None:
+        """Let a model that is ready take over; to be called between two transactions."""
+        if self._ready:
+            model, self._scorer = self._ready.pop()
+            self._observer.model_changed(
+                model=model.sha256,
+                features=model.features,
+                path=model.scorer.path,
+                decision=model.scorer.prepared.decision,
+            )
+
+    def _remember(self, chunk: Chunk) -> None:
+        """The last chunks: as few as hold enough messages to tell whether a model's features are among them."""
+        self._recent = (*self._recent, chunk)
+        self._recent_rows += len(chunk)
+        while self._recent_rows - len(self._recent[0]) >= FIRST_MESSAGES:
+            self._recent_rows -= len(self._recent[0])
+            self._recent = self._recent[1:]
+
+    # --- the other one
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look after the model's files as long as the block runs."""
+        thread = threading.Thread(target=self._watch, daemon=True, name="model")
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ending = True
+            self._hangups.ring()
+            thread.join(LEAVE_S)
+
+    def look(self, *, again: bool = False) -> None:
+        """Prepare the model that is pinned by now, if it is another one. Never raises.
+
+        Files that were looked at before are looked at once more only if they were replaced, or `again`.
+        """
+        marks = self._marks()
+        if self._ready or (marks == self._seen and not again):
+            return
+        self._seen = marks
+        try:
+            self._prepare()
+        except models.HalfReplacedError as error:
+            self._troubled = True
+            self._observer.model_awaited(str(error))
+        except VitalstreamError as error:
+            self._refuse(str(error))
+        except (
+            Exception
+        ) as error:  # a model's own code may raise anything; its text may hold a patient's values
+            self._refuse(f"preparing it failed with {type(error).__name__}")
+
+    def _watch(self) -> None:
+        while not self._ending:
+            again = self._hangups.wait(LOOK_EVERY_S)
+            if not self._ending:
+                self.look(again=again)
+
+    def _prepare(self) -> None:
+        model = models.load_if_changed(self._settings, self._accepted)
+        if model is not None:
+            self._try(model)
+            scorer = self._make(model, self._observer)
+            models.warn_of(model)
+            self._observer.model_ready(model=model.sha256, path=model.scorer.path)
+            self._accepted = model
+            self._ready.append((model, scorer))
+        elif self._troubled:
+            self._observer.model_kept()
+        self._troubled = False
+
+    def _try(self, model: Model) -> None:
+        """Score what was scored last. After the change, a failure on it would end the worker."""
+        trial = self._make(model, Observer())
+        try:
+            for chunk in self._recent:
+                trial(chunk, lag=0)
+        except VitalstreamError as error:
+            # What follows the semicolon is for a worker that has ended.
+            raise SettingsError(str(error).partition(";")[0]) from None
+
+    def _refuse(self, why: str) -> None:
+        self._troubled = True
+        self._observer.model_refused(why)
+
+    def _marks(self) -> list[tuple[int, int, int] | None]:
+        return [] if self._settings.model is None else [*map(_mark, files_of(self._settings.model))]
+
+
+def _mark(file: Path) -> tuple[int, int, int] | None:
+    """What is another when a file was replaced; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
