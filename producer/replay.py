@@ -16,6 +16,7 @@ from producer.pacing import Pacer
 from producer.sender import DeliveryError, Sender
 from producer.sources import Record, SourceError
 from schemas.contract import PATIENT_ID
+from schemas.encoding import Encoder, make_encoder
 
 FLUSH_S: Final = 40.0
 STOPPED_FLUSH_S: Final = 5.0
@@ -73,15 +74,17 @@ def replay(
         on_progress: called some ten times a second.
 
     Raises:
+        SettingsError: no message of the value format can be made of a row.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time.
         SourceError: a file is malformed.
         The last two say how much was sent and acknowledged, and how to go on.
     """
+    write = make_encoder(settings)
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "replay")
     sender = Sender(settings, topic=settings.input_topic)
-    run = _Run(sender, pacer or Pacer(), stopped, on_progress)
+    run = _Run(sender, write, pacer or Pacer(), stopped, on_progress)
     try:
         every = chain.from_iterable(records for _ in range(repeat))
         complete = run.send(islice(every, skip, None if limit is None else skip + limit))
@@ -110,22 +113,24 @@ def _how_to_go_on(sender: Sender, skip: int) -> str:
     )
 
 
-def encode(record: Record) -> tuple[bytes | None, bytes]:
+def encode(record: Record, write: Encoder = orjson.dumps) -> tuple[bytes | None, bytes]:
     """A record as a message's key, the patient id where it has one, and value."""
     patient = record.get(PATIENT_ID)
     key = patient.encode() if isinstance(patient, str) and patient else None
-    return key, orjson.dumps(record)
+    return key, write(record)
 
 
 class _Run:
     def __init__(
         self,
         sender: Sender,
+        write: Encoder,
         pacer: Pacer,
         stopped: Callable[[], bool],
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._sender = sender
+        self._write = write
         self._pacer = pacer
         self._stopped = stopped
         self._on_progress = on_progress
@@ -142,7 +147,7 @@ class _Run:
         for count, record in enumerate(records):
             if not wait(record, stopped=tick) or (count % _TICK_EVERY == 0 and tick()):
                 return False
-            if not send(*encode(record), stopped=tick):
+            if not send(*encode(record, self._write), stopped=tick):
                 return False
         return True
 

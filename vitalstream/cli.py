@@ -119,7 +119,7 @@ AllVariables = Annotated[
 
 
 @app.command()
-@with_settings("bootstrap_servers", "input_topic")
+@with_settings("bootstrap_servers", "input_topic", "value_format", "mapping")
 def replay(
     settings: "Settings",
     files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE")],
@@ -165,9 +165,14 @@ def replay(
     event_time (a time without zone is taken as UTC) and any features. A time that has no single meaning, such as a
     bare date, stops its file with the line. physionet2019 and physionet2012 read those Challenges' own
     files, as downloaded. Without --rate or --speed it sends as fast as it can. Try new files with --dry-run, which
-    needs no broker.
+    needs no broker. With --value-format fhir or hl7v2 each row becomes a message of that format, its features under
+    the first of their codes in --mapping.
     """
     if dry_run:
+        if settings.value_format != "json" or settings.mapping is not None:
+            from broker.errors import SettingsError
+
+            raise SettingsError("--dry-run shows rows as flat JSON; leave --value-format and --mapping out")
         from vitalstream.dry_run import show
 
         show(
@@ -209,7 +214,7 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
     heart_rate, respiratory_rate, temperature, spo2, systolic_bp, diastolic_bp, mean_arterial_pressure and age is
     a number, null or absent. Other fields are not looked at, and neither is whether a value is plausible. A line
     that fails is named by number and reason and not sent; the exit code is then 1. With --mapping a line is what the
-    mapping says, and its key the patient's id.
+    mapping says, and its key the patient's id; with --value-format fhir or hl7v2 it is a message of that format.
     """
     from vitalstream import produce
 

@@ -215,12 +215,12 @@ class FhirReader:
         if self._type is not None:
             return self._identifier([identifier, *(patient.get("identifier") or ())], system, value)
         if not reference and identifier is not None:
-            value = identifier.get("value", ABSENT)
-        return patient.get("id", value)
+            value = _there(identifier.get("value"))
+        return _there(patient.get("id")) if "id" in patient else value
 
     def _identifier(self, identifiers: list[Resource | None], system: str, value: Any) -> Any:
         """The one identifier of the type that the mapping wants; `value` is one of `system`."""
-        found = {one.get("value", ABSENT) for one in identifiers if one and self._type in _types(one)}
+        found = {_there(one.get("value")) for one in identifiers if one and self._type in _types(one)}
         if system == self._type:
             found.add(value)
         if len(found) > 1:
@@ -253,6 +253,10 @@ def _logical_id(reference: str) -> str | None:
     return match[1] if match else None
 
 
+def _there(content: Any) -> Any:
+    return ABSENT if content is None else content
+
+
 def _time(observation: Resource) -> Any:
     """When it was measured; of a period, its end."""
     time = observation.get("effectiveDateTime")
@@ -260,7 +264,7 @@ def _time(observation: Resource) -> Any:
         time = observation.get("effectiveInstant")
     if time is None:
         time = (observation.get("effectivePeriod") or _NOTHING).get("end")
-    return ABSENT if time is None else time
+    return _there(time)
 
 
 def _reading(number: int, element: Resource) -> Reading:

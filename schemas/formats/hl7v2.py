@@ -263,7 +263,7 @@ class _Dialect:
     def only_identifier(self, field: str) -> str | None:
         """The id in PID-3 where there is one, and nothing special in it: as nearly always."""
         id_ = field.split(self.component, 1)[0]
-        return id_ if id_.isalnum() and id_.isascii() and self._repetition not in field else None
+        return id_ if id_.isalnum() and self._repetition not in field else None
 
     def identifiers(self, field: str, type_: str | None) -> Iterator[str]:
         """The ids in PID-3 that are of this type or of this authority; all of them without one."""

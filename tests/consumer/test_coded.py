@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from audit.run import audit
 from broker.settings import Settings
 from producer.publish import PublishSummary, Refusal, publish
+from producer.replay import replay
 from tests.consumer.accounts import read_accounts
 from tests.consumer.stage import Stage
 from vitalstream.cli import app
@@ -23,7 +24,7 @@ MAPPING = """
 signal = { codes = ["LOINC 1-8"], model_unit = "1" }
 spo2 = { codes = ["LOINC 59408-5"] }
 """
-ROWS = 300
+ROWS, SENT = 300, 20
 KEYED_OTHERWISE = "the messages' keys are not the patients' ids"
 
 
@@ -82,11 +83,16 @@ def test_every_message_is_a_result_or_a_dead_letter(
     refused: list[Refusal] = []
     sent = publish(settings, BytesIO(b"\n".join(messages)), on_refused=refused.append)
     assert sent == PublishSummary(ROWS * 6 // 10, ROWS * 4 // 10)
+    rows = [
+        {"patient_id": "1000", "event_time": "2026-01-05T08:30:00Z", "signal": n, "spo2": 97}
+        for n in range(SENT)
+    ]
+    assert replay(settings, rows).acknowledged == SENT
     worker = stage.worker(settings)
-    stage.wait_committed(settings, sent.sent)
+    stage.wait_committed(settings, sent.sent + SENT)
     assert KEYED_OTHERWISE not in worker.log
     stage.send(settings, (("key", messages[one.line - 1], 0) for one in refused))
-    stage.wait_committed(settings, ROWS)
+    stage.wait_committed(settings, ROWS + SENT)
     worker.stop()
 
     found = read_accounts(settings)
@@ -97,7 +103,7 @@ def test_every_message_is_a_result_or_a_dead_letter(
     assert reasons == dict.fromkeys(fields.items(), ROWS // 10)
     judged = audit(settings)
     assert judged.clean, judged.offenders
-    assert judged.accounted == ROWS
+    assert judged.accounted == ROWS + SENT
 
     partition, offset = next(
         position for position, (_, origin) in found.letters.items() if origin.partition == 0

@@ -334,6 +334,13 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     ),
     "an empty id": (observation(subject={"reference": "Patient/"}), "missing_field", "patient_id"),
     "no patient but a device": (observation(subject={"reference": "Device/1"}), "not_for_us", "subject"),
+    "a name twice, hidden behind quotes": (
+        json.dumps(observation())
+        .replace('"value": 80', '"x": "\\u0022\\u0022", "value": 80, "value": 90')
+        .encode(),
+        "not_json",
+        "value",
+    ),
     "no time": (observation(effectiveDateTime=...), "missing_field", "event_time"),
     "only when it was issued": (
         observation(effectiveDateTime=..., issued=TIME),
@@ -437,7 +444,8 @@ def test_a_patient_in_the_bundle() -> None:
 
 
 MEDICAL_RECORD, INSURANCE = PATIENT["identifier"]
-OF_TWO_RECORDS = {**PATIENT, "identifier": [MEDICAL_RECORD, {**MEDICAL_RECORD, "value": "4712"}]}
+OTHER_RECORD = {**MEDICAL_RECORD, "value": "4712"}
+OF_TWO_RECORDS = {**PATIENT, "identifier": [MEDICAL_RECORD, OTHER_RECORD]}
 
 
 @pytest.mark.parametrize(
@@ -451,6 +459,16 @@ OF_TWO_RECORDS = {**PATIENT, "identifier": [MEDICAL_RECORD, {**MEDICAL_RECORD, "
         ("http://x", observation(subject={"reference": "Patient?identifier=http://x|7"}), "7"),
         ("SS", of_newborn(observation()), "missing_field"),
         ("MR", observation(), "missing_field"),
+        (
+            "MR",
+            bundle(
+                observation(subject={"reference": "#p"}, contained=[PATIENT | {"id": "p"}]),
+                temperature(
+                    subject={"reference": "#p"}, contained=[{"id": "p", "identifier": [OTHER_RECORD]}]
+                ),
+            ),
+            "conflicting",
+        ),
         ("MR", bundle(observation(), OF_TWO_RECORDS), "conflicting"),
     ],
     ids=str,

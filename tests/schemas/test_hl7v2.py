@@ -135,7 +135,7 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
     **{f"status {status}": (oru(obx("80", status=status)), EIGHTY) for status in "FPCRSUABV"},
     **{
         f"a name in {charset or 'no charset'}": (
-            oru(msh=f"{MSH}||||||{charset}", pid=PID.replace("Doe", name)).encode(codec),
+            oru(HR.replace("Heart rate", name), msh=f"{MSH}||||||{charset}").encode(codec),
             EIGHTY,
         )
         for charset, codec, name in [
@@ -145,7 +145,7 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
             ("UNICODE UTF-8", "utf-8", "Müller"),
             ("GB 18030-2000", "gb18030", b"\x81|".decode("gb18030")),  # bytes that are separators elsewhere
             ("BIG-5", "big5", b"\xa4|\xa5\\".decode("big5")),
-            ("~ISO IR87", "iso2022_jp", "山田"),
+            ("~ISO IR87", "iso2022_jp", b"\x1b$B0|0^\x1b(B".decode("iso2022_jp")),
         ]
     },
 }

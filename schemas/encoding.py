@@ -1,0 +1,137 @@
+"""The one place that puts an encoder together: rows as messages of any format, as `decoding` reads them.
+
+For load tests. A mapping is turned round: each feature goes out under the first of its codes, in the model's unit.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as Named
+from decimal import Decimal
+from itertools import count
+from typing import Any, Final
+
+import orjson
+
+from broker.errors import SettingsError
+from broker.settings import Settings
+from schemas.contract import EVENT_TIME, PATIENT_ID, RFC3339
+from schemas.formats import fhir, hl7v2
+from schemas.mapping import BY_CODE, Mapping, load_mapping
+
+Encoder = Callable[[Named[str, Any]], bytes]
+"""Makes a message of a row: patient_id, event_time and features by name, None where they are missing."""
+
+_is_fhir_id = re.compile(r"[A-Za-z0-9.-]{1,64}").fullmatch
+_time_parts = re.compile(r"(.{4})-(..)-(..).(..):(..):(..)([.][0-9]{1,4})?[0-9]*(.*)").fullmatch
+_is_time = re.compile(RFC3339).fullmatch
+
+
+def make_encoder(settings: Settings) -> Encoder:
+    """What writes --value-format. Raises SettingsError where nothing does, or the mapping does not fit."""
+    if settings.value_format == "json" and settings.mapping is None:
+        return orjson.dumps
+    if settings.value_format not in BY_CODE:
+        raise SettingsError(
+            f"--value-format {settings.value_format}: only flat JSON, fhir and hl7v2 can be made of rows; leave "
+            "--value-format and --mapping out"
+        )
+    if settings.mapping is None:
+        raise SettingsError(
+            f"--value-format {settings.value_format} needs --mapping, such as {settings.value_format}"
+        )
+    mapping = load_mapping(settings.mapping, value_format=settings.value_format)
+    codes = {name: one.codes[0].rpartition(" ") for name, one in mapping.features.items() if one.codes}
+    if not codes:
+        raise SettingsError(f"--mapping {settings.mapping}: no feature has a code to send it by")
+    return _Fhir(mapping, codes) if settings.value_format == "fhir" else _Hl7(mapping, codes)
+
+
+class _ByCode:
+    def __init__(self, mapping: Mapping, codes: dict[str, tuple[str, str, str]]) -> None:
+        self._type = mapping.patient_id.type
+        self._codes = {name: (system, code) for name, (system, _, code) in codes.items()}
+        self._units = {name: mapping.features[name].wanted(name) for name in codes}
+
+    def _present(self, row: Named[str, Any]) -> Iterator[tuple[str, Any]]:
+        """The features that have a value; the first one without any where none has, so that a row is a message."""
+        present = [(name, row.get(name)) for name in self._codes if not _is_missing(row.get(name))]
+        yield from present or [(next(iter(self._codes)), None)]
+
+
+class _Fhir(_ByCode):
+    """A Bundle of an Observation a feature."""
+
+    def __call__(self, row: Named[str, Any]) -> bytes:
+        same = {"resourceType": "Observation", "status": "final", "effectiveDateTime": row.get(EVENT_TIME)}
+        same["subject"] = self._subject(row.get(PATIENT_ID))
+        entries = [{"resource": same | self._measured(name, value)} for name, value in self._present(row)]
+        return orjson.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries})
+
+    def _subject(self, patient: Any) -> dict[str, Any]:
+        if self._type is not None:
+            return {"identifier": {"system": self._type, "value": patient}}
+        if isinstance(patient, str) and _is_fhir_id(patient):
+            return {"reference": f"Patient/{patient}"}
+        return {"identifier": {"value": patient}}
+
+    def _measured(self, name: str, value: Any) -> dict[str, Any]:
+        system, code = self._codes[name]
+        coding = {"code": code} | ({"system": fhir.SYSTEMS.get(system, system)} if system else {})
+        content: dict[str, Any] = {"dataAbsentReason": {"text": "unknown"}}
+        if value is not None:
+            content = {"valueQuantity": {"value": value, "system": fhir.UCUM, "code": self._units[name]}}
+        return {"code": {"coding": [coding]}, **content}
+
+
+class _Hl7(_ByCode):
+    """ORU^R01 with an OBX a feature."""
+
+    def __init__(self, mapping: Mapping, codes: dict[str, tuple[str, str, str]]) -> None:
+        super().__init__(mapping, codes)
+        self._numbers = count(1)
+
+    def __call__(self, row: Named[str, Any]) -> bytes:
+        time = _in_hl7(row.get(EVENT_TIME))
+        number = next(self._numbers)
+        patient = "" if row.get(PATIENT_ID) is None else _escaped(row[PATIENT_ID])
+        segments = [
+            f"MSH|^~\\&|vitalstream||||{time}||ORU^R01^ORU_R01|{number}|P|2.6||||||UNICODE UTF-8",
+            f"PID|1||{patient}^^^^{_escaped(self._type or '')}",
+            f"OBR|1||||||{time}",
+            *(
+                self._measured(place, name, value, time)
+                for place, (name, value) in enumerate(self._present(row), 1)
+            ),
+        ]
+        return "\r".join(segments).encode()
+
+    def _measured(self, place: int, name: str, value: Any, time: str) -> str:
+        system, code = (_escaped(text) for text in self._codes[name])
+        is_number = type(value) in (int, float)
+        kind, text = ("NM", format(Decimal(repr(value)), "f")) if is_number else ("ST", _escaped(value or ""))
+        status = "X" if value is None else "F"
+        code = f"{code}^^{hl7v2.SYSTEMS.get(system, system)}"
+        return f"OBX|{place}|{kind}|{code}||{text}|{_escaped(self._units[name])}^^UCUM|||||{status}|||{time}"
+
+
+_ESCAPES: Final = str.maketrans(
+    {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\r": " ", "\n": " "}
+)
+
+
+def _escaped(text: Any) -> str:
+    return str(text).translate(_ESCAPES)
+
+
+def _in_hl7(time: Any) -> str:
+    """RFC 3339 as HL7 has it; anything else as it is, and no time."""
+    parts = _time_parts(time) if isinstance(time, str) and _is_time(time) else None
+    if parts is None:
+        return "" if time is None else _escaped(time)
+    *digits, fraction, zone = parts.groups()
+    return "".join(digits) + (fraction or "") + ("+0000" if zone in "Zz" else zone.replace(":", ""))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
