@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from confluent_kafka.admin import AdminClient
+from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -106,7 +107,8 @@ def test_json_tells_the_same_to_a_program(model: Path) -> None:
 
 
 def test_without_a_fast_path_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
-    bayes = save(make_pipeline(SimpleImputer(), GaussianNB()), tmp_path / "bayes.joblib", FEATURES)
+    by_names = make_column_transformer((SimpleImputer(), [*FEATURES]))  # arrays have none
+    bayes = save(make_pipeline(by_names, GaussianNB()), tmp_path / "bayes.joblib", FEATURES)
     (one,) = document(bayes, *QUICK, "--chunk-sizes", "10")["chunk_sizes"]
     assert one["predict_proba_throughput"] is None
     assert "predict_proba" not in sweep(bayes, *QUICK, "--chunk-sizes", "10")
