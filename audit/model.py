@@ -1,5 +1,6 @@
 """The model that results are compared with, and how near they must come."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class OfflineModel:
 
     scorer: RiskScorer
     features: tuple[str, ...]
+    dtypes: Mapping[str, str]
     sha256: str
     ulp: int
     off: float
@@ -57,7 +59,7 @@ def load_offline(path: Path, **of_model: Any) -> OfflineModel:
         model = load_usable(path, **of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
-    return OfflineModel(model.scorer, model.features, model.sha256, *_nearness(model.scorer))
+    return OfflineModel(model.scorer, model.features, model.dtypes, model.sha256, *_nearness(model.scorer))
 
 
 def _nearness(scorer: RiskScorer) -> tuple[int, float]:

@@ -95,7 +95,7 @@ def _offline(settings: Settings, models: Sequence[Path]) -> "list[tuple[OfflineM
     found = {}
     for path in paths:
         model = load_offline(path, **settings.of_model)
-        decode = make_decoder(settings, model.features)  # refused here, before anything is read
+        decode = make_decoder(settings, model)  # refused here, before anything is read
         require_min_features(settings.min_features, model.features)
         found[model.sha256] = model, decode
     return [*found.values()]

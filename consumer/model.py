@@ -35,7 +35,7 @@ def load(settings: Settings, *, sha256: str | None = None, card: Card | None = N
         model = load_usable(settings.model, sha256=sha256, card=card, **settings.of_model)
     except ModelError as error:
         raise _refusal(error) from None
-    make_decoder(settings, model.features)  # refused here, before anything is begun
+    make_decoder(settings, model)  # refused here, before anything is begun
     require_min_features(settings.min_features, model.features)
     return model
 

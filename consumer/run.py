@@ -24,6 +24,7 @@ from consumer.slots import take_slot
 from consumer.stop import Hangups
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
+from real_time.probing import made_up_rows
 from real_time.usable import Model
 from schemas.decoding import make_decoder, require_registry
 from schemas.printable import printable
@@ -51,7 +52,7 @@ def run_worker(
     """
     model = models.load(settings)
     models.warn_of(model)
-    _tell_mapping(settings, make_decoder(settings, model.features))
+    _tell_mapping(settings, make_decoder(settings, model))
     require_registry(settings)
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
@@ -113,7 +114,7 @@ def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callab
     if settings.chunk_size != "auto":
         fixed = Pace(settings.chunk_size, settings.max_wait_ms / 1000)
         return lambda: fixed, observer
-    costs = measured_costs(model.scorer, model.features)
+    costs = measured_costs(model.scorer, lambda count: made_up_rows(model.scorer.prepared, count))
     auto = AutoPace(goal=settings.latency_goal_ms / 1000, costs=costs)
     return auto.pace, Observers(observer, auto)
 

@@ -63,7 +63,7 @@ class ChunkScorer:
         clock: Callable[[], float],
     ) -> None:
         self._model = model
-        self._decode = make_decoder(settings, model.features)
+        self._decode = make_decoder(settings, model)
         self._reads_json = settings.value_format == "json"
         self._topic = settings.input_topic
         self._min_features = settings.min_features
@@ -179,7 +179,7 @@ class ChunkScorer:
             self._observer.keyed_otherwise()
 
     def _look_for_unseen(self, frame: pd.DataFrame) -> None:
-        absent = np.isnan(frame[self._unseen].to_numpy()).all(axis=0)
+        absent = pd.isna(frame[self._unseen].to_numpy()).all(axis=0)
         self._unseen = [name for name, still in zip(self._unseen, absent, strict=True) if still]
         self._rows_looked_at += len(frame)
         if self._unseen and self._rows_looked_at >= FIRST_ROWS:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -276,14 +276,14 @@ class AutoPace(Observer):
 
 def measured_costs(
     score: Callable[[pd.DataFrame], object],
-    features: Sequence[str],
+    rows: Callable[[int], pd.DataFrame],
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Costs:
-    """A first guess, from how long the model takes for one row and for some hundred."""
+    """A first guess, from how long the model takes for one row and for some hundred, which `rows` gives."""
 
-    def seconds(rows: int) -> float:
-        frame = pd.DataFrame(np.zeros((rows, len(features))), columns=[*features])
+    def seconds(count: int) -> float:
+        frame = rows(count)
         return min(_timed(lambda: score(frame), clock) for _ in range(3))
 
     few, many = seconds(1), seconds(PROBE_ROWS)
@@ -293,7 +293,7 @@ def measured_costs(
 
 def _timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
     began = clock()
-    # A model that can't score zeros is not at fault.
+    # A model that can't score made-up rows is not at fault.
     with contextlib.suppress(Exception):
         call()
     return clock() - began

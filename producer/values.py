@@ -137,9 +137,13 @@ def cell_id(text: str) -> str | None:
         raise UnreadableError(_NO_ID_CELL) from None
 
 
+# As pandas, R and spreadsheets write them.
+_BOOLEANS: Final = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
+
+
 @lru_cache(maxsize=1 << 16)  # vitals take few values, and a look-up is far cheaper than a conversion
 def number(cell: str) -> float | int | str | None:
-    """A cell's text as a number where it is one, None where it says missing, else as it is.
+    """A cell's text as a number or boolean where it is one, None where it says missing, else as it is.
 
     Raises UnreadableError for a number with a comma, which may stand for decimals or for thousands.
     """
@@ -151,7 +155,7 @@ def number(cell: str) -> float | int | str | None:
     except ValueError:
         if _has_decimal_comma(text):
             raise UnreadableError(_COMMA) from None
-        return cell
+        return _BOOLEANS.get(text, cell)
     if "_" in text or not text.isascii():  # Python's way of writing numbers, nobody else's
         return cell
     if _is_integer(text):

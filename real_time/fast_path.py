@@ -19,7 +19,6 @@ import numpy as np
 
 from real_time.arithmetic import arithmetic
 from real_time.compiled import Floats
-from real_time.features import Dtype
 from real_time.prepared import Prepared
 from real_time.steps import PROBE_HOLES, Arithmetic, AskTheModelError, NoFastPathError, Step, probes
 
@@ -37,9 +36,10 @@ class FastPath:
     how: str
 
     def __init__(self, prepared: Prepared, *, ask: Step) -> None:
-        """`ask` asks the model as usual for the probabilities of the positive class: its rows are those of a frame."""
-        if any(feature.dtype != Dtype.NUMBER for feature in prepared.described):
-            raise NoFastPathError("its features are not all numbers")
+        """`ask` asks the model as usual for the probabilities of the positive class: its rows are those of a frame.
+
+        Booleans are 1 and 0 here; a model with features that are text or pandas' categories has no fast path.
+        """
         model, positive = prepared.classifier, prepared.positive
         self._features = prepared.feature_count
         try:

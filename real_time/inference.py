@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from real_time.card import Card
+from real_time.columns import Columns
 from real_time.compiled import Floats
 from real_time.fast_path import FastPath
 from real_time.model_file import ModelError, load_model, model_sha256, pin_model, pinned_sha256
@@ -78,11 +79,15 @@ class RiskScorer:
         self._wanted = self.prepared.features
         self.features = self._wanted if self.history is None else tuple(self.history.feature_names_in_)
         self._columns = None if self._wanted is None else pd.Index(self._wanted)
+        self._typed = Columns(self.prepared)
         self._seen: pd.Index | None = None
         self.in_single_precision = False
         """Whether the model's predict_proba, once it was asked, gave float32."""
+        self._fast_path: FastPath | None
         try:
-            self._fast_path: FastPath | None = FastPath(self.prepared, ask=self._asked_of)
+            if not self._typed.are_numbers:
+                raise NoFastPathError("some of its features are categories")
+            self._fast_path = FastPath(self.prepared, ask=self._asked_of)
             self.path = self._fast_path.how
         except NoFastPathError as error:
             self._fast_path = None
@@ -129,7 +134,10 @@ class RiskScorer:
         return result
 
     def _select(self, X: pd.DataFrame) -> pd.DataFrame:
-        """X with the model's columns in the model's order; X itself where it has them so already."""
+        """X with the model's columns in the model's order and types; X itself where it has them so already."""
+        return self._typed(self._ordered(X))
+
+    def _ordered(self, X: pd.DataFrame) -> pd.DataFrame:
         # Who scores chunk by chunk has the same columns each time, though every slice has its own view of them.
         if self._wanted is None or X.columns.is_(self._seen):
             return X
@@ -145,7 +153,7 @@ class RiskScorer:
         if len(X) == 0:  # scikit-learn refuses an empty frame
             return np.empty(0)
         if self._fast_path is not None:
-            values = X.to_numpy()
+            values = self._typed.array(X)
             found = self._fast_path(values) if values.dtype == np.float64 else None
             if found is not None:
                 return found

@@ -112,20 +112,16 @@ def _values(feature: Feature) -> Sequence[Any]:
         return feature.values or _TEXTS
     if feature.dtype == Dtype.BOOLEAN:
         return (False, True)
-    return (
-        ()
-        if feature.typical is None
-        else np.linspace(feature.typical[0], feature.typical[2], _STEPS).tolist()
-    )
+    if feature.typical is None:
+        return ()
+    low, _, high = feature.typical
+    return [*np.linspace(low, high, _STEPS)]
 
 
 def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Rows that the model scores, those first that it is in doubt about: there a difference shows most."""
     random = np.random.default_rng(3)
-    candidates = _candidates(features, random)
-    for name, values in drawn.items():
-        column = pd.Series(random.choice(np.array(values, dtype=object), len(candidates)))
-        candidates[name] = column.infer_objects()
+    candidates = _candidates(features, drawn, _CANDIDATES, random)
     whole = _best(ask, candidates)
     gaps = random.random((len(whole), len(features))) < _GAPS
     gaps[np.arange(len(whole)), np.arange(len(whole)) % len(features)] = True
@@ -140,13 +136,23 @@ def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[
     return rows
 
 
-def _candidates(features: Sequence[str], random: np.random.Generator) -> pd.DataFrame:
+def made_up_rows(prepared: Prepared, count: int) -> pd.DataFrame:
+    """So many rows with a value in each feature, of a model whose features have names."""
+    return _candidates(prepared.features or (), _drawn(prepared), count, np.random.default_rng(3))
+
+
+def _candidates(
+    features: Sequence[str], drawn: Mapping[str, Sequence[Any]], count: int, random: np.random.Generator
+) -> pd.DataFrame:
     """Two thirds like vitals in their own units, the rest around 0, as where they were scaled before."""
-    shape = (_CANDIDATES, len(features))
+    shape = (count, len(features))
     vitals = random.choice(_CENTERS, shape) * random.normal(1, 0.15, shape)
-    scaled = random.normal(size=shape) * random.choice([0.3, 1, 3], (_CANDIDATES, 1))
-    values = np.where(np.arange(_CANDIDATES)[:, None] % 3 == 0, scaled, vitals)
-    return pd.DataFrame(values, columns=[*features])
+    scaled = random.normal(size=shape) * random.choice([0.3, 1, 3], (count, 1))
+    values = np.where(np.arange(count)[:, None] % 3 == 0, scaled, vitals)
+    rows = pd.DataFrame(values, columns=[*features])
+    for name, known in drawn.items():
+        rows[name] = pd.Series(random.choice(np.array(known, dtype=object), count)).infer_objects()
+    return rows
 
 
 def _best(ask: _Tolerant, rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """A model file as a topic is scored with it: what is refused here is refused by every command, and nothing else is."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
 
 from real_time.card import Card, card_path, library_versions, other_versions, read_card
+from real_time.features import Dtype
 from real_time.inference import RiskScorer
 from real_time.model_file import (
     ModelError,
@@ -39,6 +40,17 @@ class Model:
     card: Card | None = None
     cautions: tuple[str, ...] = ()
     """What an operator should know of it, though it can be used; a sentence each, without a full stop."""
+
+    @property
+    def dtypes(self) -> Mapping[str, str]:
+        """Of the features that are no numbers, what they are."""
+        described = self.scorer.prepared.described
+        return {feature.name: feature.dtype for feature in described if feature.dtype != Dtype.NUMBER}
+
+    @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """Of the features that are categories, the values that the model knows, where they are known."""
+        return {feature.name: feature.values for feature in self.scorer.prepared.described if feature.values}
 
     def described(self) -> Card:
         """The card with all that is known by now, and the libraries that are loaded."""

@@ -25,6 +25,12 @@ class Columns:
     problems: dict[int, Problem]
     units: dict[int, list[Any]] = field(default_factory=dict)
 
+    def take(self, number: int, features: int) -> list[Any]:
+        """The values of one of so many features; None is left in their place."""
+        values = self.cells[number::features]
+        self.cells[number::features] = [None] * len(values)
+        return values
+
     def drop(self, rows: Iterable[int]) -> None:
         """Take rows out, given from the last to the first."""
         width = len(self.cells) // max(1, len(self.positions))  # how many features there are

@@ -3,7 +3,9 @@
 `vitals.py` decodes by them and `vitals_schema` publishes them, so code and schema cannot drift apart.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 PATIENT_ID: Final = "patient_id"
@@ -27,6 +29,19 @@ MAX_PATIENT_ID: Final = 128
 
 MAX_MESSAGE_BYTES: Final = 262_144
 """Longest value that is parsed at all."""
+
+
+BOOLEAN: Final = "boolean"
+CATEGORY: Final = "category"
+"""What a feature is that is no number: true or false, or text."""
+
+Dtypes = Mapping[str, str]
+"""Of the features that are no numbers, by name: BOOLEAN or CATEGORY."""
+Categories = Mapping[str, Sequence[str]]
+"""Of features that are categories, the values that the model knows."""
+
+ALL_NUMBERS: Final[Dtypes] = MappingProxyType({})
+NO_CATEGORIES: Final[Categories] = MappingProxyType({})
 
 
 class Feature(NamedTuple):

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from broker.errors import SettingsError
 from broker.settings import Settings
 from schemas.columns import Documents, Reader
-from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES
+from schemas.contract import ALL_NUMBERS, MAX_MESSAGE_BYTES, STANDARD_FEATURES, Dtypes
 from schemas.formats.fhir import FhirReader
 from schemas.formats.framing import Bare, ByReference, Unchecked, UnusableSchemaError
 from schemas.formats.hl7v2 import Hl7Reader
@@ -25,18 +25,33 @@ if TYPE_CHECKING:
 log = logging.getLogger("vitalstream.schemas")
 
 
-def make_decoder(settings: Settings, features: Sequence[str] | None = None) -> Decoder:
-    """The decoder of a worker with these settings, for a model with these features.
+class Wanted(Protocol):
+    """A model, as far as its messages are concerned: its features in order."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """What those are that are no numbers."""
+
+
+def make_decoder(settings: Settings, model: Wanted | None = None) -> Decoder:
+    """The decoder of a worker with these settings and this model.
 
     Without a model, they are all of the mapping's, else the standard ones. Raises SettingsError where the settings and
     the features do not fit together.
     """
+    features = None if model is None else model.features
     mapping = None
     if settings.mapping is not None:
         mapping = load_mapping(settings.mapping, value_format=settings.value_format, features=features)
     known = features or (tuple(mapping.features) if mapping else STANDARD_FEATURES)
     ranges = load_ranges(settings.ranges, known)
-    return Decoder(known, ranges=ranges, mapping=mapping, read=_reader(settings, known, mapping))
+    dtypes = ALL_NUMBERS if model is None else model.dtypes
+    read = _reader(settings, known, mapping)
+    return Decoder(known, dtypes=dtypes, ranges=ranges, mapping=mapping, read=read)
 
 
 def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None) -> Reader:

@@ -12,8 +12,8 @@ Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
 def features_present(frame: pd.DataFrame) -> Ints:
-    """By row of a decoded frame, how many features have a number. Absent, null and implausible ones have none."""
-    present: Ints = frame.shape[1] - np.isnan(frame.to_numpy()).sum(axis=1)
+    """By row of a decoded frame, how many features have a value. Absent, null and implausible ones have none."""
+    present: Ints = frame.shape[1] - pd.isna(frame.to_numpy()).sum(axis=1)
     return present
 
 

@@ -15,13 +15,19 @@ import pandas as pd
 from broker.errors import SettingsError
 from schemas.columns import Columns, Reader
 from schemas.contract import (
+    ALL_NUMBERS,
+    BOOLEAN,
+    CATEGORY,
     EVENT_TIME,
     FEATURES,
     MAX_MESSAGE_BYTES,
     MAX_PATIENT_ID,
+    NO_CATEGORIES,
     PATIENT_ID,
     RFC3339,
     STANDARD_FEATURES,
+    Categories,
+    Dtypes,
     Problem,
     Reason,
 )
@@ -35,6 +41,7 @@ from schemas.times import Times, as_received, times_of
 from schemas.units import Conversions
 
 _NUMBERS = {float, int, type(None)}  # of exact type: a bool is an int to Python, not to us
+_OTHERS = {BOOLEAN: {bool, type(None)}, CATEGORY: {str, type(None)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +57,10 @@ class Reject:
 class Decoded:
     """A chunk's accepted messages, and the rejected ones.
 
-    `frame` is float64, one column a feature in model order; its index is each message's position in the chunk
-    (a RangeIndex when none is rejected). `patient_ids`, `event_times` (as received) and `implausible` (the
-    features whose values were out of range, and are NaN in `frame`) go with its rows; `rejects` are in order
-    of position.
+    `frame` has one column a feature in model order: float64, or objects where booleans or text are wanted. Its index is
+    each message's position in the chunk (a RangeIndex when none is rejected). `patient_ids`, `event_times` (as
+    received) and `implausible` (the features whose values were out of range, and are NaN in `frame`) go with its
+    rows; `rejects` are in order of position.
     """
 
     frame: pd.DataFrame
@@ -66,9 +73,9 @@ class Decoded:
 class Decoder:
     """Decodes chunks of messages for a model with the given features.
 
-    Without `mapping` a message is a flat object with fields of the features' names. A feature that is absent,
-    null, or outside of `ranges` is NaN. `read` reads the messages; without it they are JSON. Raises
-    SettingsError where `features` cannot be field names beside `patient_id` and `event_time`.
+    Without `mapping` a message is a flat object with fields of the features' names. A feature that is absent, null, or
+    outside of `ranges` is NaN, or None where it is no number, as `dtypes` says. `read` reads the messages; without it
+    they are JSON. Raises SettingsError where `features` cannot be field names beside `patient_id` and `event_time`.
 
     `mapping` is the SHA-256 of the mapping, `unread` its features that are not read, `names` what the names in messages
     are to be compared with.
@@ -78,6 +85,7 @@ class Decoder:
         self,
         features: Sequence[str],
         *,
+        dtypes: Dtypes = ALL_NUMBERS,
         ranges: Ranges = PHYSIOLOGIC,
         max_bytes: int = MAX_MESSAGE_BYTES,
         mapping: Mapping | None = None,
@@ -90,6 +98,8 @@ class Decoder:
         self.unread = tuple(name for name in (mapping.features if mapping else ()) if name not in features)
         self.features = tuple(features)
         self.read = read or json_reader(features, mapping, max_bytes=max_bytes)
+        self._types = [_OTHERS[dtypes[name]] if name in dtypes else _NUMBERS for name in features]
+        self._others = [number for number, name in enumerate(features) if name in dtypes]
         self._names = pd.Index(self.features)
         self._clear = RangeCheck(features, ranges).clear
         if mapping is None:
@@ -113,14 +123,18 @@ class Decoder:
         if len(columns.positions) > len(messages) - len(problems):
             rows = enumerate(columns.positions)
             columns.drop([row for row, position in rows if position in problems][::-1])
+        others = {number: columns.take(number, len(self.features)) for number in self._others}
         array = np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(-1, len(self.features))
         for number, convert in self.conversions.items():
             if columns.units.get(number) != []:
                 convert.column(array[:, number], columns.units.get(number))
         implausible = self._clear(array)
         index = pd.Index(np.array(columns.positions, dtype=np.int64)) if problems else None
+        frame = pd.DataFrame(array, index=index, columns=self._names, copy=False)
+        for number, values in others.items():
+            frame.isetitem(number, pd.Series(values, index=frame.index, dtype=object))
         return Decoded(
-            pd.DataFrame(array, index=index, columns=self._names, copy=False),
+            frame,
             columns.patient_ids,
             columns.event_times,
             implausible,
@@ -128,22 +142,31 @@ class Decoder:
         )
 
     def _feature_problems(self, columns: Columns) -> Iterator[tuple[int, Problem]]:
-        """By feature, the values that are no numbers, and the units that are not known."""
-        only_numbers = set(map(type, columns.cells)) <= _NUMBERS
+        """By feature, the values of a wrong type, and the units that are not known."""
+        only_numbers = not self._others and set(map(type, columns.cells)) <= _NUMBERS
         if only_numbers and not columns.units:
             return
         for number, name in enumerate(self.features):
             cells = columns.cells[number :: len(self.features)]
-            if not only_numbers and not set(map(type, cells)) <= _NUMBERS:
-                wrong = (row for row, cell in enumerate(cells) if type(cell) not in _NUMBERS)
+            types = self._types[number]
+            if not only_numbers and not set(map(type, cells)) <= types:
+                wrong = (row for row, cell in enumerate(cells) if type(cell) not in types)
                 yield from ((row, (Reason.WRONG_TYPE, name)) for row in wrong)
             if number in columns.units:
                 unknown = self.conversions[number].unknown(cells, columns.units[number])
                 yield from ((row, (Reason.UNKNOWN_UNIT, name)) for row in unknown)
 
 
-def vitals_schema(features: Sequence[str] = STANDARD_FEATURES) -> dict[str, Any]:
-    """JSON Schema (2020-12) of the messages that a Decoder for these features accepts."""
+def vitals_schema(
+    features: Sequence[str] = STANDARD_FEATURES,
+    *,
+    dtypes: Dtypes = ALL_NUMBERS,
+    categories: Categories = NO_CATEGORIES,
+) -> dict[str, Any]:
+    """JSON Schema (2020-12) of the messages that a Decoder for these features accepts.
+
+    `categories` are the values that the model knows; others are accepted too, and the model makes of them what it does.
+    """
     _check_features(features)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -164,23 +187,35 @@ def vitals_schema(features: Sequence[str] = STANDARD_FEATURES) -> dict[str, Any]
                 "type": "string",
                 "pattern": RFC3339,
             },
-            **{name: _feature_schema(name) for name in features},
+            **{name: _feature_schema(name, dtypes.get(name), categories.get(name)) for name in features},
         },
         "required": [PATIENT_ID, EVENT_TIME],
         "examples": [
             {
                 PATIENT_ID: "patient-0042",
                 EVENT_TIME: "2026-01-05T08:30:00+01:00",
-                **{name: FEATURES[name].typical if name in FEATURES else None for name in features},
+                **{name: _example(name, dtypes.get(name), categories.get(name)) for name in features},
             },
             {PATIENT_ID: "patient-0007", EVENT_TIME: "2026-01-05T07:30:00.250Z", features[0]: None},
         ],
     }
 
 
-def _feature_schema(name: str) -> dict[str, Any]:
+def _feature_schema(name: str, dtype: str | None, values: Sequence[str] | None) -> dict[str, Any]:
+    absent = "Absent or null: not measured."
+    if dtype == BOOLEAN:
+        return {"description": absent, "type": ["boolean", "null"]}
+    if dtype == CATEGORY:
+        known = f" The model was fitted with {', '.join(values)}." if values else ""
+        return {"description": absent + known, "type": ["string", "null"]}
     unit = f" Unit: {FEATURES[name].unit}." if name in FEATURES else ""
-    return {"description": f"Absent or null: not measured.{unit}", "type": ["number", "null"]}
+    return {"description": absent + unit, "type": ["number", "null"]}
+
+
+def _example(name: str, dtype: str | None, values: Sequence[str] | None) -> Any:
+    if dtype is not None:
+        return values[0] if values else None
+    return FEATURES[name].typical if name in FEATURES else None
 
 
 def _check_features(features: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from real_time.features import Dtype, Feature
 from real_time.model_file import ModelError, load_model
 from real_time.prepared import prepare
 from schemas.ranges import load_ranges
+from schemas.vitals import vitals_schema
 from vitalstream.columns import described
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
 
@@ -98,6 +99,7 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
         "type": prepared.kind,
         "predicts": type(prepared.classifier).__name__,
         "features": list(model.features),
+        "schema": vitals_schema(model.features, dtypes=model.dtypes, categories=model.categories),
         "card": model.card and model.card.document(),
         "classes": [str(label) for label in prepared.classes],
         "positive_class": str(prepared.positive_class),

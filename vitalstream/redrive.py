@@ -68,7 +68,7 @@ def _judge(settings: Settings) -> Judge:
     if settings.model is None:
         return Judge(make_decoder(settings))
     model = models.load(settings)
-    decode = make_decoder(settings, model.features)
+    decode = make_decoder(settings, model)
     least = settings.min_features
     return Judge(decode, refused=lambda frame: _refused(frame, model.scorer, least))
 

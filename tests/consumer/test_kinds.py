@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from audit.run import audit
 from tests.consumer.accounts import require_exactly_once
@@ -29,11 +31,27 @@ def died() -> Any:
     return model.fit(X.to_numpy(), np.where(Y == 1, "died", "survived"))
 
 
+def with_text(values: Any) -> Any:
+    units = np.where(np.arange(len(values)) % 3, "ward", "ICU")
+    return values.assign(unit=units, on_oxygen=values["spo2"] < 93)
+
+
+def on_text() -> Any:
+    """Text and booleans behind an encoder, and gaps in the numbers."""
+    training, labels = patients()
+    columns = ColumnTransformer(
+        [("text", OneHotEncoder(), ["unit", "on_oxygen"])],
+        remainder=make_pipeline(SimpleImputer(), StandardScaler()),
+    )
+    return make_pipeline(columns, LogisticRegression()).fit(with_text(training), labels)
+
+
 CASES: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "CatBoost": (lambda: fitted("CatBoost"), {}),
     "forest in threads": (lambda: fitted("under-sampling and RF"), {}),
     "tuned threshold": (lambda: fitted("tuned threshold of LR"), {}),
     "named class and features": (died, {"positive_class": "died", "features": ",".join(FEATURES)}),
+    "text and booleans": (on_text, {}),
 }
 
 
@@ -41,7 +59,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
 def test_a_model_gives_its_own_answer_and_the_audit_agrees(stage: Stage, name: str) -> None:
     make, given = CASES[name]
     model = make()
-    values = X if given else holed(X)
+    values = with_text(X) if make is on_text else X if given else holed(X)
     settings = stage.settings(chunk_size=7).model_copy(
         update={"model": save(model, stage.folder / "m.joblib"), **given}
     )

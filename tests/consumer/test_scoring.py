@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pandas as pd
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from broker.settings import Settings
 from consumer.errors import ModelFailedError
@@ -126,6 +133,36 @@ def test_a_result_says_all_that_is_documented() -> None:
     assert results(output)[1].risk_label == 0
     assert output.rows == 2
     assert not output.dead_letters
+
+
+def test_text_behind_an_encoder_is_scored_and_counts_as_present() -> None:
+    rows = pd.DataFrame({"unit": ["ICU", "ward"] * 10, "spo2": [88.0, 97.0] * 10})
+    columns = ColumnTransformer([("unit", OneHotEncoder(), ["unit"])], remainder=SimpleImputer())
+    fitted = make_pipeline(columns, LogisticRegression()).fit(rows, [1, 0] * 10)
+    model = Model(RiskScorer(fitted), ("unit", "spo2"), SHA256)
+    score = ChunkScorer(
+        model,
+        settings=Settings(input_topic="vitals"),
+        worker="w-0",
+        limits=Limits(result=1_000_000, dead_letter=1_000_000),
+        observer=Observer(),
+        clock=lambda: NOW,
+    )
+    sent = [("ICU", 88), ("ward", None), (None, None), (3, 97), ("morgue", 97)]
+    messages = [
+        FakeMessage(good(heart_rate=..., unit=unit, spo2=spo2), offset=number)
+        for number, (unit, spo2) in enumerate(sent)
+    ]
+    output = run(messages, score)
+    given = pd.DataFrame({"unit": ["ICU", "ward"], "spo2": [88, np.nan]})
+    *scores, none = probabilities(output).values()
+    assert scores == pytest.approx(fitted.predict_proba(given)[:, 1], rel=1e-12)
+    assert none is None
+    assert [one.features_present for one in results(output)] == [2, 1, 0]
+    assert [(one.offset, one.reason, one.field) for one in origins(output)] == [
+        (3, Reason.WRONG_TYPE, "unit"),
+        (4, Reason.MODEL_REJECTED, "risk_probability"),
+    ]
 
 
 def with_spo2(*values: float | None) -> list[FakeMessage]:

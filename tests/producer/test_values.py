@@ -200,6 +200,11 @@ def test_a_number_with_a_comma_is_refused(text: str) -> None:
         number(text)
 
 
-@pytest.mark.parametrize("text", ["-", "?", ">200", "high", "1_000"])
+@pytest.mark.parametrize("text", ["True", "true", " TRUE", "False", "false", "FALSE"])
+def test_a_cell_that_says_true_or_false_is_a_boolean(text: str) -> None:
+    assert number(text) is (text.strip().lower() == "true")
+
+
+@pytest.mark.parametrize("text", ["-", "?", ">200", "high", "1_000", "T", "yes", "tRUE"])
 def test_a_cell_that_is_no_number_stays_text(text: str) -> None:
     assert number(text) == text

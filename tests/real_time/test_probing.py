@@ -169,15 +169,6 @@ def test_a_model_that_fails_on_every_row_is_refused() -> None:
     require_independent_rows(RiskScorer(Answers(np.nan)), FEATURES)
 
 
-def test_xgboost_on_categories_of_pandas_is_refused_before_it_can_cost_anybody_a_result() -> None:
-    from xgboost import XGBClassifier
-
-    rows = X.assign(sex=pd.Categorical(np.where(np.arange(len(X)) % 2, "f", "m")))
-    model = XGBClassifier(n_estimators=3, enable_categorical=True).fit(rows, Y)
-    with pytest.raises(FailsOnEveryRowError):
-        require_independent_rows(RiskScorer(model), list(rows))
-
-
 def test_a_file_is_looked_at_as_it_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     joblib.dump(linear(FunctionTransformer(rank_in_the_batch)), path)

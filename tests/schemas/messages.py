@@ -4,12 +4,19 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from schemas.contract import MAX_MESSAGE_BYTES, Reason
+from schemas.contract import ALL_NUMBERS, MAX_MESSAGE_BYTES, Dtypes, Reason
 from schemas.messages import plain
 from schemas.vitals import Decoded, Decoder
 
 FEATURES = ("heart_rate", "spo2")
 TIME = "2026-01-05T08:30:00Z"
+
+
+class Wanted(NamedTuple):
+    """What a model wants."""
+
+    features: tuple[str, ...]
+    dtypes: Dtypes = ALL_NUMBERS
 
 
 class Rejected(NamedTuple):

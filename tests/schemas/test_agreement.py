@@ -85,6 +85,28 @@ _fields = st.sampled_from(["patient_id", "event_time", *FEATURES, "ward"])
 _changes = st.dictionaries(_fields, st.just(...) | _json | _times | _ids | st.just("80"), max_size=2)
 
 
+DTYPES = {"unit": "category", "on_oxygen": "boolean"}
+TYPED = vitals_schema(["spo2", *DTYPES], dtypes=DTYPES, categories={"unit": ["ICU", "ward"]})
+decode_typed = decoder(["spo2", *DTYPES], dtypes=DTYPES)
+
+
+@pytest.mark.parametrize("value", [..., None, True, False, 1, 0, 1.5, "", "ICU", "another", [], {}], ids=repr)
+@pytest.mark.parametrize("name", ["spo2", *DTYPES])
+def test_they_agree_on_categories_and_booleans(name: str, value: Any) -> None:
+    message = good(heart_rate=..., **{name: value})
+    (reject, *_) = [*decode_typed([message]).rejects, None]
+    assert (reject is None) is Draft202012Validator(TYPED).is_valid(json.loads(message))
+    assert reject is None or (reject.reason, reject.field) == (Reason.WRONG_TYPE, name)
+
+
+def test_the_schema_of_categories_has_an_example_and_names_their_values() -> None:
+    Draft202012Validator.check_schema(TYPED)
+    for example in TYPED["examples"]:
+        Draft202012Validator(TYPED).validate(example)
+    assert TYPED["examples"][0]["unit"] == "ICU"
+    assert "The model was fitted with ICU, ward." in TYPED["properties"]["unit"]["description"]
+
+
 @settings(deadline=None)
 @given(_changes)
 def test_they_agree_on_valid_messages_with_changes(changes: dict[str, Any]) -> None:

@@ -24,9 +24,11 @@ from schemas.formats.mapped import object_reader
 from schemas.messages import plain
 from schemas.vitals import Decoded, Decoder, Reject
 from tests.schemas.avro import record, without_times, written
+from tests.schemas.messages import Wanted
 
 TIME = "2026-01-05T08:30:00Z"
 FEATURES = ("heart_rate", "spo2")
+WANTED = Wanted(FEATURES)
 OPTIONAL = ["null", "double"]
 
 
@@ -221,7 +223,7 @@ def settings(folder: Path, schema: Any = None, mapping: str | None = None, **giv
 def test_a_mapping_reads_nested_records_maps_and_lists(tmp_path: Path) -> None:
     told = settings(tmp_path, NESTED, MAPPING.replace('unit"', 'unit", units = { pct = "%" }'))
     raw = [written(NESTED, value) for value in (nested(hr=84), nested(at=1767601800, hr=84))]
-    found = make_decoder(told, FEATURES)(plain([*raw, written(NESTED, {"body": None})]))
+    found = make_decoder(told, WANTED)(plain([*raw, written(NESTED, {"body": None})]))
     assert found.frame.to_numpy().tolist() == [[84, 96.5]]
     assert (found.patient_ids, found.event_times) == (["p1"], ["2026-01-05T08:30:00.250Z"])
     # Seconds where milliseconds belong; and no body at all.
@@ -234,7 +236,7 @@ def test_a_mapping_reads_nested_records_maps_and_lists(tmp_path: Path) -> None:
 def test_a_time_without_a_zone_is_no_time(tmp_path: Path) -> None:
     """A number of milliseconds of no zone can't be told from one of UTC by a mapping, but by its type."""
     local = json.loads(json.dumps(NESTED).replace("timestamp-millis", "local-timestamp-millis"))
-    found = make_decoder(settings(tmp_path, local, MAPPING), FEATURES)(plain([written(local, nested(hr=84))]))
+    found = make_decoder(settings(tmp_path, local, MAPPING), WANTED)(plain([written(local, nested(hr=84))]))
     assert [(one.reason, one.field) for one in found.rejects] == [(Reason.WRONG_TYPE, "event_time")]
 
 

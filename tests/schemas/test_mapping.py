@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import SettingsError
-from schemas.contract import Reason
+from schemas.contract import ALL_NUMBERS, Dtypes, Reason
 from schemas.mapping import Mapping, load_mapping
 from schemas.messages import Plain, plain
 from schemas.units import STANDARD_UNITS, conversion, known_code
@@ -21,9 +21,9 @@ TIME = "2026-01-05T08:30:00Z"
 BASE = {"patient_id": {"path": "p"}, "event_time": {"path": "t"}}
 
 
-def mapped(features: dict[str, Any], **more: Any) -> Decoder:
+def mapped(features: dict[str, Any], dtypes: Dtypes = ALL_NUMBERS, **more: Any) -> Decoder:
     mapping = Mapping(**{**BASE, "features": features, **more})
-    return Decoder([*features], mapping=mapping)
+    return Decoder([*features], dtypes=dtypes, mapping=mapping)
 
 
 def read(decode: Decoder, *documents: Any) -> Decoded:
@@ -41,6 +41,15 @@ def rejects(decoded: Decoded) -> list[tuple[str, str]]:
 NESTED = mapped(
     {"heart_rate": {"path": "v.hr.value"}, "spo2": {"path": "v.spo2"}, "temperature": {"path": "list.1.t"}}
 )
+
+
+def test_a_path_leads_to_text_and_booleans_where_the_model_wants_them() -> None:
+    features = {"unit": {"path": "at.unit"}, "on_oxygen": {"path": "o2.on"}}
+    decode = mapped(features, {"unit": "category", "on_oxygen": "boolean"})
+    sent = [message(at={"unit": "ICU"}, o2={"on": True}), message(at={"unit": 3}), message(o2={"on": False})]
+    decoded = read(decode, *sent)
+    assert decoded.frame.to_numpy().tolist() == [["ICU", True], [None, False]]
+    assert [(one.reason, one.field) for one in decoded.rejects] == [(Reason.WRONG_TYPE, "unit")]
 
 
 def test_absent_and_null_are_missing_wherever_they_are_on_the_way() -> None:

@@ -24,6 +24,7 @@ from schemas.registry import Registry, RegistryError, make_registry
 from schemas.vitals import Decoder, Reject
 from tests.registry import Answers, answering
 from tests.schemas.avro import record, written
+from tests.schemas.messages import Wanted
 from tests.security.certificates import Authority
 
 FEATURES = ("heart_rate", "spo2")
@@ -54,7 +55,7 @@ class Topic:
         return b"\x00" + number.to_bytes(4, "big")
 
     def decode(self, *values: bytes) -> Any:
-        return make_decoder(self.settings, FEATURES)([*map(Plain, values)])
+        return make_decoder(self.settings, Wanted(FEATURES))([*map(Plain, values)])
 
 
 def test_each_value_is_read_by_its_own_schema(schema_registry: str) -> None:

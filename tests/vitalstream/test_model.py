@@ -12,6 +12,8 @@ from jsonschema import Draft202012Validator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from typer.testing import CliRunner
 
 import consumer.model
@@ -248,3 +250,22 @@ def test_the_demo_replaces_a_model_with_a_card(tmp_path: Path) -> None:
     vitalstream("model", "pin", str(path), *GIVEN)
     vitalstream("model", "demo", str(path))
     assert "temperature" in vitalstream("model", "inspect", str(path))
+
+
+def test_inspect_tells_the_messages_schema_of_a_model_with_categories(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    rows = pd.DataFrame({"unit": ["ICU", "ward"] * 4, "on_oxygen": [True, False] * 4})
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(rows, [1, 0] * 4)
+    joblib.dump(model, path)
+    vitalstream("model", "pin", str(path))
+    features = [
+        {"name": "unit", "dtype": "category", "values": ["ICU", "ward"]},
+        {"name": "on_oxygen", "dtype": "boolean"},
+    ]
+    assert the_card(path)["features"] == features
+    found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
+    kinds = {name: found["schema"]["properties"][name]["type"] for name in found["features"]}
+    assert kinds == {"unit": ["string", "null"], "on_oxygen": ["boolean", "null"]}
+    assert "features  unit (category of ICU, ward), on_oxygen (boolean)" in vitalstream(
+        "model", "inspect", str(path)
+    )

@@ -74,7 +74,7 @@ def sweep(
         require_plot(plot)
     model = models.load(settings)
     how = readers(layout, all_variables=all_variables, keep_going=layout == PLAIN)
-    decode = make_decoder(settings, model.features)
+    decode = make_decoder(settings, model)
     if decode.mapping is None:
         messages = load_rows(data, how, features=model.features, rows=rows)
     else:
@@ -119,7 +119,7 @@ def _core(
     stop: Stop,
 ) -> Report:
     """Scoring alone, of the fast path and of predict_proba in turns."""
-    frame = load_frame(messages, make_decoder(settings, model.features))
+    frame = load_frame(messages, make_decoder(settings, model))
     if len(frame) < sizes[-1]:
         raise SettingsError(
             f"--data: only {len(frame):,} rows can be scored, too few for a chunk of {sizes[-1]:,}"
