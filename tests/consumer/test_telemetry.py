@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "ops" / "vitalstream.rules.yml"
 DASHBOARD = ROOT / "ops" / "grafana-dashboard.json"
 OPERATIONS = ROOT / "docs" / "operations.md"
+MONITORING = ROOT / "docs" / "monitoring.md"
 PROMTOOL = shutil.which("promtool")
 ALERT_TESTS = Path(__file__).with_name("alerts.test.yml")
 ALERTS: list[dict[str, Any]] = [
@@ -319,7 +320,7 @@ def test_every_metric_that_is_named_exists(told: Told, path: Path) -> None:
 
 def test_the_documentation_names_every_metric_and_no_other(told: Told) -> None:
     exposed = {re.sub(r"_(bucket|sum|count)$", "", name) for name in _exposed(told)}
-    assert _named_in(OPERATIONS) == exposed
+    assert _named_in(MONITORING) == exposed
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
