@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -286,9 +285,11 @@ class Worker:
         try:
             chunk = self._collector.close(ClosedBy.REVOKED)
             if not self._broken and self._failure is None:
-                if chunk is not None:
-                    with suppress(RegistryError):  # the next owner will ask
+                try:
+                    if chunk is not None:
                         self._process(chunk)
+                except RegistryError as error:  # what stays ours is read again, the rest by its next owner
+                    self._failure = error
                 self._commit(REVOKE_TIMEOUT_S)
         except Exception as error:
             self._failure = error

@@ -27,6 +27,9 @@ def log_to_stderr(format_: Format = "text") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx2").setLevel(
+        logging.WARNING
+    )  # else a line for each question to a schema registry
     if format_ == "json":
         logging.captureWarnings(True)
 

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from audit.run import audit
 from broker.local import free_port
+from consumer.clients import consumer_config
 from tests.consumer.accounts import read_accounts
 from tests.consumer.stage import Stage
 from tests.consumer.test_operations import Endpoints
@@ -72,6 +74,7 @@ def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> 
     assert worker.log.count("assigned partitions") == 1
     assert "lost partitions" not in worker.log
     assert f"the schema registry {url} answers 500; messages wait" in worker.log
+    assert "HTTP Request" not in worker.log
     assert "goes on: the schema registry answers" in worker.log
     found = read_accounts(settings)
     assert not found.letters
@@ -79,6 +82,41 @@ def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> 
     with answering(Answers(registered)) as again:
         judged = audit(settings.model_copy(update={"schema_registry": again}))
     assert judged.clean, judged.offenders
+
+
+def test_messages_in_hand_are_not_lost_when_partitions_go_in_an_outage(stage: Stage) -> None:
+    answers = Answers(registered)
+    with answering(answers) as url:
+        settings = stage.settings(
+            model="fragile",
+            partitions=2,
+            value_format="avro",
+            schema_registry=url,
+            chunk_size=50,
+            max_wait_ms=60_000,
+            http=f"127.0.0.1:{free_port()}",
+        )
+        stage.worker(settings)
+        http = Endpoints(settings)
+        http.until("/readyz", 200)
+        answers.answer = always((500, b"{}"))
+        for partition in (0, 1):
+            stage.send(settings, ((*row, partition) for row in rows(8, 10)))
+        other = Consumer({**consumer_config(settings), "client.id": "other"})
+        other.subscribe([settings.input_topic])
+        try:
+            wait_until(
+                lambda: (other.poll(0.1), other.assignment())[1], timeout=60, what="a partition for another"
+            )
+            wait_until(lambda: "answers 500" in http.ask("/readyz")[1], timeout=60, what="asking in vain")
+        finally:
+            other.close()
+        answers.answer = registered
+        stage.send(settings, rows(8, 80))
+        stage.wait_committed(settings, ROWS)
+        judged = audit(settings)
+    assert judged.clean, judged.offenders
+    assert judged.accounted == ROWS
 
 
 def always(said: Any) -> Callable[[str], Any]:
