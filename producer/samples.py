@@ -1,8 +1,10 @@
 """Samples of messages as they stand on a topic: the newest of it, or a file's."""
 
+import re
 from codecs import BOM_UTF8
 from itertools import chain, islice
 from pathlib import Path
+from typing import Final
 
 import orjson
 from confluent_kafka import Message
@@ -31,23 +33,41 @@ def newest_messages(settings: Settings, topic: str, *, most: int) -> list[Messag
     return messages
 
 
-def load_sample(file: Path, *, option: str, most: int, alone: bool = False) -> list[bytes]:
-    """The first messages of a file, `most` at most: one a line, or one alone that is of several lines.
+def load_sample(file: Path, *, option: str, most: int, value_format: str = "json") -> list[bytes]:
+    """The first messages of a file, `most` at most.
 
-    With `alone` the file is one message, bytes and all. Raises SettingsError, naming `option`, where it can't be
-    read or has none.
+    JSON and FHIR are one message a line, or one alone that is of several lines. Messages of HL7 v2 begin with MSH, and
+    a file of any other format is one message. Raises SettingsError, naming `option`, where it can't be read or has
+    none.
     """
     try:
-        if alone:
-            return [file.read_bytes()]
-        with file.open("rb") as lines:
-            found = [line.strip() for line in islice(lines, most)]
-            rest = lines.read(1) if len(found) == most else b""
+        if value_format in ("json", "fhir"):
+            found = _lines(file, most)
+        else:
+            content = file.read_bytes()
+            found = _from_msh(content)[:most] if value_format == "hl7v2" else [content]
     except OSError as error:
         raise SettingsError(f"{option} {file}: {(error.strerror or '').lower()}; check the path") from None
+    if not any(found):
+        raise SettingsError(f"{option} {file} has no messages; {_HOW.get(value_format, 'write one into it')}")
+    return found
+
+
+_HOW: Final = {"json": "write one a line", "fhir": "write one a line", "hl7v2": "each begins with MSH"}
+_MSH = re.compile(rb"^(?=MSH[^A-Za-z0-9\s])|(?<=[\r\n\x0b])(?=MSH[^A-Za-z0-9\s])")
+
+
+def _from_msh(content: bytes) -> list[bytes]:
+    return _MSH.split(content)[1:]
+
+
+def _lines(file: Path, most: int) -> list[bytes]:
+    with file.open("rb") as lines:
+        found = [line.strip() for line in islice(lines, most)]
+        rest = lines.read(1) if len(found) == most else b""
     found = [line for line in found if line]
     if not found:
-        raise SettingsError(f"{option} {file} has no messages; write one a line")
+        return []
     found[0] = found[0].removeprefix(BOM_UTF8)
     whole = b"\n".join(found)
     return [whole] if not rest and len(found) > 1 and _is_one(whole) else found

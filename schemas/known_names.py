@@ -15,7 +15,7 @@ _NAMES: Final[dict[str, str]] = {
     "charttime takenat taken timestamp datetime time ts at recorded sampletime",
     "heart_rate": "heartrate hr pulse pulserate heartbeat 88674 147842 149514 149530",
     "respiratory_rate": "respiratoryrate resprate resp rr respiration respirationrate respirations 92791 151562",
-    "temperature": "temperature temp tmp bodytemperature bodytemp coretemperature 83105 150344",
+    "temperature": "temperature temp tmp bodytemperature bodytemp coretemperature 83105 150344 150364",
     "spo2": "spo2 o2sat oxygensaturation pulseoximetry 594085 27086 150456",
     "systolic_bp": "systolicbp systolic sbp sys bpsys bpsystolic nbps nibpsys 84806 150017 150021",
     "diastolic_bp": "diastolicbp diastolic dbp dia bpdia bpdiastolic nbpd nibpdia 84624 150018 150022",

@@ -11,13 +11,15 @@ import typer
 from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from producer.samples import load_sample, newest_messages
+from schemas.columns import Columns
 from schemas.contract import MAX_MESSAGE_BYTES
 from schemas.coverage import Coverage, Found, Rejected, coverage
 from schemas.decoding import make_decoder, make_documents
 from schemas.formats.json import parse
 from schemas.lookalike import difference, look_alikes
-from schemas.mapping import load_mapping
+from schemas.mapping import BY_CODE, load_mapping
 from schemas.messages import Message, plain
+from schemas.names import Names
 from schemas.printable import printable
 from schemas.suggestion import suggest as suggest_mapping
 from vitalstream.tables import make_table, print_table
@@ -41,7 +43,7 @@ def take_sample(settings: Settings, *, sample: Path | None, topic: str | None, l
     Raises SettingsError where neither or both are given, or there are none.
     """
     if sample is not None and topic is None:
-        values = load_sample(sample, option="--sample", most=limit, alone=settings.value_format != "json")
+        values = load_sample(sample, option="--sample", most=limit, value_format=settings.value_format)
         names = [f"message {number}" for number in range(1, len(values) + 1)]
         return Sample(str(sample), plain(values), names)
     if topic is not None and sample is None:
@@ -62,7 +64,7 @@ def check(
     json: bool,
 ) -> None:
     """Print what the mapping finds in the sample; exit code 1 unless every message and feature is read."""
-    settings = settings.model_copy(update={"mapping": mapping})
+    settings = _of(settings, topic).model_copy(update={"mapping": mapping})
     known = load_mapping(mapping, value_format=settings.value_format)
     decode = make_decoder(settings)
     taken = take_sample(settings, sample=sample, topic=topic, limit=limit)
@@ -71,12 +73,10 @@ def check(
         taken.messages,
         expected=[name for name in decode.features if not known.features[name].absent],
     )
-    names = {name for one in taken.messages for name in decode.names.of(one.value())}
-    alike = look_alikes(sorted(names), decode.names.wanted) if settings.value_format == "json" else []
     remarks = [
         *_remarks(found),
-        *_alike(alike),
-        *_keys(taken, decode.read(taken.messages).patient_ids, found),
+        *_alike(settings, decode.names, taken.messages),
+        *_keys(taken, decode.read(taken.messages)),
     ]
     if json:
         document = _document(found, taken, remarks, sha256=known.sha256, payload=payload)
@@ -90,6 +90,11 @@ def check(
         raise typer.Exit(1)
 
 
+def _of(settings: Settings, topic: str | None) -> Settings:
+    """With the topic as the input topic, by which a schema registry knows the schemas."""
+    return settings if topic is None else settings.model_copy(update={"input_topic": topic})
+
+
 class IncompleteMappingError(VitalstreamError):
     """Something was not found that every mapping has."""
 
@@ -100,8 +105,13 @@ def suggest(settings: Settings, *, sample: Path | None, topic: str | None, limit
     Raises:
         IncompleteMappingError: patient, time or features were not found; what was is printed.
     """
+    if settings.value_format in BY_CODE:
+        raise SettingsError(
+            f"--value-format {settings.value_format}: there is a ready-made mapping by codes; begin with vitalstream "
+            f"mapping check {settings.value_format}, and copy it if it lacks codes of yours"
+        )
     taken = take_sample(settings, sample=sample, topic=topic, limit=limit)
-    documents = make_documents(settings)
+    documents = make_documents(_of(settings, topic))
     if documents is None:
         found, _ = parse([one.value() for one in taken.messages], max_bytes=MAX_MESSAGE_BYTES)
     else:
@@ -204,21 +214,24 @@ def _remarks(found: Coverage) -> Iterator[str]:
         yield f"{_messages(found.empty)} would be scored without any feature"
 
 
-def _alike(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
-    for name, wanted in pairs:
+def _alike(settings: Settings, names: Names, messages: Sequence[Message]) -> Iterator[str]:
+    if settings.value_format != "json":
+        return
+    found = sorted({name for one in messages for name in names.of(one.value())})
+    for name, wanted in look_alikes(found, names.wanted):
         yield (
             f"the messages' {printable(name, _LONGEST)} only looks like the mapping's {printable(wanted, _LONGEST)} "
             f"({difference(name, wanted)})"
         )
 
 
-def _keys(taken: Sample, patients: Sequence[Any], found: Coverage) -> Iterator[str]:
+def _keys(taken: Sample, columns: Columns) -> Iterator[str]:
     """Kafka keeps the order of a key alone."""
-    if len(taken.keys) != len(patients) or not found.accepted:
+    if not taken.keys:
         return
+    patients = zip(columns.positions, columns.patient_ids, strict=True)
     others = sum(
-        type(patient) is str and key != patient.encode()
-        for key, patient in zip(taken.keys, patients, strict=True)
+        type(patient) is str and taken.keys[position] != patient.encode() for position, patient in patients
     )
     if others:
         yield (

@@ -1,6 +1,7 @@
 """`vitalstream mapping`: what is told of a mapping before a worker reads by it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ from typer.testing import CliRunner, Result
 
 from broker.errors import BrokerError, SettingsError
 from tests.conftest import MakeSettings
+from tests.schemas.test_formats import DOCUMENT
 from vitalstream.cli import app
 from vitalstream.mapping import IncompleteMappingError
 
 CANARY = "canary-51c9"
+FHIR, HL7 = (
+    re.search(rf"\n## {name}\n.*?```{language}\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)[1]  # type: ignore[index]
+    for name, language in (("FHIR", "json"), ("HL7 v2", "hl7"))
+)
 MAPPING = """
 when = { "op" = ["c"] }
 patient_id = { path = "patient.id" }
@@ -172,14 +178,50 @@ def test_a_sample_may_be_one_message_of_several_lines(files: Files) -> None:
         (("--sample", "{here}/none.ndjson"), "--sample .*: no such file or directory; check the path"),
         (("--sample", "{here}"), "--sample .*: is a directory; check the path"),
         (("--sample", "{here}/empty.ndjson"), "has no messages; write one a line"),
+        (
+            ("--sample", "{here}/empty.ndjson", "--value-format", "hl7v2"),
+            "has no messages; each begins with MSH",
+        ),
     ],
 )
 def test_without_messages_there_is_nothing_to_check(
     files: Files, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     (tmp_path / "empty.ndjson").write_text("\n \n")
+    files.mapping.write_text(MAPPING if "hl7v2" not in arguments else "[features]\nage = { absent = true }\n")
     with pytest.raises(SettingsError, match=said):
         invoke("check", str(files.mapping), *(one.format(here=tmp_path) for one in arguments))
+
+
+BUNDLE = json.loads(FHIR)
+OBSERVATION = BUNDLE["entry"][0]["resource"]
+ORU = HL7.replace("\n", "\r")
+
+
+@pytest.mark.parametrize(
+    ("value_format", "content", "messages"),
+    [
+        ("fhir", FHIR, 1),
+        ("fhir", f"{json.dumps(BUNDLE)}\n{json.dumps(OBSERVATION)}\n", 2),
+        ("hl7v2", HL7, 1),
+        ("hl7v2", HL7 + HL7, 2),
+        ("hl7v2", ORU + ORU, 2),
+        ("hl7v2", f"\x0b{ORU}\x1c\r" * 3, 3),
+    ],
+)
+def test_messages_of_other_formats(files: Files, value_format: str, content: str, messages: int) -> None:
+    files.sample.write_text(content, newline="")
+    files.mapping.write_text(
+        'patient_id = { type = "MR" }\n[features]\nheart_rate = { codes = ["LOINC 8867-4"] }\n'
+        if value_format == "hl7v2"
+        else '[features]\nheart_rate = { codes = ["LOINC 8867-4"] }\n'
+    )
+    arguments = (str(files.mapping), "--value-format", value_format, "--sample", str(files.sample), "--json")
+    result = invoke("check", *arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["messages"], found["scored"], found["patients"]) == (messages, messages, 1)
+    assert (found["features"][0]["lowest"], found["features"][0]["sent_in"]) == (84, {"/min": messages})
 
 
 def test_a_mapping_that_makes_no_sense_is_bad_usage(files: Files) -> None:
@@ -220,6 +262,13 @@ def test_what_can_not_be_suggested_is_told(
         invoke("suggest", "--sample", str(files.sample))
 
 
+def test_of_formats_by_codes_there_are_ready_made_mappings(files: Files) -> None:
+    with pytest.raises(
+        SettingsError, match="there is a ready-made mapping by codes; begin with vitalstream mapping"
+    ):
+        invoke("suggest", "--value-format", "fhir", "--sample", str(files.sample))
+
+
 # --- on a real Kafka
 
 
@@ -229,7 +278,12 @@ def test_the_newest_messages_of_a_topic_with_their_headers_and_keys(
 ) -> None:
     settings = make_settings(partitions=2)
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
-    rows = [("p1", message("p1", pulse=1000)), ("p1", message("p1")), ("x", message("p2", pulse=90))]
+    rows = [
+        ("p1", message("p1", pulse=1000)),
+        ("p1", message("p1")),
+        ("x", message("p2", pulse=90)),
+        ("p1", {}),
+    ]
     for second, (key, value) in enumerate(rows):
         headers: Any = [("at", b"2026-01-05T08:30:00Z")]
         producer.produce(
@@ -238,8 +292,8 @@ def test_the_newest_messages_of_a_topic_with_their_headers_and_keys(
     assert not producer.flush(30)
     files.mapping.write_text(MAPPING.replace('path = "ts", as = "epoch_s"', 'header = "at"'))
     arguments = ("check", str(files.mapping), "--bootstrap-servers", settings.bootstrap_servers, "--topic")
-    found = json.loads(invoke(*arguments, settings.input_topic, "--limit", "2", "--json").stdout)
-    assert (found["complete"], found["messages"], found["scored"]) == (True, 2, 2)
+    found = json.loads(invoke(*arguments, settings.input_topic, "--limit", "3", "--json").stdout)
+    assert (found["complete"], found["messages"], found["scored"]) == (True, 3, 2)
     assert (found["features"][1]["lowest"], found["features"][1]["highest"]) == (80, 90)
     (note,) = found["notes"]
     assert note.startswith("the key of 1 message is not the patient's id")
