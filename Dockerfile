@@ -27,8 +27,8 @@ LABEL org.opencontainers.image.title="vitalstream" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/vitalstream /opt/vitalstream
 COPY --from=build /project /
-# A new volume mounted here takes over the owner, so that `model demo` can write.
-RUN install --directory --owner=10001 --group=10001 /models
+# A new volume mounted here takes over the owner, so that `model demo` and compose.yaml's certificate can be written.
+RUN install --directory --owner=10001 --group=10001 /models /tls/broker /tls/public
 ENV PATH=/opt/vitalstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001

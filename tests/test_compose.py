@@ -1,5 +1,6 @@
 """compose.yaml and Dockerfile, as far as they can be checked without Docker."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ def test_every_image_has_a_version(services: dict[str, Any], dockerfile: str) ->
 def test_what_is_set_by_the_environment_is_a_setting(services: dict[str, Any]) -> None:
     names = {name for one in services.values() for name in one["environment"] if name.startswith(ENV_PREFIX)}
     assert names
-    assert {name.removeprefix(ENV_PREFIX).lower() for name in names} <= {*OPTIONS}
+    assert {name.removeprefix(ENV_PREFIX).lower() for name in names} <= {*OPTIONS, "kafka"}
 
 
-@pytest.mark.parametrize("name", ["worker", "replay", "watch", "topics", "model"])
+@pytest.mark.parametrize(
+    "name", ["worker", "worker-tls", "replay", "watch", "topics", "model", "certificate"]
+)
 def test_services_of_ours_have_no_rights_they_do_not_need(services: dict[str, Any], name: str) -> None:
     service = services[name]
     assert service["read_only"]
@@ -52,6 +55,28 @@ def test_services_of_ours_have_no_rights_they_do_not_need(services: dict[str, An
 def test_workers_have_time_to_stop(services: dict[str, Any]) -> None:
     assert services["worker"]["stop_grace_period"] == "15s"
     assert services["worker"]["deploy"]["replicas"] == 2
+
+
+def test_a_worker_with_tls_trusts_the_certificate_of_the_broker_it_calls(services: dict[str, Any]) -> None:
+    worker, broker, made = services["worker-tls"], services["kafka"], services["certificate"]
+    assert worker["profiles"] == ["tls"]
+    address = worker["environment"]["VITALSTREAM_BOOTSTRAP_SERVERS"]
+    assert f"TLS://{address}" in broker["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert f"subjectAltName=DNS:{address.partition(':')[0]} " in made["command"][0]
+    kafka = json.loads(worker["environment"]["VITALSTREAM_KAFKA"])
+    assert kafka == {"security.protocol": "SSL", "ssl.ca.location": "/tls/public/ca.pem"}
+    # An empty volume takes over owner and content of the place where it is first mounted: it must be the same for both.
+    assert "authority:/tls/public:ro" in worker["volumes"]
+    assert "authority:/tls/public" in made["volumes"]
+
+
+def test_only_the_broker_has_its_key(services: dict[str, Any]) -> None:
+    holders = {
+        name
+        for name, one in services.items()
+        if any(volume.startswith("broker-key:") for volume in one["volumes"])
+    }
+    assert holders == {"kafka", "certificate"}
 
 
 def test_only_this_machine_reaches_the_broker(services: dict[str, Any]) -> None:
