@@ -78,6 +78,17 @@ class Cluster:
         """The first offset that is left."""
         return self._ends(topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
 
+    def begins(self) -> Offsets:
+        """Where a group that has committed nothing begins in the input topic."""
+        starts, ms = self.starts(self._input), self._settings.from_ms
+        if ms is None:
+            return starts
+        since, ends = self.at_time(self._input, ms), self.ends(self._input)
+        return {
+            partition: max(start, min(since[partition], ends[partition]))
+            for partition, start in starts.items()
+        }
+
     def ends(self, topic: str) -> Offsets:
         """The offset after the last record, be its transaction settled or not."""
         return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_UNCOMMITTED)

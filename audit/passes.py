@@ -119,7 +119,8 @@ class Passes:
     def count_waiting(self, last_committed: Offsets) -> None:
         """What the group has yet to consume, as a `read_committed` reader sees it."""
         topic = self._settings.input_topic
-        starts, ends = self._cluster.starts(topic), self._cluster.stable(topic)
+        starts = self._snapshot.scope.within(self._cluster.starts(topic))
+        ends = self._cluster.stable(topic)
         starts = {p: min(max(start, last_committed.get(p, 0)), ends[p]) for p, start in starts.items()}
         offsets = sum(ends[p] - start for p, start in starts.items())
         self.waiting = Waiting(offsets, exact=offsets == 0)
@@ -167,10 +168,11 @@ class Passes:
     def _batches(
         self, topic: str, isolation: str, *, stage: str, on_deleted: Callable[[int], None]
     ) -> Iterator[Batch]:
+        starts, scope = self.starts[topic], self._snapshot.scope
         return read(
             self._settings,
             topic,
-            starts=self.starts[topic],
+            starts=scope.within(starts) if topic == self._settings.input_topic else starts,
             ends=self._snapshot.ends[topic],
             stage=stage,
             on_progress=self._on_progress,

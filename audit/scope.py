@@ -39,6 +39,10 @@ class Scope:
         offsets = numbers - self._bases[partitions] + self._starts[partitions]
         return [*zip(partitions.tolist(), offsets.tolist(), strict=True)]
 
+    def within(self, starts: Mapping[int, int]) -> dict[int, int]:
+        """These offsets by partition, none of them before those."""
+        return {partition: max(start, int(self._starts[partition])) for partition, start in starts.items()}
+
     def range(self, partition: int, start: int, stop: int) -> tuple[int, int]:
         """The numbers from `start` to below `stop` of a partition, cut down to those there are."""
         low, high, base = (int(a[partition]) for a in (self._starts, self._ends, self._bases))

@@ -51,7 +51,7 @@ def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> S
     for partition, offset in strangers.items():
         problem = f"was committed of a topic {source} that is deleted; this one was not read from its start"
         findings.add(Invariant.OFFSETS, source, partition, offset, problem)
-    starts = cluster.starts(source)
+    starts = cluster.begins()
     ends = {topic: _settled(topic, cluster, findings) for topic in settings.output_topics}
     # What is committed beyond the input's end can't be read; it is judged with the committed offsets. Of a topic
     # that is not the one committed of, nothing was consumed.

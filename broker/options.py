@@ -111,6 +111,11 @@ OPTIONS: Final[dict[str, Option]] = {
         120, "SECONDS", "after this long without progress while messages wait, log all stacks and fail /livez"
     ),
     "log_format": Option("text", "FORMAT", "the log on stderr as text, or as json, one object a line"),
+    "from_timestamp": Option(
+        None,
+        "TIME",
+        "where a new group begins: with the first message of this time (RFC 3339) or later; without it with the oldest",
+    ),
     "until_idle": Option(
         None, "SECONDS", "stop when no message has come for this long; without it keep running"
     ),

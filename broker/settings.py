@@ -5,6 +5,7 @@ A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from t
 `kafka`.
 """
 
+import math
 import re
 import tomllib
 from collections import Counter
@@ -13,7 +14,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -99,6 +108,7 @@ _WORDS: Final = {
     "schema_registry": "must be http:// or https:// with host and path, or several with commas between; a login goes "
     "into schema.registry.basic.auth.user.info",
     "schema_subject": "must be the name of a subject",
+    "from_timestamp": "must be a time with a zone, such as 2026-01-05T08:30:00Z",
     "http": "must be HOST:PORT, such as 127.0.0.1:9464 or [::1]:9464",
 }
 
@@ -143,6 +153,7 @@ class Settings(BaseModel):
     http: str | None = _option("http")
     stall_after: float = _option("stall_after", gt=0, le=86_400)
     log_format: Literal["text", "json"] = _option("log_format")
+    from_timestamp: AwareDatetime | None = _option("from_timestamp")
     until_idle: float | None = _option("until_idle", gt=0)
 
     @field_validator("chunk_size", mode="before")
@@ -151,6 +162,13 @@ class Settings(BaseModel):
         if isinstance(size, str) and size != "auto" and not size.isdecimal():
             raise ValueError(_WORDS["chunk_size"])
         return size
+
+    @field_validator("from_timestamp", mode="before")
+    @classmethod
+    def _refuse_numbers(cls, time: object) -> object:
+        if isinstance(time, int | float) or (isinstance(time, str) and re.fullmatch(r"[\d.+-]+", time)):
+            raise ValueError(_WORDS["from_timestamp"])
+        return time
 
     @field_validator("http")
     @classmethod
@@ -213,6 +231,11 @@ class Settings(BaseModel):
     def trusted(self) -> tuple[str, ...]:
         """The types that a skops file may hold beside skops' own, one by one."""
         return tuple(filter(None, self.trusted_types.split(",")))
+
+    @property
+    def from_ms(self) -> int | None:
+        """`from_timestamp` in milliseconds since 1970, as Kafka has it."""
+        return None if self.from_timestamp is None else math.ceil(1000 * self.from_timestamp.timestamp())
 
     @property
     def of_model(self) -> dict[str, Any]:

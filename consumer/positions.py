@@ -35,12 +35,20 @@ class Positions:
     """
 
     def __init__(
-        self, consumer: Consumer, *, topic: str, identity: Identity, keep_trying: Callable[[], bool]
+        self,
+        consumer: Consumer,
+        *,
+        topic: str,
+        identity: Identity,
+        keep_trying: Callable[[], bool],
+        from_ms: int | None = None,
     ) -> None:
+        """Where nothing is committed, `from_ms` is the time of the first message, in milliseconds since 1970."""
         self._consumer = consumer
         self._topic = topic
         self._identity = identity
         self._keep_trying = keep_trying
+        self._from_ms = from_ms
         self._next: dict[int, int] = {}
         self._low: dict[int, int] = {}  # where partitions began when they were assigned
         self._stable: dict[int, int] = {}  # last stable offsets
@@ -51,7 +59,7 @@ class Positions:
         return sorted(self._next)
 
     def add(self, partitions: Iterable[int]) -> list[TopicPartition]:
-        """Take partitions in and say where each is to be read from: the committed offset, or the beginning.
+        """Take partitions in and say where each is to be read from: the committed offset, or where the group begins.
 
         Raises:
             KafkaCallError: the broker refuses to tell.
@@ -172,13 +180,31 @@ class Positions:
         if not asked:
             return {}
         try:
-            return {a.partition: a.offset if a.offset >= 0 else OFFSET_BEGINNING for a in self._ask(asked)}
+            answers = {answer.partition: answer.offset for answer in self._ask(asked)}
+            return answers | self._beginnings([one for one, offset in answers.items() if offset < 0])
         except KafkaException as exception:
             # A new group's coordinator answers NOT_COORDINATOR for a moment; a broker may be restarting.
             error: KafkaError = exception.args[0]
             if stops_consumer(error):
                 raise KafkaCallError("reading committed offsets", error, Action.STOP) from None
             return None
+
+    def _beginnings(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Where partitions begin of which the group has committed nothing."""
+        if self._from_ms is None:
+            return dict.fromkeys(partitions, OFFSET_BEGINNING)
+        asked = [TopicPartition(self._topic, partition, self._from_ms) for partition in partitions]
+        found = {}
+        for answer in self._consumer.offsets_for_times(asked, timeout=ANSWER_S) if asked else ():
+            if answer.error:
+                raise KafkaException(answer.error)
+            found[answer.partition] = answer.offset if answer.offset >= 0 else self._end(answer.partition)
+        return found
+
+    def _end(self, partition: int) -> int:
+        return self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=ANSWER_S)[
+            1
+        ]
 
     def _serve(self) -> None:
         """Let the consumer take note of what happened, and forget what it hands out: it is read again.

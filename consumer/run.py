@@ -4,9 +4,12 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from threadpoolctl import threadpool_limits
 
+from broker.admin import Admin
 from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import cleanups, message_limits, require_topics
@@ -18,6 +21,7 @@ from consumer.commit import AtLeastOnce, Committer, Transactions
 from consumer.identity import identity_of
 from consumer.lag import lag_listener
 from consumer.observer import Observer, Observers
+from consumer.positions import ANSWER_S
 from consumer.scoring import ChunkScorer, Limits
 from consumer.sending import Sender
 from consumer.slots import take_slot
@@ -57,6 +61,7 @@ def run_worker(
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
     _warn_of_compaction(settings)
+    _warn_if_begun(settings)
     with take_slot(settings) as slot, threadpool_limits(limits=1):
         pace, observer = _paced(settings, model, observer)
         limits = message_limits(settings, settings.output_topics)
@@ -107,6 +112,22 @@ def _warn_of_compaction(settings: Settings) -> None:
             "those deleted before they are read are never scored; set its cleanup.policy to delete",
             topic,
         )
+
+
+def _warn_if_begun(settings: Settings) -> None:
+    """Nothing is said where the brokers do not tell."""
+    if settings.from_timestamp is None:
+        return
+    topic, client = settings.input_topic, settings.client() | {"group.id": settings.group}
+    partitions = Admin(settings).metadata.topics[topic].partitions
+    with closing(Consumer(client)) as consumer, suppress(KafkaException):
+        found = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=ANSWER_S)
+        if any(one.offset >= 0 for one in found):
+            log.warning(
+                "group %s has begun already, so --from-timestamp counts only for partitions of which it has committed "
+                "nothing: to score messages again, choose another --group and output topics of its own",
+                settings.group,
+            )
 
 
 def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callable[[], Pace], Observer]:

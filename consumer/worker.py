@@ -79,6 +79,7 @@ class Worker:
             topic=self._topic,
             identity=identity,
             keep_trying=lambda: not (self._leaving or should_stop()),
+            from_ms=settings.from_ms,
         )
         self._pause = Pause(consumer, clock=clock)
         self._oldest_at = 0.0  # when the first row of what is not committed was collected

@@ -87,7 +87,7 @@ def main() -> None:
 @with_settings(
     "model", "bootstrap_servers", "group", *TOPICS, *OF_INPUT, "skip_foreign", "chunk_size", "max_wait_ms",
     "latency_goal_ms", "commit_interval_ms", "ranges", "min_features", "delivery", "max_dead_letter_ratio", "instance",
-    "workers", "http", "stall_after", "log_format", "until_idle",
+    "workers", "http", "stall_after", "log_format", "from_timestamp", "until_idle",
 )  # fmt: skip
 def consume(settings: "Settings", *, json: Json = False) -> None:
     """Score the input topic, one risk result per message, exactly once, until stopped.
@@ -491,7 +491,9 @@ Models = Annotated[
 
 
 @app.command()
-@with_settings("bootstrap_servers", "group", *TOPICS, *OF_MODEL, *OF_INPUT, "ranges", "min_features")
+@with_settings(
+    "bootstrap_servers", "group", *TOPICS, *OF_MODEL, *OF_INPUT, "ranges", "min_features", "from_timestamp"
+)
 def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 

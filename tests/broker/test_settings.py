@@ -102,6 +102,10 @@ def test_the_users_properties_lie_over_a_clients_defaults() -> None:
             {"workers": 2, "instance": "a"},
             "--instance a: an instance is one worker; leave it out with --workers",
         ),
+        *(
+            ({"from_timestamp": time}, "must be a time with a zone, such as 2026-01-05T08:30:00Z")
+            for time in ("2026-01-05T08:30:00", "2026-01-05", "1767601800", "yesterday")
+        ),
         ({"no_such": 1}, "there is no setting no_such"),
         ({"properties": ["linger.ms"]}, "-X takes key=value"),
         ({"properties": ["=5"]}, "-X takes key=value"),
