@@ -18,7 +18,7 @@ help:  ## list the targets
 demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kafka needed
 	@$(BIN)/vitalstream demo $(ARGS)
 
-test: $(VENV)/dev.stamp  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
+test: $(VENV)/dev.stamp tools  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
@@ -59,7 +59,7 @@ lock: $(UV)  ## resolve the requirements files again, to the newest versions
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
 
-tools:  ## promtool and helm into .cache/tools, unless they are on PATH: the tests of ops/ need them
+tools:  ## promtool and helm into .cache/tools, unless they are on PATH; make test does this
 	@.ci/tools
 
 clean:  ## remove .venv, caches and builds
