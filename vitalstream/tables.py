@@ -27,8 +27,8 @@ def at_most(count: int, *, exact: bool) -> str:
 
 
 def print_table(table: Table) -> None:
-    """On stdout, with an empty line after it."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=_WIDTH)
+    """On stdout, with an empty line after it. Texts are printed as they are: brackets and colons mean nothing."""
+    width = None if Console().is_terminal else _WIDTH
+    console = Console(width=width, markup=False, emoji=False)
     console.print(table)
     typer.echo()

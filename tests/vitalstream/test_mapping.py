@@ -137,6 +137,13 @@ def test_what_would_be_rejected_is_told_with_its_reason_and_shown_only_when_aske
     assert "\x1b" not in said
 
 
+def test_units_in_brackets_are_no_markup(files: Files) -> None:
+    documents = [message(temp={"value": 98.6, "unit": unit}) for unit in ("[degF]", "[/degF]")]
+    said = files.check(documents, "--payload", code=1)
+    assert "[degF] 1" in said
+    assert "'[/degF]'" in said
+
+
 def without(name: str, **vitals: Any) -> dict[str, Any]:
     document = message(**vitals)
     del document["vitals"][name]

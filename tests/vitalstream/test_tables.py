@@ -1,0 +1,17 @@
+"""Tables of reports: what messages and models say is printed as it is."""
+
+import pytest
+
+from vitalstream.tables import make_table, print_table
+
+
+@pytest.mark.parametrize(
+    "text", ["[/b]", "lactate [mmol/l]", "[degF]", "[red]p[/red]", ":heart: rate", r"a\[b]"]
+)
+def test_a_text_that_looks_like_markup_is_printed_as_it_is(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = make_table("field", "messages", right=("messages",))
+    table.add_row(text, "1")
+    print_table(table)
+    assert capsys.readouterr().out.splitlines()[2].split("  ")[0].strip().removesuffix(" 1").strip() == text
