@@ -1,15 +1,20 @@
 """What decoding costs a message, by shape and by what is wrong with one of them, against flat JSON in the same run."""
 
 import gc
+import io
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+import fastavro
 import orjson
 
 from benchmarks.rows import Rows
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
+from schemas.formats.avro import AvroDocuments, AvroSchema, FiniteReader
+from schemas.formats.framing import ByReference, Frame
+from schemas.formats.mapped import object_reader
 from schemas.mapping import Mapping
 from schemas.messages import Plain, plain
 from schemas.units import STANDARD_UNITS
@@ -19,6 +24,7 @@ CHUNK: Final = 500
 ROUNDS: Final = 60
 _FLAT: Final = "flat JSON"
 _RENAMED: Final = {name: f"vital_{number}" for number, name in enumerate(STANDARD_FEATURES)}
+_MARK: Final = b"\x00\x00\x00\x00\x07"
 Document = dict[str, Any]
 
 
@@ -74,7 +80,36 @@ def cases(rows: Rows) -> list[Case]:
         Case("renamed fields", _renamed(), _sent(map(_rename, flat))),
         Case("nested, with units", _nested(), _sent(map(_nest, flat))),
         Case("nested, units of the mapping", _nested(units=False), _sent(map(_nest, flat))),
+        _avro("Avro, fields that may be null", ["null", "double"], flat),
+        _avro(
+            "Avro, fields that may not", "double", [{name: one[name] or 1.0 for name in one} for one in flat]
+        ),
     ]
+
+
+def _avro(name: str, kind: Any, rows: Iterable[Document]) -> Case:
+    """Behind the id of a schema, as serializers write it; the registry was asked before."""
+    types = {PATIENT_ID: "string", EVENT_TIME: "string", **dict.fromkeys(STANDARD_FEATURES, kind)}
+    fields = [{"name": field, "type": type_} for field, type_ in types.items()]
+    schema = {"type": "record", "name": "Vitals", "fields": fields}
+    documents = AvroDocuments(Known(AvroSchema(orjson.dumps(schema))))
+    read = FiniteReader(object_reader(STANDARD_FEATURES, None, documents))
+    return Case(
+        name, Decoder(STANDARD_FEATURES, read=read), plain(_MARK + _written(schema, row) for row in rows)
+    )
+
+
+class Known(ByReference[AvroSchema]):
+    """The one schema."""
+
+    def __init__(self, schema: AvroSchema) -> None:
+        self._known = {_MARK: Frame(schema, len(_MARK))}
+
+
+def _written(schema: Document, row: Document) -> bytes:
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(schema, {}), row)
+    return stream.getvalue()
 
 
 def _sent(documents: Any) -> list[Plain]:
