@@ -253,6 +253,56 @@ def test_settings_are_refused_in_words(tmp_path: Path) -> None:
         load_settings(value_format="xml")
 
 
+ODD_TYPES: dict[str, tuple[Any, bytes]] = {
+    "boolean": ("boolean", b"\x01"),
+    "bytes": ("bytes", b"\x02a"),
+    "date": ({"type": "int", "logicalType": "date"}, b"\x02"),
+    "decimal": ({"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}, b"\x02\x7f"),
+    "duration": ({"type": "fixed", "name": "F", "size": 12, "logicalType": "duration"}, b"a" * 12),
+    "enum": ({"type": "enum", "name": "E", "symbols": ["A"]}, b"\x00"),
+    "fixed uuid": ({"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}, b"a" * 16),
+    "list": ({"type": "array", "items": "int"}, b"\x02\x02\x00"),
+    "local time": (
+        {"type": "long", "logicalType": "local-timestamp-micros"},
+        b"\xfe" + 8 * b"\xff" + b"\x01",
+    ),
+    "long": ("long", b"\xfe" + 8 * b"\xff" + b"\x01"),
+    "map": ({"type": "map", "values": "int"}, b"\x02\x02a\x02\x00"),
+    "null": ("null", b""),
+    "string": ({"type": "string", "logicalType": "uuid"}, b"\x02x"),
+}
+BY_PATH = """
+patient_id = { path = "p" }
+event_time = { path = "t", as = "rfc3339" }
+[features]
+heart_rate = { path = "f", unit_path = "u" }
+spo2 = { absent = true }
+"""
+BY_CODE = """
+patient_id = { path = "p", integer = true }
+event_time = { path = "t", as = "epoch_ms" }
+[readings]
+code = "c"
+value = "f"
+unit = "u"
+[features]
+heart_rate = { codes = ["A", "1"] }
+spo2 = { codes = ["x"] }
+"""
+
+
+@pytest.mark.parametrize("mapping", [BY_PATH, BY_CODE], ids=["by path", "by code"])
+@pytest.mark.parametrize("kind", ODD_TYPES)
+def test_a_type_that_is_out_of_place_is_a_reject_and_never_an_exception(
+    kind: str, mapping: str, tmp_path: Path
+) -> None:
+    odd, value = ODD_TYPES[kind]
+    named = odd if isinstance(odd, str) else odd.get("name", odd)
+    schema = record(("p", odd), *((name, named) for name in "tfuc"))
+    found = make_decoder(settings(tmp_path, schema, mapping))(plain([5 * value]))
+    assert len(found.rejects) == 1
+
+
 NUMBERS = st.one_of(
     st.none(), st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63), 2**63 - 1)
 )

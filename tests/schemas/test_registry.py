@@ -219,6 +219,15 @@ def test_trouble_is_no_message_s_fault(trouble: str) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_of_several_registries_the_first_that_can_answers() -> None:
+    with answering(Answers(lambda _: (500, b"{}"))) as broken, answering(Answers(lambda _: NO_SUCH)) as well:
+        with answering(Answers(lambda _: NO_SUCH)) as gone:
+            pass
+        rejects = decode_one(asking(f"{gone}, {broken},{well}")).rejects
+    assert rejects == [Reject(0, Reason.UNKNOWN_SCHEMA, "")]
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_registry_that_is_not_there() -> None:
     with answering(Answers(lambda _: NO_SUCH)) as url:
         pass
