@@ -9,7 +9,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 # Where `make tools` puts promtool and helm.
 export PATH := $(PATH):$(CURDIR)/.cache/tools
 
-.PHONY: help setup demo test faults bench bench-quick history lint docs format lock tools wheel broker clean
+.PHONY: help setup demo test faults bench bench-quick history models lint docs format lock tools wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on rea
 
 bench-quick: $(VENV)/dev.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
+
+models: $(VENV)/dev.stamp  ## try each kind of model on a real Kafka, for the table of docs/models.md; ARGS="--only NAME,NAME"
+	@$(BIN)/python -m benchmarks.models $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ used only after it has given the library's own bits (see fast_path.py).
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -75,6 +75,8 @@ def _xgboost_tree(tree: dict[str, Any]) -> Tree:
 
 # --- LightGBM
 
+_NEXT_TO_ZERO: Final = float(np.float32(1e-35))
+
 
 def lightgbm_predict(model: Any, X: Floats, *, margin: bool = False) -> Floats:
     """The probability of `classes_[1]`, or the sum behind it: by the library, in one thread, unchecked."""
@@ -105,9 +107,18 @@ def _lightgbm_tree(root: dict[str, Any]) -> Tree:
         left=children("left_child"),
         right=children("right_child"),
         feature=np.array([node.get("split_feature", 0) for node in nodes], np.int64),
-        threshold=np.array([node.get("threshold", np.inf) for node in nodes], np.float64),
+        threshold=_as_compared(np.array([node.get("threshold", np.inf) for node in nodes], np.float64)),
         nan_left=np.array([_lightgbm_nan_goes_left(node) for node in nodes], bool),
         value=np.array([node.get("leaf_value", 0.0) for node in nodes], np.float64),
+    )
+
+
+def _as_compared(threshold: Array) -> Array:
+    """What a value compares with as it does with `threshold` after LightGBM took all next to zero for zero."""
+    below_zero = (threshold >= -_NEXT_TO_ZERO) & (threshold < 0)
+    above = (threshold >= 0) & (threshold < _NEXT_TO_ZERO)
+    return np.where(
+        below_zero, np.nextafter(-_NEXT_TO_ZERO, -np.inf), np.where(above, _NEXT_TO_ZERO, threshold)
     )
 
 

@@ -253,6 +253,7 @@ def _boosted(model: Any, positive: int, library: _Library) -> Arithmetic:
 
 
 TREES: Final[dict[str, Callable[[Any, int], Arithmetic]]] = {
+    "imblearn.BalancedRandomForestClassifier": _forest,
     "lightgbm.LGBMClassifier": _lightgbm,
     "sklearn.DecisionTreeClassifier": _decision_tree,
     "sklearn.ExtraTreesClassifier": _forest,

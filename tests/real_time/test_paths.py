@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from catboost import CatBoostClassifier
+from imblearn.ensemble import BalancedRandomForestClassifier
 from lightgbm import LGBMClassifier
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
@@ -123,6 +124,12 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         TREES,
     ),
+    "balanced forest": (
+        lambda: BalancedRandomForestClassifier(
+            12, max_depth=5, random_state=0, sampling_strategy="all", replacement=True
+        ),
+        TREES,
+    ),
     "decision tree": (lambda: DecisionTreeClassifier(max_depth=5, random_state=0), TREES),
     "XGBoost": (xgboost, TREES),
     "XGBoost of a base score": (lambda: xgboost(base_score=0.3), TREES),
@@ -140,6 +147,7 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
         PLAIN + "its fast path failed with XGBoostError",
     ),
     "LightGBM": (lightgbm, TREES),
+    "LightGBM of values around zero": (lambda: imputed(lightgbm(n_estimators=60)), TREES),
     "LightGBM, zero is missing": (
         lambda: lightgbm(zero_as_missing=True),
         "LightGBM's trees: zero stands for what is missing",
