@@ -7,6 +7,7 @@ On real ICU rows where ../shared/data is there, else on simulated ones. With --o
 
 import argparse
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -182,6 +183,9 @@ def main() -> None:
     asked = argparse.ArgumentParser(prog="make models", description=(__doc__ or "").partition("\n")[0])
     asked.add_argument("--only", help="comma-separated kinds", type=lambda names: names.split(","))
     only: Sequence[str] | None = asked.parse_args().only
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # by the way out of each `with`, which deletes topics
     warnings.simplefilter("ignore")
     data = Data()
     table = [_HEAD]
