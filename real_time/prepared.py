@@ -322,7 +322,7 @@ def _merged(learned: Learned | None, told: Feature | None, name: str) -> Feature
         return own
     if told.dtype != own.dtype:
         raise FeaturesError(
-            f"the card says that {name} is a {told.dtype}, and the model was fitted with a {own.dtype}"
+            f"the card, or --data, says that {name} is a {told.dtype}, and the model was fitted with a {own.dtype}"
         )
     if known and told.values and {*told.values} != {*known}:
         raise FeaturesError(

@@ -45,7 +45,7 @@ def pin(
         known = read_card(path)
         known = known if known is not None and known.sha256 == sha256 else Card(sha256)
         if data is not None:
-            known = replace(known, features=described(data, _features(settings, path, known)))
+            known = replace(known, features=_in_data(data, settings, path, known))
         model = models.load(_with_model(settings, path), sha256=sha256, card=known)
         card = replace(
             model.described(),
@@ -65,11 +65,14 @@ def pin(
     typer.echo(f"card in {card_path(path)}: {model.scorer.prepared.decision}")
 
 
-def _features(settings: Settings, path: Path, card: Card) -> tuple[str, ...]:
-    """The features' names, of a model of which it may not be known yet what their values are."""
+def _in_data(data: Path, settings: Settings, path: Path, card: Card) -> tuple[Feature, ...]:
+    """The model's features as rows of data show them; which values its categories have, it knows better itself."""
     given = settings.of_model
     model = load_model(path, sha256=card.sha256, trusted=given.pop("trusted"), code=given.pop("code"))
-    return prepare(model, **given, card=card).features or ()
+    prepared = prepare(model, **given, card=card)
+    known = {name for name, learned in prepared.learned.items() if learned.values}
+    found = described(data, prepared.features or ())
+    return tuple(replace(one, values=None) if one.name in known else one for one in found)
 
 
 def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:

@@ -227,7 +227,10 @@ def test_the_model_tells_what_it_knows_and_the_card_can_not_contradict_it() -> N
     assert [one.dtype for one in described] == ["number", "category", "number", "boolean"]
     assert described[1].values == UNITS
     for told, problem in (
-        (Feature("unit"), "the card says that unit is a number, and the model was fitted with a category"),
+        (
+            Feature("unit"),
+            "the card, or --data, says that unit is a number, and the model was fitted with a category",
+        ),
         (
             Feature("unit", Dtype.CATEGORY, ("a", "b")),
             "that the values of unit are a, b, and the model was fitted",

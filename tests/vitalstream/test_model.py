@@ -244,6 +244,21 @@ def test_the_data_tells_dtypes_and_typical_values(tmp_path: Path) -> None:
         vitalstream("model", "pin", str(path), *GIVEN, "--data", str(data))
 
 
+def test_rows_of_other_categories_than_the_model_was_fitted_with_do_not_change_them(tmp_path: Path) -> None:
+    path, data = tmp_path / "m.joblib", tmp_path / "rows.csv"
+    rows = pd.DataFrame({"unit": ["ICU", "ward"] * 4})
+    joblib.dump(
+        make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(rows, [1, 0] * 4),
+        path,
+    )
+    data.write_text("unit\nICU\nmorgue\n")
+    vitalstream("model", "pin", str(path), "--data", str(data))
+    assert the_card(path)["features"] == [{"name": "unit", "dtype": "category", "values": ["ICU", "ward"]}]
+    data.write_text("unit\n1\n2\n")
+    with pytest.raises(SettingsError, match="the card, or --data, says that unit is a number, and the model"):
+        vitalstream("model", "pin", str(path), "--data", str(data))
+
+
 def test_the_demo_replaces_a_model_with_a_card(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     nameless_with_a_question(path)
