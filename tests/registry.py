@@ -43,7 +43,11 @@ def running_registry() -> Iterator[str]:
     if url := os.environ.get("SCHEMA_REGISTRY_URL"):
         yield url
         return
-    java, folder, port = find_java(), _fetched(), free_port()
+    try:
+        java = find_java()
+    except BrokerError:
+        raise BrokerError("the tests' schema registry needs Java 17 or newer, or SCHEMA_REGISTRY_URL") from None
+    folder, port = _fetched(), free_port()
     url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
     options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     options += ["-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={port}"]
