@@ -46,7 +46,9 @@ def running_registry() -> Iterator[str]:
     try:
         java = find_java()
     except BrokerError:
-        raise BrokerError("the tests' schema registry needs Java 17 or newer, or SCHEMA_REGISTRY_URL") from None
+        raise BrokerError(
+            "the tests' schema registry needs Java 17 or newer, or SCHEMA_REGISTRY_URL"
+        ) from None
     folder, port = _fetched(), free_port()
     url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
     options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
