@@ -5,13 +5,17 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import fastavro
 import orjson
 
 from benchmarks.rows import Rows
-from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
+from broker.settings import Settings
+from schemas.contract import EVENT_TIME, FEATURES, PATIENT_ID, STANDARD_FEATURES
+from schemas.decoding import make_decoder
+from schemas.encoding import make_encoder
 from schemas.formats.avro import AvroDocuments, AvroSchema, FiniteReader
 from schemas.formats.framing import ByReference, Frame
 from schemas.formats.mapped import object_reader
@@ -84,6 +88,9 @@ def cases(rows: Rows) -> list[Case]:
         _avro(
             "Avro, fields that may not", "double", [{name: one[name] or 1.0 for name in one} for one in flat]
         ),
+        _coded("FHIR, one Observation", "fhir", map(_whole, flat), _first_observation),
+        _coded("FHIR, a Bundle of 8 Observations", "fhir", map(_whole, flat)),
+        _coded("HL7, an ORU^R01 of 8 OBX", "hl7v2", map(_whole, flat)),
     ]
 
 
@@ -110,6 +117,24 @@ def _written(schema: Document, row: Document) -> bytes:
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(schema, {}), row)
     return stream.getvalue()
+
+
+def _coded(
+    name: str, value_format: str, rows: Iterable[Document], change: Callable[[bytes], bytes] = bytes
+) -> Case:
+    """A format of codes, as `replay` sends it."""
+    settings = Settings(value_format=value_format, mapping=Path(value_format))
+    messages = plain(map(change, map(make_encoder(settings), rows)))
+    return Case(name, make_decoder(settings), messages)
+
+
+def _first_observation(bundle: bytes) -> bytes:
+    return orjson.dumps(orjson.loads(bundle)["entry"][0]["resource"])
+
+
+def _whole(row: Document) -> Document:
+    """With a value of every feature."""
+    return {name: FEATURES[name].typical if value is None else value for name, value in row.items()}
 
 
 def _sent(documents: Any) -> list[Plain]:

@@ -79,7 +79,9 @@ class _Fhir(_ByCode):
         system, code = self._codes[name]
         coding = {"code": code} | ({"system": fhir.SYSTEMS.get(system, system)} if system else {})
         content: dict[str, Any] = {"dataAbsentReason": {"text": "unknown"}}
-        if value is not None:
+        if isinstance(value, str):
+            content = {"valueString": value}
+        elif value is not None:
             content = {"valueQuantity": {"value": value, "system": fhir.UCUM, "code": self._units[name]}}
         return {"code": {"coding": [coding]}, **content}
 

@@ -40,7 +40,7 @@ _is_time = re.compile(RFC3339).fullmatch
 _times = re.compile(rf"(?:{TIMESTAMP}\n)*+").match
 _times_of_our_years = re.compile(rf"(?:(?=19|20|21|2200){TIMESTAMP}\n)*+").match
 _local = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)([.]\d+)?)?", re.ASCII).fullmatch
-_hl7 = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)([.]\d{1,4})?)?([+-]\d{4})?", re.ASCII).fullmatch
+_hl7 = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)([.]\d+)?)?([+-]\d{4})?", re.ASCII).fullmatch
 
 
 def as_received(times: Sequence[Any], *, lines: Lines = _times) -> tuple[list[Any], dict[int, Reason]]:
@@ -83,7 +83,7 @@ def times_of(kind: TimeKind, zone: ZoneInfo | None) -> Times:
     if kind in _MICROSECONDS:
         return partial(_one_by_one, partial(_from_epoch, scale=_MICROSECONDS[kind]))
     if kind is TimeKind.HL7:
-        return partial(_one_by_one, partial(_from_hl7, zone=zone))
+        return partial(_hl7_times, zone=zone)
     if zone is None:
         return partial(as_received, lines=_times_of_our_years)
     return partial(_one_by_one, partial(_from_rfc3339, zone=zone))
@@ -109,6 +109,22 @@ def _from_rfc3339(time: Any, *, zone: ZoneInfo | None) -> str | Reason:
         return time if _FIRST <= int(time[:4]) <= _LAST else Reason.BAD_TIME
     match = _local(time)
     return Reason.BAD_TIME if match is None or zone is None else _zoned(match.groups(), zone)
+
+
+def _hl7_times(times: Sequence[Any], *, zone: ZoneInfo | None) -> tuple[list[Any], dict[int, Reason]]:
+    """With seconds and a zone, as nearly always, it is only cut; the others are looked at one by one."""
+    texts = [
+        f"{t[:4]}-{t[4:6]}-{t[6:8]}T{t[8:10]}:{t[10:12]}:{t[12:-5]}{t[-5:-2]}:{t[-2:]}"
+        if type(t) is str
+        else t
+        for t in times
+    ]
+    texts, others = as_received(texts, lines=_times_of_our_years)
+    found, wrong = _one_by_one(partial(_from_hl7, zone=zone), [times[row] for row in others])
+    for row, text in zip(others, found, strict=True):
+        texts[row] = text
+    rows = [*others]
+    return texts, {rows[number]: reason for number, reason in wrong.items()}
 
 
 def _from_hl7(time: Any, *, zone: ZoneInfo | None) -> str | Reason:

@@ -71,6 +71,7 @@ _patient_id = re.compile(r"(?:[^#?]*/)?Patient/([^/#?]+)(?:/_history/[^/#?]+)?")
 _conditional = re.compile(r"(?:[^#?]*/)?Patient\?identifier=(?:([^|&]*)\|)?([^|&]+)").fullmatch
 _may_be_patient = re.compile(r"urn:|#|(?:.*/)?Patient\b").match
 _NO_PATIENT: Final = object()
+_TYPES = {"valueInteger": int, "valueString": str, "valueBoolean": bool}
 _NOTHING: Final[dict[str, Any]] = {}
 
 Resource = dict[str, Any]
@@ -296,12 +297,12 @@ def _other_unit(quantity: Resource) -> Any:
 
 
 def _other_value(element: Resource) -> Any:
-    """What stands there instead of a quantity: of the wrong type, unless a whole number."""
-    number = element.get("valueInteger")
-    if type(number) is int:
-        return number
-    given = (name for name in element if name.startswith("value") and element[name] is not None)
-    return next(given, None)  # the text of a name is no number, either
+    """What stands there instead of a quantity: a whole number, a text, true or false, or what is none of these."""
+    name = next((name for name in element if name.startswith("value") and element[name] is not None), None)
+    if name is None:
+        return None
+    content = element[name]
+    return content if _TYPES.get(name) is type(content) else (name,)
 
 
 def _deletes(entry: Resource) -> bool:

@@ -92,7 +92,8 @@ class Hl7Reader:
         header, *segments = _segments(text_of(value))
         fields = header.split(header[3], 9)
         dialect = self._dialect(header[3], fields[1])
-        _require_results(_field(fields, 8).split(dialect.component))
+        if problem := dialect.kinds[_field(fields, 8)]:
+            raise RefusedError(*problem)
         found = _Results(dialect)
         found.take(segments)
         if not found.readings:
@@ -123,6 +124,8 @@ class Hl7Reader:
 class _Results:
     """What the segments of one message say, in their order."""
 
+    __slots__ = "_dialect", "_observed", "left_out", "patients", "readings", "times"
+
     def __init__(self, dialect: "_Dialect") -> None:
         self._dialect = dialect
         self._observed = ""  # OBR-7
@@ -135,13 +138,12 @@ class _Results:
         """Read segments."""
         separator, numbers, units, values = self._dialect.in_obx
         readings, times = self.readings, self.times
-        for segment in segments:
-            if not segment.startswith("OBX"):
-                self._other(segment)
+        for fields in [segment.split(separator, _FIELDS) for segment in segments]:
+            if fields[0] != "OBX":
+                self._other(fields)
                 continue
-            fields = segment.split(separator, _FIELDS)
             if len(fields) < _FIELDS:
-                fields += _EMPTY[len(fields) :]
+                fields.extend(_EMPTY[len(fields) :])
             if (number := numbers[fields[3]]) is None:
                 continue
             if fields[11] in _SCORED:
@@ -154,12 +156,12 @@ class _Results:
                 continue
             times.append(fields[14] or self._observed)
 
-    def _other(self, segment: str) -> None:
-        name = segment[:3]
+    def _other(self, fields: list[str]) -> None:
+        name = fields[0]
         if name == "OBR":
-            self._observed = _field(segment.split(self._dialect.field, 8), 7)
+            self._observed = _field(fields, 7)
         elif name == "PID":
-            self.patients.append(_field(segment.split(self._dialect.field, 4), 3))
+            self.patients.append(_field(fields, 3))
         elif name in _SEVERAL:
             raise RefusedError(Reason.NOT_DECODABLE, name)
 
@@ -191,8 +193,9 @@ class _Memory(dict[str, Any]):
 class _Dialect:
     """What the separators of a message make of its fields.
 
-    `numbers` has by OBX-3 the number of the feature, `units` by OBX-6 the unit (a code of UCUM or IEEE 11073, else as
-    the sender calls it), and `values` by OBX-5 the number, None where there is none, and any other text.
+    `kinds` has by MSH-9 why a message of this kind is not read, `numbers` by OBX-3 the number of the feature, `units`
+    by OBX-6 the unit (a code of UCUM or IEEE 11073, else as the sender calls it), and `values` by OBX-5 the number,
+    None where there is none, and any other text.
     """
 
     def __init__(
@@ -212,6 +215,7 @@ class _Dialect:
         self._escaped = re.compile(f"{escape}([^{escape}]*){escape}")
         self._codes = codes
         self._features = features
+        self.kinds = _Memory(lambda field: _not_for_us(*field.split(self.component)))
         self.numbers = _Memory(self._number)
         self.units = _Memory(self._unit)
         self.values = _Memory(lambda text: None if text in _NOTHING else _as_number(text))
@@ -328,12 +332,11 @@ def _segments(text: str) -> list[str]:
     return found
 
 
-def _require_results(kind: list[str]) -> None:
+def _not_for_us(kind: str, event: str = "", *_: str) -> Problem | None:
     """MSH-9 must be ORU^R01; of old messages ORU."""
-    if kind == [""]:
-        raise RefusedError(Reason.MISSING_FIELD, "MSH-9")
-    if kind[0] != "ORU" or (len(kind) > 1 and kind[1] != "R01"):
-        raise RefusedError(Reason.NOT_FOR_US, "MSH-9")
+    if not kind:
+        return Reason.MISSING_FIELD, "MSH-9"
+    return None if kind == "ORU" and event in ("", "R01") else (Reason.NOT_FOR_US, "MSH-9")
 
 
 def _field(fields: list[str], number: int) -> str:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from broker.errors import SettingsError
 from broker.settings import Settings
-from schemas.contract import MAX_MESSAGE_BYTES
+from schemas.contract import BOOLEAN, CATEGORY, MAX_MESSAGE_BYTES
 from schemas.decoding import make_decoder
 from schemas.formats.fhir import FhirReader
 from schemas.mapping import Mapping, load_mapping
@@ -483,6 +483,25 @@ def test_values_without_a_unit_are_read_where_the_mapping_says_which() -> None:
     score = observation(code=coded("9269-2"), valueQuantity=..., valueInteger=15)
     decoded = read(score, observation(code=coded("9269-2"), valueQuantity={"value": 14}), decode=decode)
     assert decoded.frame["gcs"].tolist() == [15, 14]
+
+
+def test_texts_and_booleans_are_read_for_a_model_that_has_some() -> None:
+    features: dict[str, Any] = {
+        name: {"codes": [name], "unit": "1", "model_unit": "1"} for name in ("unit", "ventilated")
+    }
+    mapping = Mapping(features=features)
+    decode = Decoder(
+        [*features],
+        mapping=mapping,
+        dtypes={"unit": CATEGORY, "ventilated": BOOLEAN},
+        read=FhirReader([*features], mapping, max_bytes=MAX_MESSAGE_BYTES),
+    )
+    unit = observation(code=coded("unit", None), valueQuantity=..., valueString="ICU")
+    ventilated = observation(code=coded("ventilated", None), valueQuantity=..., valueBoolean=False)
+    other = observation(code=coded("unit", None), valueQuantity=..., valueDateTime=TIME)
+    decoded = read(bundle(unit, ventilated), other, decode=decode)
+    assert decoded.frame.iloc[0].tolist() == ["ICU", False]
+    assert [(one.reason, one.field) for one in decoded.rejects] == [("wrong_type", "unit")]
 
 
 def test_the_ready_made_mapping_is_one() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.errors import SettingsError
 from broker.settings import Settings
-from schemas.contract import MAX_MESSAGE_BYTES
+from schemas.contract import CATEGORY, MAX_MESSAGE_BYTES
 from schemas.decoding import make_decoder
 from schemas.formats.hl7v2 import Hl7Reader
 from schemas.mapping import Mapping, load_mapping
@@ -196,6 +196,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "no status": (oru(obx("80", status="")), "missing_field", "OBX-11"),
     "an unknown status": (oru(obx("80", status="Q")), "wrong_type", "OBX-11"),
     "two letters as status": (oru(obx("80", status="FP")), "wrong_type", "OBX-11"),
+    "a name of a segment that only begins like ours": (oru(HR.replace("OBX", "OBX^")), "not_for_us", ""),
     "a short OBX": (oru("OBX|1|NM|8867-4^^LN||80|/min"), "missing_field", "OBX-11"),
     "a limit as number": (oru(obx(">100")), "wrong_type", "heart_rate"),
     "a decimal comma": (oru(obx("36,9", code="8310-5^^LN", unit="Cel")), "wrong_type", "temperature"),
@@ -308,6 +309,18 @@ def test_patients(pid: str, type_: str | None, expected: str) -> None:
 def test_an_id_is_read_in_the_charset_of_the_message() -> None:
     message = oru(msh=MSH + "||||||8859/1", pid="PID|1||pä1").encode("latin-1")
     assert read(message).patient_ids == ["pä1"]
+
+
+def test_texts_are_read_for_a_model_that_has_some() -> None:
+    features: dict[str, Any] = {"unit": {"codes": ["U"], "unit": "1", "model_unit": "1"}}
+    mapping = Mapping(features=features).in_hl7_times()
+    read_ = Hl7Reader(["unit"], mapping, max_bytes=MAX_MESSAGE_BYTES)
+    decode = Decoder(["unit"], mapping=mapping, dtypes={"unit": CATEGORY}, read=read_)
+    decoded = read(
+        oru(obx("ICU", code="U", kind="ST", unit="")), oru(obx("84", code="U", unit="")), decode=decode
+    )
+    assert decoded.frame["unit"].tolist() == ["ICU"]
+    assert [(one.reason, one.field) for one in decoded.rejects] == [("wrong_type", "unit")]
 
 
 def test_what_is_remembered_has_its_bounds() -> None:

@@ -253,7 +253,11 @@ def times(value: Any, **source: Any) -> str:
         ("hl7", "20260105083000+0100", "2026-01-05T08:30:00+01:00"),
         ("hl7", "202601050830-0500", "2026-01-05T08:30:00-05:00"),
         ("hl7", "20260105083000.1234+0000", "2026-01-05T08:30:00.1234+00:00"),
+        ("hl7", "20260105083000.123456+0000", "2026-01-05T08:30:00.123456+00:00"),
         ("hl7", "20260105083000", "bad_time"),
+        ("hl7", "2026-1-05083000+0000", "bad_time"),
+        ("hl7", "18260105083000+0000", "bad_time"),
+        ("hl7", 20260105083000, "wrong_type"),
         ("hl7", "20260105", "bad_time"),
         ("hl7", "20260230083000+0000", "bad_time"),
     ],
@@ -286,6 +290,24 @@ def test_a_time_does_not_depend_on_its_neighbours() -> None:
     values = [1767601800, 1767601800.0, True, 1, "x", None]
     alone = [time for value in values for time in read(decode, {"p": "p1", "t": value}).event_times]
     assert read(decode, *({"p": "p1", "t": value} for value in values)).event_times == alone
+
+
+def test_an_hl7_time_does_not_depend_on_its_neighbours() -> None:
+    decode = mapped({"spo2": {"path": "v"}}, event_time={"path": "t", "as": "hl7", "zone": "Europe/Berlin"})
+    values = [
+        "20260105083000+0100",
+        "20260705083000",
+        "202601050830-0500",
+        "x",
+        5,
+        None,
+        "20260105083000.5+0100",
+    ]
+    alone = [time for value in values for time in read(decode, {"p": "p1", "t": value}).event_times]
+    together = read(decode, *({"p": "p1", "t": value} for value in values), {"p": "p1"})
+    assert together.event_times == alone
+    assert len(alone) == 4
+    assert [one.position for one in together.rejects] == [3, 4, 5, 7]
 
 
 ENVELOPE = mapped(
