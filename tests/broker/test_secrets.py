@@ -112,7 +112,7 @@ def test_plain_text_to_elsewhere_is_warned_of(servers: str, protocol: str | None
 def test_a_secret_on_the_command_line_is_warned_of_by_name() -> None:
     given = [f"sasl.password={SECRET}", "linger.ms=5", "ssl.key.location=/k"]
     (text,) = cautions(load_settings(properties=given), given)
-    assert text.startswith("-X sasl.password: everybody on this machine can read a command line")
+    assert text.startswith("-X sasl.password: everyone on this machine can read a command line")
     assert SECRET not in text
 
 
@@ -128,7 +128,7 @@ def test_the_command_warns_once_and_shows_no_secret(format_: str, tmp_path: Path
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("unencrypted to 192.0.2.1") == 1
-    assert done.stderr.count("-X sasl.password: everybody") == 1
+    assert done.stderr.count("-X sasl.password: everyone") == 1
     assert SECRET not in done.stderr + done.stdout
     if format_ == "json":
         assert all(line.startswith("{") for line in done.stderr.splitlines()), done.stderr
