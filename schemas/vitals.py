@@ -152,7 +152,7 @@ class Decoder:
             if not only_numbers and not set(map(type, cells)) <= types:
                 wrong = (row for row, cell in enumerate(cells) if type(cell) not in types)
                 yield from ((row, (Reason.WRONG_TYPE, name)) for row in wrong)
-            if number in columns.units:
+            if number in columns.units and number not in self._others:
                 unknown = self.conversions[number].unknown(cells, columns.units[number])
                 yield from ((row, (Reason.UNKNOWN_UNIT, name)) for row in unknown)
 

@@ -253,7 +253,7 @@ class _Dialect:
         value = self.values[text]
         if value is None or type_ == "NM":
             return value
-        return self._structured(text) if type_ == "SN" else text
+        return self._structured(text) if type_ == "SN" else self._plain(text)
 
     def _structured(self, text: str) -> Any:
         """`^84` is a number, `>^100` is only a limit, and `^1^:^128` is neither."""

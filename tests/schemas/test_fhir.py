@@ -486,9 +486,7 @@ def test_values_without_a_unit_are_read_where_the_mapping_says_which() -> None:
 
 
 def test_texts_and_booleans_are_read_for_a_model_that_has_some() -> None:
-    features: dict[str, Any] = {
-        name: {"codes": [name], "unit": "1", "model_unit": "1"} for name in ("unit", "ventilated")
-    }
+    features: dict[str, Any] = {name: {"codes": [name], "model_unit": "1"} for name in ("unit", "ventilated")}
     mapping = Mapping(features=features)
     decode = Decoder(
         [*features],

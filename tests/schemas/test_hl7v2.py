@@ -312,14 +312,14 @@ def test_an_id_is_read_in_the_charset_of_the_message() -> None:
 
 
 def test_texts_are_read_for_a_model_that_has_some() -> None:
-    features: dict[str, Any] = {"unit": {"codes": ["U"], "unit": "1", "model_unit": "1"}}
+    features: dict[str, Any] = {"unit": {"codes": ["U"], "model_unit": "1"}}
     mapping = Mapping(features=features).in_hl7_times()
     read_ = Hl7Reader(["unit"], mapping, max_bytes=MAX_MESSAGE_BYTES)
     decode = Decoder(["unit"], mapping=mapping, dtypes={"unit": CATEGORY}, read=read_)
     decoded = read(
-        oru(obx("ICU", code="U", kind="ST", unit="")), oru(obx("84", code="U", unit="")), decode=decode
+        oru(obx(r"ICU\T\1", code="U", kind="ST", unit="")), oru(obx("84", code="U", unit="")), decode=decode
     )
-    assert decoded.frame["unit"].tolist() == ["ICU"]
+    assert decoded.frame["unit"].tolist() == ["ICU&1"]
     assert [(one.reason, one.field) for one in decoded.rejects] == [("wrong_type", "unit")]
 
 
