@@ -146,7 +146,7 @@ def _copied_into_one_thread(part: Any, seen: dict[int, Any]) -> Any:
     copied = copy.copy(part)
     copied.__dict__.update(changed)
     if threads:
-        _own_booster(copied)
+        _own_state(copied)
         copied.set_params(**dict.fromkeys(threads, 1))
     return copied
 
@@ -161,10 +161,12 @@ def _threads(part: Any) -> list[str]:
     return [name for name, value in get(deep=False).items() if name in _THREADS and value not in one]
 
 
-def _own_booster(copied: Any) -> None:
-    """XGBoost keeps the number of threads in its booster, which a copy of the classifier shares."""
+def _own_state(copied: Any) -> None:
+    """XGBoost and LightGBM keep the number of threads also in an object that a copy shares with its original."""
     if type(copied).__module__.startswith("xgboost.") and "_Booster" in vars(copied):
         copied._Booster = copy.copy(copied.get_booster())
+    if type(copied).__module__.startswith("lightgbm."):
+        copied._other_params = {**copied._other_params}
 
 
 def _is_catboost(part: Any) -> bool:
