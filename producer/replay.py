@@ -84,7 +84,7 @@ def replay(
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "replay")
     sender = Sender(settings, topic=settings.input_topic)
-    run = _Run(sender, write, pacer or Pacer(), stopped, on_progress)
+    run = _Run(sender, write, pacer, stopped, on_progress)
     try:
         every = chain.from_iterable(records for _ in range(repeat))
         complete = run.send(islice(every, skip, None if limit is None else skip + limit))
@@ -125,7 +125,7 @@ class _Run:
         self,
         sender: Sender,
         write: Encoder,
-        pacer: Pacer,
+        pacer: Pacer | None,
         stopped: Callable[[], bool],
         on_progress: Callable[[Progress], None],
     ) -> None:
@@ -143,9 +143,11 @@ class _Run:
 
     def send(self, records: Iterator[Record]) -> bool:
         """Whether all were sent, rather than stopped."""
-        send, wait, tick = self._sender.send, self._pacer.wait, self._tick
+        send, pacer, tick = self._sender.send, self._pacer, self._tick
         for count, record in enumerate(records):
-            if not wait(record, stopped=tick) or (count % _TICK_EVERY == 0 and tick()):
+            if pacer is not None and not pacer.wait(record, stopped=tick):
+                return False
+            if count % _TICK_EVERY == 0 and tick():
                 return False
             if not send(*encode(record, self._write), stopped=tick):
                 return False

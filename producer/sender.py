@@ -81,10 +81,16 @@ class Sender:
         """
         if self.sent % _REPORTED_TOGETHER == 0:
             self._on_delivery = partial(self._failures.add, self.sent)
-        while not self._queued(key, value):
-            if stopped():
-                return False
-            self.poll(_ROOM_WAIT_S)
+        while True:
+            try:
+                self._producer.produce(self._topic, value, key, -1, self._on_delivery)
+                break
+            except BufferError:  # the queue is full
+                if stopped():
+                    return False
+                self.poll(_ROOM_WAIT_S)
+            except KafkaException as error:
+                raise self._error(f"refused by the client ({error.args[0].name()})") from None
         self.sent += 1
         if self.sent % _POLL_EVERY == 0:
             self.poll()
@@ -133,15 +139,6 @@ class Sender:
             with suppress(KafkaException, SystemError):  # a dead client has reported all it had
                 self._producer.purge()
                 self._producer.flush(_GIVING_UP_S)
-
-    def _queued(self, key: bytes | None, value: bytes) -> bool:
-        try:
-            self._producer.produce(self._topic, value, key, -1, self._on_delivery)
-        except BufferError:  # the queue is full
-            return False
-        except KafkaException as error:
-            raise self._error(f"refused by the client ({error.args[0].name()})") from None
-        return True
 
     @contextmanager
     def _alive(self) -> Iterator[None]:

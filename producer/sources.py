@@ -49,7 +49,7 @@ Hear = Callable[[str], Any]
 """Told each event time as the file has it."""
 
 PARQUET_BATCH: Final = 4096
-_LINES = 256  # of NDJSON that are looked at together
+_LINES = 64  # of NDJSON that are looked at together
 _BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
 _CHALLENGES = {  # columns by which their files are known
     "physionet2019": {"HR", "O2Sat", "SBP"},

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.contract import RFC3339
+from schemas.contract import TIMESTAMP
 
 NULLS: Final = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none"})
 """What a text file writes, in any case, for a missing value."""
@@ -23,7 +23,7 @@ NULLS: Final = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null",
 NOBODY: Final = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null"})
 """What programs write for a missing id where they make text of it: all who have none would be one patient."""
 
-is_rfc3339 = re.compile(RFC3339).fullmatch
+is_rfc3339 = re.compile(TIMESTAMP).fullmatch
 _as_time = re.compile(
     r"([0-9]{4})(?:-([0-9]{2})-([0-9]{2})|([0-9]{2})([0-9]{2}))"
     r"[Tt ]"

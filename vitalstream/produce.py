@@ -48,7 +48,7 @@ def replay(
 ) -> None:
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
     source = find(files, readers(layout, all_variables=all_variables, keep_going=keep_going))
-    pacer = pacing.Pacer(_schedule(rate=rate, speed=speed, poisson=poisson, seed=seed))
+    schedule = _schedule(rate=rate, speed=speed, poisson=poisson, seed=seed)
     stop = Stop()
     stop.listen(grace=False)
     _check(source, last=CHECKED_FIRST if limit is None else min(CHECKED_FIRST, skip + limit), stop=stop)
@@ -56,7 +56,7 @@ def replay(
         summary = replays.replay(
             settings,
             source,
-            pacer=pacer,
+            pacer=pacing.Pacer(schedule) if schedule else None,
             skip=skip,
             limit=limit,
             repeat=repeat,

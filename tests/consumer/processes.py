@@ -22,7 +22,7 @@ from broker.settings import Settings
 from tests.kafka import is_running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 60.0  # a busy machine imports slowly
+START_S = 120.0  # a busy machine imports slowly
 END_S = 10.0  # what is promised after a signal
 
 # Imported once, in a server process from which workers are forked: that saves each of them seconds.
