@@ -86,7 +86,7 @@ def run(bench: Bench, contender: Contender, *, rate: int, seconds: float) -> dic
         )
         received = np.full(count, np.nan)
         load.start()
-        _follow(reader, load, received)
+        follow(reader, load, received)
         load.join()
         found = load.measured(received)
         cpu = process.watch.cpu(load.began_at + WARM_S, load.ended_at)
@@ -167,7 +167,8 @@ class Load(threading.Thread):
         }
 
 
-def _follow(reader: Reader, load: Load, received: Floats) -> None:
+def follow(reader: Reader, load: Load, received: Floats) -> None:
+    """Note when each result came, until all are there or none has for a while."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(2e-4)  # the sender's thread shall not hold the reader's up
     try:

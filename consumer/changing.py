@@ -1,6 +1,7 @@
 """A change of model without a gap: the new one is prepared next to the old one, and takes over between transactions."""
 
 import contextlib
+import gc
 import logging
 import threading
 from collections import deque
@@ -114,7 +115,8 @@ class ChangingScorer:
             return
         self._seen = marks
         try:
-            self._prepare()
+            with _without_collector():
+                self._prepare()
         except models.HalfReplacedError as error:
             self._troubled = True
             self._observer.model_awaited(str(error))
@@ -160,6 +162,20 @@ class ChangingScorer:
 
     def _marks(self) -> list[tuple[int, int, int] | None]:
         return [] if self._settings.model is None else [*map(_mark, files_of(self._settings.model))]
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Look for no garbage meanwhile, nor later in what is loaded by then, as at the start (see work.Beginning).
+
+    It took up to 200 ms at once, in which nothing was scored, and was most of the longest gap of a change.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _mark(file: Path) -> tuple[int, int, int] | None:

@@ -1,8 +1,9 @@
 """A change of model: prepared next to the one that scores, taken over between two transactions, or refused."""
 
+import gc
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,13 @@ def fitted(seed: int = 0, names: Sequence[str] = NAMES) -> Any:
     return DecisionTreeClassifier(max_depth=4).fit(X, X[names[0]] > 90)
 
 
+@pytest.fixture(autouse=True)
+def unfrozen() -> Iterator[None]:
+    """What a change keeps from the garbage collector is given back."""
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def ward(tmp_path: Path) -> Ward:
     return Ward(tmp_path / "risk.joblib", fitted())
@@ -125,6 +133,22 @@ def test_another_model_is_prepared_and_scores_once_it_may(ward: Ward) -> None:
     ward.score.change()
     ward.score.look()
     assert ward.told.told == [("ready", new), ("changed", new)]
+
+
+def test_nobody_looks_for_garbage_while_a_model_is_loaded(ward: Ward) -> None:
+    made = ward.score._make
+    collecting: list[bool] = []
+
+    def make(*args: Any) -> ChunkScorer:
+        collecting.append(gc.isenabled())
+        return made(*args)
+
+    ward.score._make = make
+    ward.replace(fitted(1))
+    ward.score.look()
+    assert collecting == [False, False]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_files_are_replaced_one_after_the_other(ward: Ward) -> None:
