@@ -1,4 +1,4 @@
-"""The pictures of docs/performance.md, from a record."""
+"""The pictures in docs/img, from a record."""
 
 from pathlib import Path
 from typing import Any, Final

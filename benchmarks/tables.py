@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md and docs/scaling.md, written between their markers from a record."""
+"""The tables of the pages about performance, written between their markers from a record."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,9 @@ from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
 from benchmarks.goals import goals
 from benchmarks.record import Record, middle, pick, ratio
 
-DOCS: Final = (Path("docs/performance.md"), Path("docs/scaling.md"))
+DOCS: Final = tuple(
+    Path("docs", f"{page}.md") for page in ("performance", "peers", "latency", "costs", "scaling")
+)
 _MARKED: Final = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 # Drawn by plots.py where there is a table.
 _PICTURES: Final = {
@@ -34,7 +36,7 @@ def write(record: Record, docs: Iterable[Path] = DOCS) -> list[str]:
 
 def _filled(found: re.Match[str], record: Record, lacking: list[str]) -> str:
     name = found[2]
-    rows = _TABLES[name](record)
+    rows = TABLES[name](record)
     if len(rows) <= 1:
         lacking.append(name)
         return found[0]
@@ -185,7 +187,7 @@ def formats(record: Record) -> list[Sequence[str]]:
     found = (
         (one["case"], _plain(one["us"], 2), _plain(one["ratio"], 2)) for one in record.get("formats", [])
     )
-    return [("messages", "us a message", "against flat JSON"), *found]
+    return [("messages", "µs a message", "against flat JSON"), *found]
 
 
 def starts(record: Record) -> list[Sequence[str]]:
@@ -301,7 +303,7 @@ def auto(record: Record) -> list[Sequence[str]]:
     return [names, *([f"{one.get(name, '-')}" for name in names] for one in found)]
 
 
-_TABLES: Final[dict[str, Callable[[Record], list[Sequence[str]]]]] = {
+TABLES: Final[dict[str, Callable[[Record], list[Sequence[str]]]]] = {
     "machine": machine,
     "goals": goal_table,
     "throughput": throughput,

@@ -1,5 +1,6 @@
 """What a benchmark run says of its contenders: the check of results, the goals, the tables, the comparison."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,15 @@ def test_a_table_without_figures_stays_as_it_is(tmp_path: Path) -> None:
     doc.write_text("<!-- bench: backlog -->\nold\n<!-- /bench -->\n")
     assert tables.write({}, [doc]) == ["backlog"]
     assert "old" in doc.read_text()
+
+
+def test_every_table_has_its_place_on_one_page() -> None:
+    root = Path(__file__).parents[2]
+    places = re.compile(r"<!-- bench: (\w+) -->")
+    marked = [name for page in tables.DOCS for name in places.findall((root / page).read_text())]
+    assert sorted(marked) == sorted(tables.TABLES)
+    written = {path for path in root.glob("docs/*.md") if places.search(path.read_text())}
+    assert written == {root / page for page in tables.DOCS}
 
 
 def test_a_contender_that_did_not_run_says_why() -> None:
