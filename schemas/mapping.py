@@ -234,7 +234,7 @@ _KINDS: Final = {
 def _sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
     if error["type"] == "extra_forbidden":
-        return f"there is no key {where}; docs/formats.md lists all that there are"
+        return f"there is no key {where}; docs/mapping-reference.md lists all keys"
     if error["type"] == "missing":
         return f"{where} is missing"
     if error["type"] == "value_error":

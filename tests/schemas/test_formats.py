@@ -1,4 +1,4 @@
-"""docs/formats.md: each message there is read by the mapping that stands under it, as it stands there."""
+"""The pages about formats: each message there is read by the mapping that follows it."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from schemas.messages import Plain
 from schemas.vitals import Decoded, Decoder
 from tests.schemas.avro import written
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
+DOCS = Path(__file__).parents[2] / "docs"
 UTC = "2026-01-05T08:30:00Z"
 HR = {"heart_rate": 84.0}
 BOTH = {"heart_rate": 84.0, "spo2": 96.5}
@@ -49,7 +49,7 @@ EXPECTED: dict[str, tuple[str, str, dict[str, float], str | None]] = {
 
 
 def sections() -> dict[str, str]:
-    shapes = DOCUMENT.read_text("utf-8").split("\n## Shapes\n")[1].split("\n## ")[0]
+    shapes = (DOCS / "formats.md").read_text("utf-8").split("\n## Shapes\n")[1]
     return {text.split("\n", 1)[0]: text for text in shapes.split("\n### ")[1:]}
 
 
@@ -115,7 +115,7 @@ def test_debezium_s_deletions_are_retracted() -> None:
 
 
 def test_fhir_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
-    section = DOCUMENT.read_text("utf-8").split("\n## FHIR\n")[1]
+    section = (DOCS / "fhir.md").read_text("utf-8")
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
     assert len(block(section, "toml").splitlines()) <= 25
     decode = make_decoder(Settings(value_format="fhir", mapping=mapping))
@@ -125,7 +125,7 @@ def test_fhir_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
 
 
 def test_hl7_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
-    section = DOCUMENT.read_text("utf-8").split("\n## HL7 v2\n")[1]
+    section = (DOCS / "hl7.md").read_text("utf-8")
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
     assert len(block(section, "toml").splitlines()) <= 25
     decode = make_decoder(Settings(value_format="hl7v2", mapping=mapping))
@@ -135,7 +135,7 @@ def test_hl7_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
 
 
 def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Path) -> None:
-    section = DOCUMENT.read_text("utf-8").split("\n## Avro\n")[1]
+    section = (DOCS / "avro.md").read_text("utf-8")
     (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
     settings = Settings(value_format="avro", schema_file=schema, mapping=mapping)
