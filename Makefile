@@ -33,7 +33,7 @@ history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on rea
 bench-quick: $(VENV)/dev.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-models: $(VENV)/dev.stamp  ## try each kind of model on a real Kafka, for the table of docs/models.md; ARGS="--only NAME,NAME"
+models: $(VENV)/dev.stamp  ## try each kind of model on a real Kafka, for the table of docs/model-kinds.md; ARGS="--only NAME,NAME"
 	@$(BIN)/python -m benchmarks.models $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict

@@ -1,4 +1,4 @@
-"""The table of the kinds of models in docs/models.md."""
+"""The table of the kinds of models in docs/model-kinds.md."""
 
 from pathlib import Path
 
