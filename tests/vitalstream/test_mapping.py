@@ -1,7 +1,6 @@
 """`vitalstream mapping`: what is told of a mapping before a worker reads by it."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,13 @@ from typer.testing import CliRunner, Result
 
 from broker.errors import BrokerError, SettingsError
 from tests.conftest import MakeSettings
-from tests.schemas.test_formats import DOCUMENT
+from tests.schemas.test_formats import DOCS, block
 from vitalstream.cli import app
 from vitalstream.mapping import IncompleteMappingError
 
 CANARY = "canary-51c9"
-FHIR, HL7 = (
-    re.search(rf"\n## {name}\n.*?```{language}\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)[1]  # type: ignore[index]
-    for name, language in (("FHIR", "json"), ("HL7 v2", "hl7"))
-)
+FHIR = block((DOCS / "fhir.md").read_text("utf-8"), "json")
+HL7 = block((DOCS / "hl7.md").read_text("utf-8"), "hl7")
 MAPPING = """
 when = { "op" = ["c"] }
 patient_id = { path = "patient.id" }
