@@ -98,7 +98,7 @@ def _is_of_a_short_file(error: Exception) -> bool:
 
 
 def _missing_name(name: str, module: str) -> str:
-    if module == "__main__":
+    if module.endswith("__main__"):  # of python -m vitalstream, it is vitalstream.__main__
         return (
             f"needs {name}, which the script or notebook that saved the model defined itself: move it into a module, "
             "save the model again, and say --code with the folder of that module"

@@ -57,6 +57,7 @@ def pin(
         model_file.pin_model(path, sha256=sha256)
     except ModelError as error:
         raise SettingsError(str(error)) from None
+    models.warn_of(model)
     if json:
         typer.echo(orjson.dumps({"path": str(path), "sha256": sha256, "card": card.document()}).decode())
         return

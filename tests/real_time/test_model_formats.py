@@ -13,6 +13,7 @@ import pytest
 from skops import io as skops
 
 from real_time import ModelError, load_model, model_sha256, pin_model, pinned_sha256
+from real_time.model_formats import complaint
 from real_time.usable import load_usable
 
 from .kinds import FEATURES, fitted
@@ -150,6 +151,14 @@ def test_what_a_notebook_defined_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x03c__main__\nMyModel\n)\x81.")
     with pytest.raises(ModelError, match=r"needs MyModel, which the script or notebook .* --code"):
         load(path)
+
+
+def test_a_program_that_was_started_as_a_module_calls_its_main_by_another_name() -> None:
+    """`python -m vitalstream`: the __main__ that a pickle asks for is shown as vitalstream.__main__."""
+    error = AttributeError("Can't get attribute 'MyModel' on <module 'vitalstream.__main__' from 'x.py'>")
+    assert complaint(error, b"\x80\x04", how="joblib.dump").startswith(
+        "needs MyModel, which the script or notebook"
+    )
 
 
 def test_a_name_that_the_installed_module_lacks_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`vitalstream model`: make, pin and inspect."""
 
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import joblib
 import pandas as pd
 import pytest
+import sklearn
 from jsonschema import Draft202012Validator
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -204,6 +206,17 @@ def test_what_pin_is_given_no_other_command_has_to_be_given(tmp_path: Path) -> N
         "the given",
     )
     assert found["card"] == card
+
+
+def test_pin_warns_of_a_model_that_another_patch_of_a_library_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, installed = tmp_path / "m.pkl", sklearn.__version__
+    near = f"{installed[:-1]}{(int(installed[-1]) + 1) % 10}"
+    model = LogisticRegression().fit(pd.DataFrame({"heart_rate": [60, 120]}), [0, 1])
+    path.write_bytes(pickle.dumps(model).replace(installed.encode(), near.encode()))
+    vitalstream("model", "pin", str(path))
+    assert f"was fitted with scikit-learn {near} but {installed} is installed" in caplog.text
 
 
 def test_pinning_again_keeps_what_the_card_says_and_another_files_card_is_replaced(tmp_path: Path) -> None:
