@@ -166,3 +166,11 @@ def test_a_name_that_the_installed_module_lacks_is_named(tmp_path: Path) -> None
     path.write_bytes(b"\x80\x03csklearn.linear_model\nRiskRegression\n)\x81.")
     with pytest.raises(ModelError, match=r"needs RiskRegression of the module sklearn\.linear_model"):
         load(path)
+
+
+def test_a_pickle_of_an_older_xgboost_is_a_caution(tmp_path: Path) -> None:
+    path, version = tmp_path / "m.joblib", b"version[#L" + bytes(7) + b"\x03"
+    joblib.dump(fitted("XGBoost"), path)
+    path.write_bytes(re.sub(re.escape(version) + b"i.i.i.", version + b"i\x02i\x01i\x04", path.read_bytes()))
+    (caution,) = load_usable(path, sha256=model_sha256(path)).cautions
+    assert caution.endswith("was saved by an older XGBoost than the one installed")
