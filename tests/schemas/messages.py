@@ -47,6 +47,16 @@ def _of_length(length: int) -> bytes:
     return frame.replace(b'""', b'"' + b"x" * (length - len(frame)) + b'"')
 
 
+OF_OTHER_FORMATS = {
+    Reason.NOT_DECODABLE,
+    Reason.UNKNOWN_SCHEMA,
+    Reason.UNKNOWN_UNIT,
+    Reason.CONFLICTING,
+    Reason.RETRACTED,
+    Reason.NOT_FOR_US,
+}
+"""Reasons that JSON of the contract's own shape gives no cause for."""
+
 REJECTED = {
     "tombstone": Rejected(Reason.EMPTY, "", None),
     "no bytes": Rejected(Reason.EMPTY, "", b""),

@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 from broker.errors import VitalstreamError
 from schemas.contract import Reason
 from schemas.vitals import Decoded, Reject, vitals_schema
-from tests.schemas.messages import ACCEPTED, FEATURES, REJECTED, TIME, Rejected, decoder, good, raw
+from tests.schemas.messages import (
+    ACCEPTED,
+    FEATURES,
+    OF_OTHER_FORMATS,
+    REJECTED,
+    TIME,
+    Rejected,
+    decoder,
+    good,
+    raw,
+)
 
 decode = decoder(FEATURES, ranges={})
-OF_OTHER_FORMATS = {
-    Reason.NOT_DECODABLE,
-    Reason.UNKNOWN_SCHEMA,
-    Reason.UNKNOWN_UNIT,
-    Reason.CONFLICTING,
-    Reason.RETRACTED,
-    Reason.NOT_FOR_US,
-}
 
 
 @pytest.mark.parametrize("case", REJECTED.values(), ids=REJECTED)
