@@ -19,7 +19,7 @@ demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kaf
 	@$(BIN)/vitalstream demo $(ARGS)
 
 test: $(VENV)/dev.stamp tools  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
 	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
