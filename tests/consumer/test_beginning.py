@@ -18,7 +18,8 @@ from tests.schemas.messages import good
 
 pytestmark = pytest.mark.kafka
 
-MIDNIGHT = datetime.now(UTC) - timedelta(hours=24)  # young enough for any retention
+# Young enough for any retention, and a whole millisecond, as timestamps are.
+MIDNIGHT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=24)
 
 
 def send(settings: Settings, *, partition: int, hour: float, count: int) -> None:
