@@ -1,16 +1,21 @@
 """One row of a message's readings, each of which says by a code what it is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from schemas.columns import Columns
 from schemas.contract import EVENT_TIME, Problem, Reason, RefusedError
 from schemas.mapping import EventTime, Mapping
+from schemas.messages import Message
 from schemas.times import times_of
 
 Reading = tuple[int, Any, Any]
 """The number of its feature, its value and its unit. A value of None says that there was none."""
+
+
+Content = tuple[Any, Any, list[Reading]]
+"""What a message says: whose, when, and what."""
 
 
 class Row(NamedTuple):
@@ -103,6 +108,23 @@ class Rows:
             if cells[number :: self._width].count(None) < rows
         }
         return Columns(self._positions, self._ids, self._times, cells, problems, units)
+
+
+def rows_of(
+    messages: Sequence[Message], read: Callable[[Any], Content], features: Sequence[str], mapping: Mapping
+) -> Columns:
+    """A chunk, one message after the other: so many documents at once would keep the garbage collector busy.
+
+    `read` takes a message's value, and raises RefusedError.
+    """
+    rows = Rows(features, mapping, len(messages))
+    problems: dict[int, Problem] = {}
+    for position, message in enumerate(messages):
+        try:
+            rows.add(position, *read(message.value()))
+        except RefusedError as refused:
+            problems[position] = refused.problem
+    return rows.columns(problems)
 
 
 class OneTime:

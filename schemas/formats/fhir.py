@@ -15,7 +15,7 @@ from schemas.fields import ABSENT
 from schemas.formats.json import Repeats, one_object
 from schemas.mapping import Mapping
 from schemas.messages import Message
-from schemas.readings import OneTime, Reading, Rows, codes_of
+from schemas.readings import Content, OneTime, Reading, codes_of, rows_of
 
 SYSTEMS: Final = {
     "LOINC": "http://loinc.org",
@@ -75,8 +75,6 @@ _TYPES = {"valueInteger": int, "valueString": str, "valueBoolean": bool}
 _NOTHING: Final[dict[str, Any]] = {}
 
 Resource = dict[str, Any]
-Content = tuple[Any, Any, list[Reading]]
-"""Whose, when, and what."""
 
 
 class FhirReader:
@@ -92,15 +90,8 @@ class FhirReader:
         self._max_bytes = max_bytes
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
-        """Read a chunk, one message after the other: so many objects at once would keep the garbage collector busy."""
-        rows = Rows(self._features, self._mapping, len(messages))
-        problems: dict[int, Problem] = {}
-        for position, message in enumerate(messages):
-            try:
-                rows.add(position, *self._read(message.value()))
-            except RefusedError as refused:
-                problems[position] = refused.problem
-        return rows.columns(problems)
+        """Read a chunk."""
+        return rows_of(messages, self._read, self._features, self._mapping)
 
     def _read(self, value: Any) -> Content:
         document = one_object(value, self._repeats, max_bytes=self._max_bytes)

@@ -15,7 +15,7 @@ from schemas.contract import PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import ABSENT
 from schemas.mapping import Mapping
 from schemas.messages import Message
-from schemas.readings import OneTime, Reading, Rows, codes_of
+from schemas.readings import Content, OneTime, Reading, codes_of, rows_of
 
 SYSTEMS: Final = {"LOINC": "LN", "SNOMED": "SCT", "MDC": "MDC"}
 """What HL7 calls the systems of codes that a mapping names (table 0396)."""
@@ -57,9 +57,6 @@ _FIELDS = 15  # of an OBX nothing is read behind its 14th
 _EMPTY = [""] * _FIELDS
 _MANY, _LONG = 1000, 100  # fields that are remembered, and their length
 
-Content = tuple[Any, Any, list[Reading]]
-"""Whose, when, and what."""
-
 
 class Hl7Reader:
     """Reads ORU^R01 messages by the codes of a mapping."""
@@ -77,14 +74,7 @@ class Hl7Reader:
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        rows = Rows(self._features, self._mapping, len(messages))
-        problems: dict[int, Problem] = {}
-        for position, message in enumerate(messages):
-            try:
-                rows.add(position, *self._read(message.value()))
-            except RefusedError as refused:
-                problems[position] = refused.problem
-        return rows.columns(problems)
+        return rows_of(messages, self._read, self._features, self._mapping)
 
     def _read(self, value: Any) -> Content:
         if not value or len(value) > self._max_bytes:

@@ -74,6 +74,7 @@ def test_xgboost_itself_is_told_of_one_thread() -> None:
 def test_lightgbm_is_scored_in_one_thread_under_any_of_its_names() -> None:
     model = LGBMClassifier(n_estimators=2, verbose=-1, num_threads=2).fit(X, Y)
     assert prepare(model).classifier.get_params()["num_threads"] == 1
+    assert model.get_params()["num_threads"] == 2
 
 
 def test_catboost_is_asked_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
