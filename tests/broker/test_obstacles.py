@@ -54,8 +54,8 @@ def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def test_a_host_name_that_does_not_resolve(capfd: Capture) -> None:
     assert (
-        obstacle("no-such-kafka.invalid:9092")
-        == f": the host name no-such-kafka.invalid does not resolve; check --bootstrap-servers {LOCAL}"
+        obstacle("no-such-kafka..invalid:9092")
+        == f": the host name no-such-kafka..invalid does not resolve; check --bootstrap-servers {LOCAL}"
     )
     assert capfd.readouterr() == ("", "")
 
@@ -69,16 +69,16 @@ def test_a_port_where_nothing_listens(closed_port: int, capfd: Capture) -> None:
 
 
 def test_without_a_port_the_sentence_says_which_one_was_taken() -> None:
-    told = obstacle("no-such-kafka.invalid,127.0.0.9")
+    told = obstacle("no-such-kafka..invalid,127.0.0.9")
     assert "nothing listens at 127.0.0.9:9092" in told
-    assert "the host name no-such-kafka.invalid does not resolve" in told
+    assert "the host name no-such-kafka..invalid does not resolve" in told
 
 
 def test_each_of_several_servers_is_named(closed_port: int) -> None:
-    told = obstacle(f"no-such-kafka.invalid:9092,127.0.0.1:{closed_port}")
+    told = obstacle(f"no-such-kafka..invalid:9092,127.0.0.1:{closed_port}")
     assert f"nothing listens at 127.0.0.1:{closed_port}" in told
     assert ", and " in told
-    assert "the host name no-such-kafka.invalid does not resolve" in told
+    assert "the host name no-such-kafka..invalid does not resolve" in told
 
 
 def test_another_service() -> None:
@@ -105,6 +105,6 @@ def test_a_server_that_is_silent() -> None:
 
 @pytest.mark.kafka
 def test_one_server_that_answers_is_enough(kafka: str, closed_port: int, capfd: Capture) -> None:
-    settings = Settings(bootstrap_servers=f"no-such-kafka.invalid:9092,127.0.0.1:{closed_port},{kafka}")
+    settings = Settings(bootstrap_servers=f"no-such-kafka..invalid:9092,127.0.0.1:{closed_port},{kafka}")
     assert Admin(settings).metadata.brokers
     assert capfd.readouterr() == ("", "")
