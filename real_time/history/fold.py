@@ -87,7 +87,8 @@ def _keep_last(patient: Floats, time: float, values: Floats, limits: Floats) -> 
 
 
 @_compiled
-def _fill_buckets(patient: Floats, time: float, values: Floats, rings: Any) -> None:
+def _fill_buckets(patient: Floats, time: float, values: Floats, rings: Any) -> int:
+    """Return 1 where the row is too late for a bucket, else 0."""
     too_late = False
     for ring in range(len(rings)):
         step, buckets, start = rings[ring, 0], rings[ring, 1], rings[ring, 2]
@@ -106,8 +107,8 @@ def _fill_buckets(patient: Floats, time: float, values: Floats, rings: Any) -> N
             patient[at + SUM] = value if first else patient[at + SUM] + value
             patient[at + MIN] = value if first or value < patient[at + MIN] else patient[at + MIN]
             patient[at + MAX] = value if first or value > patient[at + MAX] else patient[at + MAX]
-    if too_late:
-        patient[LATE] += 1
+    patient[LATE] += too_late
+    return int(too_late)
 
 
 @_compiled
@@ -194,5 +195,6 @@ def fold(  # noqa: PLR0917 - numba's arrays come one by one
             patient[FIRST] = min(patient[FIRST], time)
         patient[ROWS] += 1
         _keep_last(patient, time, values[row], limits)
-        _fill_buckets(patient, time, values[row], rings)
+        late += _fill_buckets(patient, time, values[row], rings)
         _write(patient, limits, rings, windows, flags, out[row])
+    return late

@@ -4,22 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, Final, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_datetime64_any_dtype
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from real_time.compiled import Floats
-from real_time.history.recipe import LATE, HistoryError, Layout, Window, laid_out
-
-PATIENT: Final = "patient_id"
-TIME: Final = "event_time"
-ENCOUNTER: Final = "encounter_id"
-
-_BLOCK: Final = 1024  # patients
+from real_time.history.patients import Patients
+from real_time.history.recipe import HistoryError, Layout, Window, laid_out
+from real_time.history.rows import ENCOUNTER_ID, EVENT_TIME, PATIENT_ID, require_frame
 
 
 class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -62,12 +56,12 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Self:
         """Learn which columns there are. Raises HistoryError where the recipe or the frame can't be used."""
-        _require_frame(X)
+        require_frame(X)
         self.last_ = _last(self.last, X)
         _require_no_label(X[[*self.last_]], y)
         self._layout()
-        encounter = [ENCOUNTER] if ENCOUNTER in X.columns else []
-        self.feature_names_in_ = np.array([PATIENT, TIME, *encounter, *self.last_], dtype=object)
+        encounter = [ENCOUNTER_ID] if ENCOUNTER_ID in X.columns else []
+        self.feature_names_in_ = np.array([PATIENT_ID, EVENT_TIME, *encounter, *self.last_], dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
         return self
 
@@ -78,10 +72,10 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self.start().advance(X)
 
-    def start(self) -> "Patients":
+    def start(self) -> Patients:
         """Patients of whom nothing is known yet."""
         check_is_fitted(self)
-        return Patients(self._layout(), has_encounters=ENCOUNTER in self.feature_names_in_)
+        return Patients(self._layout(), has_encounters=ENCOUNTER_ID in self.feature_names_in_)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """The names of the columns that come out."""
@@ -93,7 +87,7 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """The sha256 of all that decides what comes out: the parameters, the columns and whether encounters count."""
         check_is_fitted(self)
         recipe = {**self.get_params(), "last": self.last_, "windows": [asdict(one) for one in self.windows]}
-        recipe["encounters"] = ENCOUNTER in self.feature_names_in_
+        recipe["encounters"] = ENCOUNTER_ID in self.feature_names_in_
         return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def _layout(self) -> Layout:
@@ -133,7 +127,7 @@ class Patients:
 
     def advance(self, X: pd.DataFrame) -> pd.DataFrame:
         """Take rows in, in their order; what each one's history is then, on the index of X."""
-        _require_frame(X)
+        require_frame(X)
         times, values = _times(X), _numbers(X, self._layout.columns)
         patients = self._rows_of(X)
         afresh = self._afresh(X, patients)
@@ -171,18 +165,10 @@ class Patients:
         return afresh
 
 
-def _require_frame(X: Any) -> None:
-    if not isinstance(X, pd.DataFrame):
-        raise HistoryError(f"a history needs a DataFrame with {PATIENT}, {TIME} and columns of numbers")
-    for name in (PATIENT, TIME):
-        if (X.columns == name).sum() != 1:
-            raise HistoryError(f"a history needs one column {name}, whose patient and when each row is")
-
-
 def _last(last: Mapping[str, str] | str, X: pd.DataFrame) -> dict[str, str]:
     """For each column, how long its last value is carried forward."""
     if isinstance(last, str):
-        known = {PATIENT, TIME, ENCOUNTER}
+        known = {PATIENT_ID, EVENT_TIME, ENCOUNTER_ID}
         numbers = X.select_dtypes(["number", "bool"]).columns
         return {str(name): last for name in numbers if name not in known}
     missing = [name for name in last if name not in X.columns]
@@ -197,27 +183,3 @@ def _require_no_label(X: pd.DataFrame, y: object) -> None:
             raise HistoryError(
                 f"column {name} is what the model is to learn: leave it out of the frame, or name the columns in last"
             )
-
-
-def _times(X: pd.DataFrame) -> Floats:
-    """Microseconds since 1970, which float64 holds exactly. What has no zone is UTC."""
-    try:
-        times = pd.to_datetime(
-            X[TIME], utc=True, format=None if is_datetime64_any_dtype(X[TIME]) else "ISO8601"
-        )
-    except (ValueError, TypeError):
-        raise HistoryError(f"{TIME} holds something other than times: write 2026-01-05T08:30:00Z") from None
-    if times.isna().any():
-        raise HistoryError(f"a row has no {TIME}")
-    found: Floats = times.dt.as_unit("us").astype("int64").to_numpy(np.float64)
-    return found
-
-
-def _numbers(X: pd.DataFrame, columns: tuple[str, ...]) -> Floats:
-    missing = [name for name in columns if name not in X.columns]
-    if missing:
-        raise HistoryError(f"the frame misses columns that the history is of: {', '.join(missing)}")
-    try:
-        return np.ascontiguousarray(X[[*columns]].to_numpy(np.float64, na_value=np.nan))
-    except (ValueError, TypeError):
-        raise HistoryError("the columns that a history is of must hold numbers") from None

@@ -1,0 +1,190 @@
+"""What is known of patients while their rows come: one row of numbers each, and how to undo what came last."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from real_time.compiled import Floats
+from real_time.history.recipe import LATE, Layout
+from real_time.history.rows import Rows, rows_of
+
+_STEP_BYTES: Final = 1 << 20
+_LONGEST_STEP_BYTES: Final = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of its patient at each row, the row itself included."""
+
+    features: Floats
+    """Rows by the recipe's columns."""
+    ages: Floats
+    """Microseconds since the last value of each column that the history is of, NaN where there was none."""
+    seen: Floats
+    """How many rows of the patient, and the microseconds since the first."""
+    late: int
+    """How many rows came too late for a bucket of a window."""
+
+
+class Patients:
+    """What is known of each patient so far.
+
+    Patients belong to a partition, with which they are forgotten (`drop`); a frame's are all of one. Rows that were
+    taken in since the last `commit` are undone by `rollback`, to the last bit.
+    """
+
+    def __init__(self, layout: Layout, *, has_encounters: bool) -> None:
+        # Here, since only who has such a model should wait for numba.
+        from real_time.history.fold import fold
+
+        self.layout = layout
+        self._fold = fold
+        self._has_encounters = has_encounters
+        self._names = pd.Index(layout.names)
+        self._recipe = layout.arrays()
+        self._index: defaultdict[int, dict[Any, int]] = defaultdict(dict)  # a patient's place, by partition
+        self._patients: list[Any] = []  # of each place
+        self._partitions: list[int] = []  # of each place
+        self._free: list[int] = []
+        self._state = np.zeros((0, layout.cells))  # by place; of free ones all zeros
+        self._touched = np.zeros(0, np.bool_)  # by place, since the last commit
+        self._undo: list[tuple[np.ndarray, Floats]] = []  # places, and their rows before they were touched
+        self._added: list[int] = []  # places of new patients since the last commit
+
+    def __len__(self) -> int:
+        return len(self._patients) - len(self._free)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the rows take."""
+        return self._state.nbytes
+
+    @property
+    def late(self) -> int:
+        """How many rows of these patients came too late for a bucket of a window."""
+        return int(self._state[:, LATE].sum())
+
+    def advance(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Take the rows of a frame in, for good; what each one's history is then, on the index of X."""
+        past = self.apply(rows_of(X, self.layout.columns, has_encounters=self._has_encounters))
+        self.commit()
+        return pd.DataFrame(past.features, index=X.index, columns=self._names, copy=False)
+
+    def apply(self, rows: Rows, partitions: Iterable[int] | None = None) -> Past:
+        """Take rows in, in their order; of each one's partition if they are of several."""
+        places = self._places(rows.patients, repeat(0) if partitions is None else partitions)
+        self._remember(places)
+        count, columns = len(rows), len(self.layout.columns)
+        past = Past(
+            np.empty((count, len(self._names))), np.empty((count, columns)), np.empty((count, 2)), late=0
+        )
+        late = self._fold(
+            self._state,
+            places,
+            rows.times,
+            rows.values,
+            rows.encounters,
+            *self._recipe,
+            float(self.layout.forget_after),
+            past.features,
+            past.ages,
+            past.seen,
+        )
+        return Past(past.features, past.ages, past.seen, late)
+
+    # --- what came since the last commit
+
+    def changed(self) -> tuple[list[tuple[int, Any]], Floats]:
+        """The partition and the patient of every row that changed since the last commit, and the rows."""
+        places = self._changed()
+        changed = [(self._partitions[place], self._patients[place]) for place in places]
+        return changed, self._state[places]
+
+    def commit(self) -> None:
+        """Keep what came."""
+        self._touched[self._changed()] = False
+        self._undo.clear()
+        self._added.clear()
+
+    def rollback(self) -> None:
+        """Undo what came since the last commit."""
+        for places, before in self._undo:
+            self._state[places] = before
+        self._remove(self._added)
+        self.commit()
+
+    # --- partitions
+
+    def restore(self, partition: int, patients: Sequence[Any], rows: Floats) -> None:
+        """Set what is known of patients, all different, to rows that `changed` gave."""
+        added = [*self._added]
+        self._state[self._places(patients, repeat(partition))] = rows
+        self._added = added  # these came before
+
+    def remove(self, partition: int, patients: Iterable[Any]) -> None:
+        """Forget patients."""
+        index = self._index[partition]
+        self._remove([index[one] for one in patients if one in index])
+
+    def drop(self, partition: int) -> None:
+        """Forget all patients of a partition. What came since the last commit must be kept or undone before."""
+        self._remove([*self._index.pop(partition, {}).values()])
+
+    def of(self, partition: int) -> tuple[list[Any], Floats]:
+        """The patients of a partition and their rows."""
+        index = self._index[partition]
+        return [*index], self._state[[*index.values()]]
+
+    # --- places
+
+    def _places(self, patients: Sequence[Any], partitions: Iterable[int]) -> np.ndarray:
+        index, places = self._index, []
+        for partition, patient in zip(partitions, patients, strict=False):
+            place = index[partition].get(patient)
+            places.append(self._add(partition, patient) if place is None else place)
+        if len(self._patients) > len(self._state):
+            self._grow()
+        return np.array(places, np.int64)
+
+    def _add(self, partition: int, patient: Any) -> int:
+        if self._free:
+            place = self._free.pop()
+            self._patients[place], self._partitions[place] = patient, partition
+        else:
+            place = len(self._patients)
+            self._patients.append(patient)
+            self._partitions.append(partition)
+        self._index[partition][patient] = place
+        self._added.append(place)
+        return place
+
+    def _grow(self) -> None:
+        """Make room in a step of bytes, not of shares: a large matrix is moved by remapping, but filled with zeros."""
+        cells = self.layout.cells
+        step = min(max(_STEP_BYTES, self._state.nbytes // 16), _LONGEST_STEP_BYTES) // (8 * cells)
+        size = len(self._patients) + step
+        self._state.resize((size, cells), refcheck=False)
+        self._touched.resize(size, refcheck=False)
+
+    def _remember(self, places: np.ndarray) -> None:
+        """Note how the rows are of patients that come for the first time since the last commit."""
+        self._touched[self._added] = True
+        untouched = np.unique(places[~self._touched[places]])
+        if len(untouched):
+            self._undo.append((untouched, self._state[untouched]))
+            self._touched[untouched] = True
+
+    def _changed(self) -> np.ndarray:
+        return np.concatenate([np.array(self._added, np.int64), *(places for places, _ in self._undo)])
+
+    def _remove(self, places: Sequence[int]) -> None:
+        self._state[[*places]] = 0
+        for place in places:
+            self._index[self._partitions[place]].pop(self._patients[place], None)
+            self._patients[place] = None
+        self._free += places

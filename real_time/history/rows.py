@@ -1,0 +1,91 @@
+"""Rows for a history, out of a frame: whose they are, when they were, and their numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype
+
+from real_time.compiled import Floats
+from real_time.history.recipe import HistoryError
+
+PATIENT_ID: Final = "patient_id"
+EVENT_TIME: Final = "event_time"
+ENCOUNTER_ID: Final = "encounter_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in log order."""
+
+    patients: Sequence[Any]
+    times: Floats
+    """Microseconds since 1970, which float64 holds exactly."""
+    values: Floats
+    """Rows by columns, NaN is missing."""
+    encounters: Floats
+    """Of each row, what `encounter_number` gives."""
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+
+def rows_of(X: Any, columns: Sequence[str], *, has_encounters: bool) -> Rows:
+    """The rows of a frame. Raises HistoryError where a row has no patient or no time, or a column can't be used."""
+    require_frame(X)
+    if X[PATIENT_ID].isna().any():
+        raise HistoryError(f"a row has no {PATIENT_ID}, so it is not known whose history it belongs to")
+    if has_encounters and ENCOUNTER_ID not in X.columns:
+        raise HistoryError(f"the history was fitted with {ENCOUNTER_ID}, and the frame has none")
+    encounters = [*map(encounter_number, X[ENCOUNTER_ID])] if has_encounters else np.zeros(len(X))
+    return Rows(
+        X[PATIENT_ID].tolist(), times_of(X[EVENT_TIME]), _numbers(X, columns), np.asarray(encounters, float)
+    )
+
+
+def require_frame(X: Any) -> None:
+    """Raise HistoryError unless X is a frame that says whose and when its rows are."""
+    if not isinstance(X, pd.DataFrame):
+        raise HistoryError(
+            f"a history needs a DataFrame with {PATIENT_ID}, {EVENT_TIME} and columns of numbers"
+        )
+    for name in (PATIENT_ID, EVENT_TIME):
+        if (X.columns == name).sum() != 1:
+            raise HistoryError(f"a history needs one column {name}, whose patient and when each row is")
+
+
+def times_of(times: pd.Series) -> Floats:
+    """Microseconds since 1970. A time without a zone is UTC."""
+    try:
+        found = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
+    except (ValueError, TypeError):
+        raise HistoryError(
+            f"{EVENT_TIME} holds something other than times: write 2026-01-05T08:30:00Z"
+        ) from None
+    if found.isna().any():
+        raise HistoryError(f"a row has no {EVENT_TIME}")
+    microseconds: Floats = found.dt.as_unit("us").astype("int64").to_numpy(np.float64)
+    return microseconds
+
+
+def encounter_number(encounter: Any) -> float:
+    """A number for an encounter, so that a patient's state is numbers only; 0 where there is none.
+
+    Two encounters share one with a probability of 1 in 2**48.
+    """
+    if pd.isna(encounter):
+        return 0.0
+    return 1.0 + int.from_bytes(blake2b(str(encounter).encode(), digest_size=6).digest())
+
+
+def _numbers(X: pd.DataFrame, columns: Sequence[str]) -> Floats:
+    missing = [name for name in columns if name not in X.columns]
+    if missing:
+        raise HistoryError(f"the frame misses columns that the history is of: {', '.join(missing)}")
+    try:
+        return np.ascontiguousarray(X[[*columns]].to_numpy(np.float64, na_value=np.nan))
+    except (ValueError, TypeError):
+        raise HistoryError("the columns that a history is of must hold numbers") from None
