@@ -13,6 +13,7 @@ from real_time.compiled import Floats
 from real_time.history.recipe import (
     CLOCK,
     COUNT,
+    ENCOUNTER,
     FIRST,
     HEAD,
     LAST,
@@ -171,30 +172,42 @@ def fold(  # noqa: PLR0917 - numba's arrays come one by one
     patients: Any,
     times: Floats,
     values: Floats,
-    afresh: Any,
+    encounters: Floats,
     limits: Floats,
     rings: Any,
     windows: Any,
     flags: Any,
     forget_after: float,
     out: Floats,
-) -> None:
+    ages: Floats,
+    seen: Floats,
+) -> int:
     """Take rows into `state` in their order, and write what each one's history is then to the same row of `out`.
 
-    `state` is patients by cells, `patients` the row's patient in it, `times` microseconds since 1970, `values` rows by
-    columns (NaN is missing), `afresh` whether the patient starts anew with this row; the rest is Layout.arrays().
+    `state` is patients by cells, a new patient's all zeros, and `patients` the row's patient in it. `times` are
+    microseconds since 1970, `values` rows by columns (NaN is missing), `encounters` numbers (0 is missing); another one
+    starts the patient afresh. The rest is Layout.arrays(). `ages` gets the microseconds since each column's last value,
+    rows by columns, NaN where there is none; `seen` the rows seen and the microseconds since the first. Returns how
+    many rows came too late for a bucket.
     """
+    late = 0
     for row in range(len(patients)):
         patient = state[patients[row]]
-        time = times[row]
-        if patient[ROWS] == 0 or afresh[row] or time > patient[CLOCK] + forget_after:
+        time, encounter = times[row], encounters[row]
+        another = encounter != 0 and patient[ENCOUNTER] != 0 and encounter != patient[ENCOUNTER]
+        if patient[ROWS] == 0 or another or time > patient[CLOCK] + forget_after:
             _start(patient, time, values.shape[1], rings)
         elif time > patient[CLOCK]:
             _advance(patient, time, values.shape[1], rings)
         elif patient[CLOCK] - time <= forget_after:
             patient[FIRST] = min(patient[FIRST], time)
+        if encounter != 0:
+            patient[ENCOUNTER] = encounter
         patient[ROWS] += 1
         _keep_last(patient, time, values[row], limits)
         late += _fill_buckets(patient, time, values[row], rings)
         _write(patient, limits, rings, windows, flags, out[row])
+        for column in range(values.shape[1]):
+            ages[row, column] = patient[CLOCK] - patient[HEAD + column * OF_COLUMN + LAST_TIME]
+        seen[row, 0], seen[row, 1] = patient[ROWS], patient[CLOCK] - patient[FIRST]
     return late

@@ -17,7 +17,7 @@ MICROSECONDS_PER_HOUR: Final = 3_600_000_000
 STATISTICS: Final = ("min", "max", "mean", "count")
 
 # The first cells of a patient's state, then three for each column, then the buckets of the windows.
-ROWS, FIRST, CLOCK, LATE, HEAD = range(5)
+ROWS, FIRST, CLOCK, LATE, ENCOUNTER, HEAD = range(6)
 LAST_TIME, LAST, PREVIOUS, OF_COLUMN = range(4)
 COUNT, SUM, MIN, MAX, OF_BUCKET = range(5)
 

@@ -102,69 +102,6 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
 
 
-class Patients:
-    """What is known of each patient so far: one row of numbers each."""
-
-    def __init__(self, layout: Layout, *, has_encounters: bool) -> None:
-        # Here, since only who has such a model should wait for numba.
-        from real_time.history.fold import fold
-
-        self._fold = fold
-        self._layout = layout
-        self._names = pd.Index(layout.names)
-        self._recipe = layout.arrays()
-        self._state = np.zeros((0, layout.cells))
-        self._places: dict[Any, int] = {}
-        self._encounters: dict[int, Any] | None = {} if has_encounters else None
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @property
-    def late(self) -> int:
-        """How many rows came too late for a bucket of a window."""
-        return int(self._state[: len(self), LATE].sum())
-
-    def advance(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Take rows in, in their order; what each one's history is then, on the index of X."""
-        require_frame(X)
-        times, values = _times(X), _numbers(X, self._layout.columns)
-        patients = self._rows_of(X)
-        afresh = self._afresh(X, patients)
-        out = np.empty((len(X), len(self._names)))
-        limits, rings, windows, flags = self._recipe
-        forget_after = float(self._layout.forget_after)
-        self._fold(
-            self._state, patients, times, values, afresh, limits, rings, windows, flags, forget_after, out
-        )
-        return pd.DataFrame(out, index=X.index, columns=self._names, copy=False)
-
-    def _rows_of(self, X: pd.DataFrame) -> np.ndarray:
-        ids = X[PATIENT]
-        if ids.isna().any():
-            raise HistoryError(f"a row has no {PATIENT}, so it is not known whose history it belongs to")
-        places = self._places
-        rows = np.array([places.setdefault(one, len(places)) for one in ids.tolist()], np.int64)
-        if len(places) > len(self._state):  # grown in place, where the system can
-            self._state.resize((len(places) + _BLOCK, self._layout.cells), refcheck=False)
-        return rows
-
-    def _afresh(self, X: pd.DataFrame, patients: np.ndarray) -> np.ndarray:
-        afresh = np.zeros(len(X), np.bool_)
-        if self._encounters is None:
-            return afresh
-        if ENCOUNTER not in X.columns:
-            raise HistoryError(f"the history was fitted with {ENCOUNTER}, and the frame has none")
-        for row, (patient, encounter) in enumerate(
-            zip(patients.tolist(), X[ENCOUNTER].tolist(), strict=True)
-        ):
-            if pd.isna(encounter):
-                continue
-            afresh[row] = self._encounters.setdefault(patient, encounter) != encounter
-            self._encounters[patient] = encounter
-        return afresh
-
-
 def _last(last: Mapping[str, str] | str, X: pd.DataFrame) -> dict[str, str]:
     """For each column, how long its last value is carried forward."""
     if isinstance(last, str):
