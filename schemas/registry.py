@@ -1,9 +1,10 @@
 """The schema registry: the schema that an id stands for, if it is one of the input topic's.
 
-A registry that says there is no such schema is believed. One that says anything else, or nothing, is waited for: that
-says nothing about a message.
+A registry that says there is no such schema is believed, and so is one that refuses a single schema while it gives the
+topic's own. One that says anything else, or nothing, is waited for: that says nothing about a message.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger("vitalstream.schemas")
+
 CONNECT_S: Final = 3.0  # for each step of an answer, by the client
 CALL_S: Final = 5.0  # for all of them: a registry that sends a byte now and then is none that answers
+# Of these, 404 is one without a registry's code. The others say that the registry will not, or not now, answer anybody.
+_OF_ONE_SCHEMA: Final = frozenset(range(400, 500)) - {401, 407, 408, 425, 429}
 _LARGEST_ID: Final = 2**31 - 1
 _NOT_FOUND: Final = range(40400, 40500)  # what a registry says with its 404; a proxy's has no such code
 _PROPERTIES: Final = ("basic.auth.", "bearer.auth.", "ssl.", "proxy")
@@ -35,7 +40,14 @@ _LOGIN: Final = "check schema.registry.basic.auth.user.info, and what this user 
 
 
 class RegistryError(VitalstreamError):
-    """The schema registry does not answer, or not as one: nothing is known of any schema."""
+    """The schema registry does not answer, or not as one: nothing is known of any schema.
+
+    `status` is that of its answer, if there was one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +88,35 @@ class Registry:
     def find(self, ref: bytes) -> WrittenWith | None:
         """The schema of an id (a byte 0 and four more) or of a GUID (a byte 1 and sixteen more).
 
-        None where there is none, or it belongs to none of the topic's subjects. Raises RegistryError where the registry
-        can't be asked.
+        None where there is none, it belongs to none of the topic's subjects, or the registry refuses this one and gives
+        the topic's own. Raises RegistryError where the registry can't be asked.
         """
+        try:
+            return self._found(ref)
+        except RegistryError as error:
+            if ref[0] == 0 and error.status in _OF_ONE_SCHEMA and self._gives_own():
+                log.warning(
+                    "%s answers %d to %s, and gives the newest schema of subject %s: messages with that ID become dead "
+                    "letters (unknown_schema)",
+                    self._told,
+                    error.status,
+                    _named(ref),
+                    self.subject,
+                )
+                return None
+            raise RegistryError(f"{error} ({_named(ref)})", status=error.status) from None
+
+    def _gives_own(self) -> bool:
+        """Whether it gives the newest schema of the topic's own subject, asked for in the same way."""
+        client: Any = self._client
+        try:
+            newest = self._ask(partial(client.get_version, self.subject))
+            client.clear_caches()  # which would answer in its place
+            return newest is not None and self._found(_ref(newest.schema_id or 0)) is not None
+        except RegistryError:
+            return False
+
+    def _found(self, ref: bytes) -> WrittenWith | None:
         schema = self._by_guid(ref[1:]) if ref[0] else self._by_id(int.from_bytes(ref[1:], "big"))
         if schema is None or not any(self._holds(subject, schema) for subject in self._subjects(schema)):
             return None
@@ -112,7 +150,8 @@ class Registry:
                 registered = self._ask(partial(self._client.get_version, *place, deleted=True))
                 if registered is None:
                     raise RegistryError(
-                        f"{self._told} lacks {place[0]} version {place[1]}, to which a schema refers"
+                        f"{self._told} lacks {place[0]} version {place[1]}, to which a schema refers",
+                        status=404,
                     )
                 self._collect(registered.schema, found)
                 found[place] = registered.schema.schema_str or ""
@@ -129,11 +168,14 @@ class Registry:
             return self._bounded(call, seconds=CALL_S)
         except SchemaRegistryError as error:
             if error.http_status_code != 404:  # noqa: PLR2004
-                raise RegistryError(f"{self._told} {_status(error.http_status_code)}") from None
+                raise RegistryError(
+                    f"{self._told} {_status(error.http_status_code)}", status=error.http_status_code
+                ) from None
             if error.error_code not in _NOT_FOUND:
                 if otherwise is None:
                     raise RegistryError(
-                        f"{self._told} answers 404 without a code of a registry's; check the path of --schema-registry"
+                        f"{self._told} answers 404 without a code of a registry's; check the path of --schema-registry",
+                        status=404,
                     ) from None
                 otherwise()
             return None
@@ -141,6 +183,14 @@ class Registry:
             raise RegistryError(f"{self._told} does not answer within {CALL_S:g} s") from None
         except Exception as error:  # the HTTP client's own, or those of an answer that is none
             raise RegistryError(f"{self._told} {_failure(error)}") from None
+
+
+def _ref(number: int) -> bytes:
+    return b"\x00" + number.to_bytes(4, "big")
+
+
+def _named(ref: bytes) -> str:
+    return f"schema {UUID(bytes=ref[1:])}" if ref[0] else f"schema ID {int.from_bytes(ref[1:], 'big')}"
 
 
 def _status(status: int) -> str:

@@ -73,7 +73,7 @@ def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> 
 
     assert worker.log.count("assigned partitions") == 1
     assert "lost partitions" not in worker.log
-    assert f"the schema registry {url} answers 500; messages wait" in worker.log
+    assert f"the schema registry {url} answers 500 (schema ID 8); messages wait" in worker.log
     assert "HTTP Request" not in worker.log
     assert "goes on: the schema registry answers" in worker.log
     found = read_accounts(settings)

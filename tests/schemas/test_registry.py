@@ -1,6 +1,7 @@
 """Schemas by id and by GUID, of a real registry; and registries that are down, slow, or refuse us."""
 
 import json
+import re
 import ssl
 import uuid
 from collections.abc import Callable, Iterator
@@ -218,6 +219,72 @@ def test_trouble_is_no_message_s_fault(trouble: str) -> None:
     assert str(told.value).startswith(f"the schema registry {url} ")
 
 
+Said = Callable[[str, int], tuple[int, bytes] | None]
+
+
+def about(said: Said, *, own: int | None = 7) -> Callable[[str], Any]:
+    """A registry that has a schema of the topic under ID 7, and answers `said` to what is asked about the others."""
+    asked_for = 0
+
+    def answer(path: str) -> Any:
+        nonlocal asked_for
+        number = re.search("/schemas/ids/([0-9]+)", path)
+        asked_for = int(number[1]) if number else asked_for
+        if own is None and "/versions/latest" in path:
+            return NO_SUCH
+        if asked_for != own and "/versions/latest" not in path and (refused := said(path, asked_for)):
+            return refused
+        schema = json.dumps(VITALS if asked_for == own else SWAPPED)
+        return 200, json.dumps(
+            {"id": own, "version": 1, "subject": "vitals-value", "schema": schema}
+        ).encode()
+
+    return answer
+
+
+def at(part: str, answer: tuple[int, bytes]) -> Said:
+    return lambda path, _: answer if part in path else None
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+@pytest.mark.parametrize("part", ["/schemas/ids/", "/subjects/vitals-value"])
+def test_a_schema_that_alone_is_refused_is_unknown(
+    status: int, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with answering(Answers(about(at(part, (status, b"{}"))))) as url:
+        decode = make_decoder(asking(url))
+        values = [b"\x00" + number.to_bytes(4, "big") + written(VITALS, VALUE) for number in (7, 8, 7)]
+        found = decode([*map(Plain, values)])
+    assert found.rejects == [Reject(1, Reason.UNKNOWN_SCHEMA, "")]
+    assert len(found.frame) == 2
+    assert f"{url} answers {status} to schema ID 8, and gives the newest schema of subject vitals-value" in (
+        caplog.text
+    )
+
+
+REFUSED = 403, b"{}"
+OWN = (
+    200,
+    json.dumps({"id": 7, "version": 1, "subject": "vitals-value", "schema": json.dumps(VITALS)}).encode(),
+)
+WAITS: dict[str, Callable[[str], Any]] = {
+    "the registry is in trouble": about(at("/schemas/ids/", (500, b"{}"))),
+    "it is asked too often": about(at("/schemas/ids/", (429, b"{}"))),
+    "the login is refused": about(at("/schemas/ids/", (401, b"{}"))),
+    "all schemas are refused": lambda path: REFUSED if "/schemas/ids/" in path else OWN,
+    "all lookups are refused": lambda path: OWN if "/schemas/ids/" in path or "/latest" in path else REFUSED,
+    "the topic has no schema to compare with": about(at("/schemas/ids/", REFUSED), own=None),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("why", WAITS)
+def test_a_schema_that_may_be_had_later_is_waited_for(why: str) -> None:
+    with answering(Answers(WAITS[why])) as url, pytest.raises(RegistryError, match=r"\(schema ID 8\)$"):
+        make_decoder(asking(url))([Plain(b"\x00\x00\x00\x00\x08" + written(VITALS, VALUE))])
+
+
 @pytest.mark.usefixtures("quick")
 def test_of_several_registries_the_first_that_can_answers() -> None:
     with answering(Answers(lambda _: (500, b"{}"))) as broken, answering(Answers(lambda _: NO_SUCH)) as well:
@@ -340,7 +407,7 @@ def with_property(text: str) -> object:
     return make_registry(asking("http://r", properties=[f"schema.registry.{text}"]))
 
 
-REFUSED: dict[str, Callable[[], object]] = {
+UNUSABLE: dict[str, Callable[[], object]] = {
     "--value-format json has no schemas; give avro or json-schema": lambda: load_settings(
         schema_registry="http://r"
     ),
@@ -356,8 +423,8 @@ REFUSED: dict[str, Callable[[], object]] = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("words", UNUSABLE)
 def test_settings_are_refused_in_words(words: str) -> None:
     with pytest.raises(SettingsError, match=words) as told:
-        REFUSED[words]()
+        UNUSABLE[words]()
     assert "pw" not in str(told.value)
