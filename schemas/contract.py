@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 PATIENT_ID: Final = "patient_id"
 EVENT_TIME: Final = "event_time"
+ENCOUNTER_ID: Final = "encounter_id"
 
 RISK_PROBABILITY: Final = "risk_probability"
 RISK_LABEL: Final = "risk_label"

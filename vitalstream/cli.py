@@ -151,6 +151,13 @@ def replay(
             help="send an unreadable time, or a number with a comma, as the text it is: it becomes a dead letter",
         ),
     ] = False,
+    as_arrived: Annotated[
+        bool,
+        typer.Option(
+            "--as-arrived",
+            help="send as devices do: of each row a message for each device that measured something, at its own time",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -164,8 +171,9 @@ def replay(
     Files in the plain format (.csv, .tsv, .parquet, .ndjson, .jsonl; text also with .gz) have the columns patient_id,
     event_time (a time without zone is taken as UTC) and any features. A time that has no single meaning, such as a
     bare date, stops its file with the line. physionet2019 and physionet2012 read those Challenges' own
-    files, as downloaded. Without --rate or --speed it sends as fast as it can. Try new files with --dry-run, which
-    needs no broker. With --value-format fhir or hl7v2 each row becomes a message of that format, its features under
+    files, as downloaded. Without --rate or --speed it sends as fast as it can. With --as-arrived monitor, cuff and
+    thermometer send for themselves, in the hour before their row's time. Try new files with --dry-run, which needs no
+    broker. With --value-format fhir or hl7v2 each row becomes a message of that format, its features under
     the first of their codes in --mapping.
     """
     if dry_run:
@@ -182,6 +190,8 @@ def replay(
             limit=limit,
             all_variables=all_variables,
             keep_going=keep_going,
+            as_arrived=as_arrived,
+            seed=seed,
             json=json,
         )
         return
@@ -200,6 +210,7 @@ def replay(
         skip=skip,
         all_variables=all_variables,
         keep_going=keep_going,
+        as_arrived=as_arrived,
         json=json,
     )
 

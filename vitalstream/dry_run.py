@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from producer.arrivals import AsArrived
 from producer.physionet import EPOCH
 from producer.preview import PASSED_ON, SHOWN, Column, Preview, preview
 from producer.sources import SourceError
@@ -19,7 +20,7 @@ from producer.values import UnreadableError, zone
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID
 from vitalstream.layouts import PLAIN, find, readers, tell_look_alikes
-from vitalstream.produce import CHECKED_FIRST
+from vitalstream.produce import CHECKED_FIRST, of_rows
 
 _NO_ZONE: Final = "none"
 _LONGEST: Final = 24  # characters of an example
@@ -33,6 +34,8 @@ def show(
     limit: int | None,
     all_variables: bool,
     keep_going: bool,
+    as_arrived: bool,
+    seed: int,
     json: bool,
 ) -> None:
     """Print the first messages and the columns of the files. Sends nothing and needs no broker.
@@ -49,17 +52,22 @@ def show(
         on_time=lambda text: zones.add(_zone(text)),
     )
     found = find(files, how)
+    arrivals = AsArrived(found, seed=seed) if as_arrived else None
+    messages = found if arrivals is None else arrivals
     most = CHECKED_FIRST if limit is None else min(CHECKED_FIRST, limit)
     try:
-        what = preview(islice(found, skip, None), most=most)
+        what = preview(islice(messages, skip, None), most=most)
     except SourceError as error:
         raise SourceError(f"{error}; nothing was sent") from None
     zones.discard("")
     tell_look_alikes(column.name for column in what.columns)
     if json:
-        typer.echo(orjson.dumps(document(what, sorted(zones))).decode())
+        counts = {} if arrivals is None else arrivals.counts
+        typer.echo(orjson.dumps(document(what, sorted(zones)) | counts).decode())
         return
     console = Console(highlight=False)
+    if arrivals is not None:
+        console.print(of_rows(arrivals), soft_wrap=True)
     console.print(_heading(what, skip), soft_wrap=True)
     for key, value in what.first:
         shown = "no key" if key is None else _escaped(key.decode())

@@ -18,6 +18,7 @@ from broker.settings import Settings
 from consumer.stop import Stop
 from producer import pacing, sources
 from producer import replay as replays
+from producer.arrivals import AsArrived
 from producer.publish import Refusal
 from producer.publish import publish as publish_lines
 from vitalstream.layouts import find, readers, tell_look_alikes
@@ -44,18 +45,21 @@ def replay(
     skip: int,
     all_variables: bool,
     keep_going: bool,
+    as_arrived: bool,
     json: bool,
 ) -> None:
     """Send the files' rows to the input topic and print how many were sent, acknowledged, and how fast."""
     source = find(files, readers(layout, all_variables=all_variables, keep_going=keep_going))
+    arrivals = AsArrived(source, seed=seed) if as_arrived else None
     schedule = _schedule(rate=rate, speed=speed, poisson=poisson, seed=seed)
     stop = Stop()
     stop.listen(grace=False)
-    _check(source, last=CHECKED_FIRST if limit is None else min(CHECKED_FIRST, skip + limit), stop=stop)
+    checked = AsArrived(source, seed=seed) if as_arrived else source
+    _check(checked, last=CHECKED_FIRST if limit is None else min(CHECKED_FIRST, skip + limit), stop=stop)
     with _progress(limit, rate) as on_progress:
         summary = replays.replay(
             settings,
-            source,
+            source if arrivals is None else arrivals,
             pacer=pacing.Pacer(schedule) if schedule else None,
             skip=skip,
             limit=limit,
@@ -65,13 +69,15 @@ def replay(
         )
     if skip and summary.complete and not summary.sent:
         raise SettingsError(f"--skip {skip}: the files have no more messages than that, so none was sent")
-    result = {
+    result: dict[str, Any] = {
         "sent": summary.sent,
         "acknowledged": summary.acknowledged,
         "seconds": round(summary.seconds, 3),
         "rate": round(summary.rate, 1),
         "next_skip": None if summary.complete else skip + summary.sent,
     }
+    if arrivals is not None:
+        result |= arrivals.counts
     if json:
         typer.echo(orjson.dumps(result).decode())
         return
@@ -79,9 +85,19 @@ def replay(
         f"sent {summary.sent:,}, acknowledged {summary.acknowledged:,} in {summary.seconds:.1f} s: "
         f"{summary.rate:,.0f} msg/s to {settings.input_topic}"
     )
+    if arrivals is not None:
+        typer.echo(of_rows(arrivals))
     if not summary.complete:
         rest = "" if limit is None else f" --limit {limit - summary.sent}"
         typer.echo(f"stopped before the end: go on with --skip {skip + summary.sent}{rest}")
+
+
+def of_rows(arrivals: AsArrived) -> str:
+    """How many rows the messages are of."""
+    return (
+        f"{arrivals.rows:,} rows were read, each to be a message for each device; "
+        f"{arrivals.empty:,} hold no measurement and give none"
+    )
 
 
 def _check(source: Iterable[sources.Record], *, last: int, stop: Stop) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from broker.errors import SettingsError, TopicError
 from broker.local import LocalKafka
 from broker.settings import Settings
 from broker.topics import create_topics
+from producer.arrivals import AsArrived
 from producer.pacing import Pacer, at_rate, by_event_time
 from producer.physionet import FORMATS
 from producer.publish import PublishSummary, Refusal, publish
@@ -40,7 +42,7 @@ pytestmark = pytest.mark.kafka
 
 DEFAULTS: dict[str, Any] = {
     "layout": "plain", "rate": None, "speed": None, "poisson": False, "skip": 0, "limit": None, "repeat": 1, "seed": 0,
-    "all_variables": False, "keep_going": False, "json": False,
+    "all_variables": False, "keep_going": False, "as_arrived": False, "json": False,
 }  # fmt: skip
 
 
@@ -97,6 +99,25 @@ def test_physionet_files_arrive_whole(settings: Settings, tmp_path: Path, layout
     assert by_patient(messages) == expected(source)
     assert len(messages) == sum(len(stay.hours) for stay in simulation)
     assert decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
+
+
+def test_as_arrived_it_sends_the_devices_messages_and_says_of_how_many_rows(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = simulated(100)
+    write_csv(tmp_path / "a.csv", [*records, {**dict.fromkeys(records[0]), "patient_id": "p"}])
+    messages = [*AsArrived(records, seed=3)]
+    sent = DEFAULTS | {"as_arrived": True, "seed": 3, "skip": 10}
+    send_files(settings, [tmp_path], **sent | {"limit": 20, "json": True})
+    shown = json.loads(capsys.readouterr().out)
+    send_files(settings, [tmp_path], **sent | {"skip": 30})
+    assert f"sent {len(messages) - 30:,}, acknowledged" in (out := capsys.readouterr().out)
+    assert (
+        "101 rows were read, each to be a message for each device; 1 hold no measurement and give none" in out
+    )
+    assert (shown["sent"], shown["rows_without_measurement"]) == (20, 0)
+    assert 10 < shown["rows_read"] <= 100
+    assert by_patient(arrived(settings)) == expected(messages[10:])
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,20 @@ def test_a_table_and_what_deserves_a_second_look(tmp_path: Path) -> None:
     ]
 
 
+def test_it_shows_what_devices_would_send(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(WARD + "007,2026-01-05 09:32:00,,,,,\n")
+    found = document(tmp_path, "--as-arrived")
+    assert (found["messages"], found["rows_read"], found["rows_without_measurement"]) == (10, 5, 1)
+    first = found["first"][0]["value"]
+    assert first.items() >= {"patient_id": None}.items()  # with its zone it is before the others
+    assert len(first) < 5
+    assert dry(tmp_path, "--as-arrived").splitlines()[:2] == [
+        "5 rows were read, each to be a message for each device; 1 hold no measurement and give none",
+        "read all 10 messages; nothing was sent. The first as they would be sent:",
+    ]
+    assert document(tmp_path, "--as-arrived", "--seed", "1")["first"] != found["first"]
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.ndjson", "a.ndjson.gz"])
 @pytest.mark.parametrize(
     ("time", "zones"),
