@@ -12,6 +12,7 @@ from confluent_kafka.admin import AclOperation
 
 from broker.admin import Admin
 from broker.errors import TopicError
+from broker.roles import TOPICS, Role
 from broker.settings import Settings
 
 Operation = Literal["READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"]
@@ -36,10 +37,7 @@ class Right:
         return self.template.format(**vars(settings))
 
 
-_INPUT: Final = "{input_topic}"
-_RISK: Final = "{output_topic}"
-_METRICS: Final = "{metrics_topic}"
-_DEAD: Final = "{dead_letter_topic}"
+_INPUT, _RISK, _METRICS, _DEAD, _STATE = (TOPICS[role].name for role in Role)
 _OUTPUTS: Final = (_RISK, _METRICS, _DEAD)
 _ALL: Final = (_INPUT, *_OUTPUTS)
 
@@ -56,6 +54,13 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         Right("WRITE", "transactional id", "{group}-", prefixed=True),
         # Whether the input is compacted, and the outputs' max.message.bytes; else Kafka's default is taken.
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
+    ),
+    # Beside those, with a model that has a history.
+    "consume with a history": (
+        *_topics("READ", _STATE),
+        *_topics("WRITE", _STATE),
+        # Whether it is compacted.
+        *_topics("DESCRIBE_CONFIGS", _STATE, optional=True),
     ),
     "replay": _topics("WRITE", _INPUT),
     "publish": _topics("WRITE", _INPUT),
@@ -87,7 +92,13 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         # How those that are there are cleaned up.
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
+    "topics create --state": (
+        *_topics("CREATE", _STATE),
+        *_topics("DESCRIBE", _STATE),
+        *_topics("DESCRIBE_CONFIGS", _STATE, optional=True),
+    ),
     "topics check": (*_topics("DESCRIBE", *_ALL), *_topics("DESCRIBE_CONFIGS", *_ALL)),
+    "topics check --state": (*_topics("DESCRIBE", _STATE), *_topics("DESCRIBE_CONFIGS", _STATE)),
 }
 
 

@@ -35,6 +35,7 @@ from pydantic_settings import (
 
 from broker.errors import SettingsError
 from broker.options import OPTIONS
+from broker.roles import TOPIC_SETTINGS, TOPICS, Role
 
 ENV_PREFIX = "VITALSTREAM_"
 
@@ -95,7 +96,7 @@ _NAME: Final = "must be 1 to {} letters (A to Z), digits, dots, hyphens or under
 # What a value must be, of the settings that are no numbers and no choice between words.
 _WORDS: Final = {
     "bootstrap_servers": "must be HOST:PORT with a port from 1 up to 65535, or several of them with commas between",
-    **dict.fromkeys(("input_topic", "output_topic", "metrics_topic", "dead_letter_topic"), _NAME.format(249)),
+    **dict.fromkeys(TOPIC_SETTINGS, _NAME.format(249)),
     "group": _NAME.format(200),
     "instance": _NAME.format(100),
     "trusted_types": "must be full names of types with commas between, such as sklearn.tree._tree.Tree",
@@ -248,15 +249,19 @@ class Settings(BaseModel):
             "features": None if self.features is None else tuple(map(str.strip, self.features.split(","))),
         }
 
+    def topic(self, role: Role) -> str:
+        """The name of a role's topic."""
+        return TOPICS[role].of(self)
+
     @property
-    def output_topics(self) -> tuple[str, str, str]:
-        """The three topics a worker writes."""
-        return self.output_topic, self.metrics_topic, self.dead_letter_topic
+    def output_topics(self) -> tuple[str, ...]:
+        """The topics that every worker writes."""
+        return self.topics[1:]
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """All four topics, the input first."""
-        return self.input_topic, *self.output_topics
+        """The topics that have a setting, the input first."""
+        return tuple(self.topic(Role(name)) for name in TOPIC_SETTINGS)
 
     def client(self, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A librdkafka configuration: ours for every client, `defaults`, then the user's own properties over them."""
@@ -277,10 +282,6 @@ class Settings(BaseModel):
         shown = self.model_dump(mode="json", exclude_none=True)
         shown["kafka"] = {k: "***" if is_secret(k) else v for k, v in self.kafka.items()}
         return shown
-
-
-TOPIC_SETTINGS: Final = ("input_topic", "output_topic", "metrics_topic", "dead_letter_topic")
-"""In the order of `Settings.topics`."""
 
 
 def flag(name: str) -> str:

@@ -1,7 +1,7 @@
-"""The four topics: made with the right settings, checked, required at start."""
+"""The topics: made with the right settings, checked, required at start."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
@@ -10,33 +10,14 @@ from confluent_kafka.admin import ConfigResource, NewTopic
 from broker.admin import Admin
 from broker.errors import BrokerError, TopicError
 from broker.options import OPTIONS
-from broker.settings import TOPIC_SETTINGS, Settings, flag
+from broker.roles import DEFAULT_MAX_MESSAGE_BYTES, TOPIC_SETTINGS, TOPICS, Role
+from broker.settings import Settings, flag
 
 DEFAULT_PARTITIONS = 4
 BROKER_DEFAULT = -1  # Kafka's own way to say: the replication factor the brokers are set to
-DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # Kafka's default of max.message.bytes
 
-_DAY_MS = 24 * 60 * 60 * 1000
 _LIMIT = "max.message.bytes"
 _CLEANUP = "cleanup.policy"
-# With more partitions most keys move to another one, and Kafka keeps order within a partition only.
-_BEFORE_GROWING = {
-    "input_topic": "stop the senders first and wait until vitalstream status shows that 0 messages wait, or a "
-    "patient's messages may be scored out of order",
-    "output_topic": "stop the workers first and let readers finish, or a patient's results may be read out of order",
-    "metrics_topic": "readers must not expect order across partitions",
-    "dead_letter_topic": "replay the dead letters first, or a patient's may be replayed out of order",
-}
-
-
-@dataclass(frozen=True)
-class TopicSpec:
-    """A topic as `topics create` makes it."""
-
-    name: str
-    partitions: int = DEFAULT_PARTITIONS
-    replication_factor: int = BROKER_DEFAULT
-    config: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,19 +37,9 @@ class Cleanup:
     expires: bool
 
 
-def topic_specs(
-    settings: Settings, *, partitions: int = DEFAULT_PARTITIONS, replication_factor: int = BROKER_DEFAULT
-) -> list[TopicSpec]:
-    """The four topics of `settings`, the input first.
-
-    Dead letters are kept longer, for somebody to look at them, and may be larger: they hold the whole
-    source message and our headers.
-    """
-    common = {_CLEANUP: "delete", "message.timestamp.type": "CreateTime"}
-    usual = {**common, "retention.ms": str(7 * _DAY_MS), _LIMIT: str(DEFAULT_MAX_MESSAGE_BYTES)}
-    dead_letter = {**common, "retention.ms": str(30 * _DAY_MS), _LIMIT: str(2 * DEFAULT_MAX_MESSAGE_BYTES)}
-    configs = dict.fromkeys(settings.topics, usual) | {settings.dead_letter_topic: dead_letter}
-    return [TopicSpec(name, partitions, replication_factor, config) for name, config in configs.items()]
+def roles(*, state: bool) -> list[Role]:
+    """The roles of the topics of a worker, the input first; one whose model has a history has a `state` topic, too."""
+    return [role for role in TOPICS if state or role is not Role.STATE]
 
 
 def create_topics(
@@ -76,11 +47,13 @@ def create_topics(
     *,
     partitions: int = DEFAULT_PARTITIONS,
     replication_factor: int = BROKER_DEFAULT,
+    state: bool = False,
     timeout: float = 30,
 ) -> list[tuple[str, Literal["created", "exists"]]]:
-    """Make those of the four topics that are not there; one that is there stays as it is.
+    """Make those of the topics that are not there; one that is there stays as it is.
 
-    On return the brokers answer for all four: they learn of a topic some moments after it is made.
+    A state topic gets as many partitions as the input has. On return the brokers answer for all of them: they learn of
+    a topic some moments after it is made.
 
     Raises:
         TopicError: the brokers refuse a topic.
@@ -89,32 +62,41 @@ def create_topics(
     admin = Admin(settings, timeout=timeout)
     if admin.is_mock:
         raise BrokerError(f"the Kafka at {admin.servers} can't create topics; it makes them at first use")
-    specs = topic_specs(settings, partitions=partitions, replication_factor=replication_factor)
+    source = admin.metadata.topics.get(settings.input_topic)
+    counts = {Role.STATE: len(source.partitions)} if source else {}
     new = [
-        NewTopic(one.name, one.partitions, one.replication_factor, config=dict(one.config)) for one in specs
+        NewTopic(
+            settings.topic(role),
+            counts.get(role, partitions),
+            replication_factor,
+            config=dict(TOPICS[role].config),
+        )
+        for role in roles(state=state)
     ]
     futures = admin.client.create_topics(new, operation_timeout=timeout, request_timeout=timeout)
     made = [(name, _created(name, future)) for name, future in futures.items()]
-    admin.wait_for(settings.topics)
+    admin.wait_for([name for name, _ in made])
     return made
 
 
-def check_topics(settings: Settings, *, timeout: float = 10) -> list[Finding]:
-    """What is wrong with, or different from `topics create` in, the four topics; empty when nothing is.
+def check_topics(settings: Settings, *, state: bool = False, timeout: float = 10) -> list[Finding]:
+    """What is wrong with, or different from `topics create` in, the topics; empty when nothing is.
 
     Raises:
         BrokerError: the brokers can't be reached.
     """
     admin = Admin(settings, timeout=timeout)
-    there = [spec for spec in topic_specs(settings) if spec.name in admin.metadata.topics]
-    configs = _topic_configs(admin, [spec.name for spec in there])
+    named = {role: settings.topic(role) for role in roles(state=state)}
+    there = {role: name for role, name in named.items() if name in admin.metadata.topics}
+    configs = _topic_configs(admin, [*there.values()])
     findings = [
-        Finding(name, "error", f"is missing; run: {_create_command(settings)}")
-        for name in _missing(admin, settings.topics)
+        Finding(name, "error", f"is missing; run: {_create_command(settings, state=role is Role.STATE)}")
+        for role, name in named.items()
+        if role not in there
     ]
-    for spec in there:
-        findings += _shape_findings(spec.name, admin.metadata.topics, settings)
-        findings += _config_findings(spec, configs.get(spec.name, {} if admin.is_mock else None), settings)
+    for role, name in there.items():
+        findings += _shape_findings(role, admin.metadata.topics, settings)
+        findings += _config_findings(role, configs.get(name, {} if admin.is_mock else None), settings)
     return findings + _limit_findings(settings, configs)
 
 
@@ -136,12 +118,16 @@ def differences(
     admin = Admin(settings, timeout=timeout)
     configs = _topic_configs(admin, names)
     findings = []
-    for spec in topic_specs(settings):
-        if spec.name in names:
-            found = admin.metadata.topics[spec.name].partitions
-            findings += _partition_findings(spec.name, len(found), partitions, settings)
-            findings += _replica_findings(spec.name, found, replication_factor, settings)
-            findings += _config_findings(spec, configs.get(spec.name), settings)
+    for role in TOPICS:
+        name = settings.topic(role)
+        if name in names:
+            found = admin.metadata.topics[name].partitions
+            if role is Role.STATE:
+                findings += _narrow_findings(role, admin.metadata.topics, settings)
+            else:
+                findings += _partition_findings(role, len(found), partitions, settings)
+            findings += _replica_findings(role, found, replication_factor, settings)
+            findings += _config_findings(role, configs.get(name), settings)
     return findings
 
 
@@ -154,29 +140,51 @@ def require_topics(settings: Settings, names: Sequence[str], *, timeout: float =
     """
     missing = _missing(Admin(settings, timeout=timeout), names)
     if missing:
-        told = ", ".join(f"{topic} ({flag(_role(topic, settings))})" for topic in missing)
+        state = settings.topic(Role.STATE)
+        told = ", ".join(
+            f"{name} (of --input-topic and --group)" if name == state else f"{name} ({_flag(name, settings)})"
+            for name in missing
+        )
         is_, s = ("is", "") if len(missing) == 1 else ("are", "s")
         raise TopicError(
             f"topic{s} {told} {is_} missing (or hidden from this user) at {settings.bootstrap_servers}; "
-            f"check the name{s}, or run: {_create_command(settings)}",
+            f"check the name{s}, or run: {_create_command(settings, state=state in missing)}",
             topics=tuple(missing),
         )
 
 
-def _role(topic: str, settings: Settings) -> str:
+def require_state_topic(settings: Settings, *, timeout: float = 10) -> None:
+    """Return if the state topic is there, has the input's number of partitions and is compacted.
+
+    Where this user may not see its configuration, it counts as compacted.
+
+    Raises:
+        TopicError: says what is wrong, and the remedy.
+        BrokerError: the brokers can't be reached.
+    """
+    name = settings.topic(Role.STATE)
+    require_topics(settings, [name], timeout=timeout)
+    admin = Admin(settings, timeout=timeout)
+    findings = _narrow_findings(Role.STATE, admin.metadata.topics, settings)
+    findings += _config_findings(Role.STATE, _topic_configs(admin, [name]).get(name), settings)
+    for finding in findings:
+        if finding.level == "error":
+            raise TopicError(f"topic {name} {finding.message}", topics=(name,))
+
+
+def _flag(topic: str, settings: Settings) -> str:
     """The setting that names this topic."""
-    return next(name for name in TOPIC_SETTINGS if getattr(settings, name) == topic)
+    return flag(next(name for name in TOPIC_SETTINGS if getattr(settings, name) == topic))
 
 
-def _create_command(settings: Settings) -> str:
+def _create_command(settings: Settings, *, state: bool = False) -> str:
     """What makes the topics of these settings."""
-    names = ("bootstrap_servers", *TOPIC_SETTINGS)
+    names = ("bootstrap_servers", *TOPIC_SETTINGS, *(["group"] if state else []))
     changed = {
         name: getattr(settings, name) for name in names if getattr(settings, name) != OPTIONS[name].default
     }
-    return " ".join(
-        ["vitalstream topics create", *(f"{flag(name)} {value}" for name, value in changed.items())]
-    )
+    told = [f"{flag(name)} {value}" for name, value in changed.items()]
+    return " ".join(["vitalstream topics create", *(["--state"] if state else []), *told])
 
 
 def message_limits(settings: Settings, names: Iterable[str], *, timeout: float = 10) -> dict[str, int]:
@@ -240,62 +248,83 @@ def _topic_configs(admin: Admin, names: Sequence[str]) -> dict[str, dict[str, st
     return configs
 
 
-def _shape_findings(name: str, topics: Any, settings: Settings) -> list[Finding]:
-    partitions = topics[name].partitions
+def _shape_findings(role: Role, topics: Any, settings: Settings) -> list[Finding]:
+    name = settings.topic(role)
     findings = []
-    if any(len(partition.replicas) == 1 for partition in partitions.values()):
+    if any(len(partition.replicas) == 1 for partition in topics[name].partitions.values()):
         findings.append(Finding(name, "warning", "has one replica: what one broker loses is lost"))
-    source = topics.get(settings.input_topic)
-    if name == settings.output_topic and source and len(partitions) < len(source.partitions):
+    return findings + _narrow_findings(role, topics, settings)
+
+
+def _narrow_findings(role: Role, topics: Any, settings: Settings) -> list[Finding]:
+    """The results should have no fewer partitions than the input, and the state must have as many."""
+    name, source = settings.topic(role), topics.get(settings.input_topic)
+    if source is None:
+        return []
+    found, wanted = len(topics[name].partitions), len(source.partitions)
+    if role is Role.RESULTS and found < wanted:
+        message = f"has {found} partitions, fewer than {settings.input_topic}'s {wanted}"
+        return [Finding(name, "note", message)]
+    if role is Role.STATE and found != wanted:
         message = (
-            f"has {len(partitions)} partitions, fewer than {settings.input_topic}'s {len(source.partitions)}"
+            f"has {_counted(found, 'partition')}, and {settings.input_topic} has {wanted}: patients are looked for on "
+            "the partition of their messages; choose another --group, and make its state topic with topics create "
+            "--state"
         )
-        findings.append(Finding(name, "note", message))
-    return findings
+        return [Finding(name, "error", message)]
+    return []
 
 
-def _partition_findings(name: str, found: int, asked: int | None, settings: Settings) -> list[Finding]:
+def _partition_findings(role: Role, found: int, asked: int | None, settings: Settings) -> list[Finding]:
     if asked is None or asked == found:
         return []
-    role = _role(name, settings)
+    name = settings.topic(role)
     if found > asked:
         remedy = "Kafka can't take partitions away: leave out --partitions"
     else:
         grow = f"kafka-topics.sh {_at(settings)} --alter --topic {name} --partitions {asked}"
-        remedy = f"{grow} adds them and moves most keys to another partition: {_BEFORE_GROWING[role]}"
+        remedy = f"{grow} adds them and moves most keys to another partition: {TOPICS[role].before_growing}"
     message = f"has {_counted(found, 'partition')}, not {asked}; {remedy}; or use a new topic ({flag(role)})"
     return [Finding(name, "error", message)]
 
 
 def _replica_findings(
-    name: str, partitions: Mapping[int, Any], asked: int, settings: Settings
+    role: Role, partitions: Mapping[int, Any], asked: int, settings: Settings
 ) -> list[Finding]:
     other = {len(one.replicas) for one in partitions.values()} - {asked}
     if asked == BROKER_DEFAULT or not other:
         return []
+    another = "--group" if role is Role.STATE else flag(role)
     message = (
         f"has a replication factor of {min(other)}, not {asked}; kafka-reassign-partitions.sh {_at(settings)} "
-        f"changes it; or use a new topic ({flag(_role(name, settings))})"
+        f"changes it; or use a new topic ({another})"
     )
-    return [Finding(name, "error", message)]
+    return [Finding(settings.topic(role), "error", message)]
 
 
-def _config_findings(spec: TopicSpec, config: Mapping[str, str] | None, settings: Settings) -> list[Finding]:
+def _config_findings(role: Role, config: Mapping[str, str] | None, settings: Settings) -> list[Finding]:
+    name = settings.topic(role)
     if config is None:
-        message = "hides its settings: this user lacks DESCRIBE_CONFIGS on it"
-        return [Finding(spec.name, "warning", message)]
+        return [Finding(name, "warning", "hides its settings: this user lacks DESCRIBE_CONFIGS on it")]
     findings = []
-    for key, wanted in spec.config.items():
+    for key, wanted in TOPICS[role].config.items():
         found = config.get(key, wanted)
-        if key == _CLEANUP and "compact" in found:
+        if key == _CLEANUP and (loss := _loss_by(found, wanted)):
             message = (
-                f"{key} is {found}, which drops all but the last message of each patient; run: kafka-configs.sh "
-                f"{_at(settings)} --alter --topic {spec.name} --add-config {key}={wanted}"
+                f"{key} is {found}, which drops {loss}; run: kafka-configs.sh "
+                f"{_at(settings)} --alter --topic {name} --add-config {key}={wanted}"
             )
-            findings.append(Finding(spec.name, "error", message))
+            findings.append(Finding(name, "error", message))
         elif found != wanted and key != _LIMIT:
-            findings.append(Finding(spec.name, "note", f"{key} is {found}; topics create sets {wanted}"))
+            findings.append(Finding(name, "note", f"{key} is {found}; topics create sets {wanted}"))
     return findings
+
+
+def _loss_by(policy: str, wanted: str) -> str:
+    """What is lost with a cleanup policy; '' where nothing is."""
+    if wanted == "delete" and "compact" in policy:
+        return "all but the last message of each patient"
+    return "what is known of patients" if wanted == "compact" and policy != wanted else ""
 
 
 def _at(settings: Settings) -> str:

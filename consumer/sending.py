@@ -66,7 +66,7 @@ class Sender:
         self,
         make_producer: MakeProducer,
         *,
-        topics: tuple[str, str, str],
+        topics: tuple[str, ...],
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:

@@ -16,6 +16,7 @@ import typer
 from broker.errors import VitalstreamError
 from broker.jars import KAFKA_VERSION
 from broker.options import OPTIONS
+from broker.roles import TOPIC_SETTINGS
 from schemas.contract import Reason
 from vitalstream.options import OF_FORMAT, OF_INPUT, OF_MODEL, Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
@@ -36,7 +37,7 @@ app = _Typer(
     help="Score a Kafka topic of patient vitals with a scikit-learn model, exactly once. Not a medical device.",
     epilog="Each setting is a flag, else VITALSTREAM_<NAME>, else in the TOML file given by --config.",
 )
-topics_app = _Typer(help="Make or check the four topics.")
+topics_app = _Typer(help="Make or check the topics.")
 mapping_app = _Typer(help="Make a first mapping, or check one, with messages of the topic.")
 model_app = _Typer(help="Pin, inspect or make a model file.")
 letters_app = _Typer(help="List, show or replay messages that were not scored.")
@@ -65,9 +66,6 @@ def _root(
     """Options of the command itself."""
 
 
-TOPICS = ("input_topic", "output_topic", "metrics_topic", "dead_letter_topic")
-
-
 def main() -> None:
     """Run the command; an error raised on purpose becomes one line on stderr and its exit code."""
     # Process 1 of a container is not ended by a signal that it has no handler for. Commands that have something
@@ -85,7 +83,7 @@ def main() -> None:
 
 @app.command()
 @with_settings(
-    "model", "bootstrap_servers", "group", *TOPICS, *OF_INPUT, "skip_foreign", "chunk_size", "max_wait_ms",
+    "model", "bootstrap_servers", "group", *TOPIC_SETTINGS, *OF_INPUT, "skip_foreign", "chunk_size", "max_wait_ms",
     "latency_goal_ms", "commit_interval_ms", "ranges", "min_features", "delivery", "max_dead_letter_ratio", "instance",
     "workers", "http", "stall_after", "log_format", "from_timestamp", "until_idle",
 )  # fmt: skip
@@ -232,8 +230,16 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
     produce.publish(settings, json=json)
 
 
+WithState = Annotated[
+    bool,
+    typer.Option(
+        "--state", help="also the state topic of --group, which a worker needs whose model has a history"
+    ),
+]
+
+
 @topics_app.command("create")
-@with_settings("bootstrap_servers", *TOPICS)
+@with_settings("bootstrap_servers", "group", *TOPIC_SETTINGS)
 def create_topics(
     settings: "Settings",
     *,
@@ -243,25 +249,28 @@ def create_topics(
     replication_factor: Annotated[
         int, typer.Option(min=-1, metavar="N", help="copies of each partition; -1: the brokers' default")
     ] = -1,
+    state: WithState = False,
     json: Json = False,
 ) -> None:
-    """Make those of the four topics that are missing, with the right settings.
+    """Make those of the topics that are missing, with the right settings.
 
     A topic that is there stays as it is. Where it has not what --partitions or --replication-factor ask for, or is
     compacted, it is said how to change that; exit code 1.
     """
     from vitalstream import topics
 
-    topics.create(settings, partitions=partitions, replication_factor=replication_factor, json=json)
+    topics.create(
+        settings, partitions=partitions, replication_factor=replication_factor, state=state, json=json
+    )
 
 
 @topics_app.command("check")
-@with_settings("bootstrap_servers", *TOPICS)
-def check_topics(settings: "Settings", *, json: Json = False) -> None:
+@with_settings("bootstrap_servers", "group", *TOPIC_SETTINGS)
+def check_topics(settings: "Settings", *, state: WithState = False, json: Json = False) -> None:
     """Say what differs from what `topics create` makes; exit code 1 when something is wrong."""
     from vitalstream import topics
 
-    topics.check(settings, json=json)
+    topics.check(settings, state=state, json=json)
 
 
 SampleFile = Annotated[
@@ -503,7 +512,14 @@ Models = Annotated[
 
 @app.command()
 @with_settings(
-    "bootstrap_servers", "group", *TOPICS, *OF_MODEL, *OF_INPUT, "ranges", "min_features", "from_timestamp"
+    "bootstrap_servers",
+    "group",
+    *TOPIC_SETTINGS,
+    *OF_MODEL,
+    *OF_INPUT,
+    "ranges",
+    "min_features",
+    "from_timestamp",
 )
 def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.

@@ -1,4 +1,4 @@
-"""`vitalstream topics`: makes or checks the four topics."""
+"""`vitalstream topics`: makes or checks the topics."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,9 @@ from broker.topics import (
 )
 
 
-def create(settings: Settings, *, partitions: int | None, replication_factor: int, json: bool) -> None:
+def create(
+    settings: Settings, *, partitions: int | None, replication_factor: int, state: bool, json: bool
+) -> None:
     """Make the topics that are missing and print what was done to each.
 
     Ends with code 1 when a topic that was there is not as asked for, or loses results.
@@ -25,6 +27,7 @@ def create(settings: Settings, *, partitions: int | None, replication_factor: in
         settings,
         partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
         replication_factor=replication_factor,
+        state=state,
     )
     there = [name for name, done in made if done == "exists"]
     findings = differences(settings, there, partitions=partitions, replication_factor=replication_factor)
@@ -35,13 +38,13 @@ def create(settings: Settings, *, partitions: int | None, replication_factor: in
     _tell(findings, json=json)
 
 
-def check(settings: Settings, *, json: bool) -> None:
+def check(settings: Settings, *, state: bool, json: bool) -> None:
     """Print what differs from `topics create`; ends with code 1 when something of it stops or loses results."""
-    findings = check_topics(settings)
+    findings = check_topics(settings, state=state)
     if json:
         _print_json({"findings": findings})
     if not findings and not json:
-        typer.echo("all four topics are as they should be")
+        typer.echo("all topics are as they should be")
     _tell(findings, json=json)
 
 

@@ -8,8 +8,9 @@ from confluent_kafka import Consumer, Producer
 
 from broker.embedded import PARTITIONS, EmbeddedBroker, touch_topics
 from broker.errors import BrokerError, TopicError
+from broker.roles import DEFAULT_MAX_MESSAGE_BYTES
 from broker.settings import Settings
-from broker.topics import DEFAULT_MAX_MESSAGE_BYTES, create_topics, message_limits, require_topics
+from broker.topics import create_topics, message_limits, require_topics
 from tests.kafka import is_running, partitions, wait_until
 
 

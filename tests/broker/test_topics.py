@@ -5,13 +5,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from broker.errors import BrokerError, SettingsError, TopicError
+from broker.roles import DEFAULT_MAX_MESSAGE_BYTES, TOPICS, Role
 from broker.settings import Settings
 from broker.topics import (
-    DEFAULT_MAX_MESSAGE_BYTES,
     check_topics,
     create_topics,
     differences,
     message_limits,
+    require_state_topic,
     require_topics,
 )
 from tests.conftest import MakeSettings, fresh_settings
@@ -45,6 +46,49 @@ def test_create_makes_the_four_topics_once(unmade: Settings) -> None:
 
     assert create_topics(unmade, partitions=5) == [(name, "exists") for name in unmade.topics]
     assert partitions(unmade.bootstrap_servers, unmade.input_topic) == [0, 1, 2]
+
+
+@pytest.mark.kafka
+def test_a_state_topic_is_compacted_and_as_wide_as_the_input(unmade: Settings) -> None:
+    create_topics(unmade, partitions=3)
+    state = unmade.topic(Role.STATE)
+    assert state == f"{unmade.input_topic}-state-{unmade.group}"
+    with pytest.raises(
+        TopicError, match=rf"{state} \(of --input-topic and --group\) is missing .*create --state"
+    ):
+        require_state_topic(unmade)
+    assert (state, "created") in create_topics(unmade, partitions=5, state=True)
+    assert partitions(unmade.bootstrap_servers, state) == [0, 1, 2]
+    assert {one.message for one in check_topics(unmade, state=True)} == {
+        "has one replica: what one broker loses is lost"
+    }
+    assert differences(unmade, [state], partitions=3) == []
+    require_state_topic(unmade)
+
+    configure(unmade, state, cleanup_policy="compact,delete")
+    lossy = "cleanup.policy is compact,delete, which drops what is known of patients; run: kafka-configs.sh"
+
+    def refused() -> bool:
+        try:
+            require_state_topic(unmade)
+        except TopicError as error:
+            return lossy in str(error)
+        return False
+
+    wait_until(refused, what="a topic that is not only compacted")
+
+
+@pytest.mark.kafka
+def test_a_state_topic_of_another_width_is_refused(unmade: Settings) -> None:
+    state = unmade.topic(Role.STATE)
+    client = AdminClient({"bootstrap.servers": unmade.bootstrap_servers})
+    config = TOPICS[Role.STATE].config
+    client.create_topics([NewTopic(state, 2, 1, config=config)])[state].result()
+    create_topics(unmade, partitions=3)
+    other = f"{state} has 2 partitions, and {unmade.input_topic} has 3: .* choose another --group"
+    with pytest.raises(TopicError, match=other):
+        require_state_topic(unmade)
+    assert [one.level for one in differences(unmade, [state])] == ["error"]
 
 
 @pytest.mark.kafka

@@ -6,7 +6,8 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from broker.settings import TOPIC_SETTINGS, Settings, flag
+from broker.roles import TOPIC_SETTINGS, Role
+from broker.settings import Settings, flag
 from tests.conftest import fresh_settings
 from tests.kafka import partitions
 from tests.vitalstream.command import vitalstream
@@ -41,6 +42,12 @@ def test_who_asks_for_nothing_else_is_told_nothing_else(settings: Settings) -> N
         code, out = create(settings, *more)
         assert code == 0
         assert out.splitlines() == [f"{topic}: was there already" for topic in settings.topics]
+
+
+def test_the_state_topic_is_made_where_it_is_asked_for(settings: Settings) -> None:
+    code, out = create(settings, "--state", "--group", settings.group)
+    assert code == 0
+    assert out.splitlines()[-1] == f"{settings.topic(Role.STATE)}: created"
 
 
 def test_a_compacted_topic_is_no_success(kafka: str) -> None:

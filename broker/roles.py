@@ -1,0 +1,72 @@
+"""What the topics are for: their names, and how `topics create` makes them. Imports next to nothing, as options.py."""
+
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588  # Kafka's default of max.message.bytes
+
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+class Role(StrEnum):
+    """A topic's role, by the setting that names it; the state topic is named after input topic and group."""
+
+    INPUT = "input_topic"
+    RESULTS = "output_topic"
+    METRICS = "metrics_topic"
+    DEAD_LETTERS = "dead_letter_topic"
+    STATE = "state_topic"
+
+
+class Kind(NamedTuple):
+    """How a role's topic is named and made."""
+
+    name: str
+    """Settings in braces."""
+    config: dict[str, str]
+    before_growing: str
+    """What to know before partitions are added: most keys move to another one, and order holds within one only."""
+
+    def of(self, settings: Any) -> str:
+        """The topic's name under these settings."""
+        return self.name.format(**vars(settings))
+
+
+def _kept(days: int, *, max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": "CreateTime",
+        "retention.ms": str(days * _DAY_MS),
+        "max.message.bytes": str(max_message_bytes),
+    }
+
+
+TOPICS: Final[dict[Role, Kind]] = {
+    Role.INPUT: Kind(
+        "{input_topic}",
+        _kept(7),
+        "stop the senders first and wait until vitalstream status shows that 0 messages wait, or a patient's messages "
+        "may be scored out of order",
+    ),
+    Role.RESULTS: Kind(
+        "{output_topic}",
+        _kept(7),
+        "stop the workers first and let readers finish, or a patient's results may be read out of order",
+    ),
+    Role.METRICS: Kind("{metrics_topic}", _kept(7), "readers must not expect order across partitions"),
+    # Kept longer, for somebody to look at them, and larger: they hold the whole source message and our headers.
+    Role.DEAD_LETTERS: Kind(
+        "{dead_letter_topic}",
+        _kept(30, max_message_bytes=2 * DEFAULT_MAX_MESSAGE_BYTES),
+        "replay the dead letters first, or a patient's may be replayed out of order",
+    ),
+    # Small segments, for the newest one is never compacted: a restore reads all that is in it.
+    Role.STATE: Kind(
+        "{input_topic}-state-{group}",
+        {"cleanup.policy": "compact", "segment.bytes": str(50 * 1024 * 1024)},
+        "it must have as many as the input topic",
+    ),
+}
+
+TOPIC_SETTINGS: Final = tuple(str(role) for role in TOPICS if role is not Role.STATE)
+"""In the order of `Settings.topics`."""
