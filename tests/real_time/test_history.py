@@ -89,6 +89,18 @@ def test_a_value_of_the_same_time_is_a_correction() -> None:
     np.testing.assert_array_equal(found["heart_rate_delta"], [NAN, 10, 15])
 
 
+def test_a_window_keeps_a_value_and_its_correction() -> None:
+    window = Window("2h", of=("min", "max", "count"))
+    found = history(rows(("a", 0, 900), ("a", 0, 90)), windows=[window])
+    names = ["heart_rate_last", *(f"heart_rate_{one}_2h" for one in window.of)]
+    np.testing.assert_array_equal(found[names], [[900, 900, 900, 1], [90, 90, 900, 2]])
+
+
+def test_what_is_missing_corrects_nothing() -> None:
+    found = history(rows(("a", 0, 80), ("a", 0, NAN)))
+    np.testing.assert_array_equal(found["heart_rate_last"], [80, 80])
+
+
 def test_windows_are_whole_steps() -> None:
     window = Window("3h", of=("min", "max", "mean", "count"))
     found = history(
@@ -128,6 +140,19 @@ def test_another_encounter_starts_afresh() -> None:
     found = history(frame.assign(encounter_id=["x", None, "y", None, "y"]))
     np.testing.assert_array_equal(found["rows_seen"], [1, 2, 1, 1, 2])
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 80, NAN, 60, NAN])
+
+
+def test_a_late_row_of_the_encounter_before_starts_afresh_too() -> None:
+    frame = rows(("a", 0, 80), ("a", 5, 90), ("a", 1, 70), ("a", 6, NAN))
+    found = history(frame.assign(encounter_id=["x", "y", "x", "y"]))
+    np.testing.assert_array_equal(found["rows_seen"], [1, 1, 1, 1])
+    np.testing.assert_array_equal(found["heart_rate_last"], [80, 90, 70, NAN])
+
+
+def test_a_time_far_ahead_is_believed_and_makes_the_others_late() -> None:
+    found = history(rows(("a", 0, 80), ("a", 24 * 365, 81), ("a", 1, 82), ("b", 1, 60)), "6h")
+    np.testing.assert_array_equal(found["heart_rate_last"], [80, 81, 81, 60])
+    np.testing.assert_array_equal(found["rows_seen"], [1, 1, 2, 1])
 
 
 @pytest.mark.parametrize("hours", [-24 * 365 * 90, 24 * 365 * 100])
