@@ -7,7 +7,6 @@ from types import UnionType
 from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
-import orjson
 from confluent_kafka import Message
 
 from audit.bitmap import Bitmap, Bools, Ints
@@ -20,8 +19,9 @@ from audit.reading import Batch, headers_of
 from audit.scope import Scope
 from broker.topics import Cleanup
 from schemas.dead_letters import Origin, read_dead_letter_headers, read_replay_mark
-from schemas.reading import MessageError
-from schemas.results import RiskResult, decode_result
+from schemas.reading import MessageError, reader
+from schemas.result_format import Load
+from schemas.results import RiskResult
 
 Columns: TypeAlias = dict[str, Sequence[Any]]
 
@@ -130,24 +130,36 @@ class Outputs:
 
 
 class Results:
-    """The pass over the risk topic. `published` keeps the values for a comparison with offline scoring, if any."""
+    """The pass over the risk topic. `published` keeps the values for a comparison with offline scoring, if any.
+
+    `load` makes the object of a value.
+    """
 
     def __init__(
-        self, outputs: Outputs, *, topic: str, scope: Scope, findings: Findings, published: Published
+        self,
+        outputs: Outputs,
+        *,
+        topic: str,
+        scope: Scope,
+        findings: Findings,
+        published: Published,
+        load: Load,
     ) -> None:
         self._outputs = outputs
         self._topic = topic
         self._scope = scope
         self._findings = findings
         self._published = published
+        self._load = load
+        self._read = reader(RiskResult, load)
 
     def __call__(self, batch: Batch) -> None:
         """Take a batch in."""
         self._outputs.see(batch)
-        columns = _columns(batch.values())
+        columns = _columns(batch.values(), self._load)
         if columns is None:
-            batch = _readable(batch, lambda message: decode_result(message.value()), self._outputs)
-            columns = _columns(batch.values())
+            batch = _readable(batch, lambda message: self._read(message.value()), self._outputs)
+            columns = _columns(batch.values(), self._load)
         if columns:
             self._take(batch, columns)
 
@@ -260,10 +272,10 @@ _DEFAULTS = {field.name: field.default for field in fields(RiskResult) if field.
 _row = itemgetter(*_TYPES)
 
 
-def _columns(values: Sequence[Any]) -> Columns | None:
+def _columns(values: Sequence[Any], load: Load) -> Columns | None:
     """The fields of results, column by column; None where any value is no result. One pass, no object a row."""
     try:
-        docs = [*map(orjson.loads, values)]
+        docs = [*map(load, values)]
         try:
             rows = [*map(_row, docs)]
         except KeyError:  # of an earlier version, without the later fields

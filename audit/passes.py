@@ -15,6 +15,7 @@ from audit.published import Published
 from audit.reading import READ_COMMITTED, READ_UNCOMMITTED, Batch, OnProgress, read
 from audit.snapshot import Snapshot
 from broker.settings import Settings
+from schemas.result_format import make_result_loader
 
 if TYPE_CHECKING:
     from audit.model import OfflineModel
@@ -58,7 +59,14 @@ class Passes:
         """What each result and dead letter is of."""
         topic, scope, findings = self._settings.input_topic, self._snapshot.scope, self._findings
         self.results = self._outputs(self._settings.output_topic, "result")
-        take = Results(self.results, topic=topic, scope=scope, findings=findings, published=published)
+        take = Results(
+            self.results,
+            topic=topic,
+            scope=scope,
+            findings=findings,
+            published=published,
+            load=make_result_loader(self._settings),
+        )
         self._pass(self.results.topic, take, on_deleted=self.results.heads.restart)
         self.dead_letters = self._outputs(self._settings.dead_letter_topic, "dead letter")
         take_letters = DeadLetters(self.dead_letters, topic=topic, scope=scope, published=published)

@@ -70,6 +70,11 @@ OPTIONS: Final[dict[str, Option]] = {
         "FILE",
         "with --value-format avro and no registry, the schema that all messages are written with",
     ),
+    "result_format": Option(
+        "json",
+        "FORMAT",
+        "how results are written: json, or avro behind the ID of a schema in --schema-registry",
+    ),
     "mapping": Option(
         None, "FILE", "where messages hold patient, time and features, and in which units: a TOML file"
     ),

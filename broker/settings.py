@@ -141,6 +141,7 @@ class Settings(BaseModel):
     schema_registry: str | None = _option("schema_registry")
     schema_subject: str | None = _option("schema_subject", min_length=1)
     schema_file: Path | None = _option("schema_file")
+    result_format: Literal["json", "avro"] = _option("result_format")
     mapping: Path | None = _option("mapping")
     skip_foreign: bool = _option("skip_foreign")
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
@@ -365,10 +366,18 @@ def _read(config: Path) -> dict[str, Any]:
 
 def _refuse_what_has_no_effect(settings: Settings) -> None:
     auto, given = settings.chunk_size == "auto", settings.model_fields_set
-    if settings.schema_registry is not None and settings.value_format not in _WITH_SCHEMAS:
+    if settings.result_format == "avro" and settings.schema_registry is None:
+        raise SettingsError(
+            "--result-format avro: results name their schema to a registry; add --schema-registry"
+        )
+    if (
+        settings.schema_registry is not None
+        and settings.result_format == "json"
+        and settings.value_format not in _WITH_SCHEMAS
+    ):
         raise SettingsError(
             f"--schema-registry: --value-format {settings.value_format} has no schemas; give "
-            f"{' or '.join(_WITH_SCHEMAS)}"
+            f"{' or '.join(_WITH_SCHEMAS)}, or --result-format avro"
         )
     if settings.schema_registry is not None and settings.schema_file is not None:
         raise SettingsError(

@@ -32,6 +32,7 @@ from real_time.probing import made_up_rows
 from real_time.usable import Model
 from schemas.decoding import make_decoder, require_registry
 from schemas.printable import printable
+from schemas.result_format import Write, make_result_writer
 from schemas.vitals import Decoder
 
 log = logging.getLogger("vitalstream.worker")
@@ -60,6 +61,7 @@ def run_worker(
     require_registry(settings)
     require_topics(settings, settings.topics)
     require_rights(settings, "consume")
+    write = make_result_writer(settings)
     _warn_of_compaction(settings)
     _warn_if_begun(settings)
     with take_slot(settings) as slot, threadpool_limits(limits=1):
@@ -68,7 +70,7 @@ def run_worker(
         score = ChangingScorer(
             settings,
             model,
-            make=functools.partial(_scorer, settings, slot.name, limits),
+            make=functools.partial(_scorer, settings, slot.name, limits, write=write),
             observer=observer,
             hangups=hangups or Hangups(),
         )
@@ -141,7 +143,13 @@ def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callab
 
 
 def _scorer(
-    settings: Settings, name: str, limits: Mapping[str, int], model: Model, observer: Observer
+    settings: Settings,
+    name: str,
+    limits: Mapping[str, int],
+    model: Model,
+    observer: Observer,
+    *,
+    write: Write,
 ) -> ChunkScorer:
     return ChunkScorer(
         model,
@@ -153,6 +161,7 @@ def _scorer(
         ),
         observer=observer,
         clock=time.time,
+        write=write,
     )
 
 

@@ -27,6 +27,7 @@ from schemas.decoding import make_decoder
 from schemas.mapping import BY_CODE
 from schemas.metrics import ChunkMetrics
 from schemas.presence import features_present
+from schemas.result_format import Write, as_json
 from schemas.results import encode_results
 from schemas.vitals import Reject
 
@@ -61,8 +62,10 @@ class ChunkScorer:
         limits: Limits,
         observer: Observer,
         clock: Callable[[], float],
+        write: Write = as_json,
     ) -> None:
         self._model = model
+        self._write = write
         self._decode = make_decoder(settings, model)
         self._reads_json = settings.value_format == "json"
         self._topic = settings.input_topic
@@ -124,6 +127,7 @@ class ChunkScorer:
             no_input=no_input.tolist(),
             mapping=self._decode.mapping,
         )
+        results = self._write(results)
         keys = _keys(rows, decoded.patient_ids)
         if self._keys_unknown and keys:
             self._look_at_keys(rows, decoded.patient_ids)

@@ -17,11 +17,14 @@ class MessageError(VitalstreamError):
     """A message on one of our output topics is not what belongs there."""
 
 
-def reader(kind: type[Message]) -> Callable[[bytes | None], Message]:
-    """A function that reads a JSON object as the dataclass `kind`, checking types by its annotations.
+def reader(
+    kind: type[Message], load: Callable[[bytes], Any] = orjson.loads
+) -> Callable[[bytes | None], Message]:
+    """A function that reads an object as the dataclass `kind`, checking types by its annotations.
 
-    Unknown fields are ignored; absent ones take their default, if they have one. It raises MessageError, which
-    names the field and never shows its content.
+    `load` makes the object of a value, or raises ValueError; without it values are JSON. Unknown fields are ignored;
+    absent ones take their default, if they have one. It raises MessageError, which names the field and never shows its
+    content.
     """
     types = {name: _json_types(hint) for name, hint in get_type_hints(kind).items()}
     described: Any = kind
@@ -29,7 +32,7 @@ def reader(kind: type[Message]) -> Callable[[bytes | None], Message]:
 
     def read(value: bytes | None) -> Message:
         try:
-            doc = orjson.loads(value or b"")
+            doc = load(value or b"")
         except ValueError:
             doc = None
         if not isinstance(doc, dict):

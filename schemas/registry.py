@@ -85,6 +85,28 @@ class Registry:
         """
         return bool(self._ask(partial(self._client.get_versions, self.subject)))
 
+    def register(self, schema: str) -> int:
+        """The ID of this Avro schema under the subject, where it is registered unless it is there.
+
+        Raises RegistryError where the registry can't be asked, or refuses it.
+        """
+        from confluent_kafka.schema_registry import Schema
+
+        asked = self.subject, Schema(schema, "AVRO")
+        known = self._ask(partial(self._client.lookup_schema, *asked))
+        try:
+            number = known.schema_id if known else self._ask(partial(self._client.register_schema, *asked))
+        except RegistryError as error:
+            if error.status not in (409, 422):
+                raise
+            raise RegistryError(
+                f"{self._told} refuses ({error.status}) vitalstream's schema for subject {self.subject}, which holds "
+                "schemas that it is not compatible with; use a topic of its own"
+            ) from None
+        if number is None:
+            raise RegistryError(f"{self._told} registers no schema for subject {self.subject} (404)")
+        return number
+
     def find(self, ref: bytes) -> WrittenWith | None:
         """The schema of an id (a byte 0 and four more) or of a GUID (a byte 1 and sixteen more).
 
@@ -226,8 +248,8 @@ def _record_name(schema: "Schema") -> str:
     return f"{space}.{name}" if space and name and "." not in name else name
 
 
-def make_registry(settings: Settings) -> Registry:
-    """The registry that the settings name.
+def make_registry(settings: Settings, *, topic: str | None = None) -> Registry:
+    """The registry that the settings name, for the schemas of the input topic or of another one.
 
     Raises SettingsError where its client is not installed, or its properties make no sense.
     """
@@ -250,6 +272,7 @@ def make_registry(settings: Settings) -> Registry:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise SettingsError(f"-X schema.registry.ssl.*: a file there can't be used: {reason}") from None
+    subject = settings.schema_subject if topic is None else None
     return Registry(
-        client, url=settings.schema_registry, topic=settings.input_topic, subject=settings.schema_subject
+        client, url=settings.schema_registry, topic=topic or settings.input_topic, subject=subject
     )

@@ -51,9 +51,6 @@ class RiskResult:
     mapping: str | None = None
 
 
-_read = reader(RiskResult)
-
-
 def encode_results(
     *,
     patient_ids: Sequence[str],
@@ -107,6 +104,5 @@ def _texts(values: Sequence[Any]) -> list[bytes]:
     return texts if len(texts) == len(values) else [*map(orjson.dumps, values)]
 
 
-def decode_result(value: bytes | None) -> RiskResult:
-    """Read a value of the risk topic; fields added later are ignored. Raises MessageError."""
-    return _read(value)
+decode_result = reader(RiskResult)
+"""Reads a result in JSON; fields added later are ignored. Raises MessageError."""

@@ -18,7 +18,7 @@ from broker.jars import KAFKA_VERSION
 from broker.options import OPTIONS
 from broker.roles import TOPIC_SETTINGS
 from schemas.contract import Reason
-from vitalstream.options import OF_FORMAT, OF_INPUT, OF_MODEL, Json, with_settings
+from vitalstream.options import OF_FORMAT, OF_INPUT, OF_MODEL, OF_RESULTS, Json, with_settings
 from vitalstream.usage import UsageError, in_our_words
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def main() -> None:
 
 @app.command()
 @with_settings(
-    "model", "bootstrap_servers", "group", *TOPIC_SETTINGS, *OF_INPUT, "skip_foreign", "chunk_size", "max_wait_ms",
-    "latency_goal_ms", "commit_interval_ms", "ranges", "min_features", "delivery", "max_dead_letter_ratio", "instance",
-    "workers", "http", "stall_after", "log_format", "from_timestamp", "until_idle",
+    "model", "bootstrap_servers", "group", *TOPIC_SETTINGS, *OF_INPUT, "result_format", "skip_foreign", "chunk_size",
+    "max_wait_ms", "latency_goal_ms", "commit_interval_ms", "ranges", "min_features", "delivery",
+    "max_dead_letter_ratio", "instance", "workers", "http", "stall_after", "log_format", "from_timestamp", "until_idle",
 )  # fmt: skip
 def consume(settings: "Settings", *, json: Json = False) -> None:
     """Score the input topic, one risk result per message, exactly once, until stopped.
@@ -427,7 +427,7 @@ def broker(
 
 
 @app.command()
-@with_settings("bootstrap_servers", "output_topic", "until_idle")
+@with_settings("bootstrap_servers", "output_topic", *OF_RESULTS, "until_idle")
 def watch(
     settings: "Settings",
     *,
@@ -443,7 +443,7 @@ def watch(
     """Follow the risk topic: a live table of patients by risk, or lines where there is no terminal.
 
     Reads what is committed, of all partitions, and leaves no trace. A patient not seen for 5 minutes is dimmed, and
-    it is said when nothing comes. --json prints each result as it stands on the topic, one a line.
+    it is said when nothing comes. --json prints each result as it stands on the topic, one a line; Avro as JSON.
     """
     from vitalstream.watch import watch as follow
 
@@ -489,7 +489,7 @@ def demo(
 
 
 @app.command()
-@with_settings("bootstrap_servers", "group", "input_topic", "output_topic", "dead_letter_topic")
+@with_settings("bootstrap_servers", "group", "input_topic", "output_topic", "dead_letter_topic", *OF_RESULTS)
 def status(settings: "Settings", *, json: Json = False) -> None:
     """Show how the group is: its workers, what waits in each partition and for how long, dead letters, models.
 
@@ -517,6 +517,7 @@ Models = Annotated[
     *TOPIC_SETTINGS,
     *OF_MODEL,
     *OF_INPUT,
+    "result_format",
     "ranges",
     "min_features",
     "from_timestamp",

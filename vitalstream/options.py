@@ -29,6 +29,9 @@ OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
 OF_FORMAT = ("value_format", "schema_registry", "schema_subject", "schema_file")
 """How the messages of the input topic are written."""
 
+OF_RESULTS = ("result_format", "schema_registry")
+"""How results are written."""
+
 OF_INPUT = (*OF_FORMAT, "mapping")
 """What can be told of the messages of the input topic."""
 

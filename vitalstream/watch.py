@@ -4,10 +4,12 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
 import typer
 from confluent_kafka import Message
 from rich.console import Console, Group
@@ -18,8 +20,9 @@ from rich.text import Text
 from broker.settings import Settings
 from consumer.stop import Stop
 from schemas.printable import printable
-from schemas.reading import MessageError
-from schemas.results import RiskResult, decode_result
+from schemas.reading import MessageError, reader
+from schemas.result_format import make_result_loader
+from schemas.results import RiskResult
 from vitalstream.board import (
     Board,
     PatientRisk,
@@ -71,6 +74,7 @@ def watch(
     settings: Settings, *, from_beginning: bool, limit: int | None, min_risk: float | None, json: bool
 ) -> None:
     """Show results until stopped, idle, or `limit` of them (with at least `min_risk`) were shown."""
+    load = make_result_loader(settings)
     stop = Stop()
     stop.listen(grace=False)
     console = Console()
@@ -81,7 +85,12 @@ def watch(
         try:
             with _output(console, settings, live=live, json=json, min_risk=min_risk) as output:
                 watching = _Watching(
-                    output, stop, limit=limit, min_risk=min_risk, until_idle=settings.until_idle
+                    output,
+                    stop,
+                    read=reader(RiskResult, load),
+                    limit=limit,
+                    min_risk=min_risk,
+                    until_idle=settings.until_idle,
                 )
                 watching.follow(follower)
         except BrokenPipeError:
@@ -106,12 +115,14 @@ class _Watching:
         output: Output,
         stop: Stop,
         *,
+        read: Callable[[bytes | None], RiskResult],
         limit: int | None,
         min_risk: float | None,
         until_idle: float | None,
     ) -> None:
         self._output = output
         self._stop = stop
+        self._read = read
         self._left = limit
         self._min_risk = min_risk
         self._until_idle = until_idle
@@ -143,7 +154,7 @@ class _Watching:
 
     def _show(self, message: Message) -> None:
         try:
-            result = decode_result(message.value())
+            result = self._read(message.value())
         except MessageError:
             self.skipped += 1
             place = f"{message.topic()}[{message.partition()}]@{message.offset()}"
@@ -171,15 +182,17 @@ class Silence:
 
 
 class JsonLines(Output):
-    """Each value as it stands on the topic, one a line."""
+    """Each value as it stands on the topic, one a line; of Avro, the same result as JSON."""
 
     def __init__(self) -> None:
         self._silence = Silence()
 
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
         """Write the value."""
-        # Ours has no line breaks; in somebody else's JSON they can only stand between its parts.
         value: Any = message.value()
+        if not value.startswith(b"{"):
+            value = orjson.dumps(result)
+        # Ours has no line breaks; in somebody else's JSON they can only stand between its parts.
         if wanted:
             sys.stdout.buffer.write(value.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 

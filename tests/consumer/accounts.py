@@ -15,7 +15,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from broker.settings import Settings
 from schemas.dead_letters import Origin, read_dead_letter_headers
 from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
-from schemas.results import RiskResult, decode_result
+from schemas.reading import reader
+from schemas.result_format import make_result_loader
+from schemas.results import RiskResult
 from tests.kafka import committed_offsets, partitions, read_all, wait_until
 
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -56,9 +58,10 @@ def read_accounts(settings: Settings, *, isolation: str = "read_committed") -> A
     def read(topic: str) -> list[Message]:
         return read_all(kafka, topic, isolation=isolation)
 
+    result = reader(RiskResult, make_result_loader(settings))
     return Accounts(
         sources={(_partition(one), _offset(one)): one for one in read(settings.input_topic)},
-        results=[(one, decode_result(one.value())) for one in read(settings.output_topic)],
+        results=[(one, result(one.value())) for one in read(settings.output_topic)],
         dead_letters=[
             (one, read_dead_letter_headers(_headers(one))) for one in read(settings.dead_letter_topic)
         ],

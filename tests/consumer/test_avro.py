@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 from audit.run import audit
 from broker.settings import Settings
 from consumer.stop import Stop
+from schemas.results import RiskResult
 from tests.consumer.accounts import read_accounts
 from tests.consumer.stage import Stage
+from tests.kafka import read_all
 from tests.schemas.avro import record, written
 from vitalstream.cli import app
 
@@ -45,6 +48,7 @@ class Ward:
             value_format="avro",
             schema_registry=url,
             mapping=self.mapping,
+            result_format="avro",
             chunk_size=50,
         )
         self._client = SchemaRegistryClient({"url": url, "timeout": 10})
@@ -71,14 +75,17 @@ class Ward:
         return mark + value + (b"\x00" if kind == 2 else b"")
 
     def run(self, *arguments: str) -> Any:
-        names = ["bootstrap_servers", "dead_letter_topic", "value_format", "schema_registry"]
+        names = ["dead_letter_topic", "value_format"]
         names += ["input_topic", "mapping"] if arguments[0] == "replay" else []
+        return json.loads(self.output("dead-letters", *arguments, "--json", names=names))
+
+    def output(self, *arguments: str, names: Sequence[str]) -> str:
         line = [
             part
-            for name in names
+            for name in ("bootstrap_servers", "schema_registry", *names)
             for part in (f"--{name.replace('_', '-')}", str(getattr(self.settings, name)))
         ]
-        return json.loads(CliRunner().invoke(app, ["dead-letters", *arguments, "--json", *line]).stdout)
+        return CliRunner().invoke(app, [*arguments, *line]).stdout
 
     def shown(self, offset: int) -> str:
         (letter,) = self.run("show", "0", str(offset), "--payload")["dead_letters"]
@@ -108,6 +115,19 @@ def test_every_message_is_a_result_or_a_dead_letter_that_the_tools_can_show(
     judged = audit(settings)
     assert judged.clean, judged.offenders
     assert judged.accounted == ROWS
+
+    values = [
+        message.value() or b"" for message in read_all(settings.bootstrap_servers, settings.output_topic)
+    ]
+    assert {value[:1] for value in values} == {b"\x00"}
+    assert {value[:5] for value in values} == {values[0][:5]}
+    of_results = ["output_topic", "result_format"]
+    watched = ward.output("watch", "--from-beginning", "--limit", "6", "--json", names=of_results)
+    first = found.by_position[0, json.loads(watched.splitlines()[0])["source_offset"]]
+    assert RiskResult(**json.loads(watched.splitlines()[0])) == first
+    assert len(watched.splitlines()) == 6
+    seen = ward.output("status", "--json", names=[*of_results, "input_topic", "dead_letter_topic", "group"])
+    assert [one["model"] for one in json.loads(seen)["results"]["models"]] == [first.model]
 
     assert json.loads(ward.shown(11)) == {"pid": 1000 + 11 % 7, "ts": 1767601800011, "signal": True}
     trailing, unknown = ward.message(12), ward.message(13)

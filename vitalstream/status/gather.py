@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 from confluent_kafka import (
@@ -23,8 +24,10 @@ from broker.settings import Settings
 from broker.topics import require_topics
 from producer.letters import LetterBox
 from schemas.contract import Reason
-from schemas.reading import MessageError
-from schemas.results import RiskResult, decode_result
+from schemas.reading import MessageError, reader
+from schemas.registry import RegistryError
+from schemas.result_format import make_result_loader
+from schemas.results import RiskResult
 
 DEAD_LETTERS_S: Final = 3600
 """Dead letters of so many seconds are counted."""
@@ -155,7 +158,7 @@ def _noted(notes: list[str], find: Callable[[], Found]) -> Found | None:
     """What was found; or None, and a note on why not."""
     try:
         return find()
-    except BrokerError as error:
+    except (BrokerError, RegistryError) as error:
         notes.append(str(error))
         return None
 
@@ -262,10 +265,16 @@ def _dead_letters(settings: Settings) -> Counter[Reason]:
 
 def _scoring(settings: Settings) -> list[Scoring]:
     topic = settings.output_topic
+    read = reader(RiskResult, make_result_loader(settings))
     require_topics(settings, [topic])
     admin = Admin(settings)
     found = newest(
-        settings, topic, first_offsets(admin, topic), end_offsets(admin, topic), count=1, keep=_result
+        settings,
+        topic,
+        first_offsets(admin, topic),
+        end_offsets(admin, topic),
+        count=1,
+        keep=partial(_result, read),
     )
     last = {number: results[-1] for number, results in found.items() if results}
     return [
@@ -278,8 +287,8 @@ def _scoring(settings: Settings) -> list[Scoring]:
     ]
 
 
-def _result(message: Message) -> RiskResult | None:
+def _result(read: Callable[[bytes | None], RiskResult], message: Message) -> RiskResult | None:
     try:
-        return decode_result(message.value())
+        return read(message.value())
     except MessageError:
         return None
