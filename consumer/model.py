@@ -17,10 +17,13 @@ class HalfReplacedError(SettingsError):
     """Model file, pin and card are not of one model, or one of them is missing: perhaps they are being replaced."""
 
 
-def load(settings: Settings, *, sha256: str | None = None, card: Card | None = None) -> Model:
+def load(
+    settings: Settings, *, sha256: str | None = None, card: Card | None = None, with_history: bool = False
+) -> Model:
     """The model named by `settings`, whose bytes must have the hash `sha256`, or without it the pinned one.
 
-    With `sha256` the `card` counts, without it the one beside the file.
+    With `sha256` the `card` counts, without it the one beside the file. `with_history` says that the caller can use
+    a model that begins with a PatientHistory.
 
     Raises:
         HalfReplacedError: its file is missing, not pinned or another one than was pinned.
@@ -32,7 +35,9 @@ def load(settings: Settings, *, sha256: str | None = None, card: Card | None = N
             "--model is missing: name the file of a fitted classifier (vitalstream model demo makes a small one)"
         )
     try:
-        model = load_usable(settings.model, sha256=sha256, card=card, **settings.of_model)
+        model = load_usable(
+            settings.model, sha256=sha256, card=card, with_history=with_history, **settings.of_model
+        )
     except ModelError as error:
         raise _refusal(error) from None
     make_decoder(settings, model)  # refused here, before anything is begun

@@ -24,11 +24,21 @@ class CardError(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """What a model knows of a patient's past: the hash of its recipe, and the columns that it gives."""
+
+    recipe_sha256: str
+    gives: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What is said of a model; None is left to the model, and to what a command is given."""
 
     sha256: str
     features: tuple[Feature, ...] | None = None
+    """The fields of messages, in the model's order."""
+    history: History | None = None
     positive_class: str | None = None
     threshold: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -121,9 +131,13 @@ def _parsed(card: Path, name: str, value: Any) -> Any:
         raise _bad(card, f"{name} {error}") from None
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, str) and value:
-        return value
+    if _is_text(value):
+        return str(value)
     raise ValueError("must be text")
 
 
@@ -143,6 +157,15 @@ def _versions(value: Any) -> dict[str, str]:
     if isinstance(value, dict) and all(isinstance(version, str) for version in value.values()):
         return value
     raise ValueError("must be an object of versions by library")
+
+
+def _history(value: Any) -> History:
+    if not isinstance(value, dict) or value.keys() != {"recipe_sha256", "gives"}:
+        raise ValueError("must be an object with recipe_sha256 and gives")
+    gives = value["gives"]
+    if not isinstance(gives, list) or not gives or not all(map(_is_text, gives)):
+        raise ValueError("gives something other than a list of columns")
+    return History(_sha256(value["recipe_sha256"]), tuple(gives))
 
 
 def _features(value: Any) -> tuple[Feature, ...]:
@@ -187,6 +210,7 @@ _OF_FEATURE: Final = {"name", "dtype", "values", "typical"}
 _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "sha256": _sha256,
     "features": _features,
+    "history": _history,
     "positive_class": _text,
     "threshold": _threshold,
     "versions": _versions,

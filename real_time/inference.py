@@ -110,11 +110,15 @@ class RiskScorer:
         if self.history is None:
             return self
         past = self.history.start()
-        return lambda X: self._result(self._probability(self._select(past.advance(X))), X.index)
+        return lambda X: self._result(self.behind_history(past.advance(X)), X.index)
 
     def probability(self, X: pd.DataFrame) -> Floats:
         """The first column of a call alone: on a small chunk, making the frame of two takes as long as scoring."""
-        return self._probability(self._select(self._with_history(X)))
+        return self.behind_history(self._with_history(X))
+
+    def behind_history(self, X: pd.DataFrame) -> Floats:
+        """The same of the columns that the history gives; without a history, of any call."""
+        return self._probability(self._select(X))
 
     def asked(self, X: pd.DataFrame) -> Floats:
         """The same by the model's own predict_proba, whatever the path."""

@@ -52,6 +52,8 @@ class Prepared:
     features: tuple[str, ...] | None
     described: tuple[Feature, ...]
     """The same features with what is known of their values, by the model or its card."""
+    fields: tuple[Feature, ...]
+    """What messages bring: these features or, where there is a history, the columns that it is of."""
     learned: Mapping[str, Learned]
     """What the model itself knows of its features' values."""
     named: bool
@@ -101,6 +103,7 @@ def prepare(
     _require_predict_proba(model)
     predicting, own = predictor(model)
     history, classifier = _apart(predicting)
+    columns = None if history is None else tuple(history.last_)
     classes = _classes(classifier)
     told = card.positive_class if card else None
     positive = _positive(classes, told if positive_class is None else positive_class)
@@ -109,13 +112,19 @@ def prepare(
     names_from = "--features"
     if features is None and card is not None:
         features, names_from = card.feature_names, "the card"
-    found = _with_given(names, features, classifier, names_from)
+    if history is None:
+        found = _with_given(names, features, classifier, names_from)
+    else:
+        _with_given(columns, features, None, names_from)
+        found, features = names or tuple(history.get_feature_names_out()), None
     learned = {} if found is None else learned_features(classifier, found)
+    described = _described(found or (), learned, card if history is None else None)
     return Prepared(
         kind=type(model).__name__,
         classifier=classifier,
         features=found,
-        described=_described(found or (), learned, card),
+        described=described,
+        fields=described if columns is None else _columns_described(columns, card),
         learned=learned,
         named=names is not None or features is None or _feature_count(classifier) is None,
         classes=classes,
@@ -311,6 +320,17 @@ def _described(
     """What the model knows of each feature, and what its card adds."""
     told = {feature.name: feature for feature in (card and card.features) or ()}
     return tuple(_merged(learned.get(name), told.get(name), name) for name in names)
+
+
+def _columns_described(columns: tuple[str, ...], card: Card | None) -> tuple[Feature, ...]:
+    """The columns that a history is of, which are numbers, with what the card adds."""
+    found = _described(columns, {}, card)
+    for one in found:
+        if one.dtype == Dtype.CATEGORY:
+            raise FeaturesError(
+                f"the card, or --data, says that {one.name} is a {one.dtype}, and a history is of numbers"
+            )
+    return found
 
 
 def _merged(learned: Learned | None, told: Feature | None, name: str) -> Feature:

@@ -43,11 +43,13 @@ class FailsOnEveryRowError(ModelError):
 def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> None:
     """Return if the score of each probe row is the same twice, in any order and among any others.
 
+    Behind a history, the rows are what that gives, and so are the `features`.
+
     Raises DependentRowsError, FailsOnEveryRowError or ModelOutputError.
     """
     with threadpool_limits(limits=1), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        ask = _Tolerant(scorer.probability)
+        ask = _Tolerant(scorer.behind_history)
         rows = _rows(ask, features, _drawn(scorer.prepared))
         expected = ask(rows)
         _compare(

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from os import fspath
 from pathlib import Path
 
-from real_time.card import Card, card_path, library_versions, other_versions, read_card
+from real_time.card import Card, History, card_path, library_versions, other_versions, read_card
 from real_time.features import Dtype
+from real_time.history import PatientHistory
 from real_time.inference import RiskScorer
 from real_time.model_file import (
     ModelError,
@@ -27,12 +28,15 @@ class UnnamedFeaturesError(ModelError):
 
 
 class KeepsHistoryError(ModelError):
-    """The model begins with a PatientHistory, and no worker keeps one yet."""
+    """The model begins with a PatientHistory, and who loads it looks at each message alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A verified model: its scorer, its features in order, the sha256 of its file, and its card if it has any."""
+    """A verified model: its scorer, the sha256 of its file, and its card if it has any.
+
+    `features` are the fields that messages bring for it, in order: behind a history, the columns that it is of.
+    """
 
     scorer: RiskScorer
     features: tuple[str, ...]
@@ -44,23 +48,24 @@ class Model:
     @property
     def dtypes(self) -> Mapping[str, str]:
         """Of the features that are no numbers, what they are."""
-        described = self.scorer.prepared.described
-        return {feature.name: feature.dtype for feature in described if feature.dtype != Dtype.NUMBER}
+        fields = self.scorer.prepared.fields
+        return {feature.name: feature.dtype for feature in fields if feature.dtype != Dtype.NUMBER}
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:
         """Of the features that are categories, the values that the model knows, where they are known."""
-        return {feature.name: feature.values for feature in self.scorer.prepared.described if feature.values}
+        return {feature.name: feature.values for feature in self.scorer.prepared.fields if feature.values}
 
     def described(self) -> Card:
         """The card with all that is known by now, and the libraries that are loaded."""
         prepared = self.scorer.prepared
         return replace(
             self.card or Card(self.sha256),
-            features=prepared.described,
+            features=prepared.fields,
             positive_class=str(prepared.positive_class),
             threshold=prepared.threshold,
             versions=library_versions(),
+            history=None if prepared.history is None else _of_history(prepared.history),
         )
 
 
@@ -74,10 +79,12 @@ def load_usable(
     positive_class: str | None = None,
     features: Sequence[str] | None = None,
     code: ModelPath | None = None,
+    with_history: bool = False,
 ) -> Model:
     """The model in `path` if a worker can score a topic with it. Takes what `load_model` and RiskScorer take.
 
-    Without `sha256` the pin and the card beside the file count, and must be of that file.
+    Without `sha256` the pin and the card beside the file count, and must be of that file. `with_history` says that
+    the caller can use a model that begins with a PatientHistory.
 
     Raises a subclass of ModelError if it can't.
     """
@@ -91,20 +98,21 @@ def load_usable(
     scorer = RiskScorer(
         model, threshold=threshold, positive_class=positive_class, features=features, card=card
     )
-    if scorer.history is not None:
+    if scorer.history is not None and not with_history:
         raise KeepsHistoryError(
-            f"model file {fspath(path)} begins with a PatientHistory, and a worker does not keep one yet: "
-            "pin it with pin_model and score files with run_streaming_inference, or use a model without a history"
+            f"model file {fspath(path)} begins with a PatientHistory, and this command looks at each message alone: "
+            "use a model without a history here, and run_streaming_inference to score files with this one"
         )
-    if scorer.features is None:
+    prepared = scorer.prepared
+    if prepared.features is None:
         raise UnnamedFeaturesError(
             f"model file {fspath(path)} does not say which features it wants: "
             "say --features with their names in order, or fit the model on a DataFrame"
         )
-    require_independent_rows(scorer, scorer.features)
+    require_independent_rows(scorer, prepared.features)
     cautions = [str(one.message) for one in caught if issubclass(one.category, ModelVersionWarning)]
     cautions += [f"model file {fspath(path)}: {other}" for other in (other_versions(card) if card else ())]
-    return Model(scorer, scorer.features, pin, card, tuple(cautions))
+    return Model(scorer, tuple(one.name for one in prepared.fields), pin, card, tuple(cautions))
 
 
 def files_of(path: ModelPath) -> tuple[Path, Path, Path]:
@@ -118,6 +126,10 @@ def is_current(path: ModelPath, model: Model) -> bool:
     if model_sha256(path) != pin:
         raise _half_done(path, pin, card)
     return (pin, card) == (model.sha256, model.card)
+
+
+def _of_history(history: PatientHistory) -> History:
+    return History(history.recipe_sha256, tuple(history.get_feature_names_out()))
 
 
 def _beside(path: ModelPath) -> tuple[str, Card | None]:

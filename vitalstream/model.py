@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import typer
@@ -12,7 +12,7 @@ from broker.errors import SettingsError
 from broker.settings import Settings
 from consumer import model as models
 from real_time import model_file
-from real_time.card import Card, card_path, library_versions, read_card, write_card
+from real_time.card import Card, History, card_path, library_versions, read_card, write_card
 from real_time.features import Dtype, Feature
 from real_time.model_file import ModelError, load_model
 from real_time.prepared import prepare
@@ -20,6 +20,8 @@ from schemas.ranges import load_ranges
 from schemas.vitals import vitals_schema
 from vitalstream.columns import described
 from vitalstream.demo_model import DISCLAIMER, make_demo_model, write_readings
+
+_SHOWN: Final = 6  # columns of a history
 
 
 def pin(
@@ -46,7 +48,7 @@ def pin(
         known = known if known is not None and known.sha256 == sha256 else Card(sha256)
         if data is not None:
             known = replace(known, features=_in_data(data, settings, path, known))
-        model = models.load(_with_model(settings, path), sha256=sha256, card=known)
+        model = models.load(_with_model(settings, path), sha256=sha256, card=known, with_history=True)
         card = replace(
             model.described(),
             name=name or known.name,
@@ -64,6 +66,8 @@ def pin(
     typer.echo(f"{sha256}  {path}")
     typer.echo(f"pinned in {path}.sha256; a model runs code as it loads, so pin what you trust")
     typer.echo(f"card in {card_path(path)}: {model.scorer.prepared.decision}")
+    if card.history is not None:
+        typer.echo(f"history: {_of_history(card.history)}")
 
 
 def _in_data(data: Path, settings: Settings, path: Path, card: Card) -> tuple[Feature, ...]:
@@ -72,7 +76,7 @@ def _in_data(data: Path, settings: Settings, path: Path, card: Card) -> tuple[Fe
     model = load_model(path, sha256=card.sha256, trusted=given.pop("trusted"), code=given.pop("code"))
     prepared = prepare(model, **given, card=card)
     known = {name for name, learned in prepared.learned.items() if learned.values}
-    found = described(data, prepared.features or ())
+    found = described(data, [one.name for one in prepared.fields])
     return tuple(replace(one, values=None) if one.name in known else one for one in found)
 
 
@@ -94,7 +98,7 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     Raises:
         SettingsError: a worker can't use it.
     """
-    model = models.load(_with_model(settings, path))
+    model = models.load(_with_model(settings, path), with_history=True)
     prepared = model.scorer.prepared
     ranges = load_ranges(settings.ranges, model.features)
     found: dict[str, Any] = {
@@ -103,6 +107,7 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
         "type": prepared.kind,
         "predicts": type(prepared.classifier).__name__,
         "features": list(model.features),
+        "history": asdict(history) if (history := model.described().history) else None,
         "schema": vitals_schema(model.features, dtypes=model.dtypes, categories=model.categories),
         "card": model.card and model.card.document(),
         "classes": [str(label) for label in prepared.classes],
@@ -121,7 +126,9 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     typer.echo(f"model     {found['type']}{inner}, sha256 {found['sha256']}")
     for line in _of_card(model.card):
         typer.echo(f"card      {line}")
-    typer.echo(f"features  {', '.join(map(_with_dtype, prepared.described))}")
+    typer.echo(f"features  {', '.join(map(_with_dtype, prepared.fields))}")
+    if history is not None:
+        typer.echo(f"history   {_of_history(history)}")
     typer.echo(f"ranges    {_range_checks(found['ranges'])}")
     typer.echo(f"classes   {', '.join(found['classes'])}; {prepared.decision}")
     typer.echo(f"scores    with {model.scorer.path}")
@@ -149,6 +156,13 @@ def _of_card(card: Card | None) -> list[str]:
         if card
         else []
     )
+
+
+def _of_history(history: History) -> str:
+    """Some of what it gives, and its recipe."""
+    shown, left = history.gives[:_SHOWN], len(history.gives) - _SHOWN
+    more = f" and {left} more" if left > 0 else ""
+    return f"gives the model {', '.join(shown)}{more}; recipe {history.recipe_sha256}"
 
 
 def _with_dtype(feature: Feature) -> str:

@@ -90,6 +90,16 @@ WRONG: list[tuple[Any, str]] = [
         {"features": [{"name": "age", "dtype": "boolean", "typical": [0, 1, 1]}]},
         "are not three ascending numbers",
     ),
+    ({"history": {"gives": ["age_last"]}}, "history must be an object with recipe_sha256 and gives"),
+    ({"history": {"recipe_sha256": "1", "gives": ["age_last"]}}, "history must be a SHA-256"),
+    (
+        {"history": {"recipe_sha256": SHA256, "gives": []}},
+        "history gives something other than a list of columns",
+    ),
+    (
+        {"history": {"recipe_sha256": SHA256, "gives": [1]}},
+        "history gives something other than a list of columns",
+    ),
 ]
 
 

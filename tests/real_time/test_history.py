@@ -24,8 +24,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from real_time import inference, load_model, pin_model, run_streaming_inference
+from real_time.card import Card
+from real_time.features import Dtype, Feature
 from real_time.history import HistoryError, PatientHistory, Window
 from real_time.history import fold as fold_module
+from real_time.prepared import FeaturesError, prepare
+from real_time.probing import DependentRowsError
 from real_time.usable import KeepsHistoryError, load_usable
 from tests.consumer.processes import ROOT
 
@@ -366,16 +370,65 @@ def test_a_model_is_kept_with_skops(stays: pd.DataFrame, sepsis: pd.Series, tmp_
     np.testing.assert_array_equal(loaded.predict_proba(stays), model.predict_proba(stays))
 
 
-def test_a_worker_does_not_take_it_yet(stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pinned(stays: pd.DataFrame, sepsis: pd.Series, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import joblib
+
+    path = tmp_path_factory.mktemp("model") / "model.joblib"
+    joblib.dump(models()["boosting"].fit(stays, sepsis), path)
+    pin_model(path)
+    return path
+
+
+def test_who_looks_at_each_message_alone_does_not_take_it(pinned: Path) -> None:
+    with pytest.raises(KeepsHistoryError, match=r"looks at each message alone: .* run_streaming_inference"):
+        load_usable(pinned)
+
+
+def test_its_messages_bring_the_columns_that_the_history_is_of(pinned: Path, stays: pd.DataFrame) -> None:
+    model = load_usable(pinned, with_history=True)
+    assert model.features == ("heart_rate", "temperature")
+    history = model.described().history
+    assert history is not None
+    assert model.scorer.history is not None
+    assert history.recipe_sha256 == model.scorer.history.recipe_sha256
+    assert [*history.gives] == [*model.scorer.history.get_feature_names_out()]
+    features = model.scorer.history.transform(stays)
+    np.testing.assert_array_equal(model.scorer.behind_history(features), model.scorer.probability(stays))
+
+
+def test_what_is_behind_a_history_is_looked_at_as_any_model(
+    stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path
+) -> None:
     import joblib
 
     path = tmp_path / "model.joblib"
-    joblib.dump(models()["boosting"].fit(stays, sepsis), path)
+    joblib.dump(make_pipeline(PatientHistory(), Centered(), LogisticRegression()).fit(stays, sepsis), path)
     pin_model(path)
+    with pytest.raises(DependentRowsError):
+        load_usable(path, with_history=True)
+
+
+class Centered(_Filled):
+    """By the rows it is given."""
+
+    def transform(self, X: Any, copy: object = None) -> Any:
+        return X.fillna(0) - X.fillna(0).mean()
+
+
+def test_what_a_card_says_of_the_columns_must_fit(pinned: Path) -> None:
+    model = load_model(pinned)
+    heart_rate, temperature = Feature("heart_rate", typical=(60, 80, 100)), Feature("temperature")
+    card = Card("0" * 64, features=(heart_rate, temperature))
+    assert prepare(model, card=card).fields == card.features
+    assert prepare(model, features=["heart_rate", "temperature"]).fields[1] == temperature
     with pytest.raises(
-        KeepsHistoryError, match=r"a worker does not keep one yet: .* run_streaming_inference"
+        FeaturesError, match="fitted with the features heart_rate, temperature, in this order"
     ):
-        load_usable(path)
+        prepare(model, card=Card("0" * 64, features=(temperature, heart_rate)))
+    category = Feature("temperature", Dtype.CATEGORY)
+    with pytest.raises(FeaturesError, match="temperature is a category, and a history is of numbers"):
+        prepare(model, card=Card("0" * 64, features=(heart_rate, category)))
 
 
 def test_the_guide_runs_as_it_stands(stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path) -> None:

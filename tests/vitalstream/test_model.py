@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import sklearn
 from jsonschema import Draft202012Validator
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
@@ -24,6 +24,7 @@ from broker.errors import SettingsError
 from broker.settings import Settings
 from real_time import ModelHashError, RiskScorer, load_model, model_sha256, pin_model, run_streaming_inference
 from real_time.card import card_path
+from real_time.history import PatientHistory
 from schemas import load_schema
 from schemas.contract import STANDARD_FEATURES
 from vitalstream.cli import app
@@ -102,6 +103,34 @@ def test_pin_and_inspect_refuse_what_consume_refuses(tmp_path: Path, make: Calla
     ):
         with pytest.raises(SettingsError, match=re.escape(str(refused.value))):
             command()
+
+
+def test_of_a_model_with_a_history_the_messages_fields_are_told(made: Path, tmp_path: Path) -> None:
+    ward = pd.read_csv(made / "ward.csv")[["patient_id", "event_time", "heart_rate", "spo2"]]
+    model = make_pipeline(PatientHistory(), HistGradientBoostingClassifier(max_iter=2))
+    path = tmp_path / "m.joblib"
+    joblib.dump(model.fit(ward, ward["heart_rate"] > 90), path)
+    recipe = model[0].recipe_sha256
+    told = vitalstream("model", "pin", str(path), "--data", str(made / "ward.csv"))
+    gives = (
+        "heart_rate_last, heart_rate_age_h, heart_rate_delta, spo2_last, spo2_age_h, spo2_delta and 2 more"
+    )
+    assert f"history: gives the model {gives}; recipe {recipe}\n" in told
+    document = json.loads(card_path(path).read_text())
+    assert [(one["name"], len(one["typical"])) for one in document["features"]] == [
+        ("heart_rate", 3),
+        ("spo2", 3),
+    ]
+    assert document["history"] == {"recipe_sha256": recipe, "gives": [*model[0].get_feature_names_out()]}
+    Draft202012Validator(load_schema("model-card")).validate(document)
+    found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
+    assert (found["features"], found["history"]) == (["heart_rate", "spo2"], document["history"])
+    assert {*found["schema"]["properties"]} == {"patient_id", "event_time", "heart_rate", "spo2"}
+    shown = vitalstream("model", "inspect", str(path))
+    assert "features  heart_rate, spo2\n" in shown
+    assert f"history   gives the model {gives}; recipe {recipe}\n" in shown
+    with pytest.raises(SettingsError, match="looks at each message alone"):
+        consumer.model.load(Settings(model=path))
 
 
 def test_the_bytes_that_were_looked_at_are_pinned(made: Path, tmp_path: Path) -> None:
