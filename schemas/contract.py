@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 PATIENT_ID: Final = "patient_id"
 EVENT_TIME: Final = "event_time"
@@ -43,6 +43,18 @@ Categories = Mapping[str, Sequence[str]]
 
 ALL_NUMBERS: Final[Dtypes] = MappingProxyType({})
 NO_CATEGORIES: Final[Categories] = MappingProxyType({})
+
+
+class Wanted(Protocol):
+    """A model, as far as its messages are concerned: its features in order."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """What those are that are no numbers."""
 
 
 class Feature(NamedTuple):

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from broker.errors import SettingsError
 from broker.settings import Settings
 from schemas.columns import Documents, Reader
-from schemas.contract import ALL_NUMBERS, MAX_MESSAGE_BYTES, STANDARD_FEATURES, Dtypes
+from schemas.contract import ALL_NUMBERS, MAX_MESSAGE_BYTES, STANDARD_FEATURES, Wanted
 from schemas.formats.fhir import FhirReader
 from schemas.formats.framing import Bare, ByReference, Unchecked, UnusableSchemaError
 from schemas.formats.hl7v2 import Hl7Reader
@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from schemas.formats.avro import AvroSchema
 
 log = logging.getLogger("vitalstream.schemas")
-
-
-class Wanted(Protocol):
-    """A model, as far as its messages are concerned: its features in order."""
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Their names."""
-
-    @property
-    def dtypes(self) -> Dtypes:
-        """What those are that are no numbers."""
 
 
 def make_decoder(settings: Settings, model: Wanted | None = None) -> Decoder:

@@ -85,17 +85,26 @@ class Registry:
         """
         return bool(self._ask(partial(self._client.get_versions, self.subject)))
 
-    def register(self, schema: str) -> int:
-        """The ID of this Avro schema under the subject, where it is registered unless it is there.
+    def knows(self, schema: str, kind: str = "AVRO") -> int | None:
+        """The ID of this schema under the subject, if it is registered there.
+
+        Raises RegistryError where the registry can't be asked.
+        """
+        from confluent_kafka.schema_registry import Schema
+
+        known = self._ask(partial(self._client.lookup_schema, self.subject, Schema(schema, kind)))
+        return None if known is None else known.schema_id
+
+    def register(self, schema: str, kind: str = "AVRO") -> int:
+        """The ID of this schema under the subject, where it is registered unless it is there.
 
         Raises RegistryError where the registry can't be asked, or refuses it.
         """
         from confluent_kafka.schema_registry import Schema
 
-        asked = self.subject, Schema(schema, "AVRO")
-        known = self._ask(partial(self._client.lookup_schema, *asked))
+        register = partial(self._client.register_schema, self.subject, Schema(schema, kind))
         try:
-            number = known.schema_id if known else self._ask(partial(self._client.register_schema, *asked))
+            number = self.knows(schema, kind) or self._ask(register)
         except RegistryError as error:
             if error.status not in (409, 422):
                 raise

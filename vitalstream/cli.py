@@ -239,7 +239,9 @@ WithState = Annotated[
 
 
 @topics_app.command("create")
-@with_settings("bootstrap_servers", "group", *TOPIC_SETTINGS)
+@with_settings(
+    "bootstrap_servers", "group", *TOPIC_SETTINGS, "value_format", "schema_subject", *OF_RESULTS, "model"
+)
 def create_topics(
     settings: "Settings",
     *,
@@ -256,6 +258,10 @@ def create_topics(
 
     A topic that is there stays as it is. Where it has not what --partitions or --replication-factor ask for, or is
     compacted, it is said how to change that; exit code 1.
+
+    With --schema-registry it also registers schemas: with --value-format avro or json-schema that of messages for
+    --model, or for the standard features, and with --result-format avro that of results. A subject that holds other
+    schemas stays as it is.
     """
     from vitalstream import topics
 

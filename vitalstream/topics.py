@@ -1,7 +1,7 @@
 """`vitalstream topics`: makes or checks the topics."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import orjson
 import typer
@@ -23,6 +23,7 @@ def create(
 
     Ends with code 1 when a topic that was there is not as asked for, or loses results.
     """
+    subjects = _registered(settings)
     made = create_topics(
         settings,
         partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
@@ -32,10 +33,30 @@ def create(
     there = [name for name, done in made if done == "exists"]
     findings = differences(settings, there, partitions=partitions, replication_factor=replication_factor)
     if json:
-        _print_json({"topics": dict(made), "findings": findings})
+        _print_json({"topics": dict(made), "subjects": dict(subjects), "findings": findings})
     for name, done in made if not json else ():
         typer.echo(f"{name}: {'created' if done == 'created' else 'was there already'}")
+    for subject, outcome in subjects if not json else ():
+        typer.echo(f"subject {subject}: {_OUTCOMES[outcome]}")
     _tell(findings, json=json)
+
+
+_OUTCOMES: Final = {
+    "registered": "registered",
+    "exists": "was registered already",
+    "differs": "holds other schemas, and stays as it is",
+}
+
+
+def _registered(settings: Settings) -> Sequence[tuple[str, str]]:
+    """What became of each subject; none without a registry."""
+    if settings.schema_registry is None:
+        return ()
+    from consumer import model as models
+    from schemas.registering import register_schemas
+
+    model = None if settings.model is None else models.load(settings)
+    return [*register_schemas(settings, model)]
 
 
 def check(settings: Settings, *, state: bool, json: bool) -> None:

@@ -64,3 +64,13 @@ def test_a_compacted_topic_is_no_success(kafka: str) -> None:
     errors = [one for one in found["findings"] if one["level"] == "error"]
     assert [one["topic"] for one in errors] == [settings.input_topic]
     assert errors[0]["message"].startswith("cleanup.policy is compact, ")
+
+
+def test_schemas_are_registered_where_it_is_asked_for(settings: Settings, schema_registry: str) -> None:
+    of_schemas = "--value-format", "avro", "--result-format", "avro", "--schema-registry", schema_registry
+    for outcome in ("registered", "was registered already"):
+        code, out = create(settings, *of_schemas)
+        assert code == 0
+        assert out.splitlines()[4:] == [
+            f"subject {topic}-value: {outcome}" for topic in (settings.input_topic, settings.output_topic)
+        ]
