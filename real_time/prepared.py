@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from real_time.card import Card
 from real_time.features import Dtype, Feature
 from real_time.history import HistoryError, PatientHistory
+from real_time.history.rows import ENCOUNTER_ID
 from real_time.learned import Learned, learned_features
 from real_time.model_file import ModelError
 from real_time.predictor import OwnThreshold, predictor
@@ -53,7 +54,7 @@ class Prepared:
     described: tuple[Feature, ...]
     """The same features with what is known of their values, by the model or its card."""
     fields: tuple[Feature, ...]
-    """What messages bring: these features or, where there is a history, the columns that it is of."""
+    """What messages bring: these features or, where there is a history, what that is of, encounter_id included."""
     learned: Mapping[str, Learned]
     """What the model itself knows of its features' values."""
     named: bool
@@ -103,7 +104,7 @@ def prepare(
     _require_predict_proba(model)
     predicting, own = predictor(model)
     history, classifier = _apart(predicting)
-    columns = None if history is None else tuple(history.last_)
+    columns = None if history is None else tuple(history.feature_names_in_[2:])  # without patient and time
     classes = _classes(classifier)
     told = card.positive_class if card else None
     positive = _positive(classes, told if positive_class is None else positive_class)
@@ -323,14 +324,14 @@ def _described(
 
 
 def _columns_described(columns: tuple[str, ...], card: Card | None) -> tuple[Feature, ...]:
-    """The columns that a history is of, which are numbers, with what the card adds."""
+    """What a history is of, which are numbers beside the encounter, with what the card adds."""
     found = _described(columns, {}, card)
     for one in found:
-        if one.dtype == Dtype.CATEGORY:
+        if one.dtype == Dtype.CATEGORY and one.name != ENCOUNTER_ID:
             raise FeaturesError(
                 f"the card, or --data, says that {one.name} is a {one.dtype}, and a history is of numbers"
             )
-    return found
+    return tuple(Feature(one.name, Dtype.CATEGORY) if one.name == ENCOUNTER_ID else one for one in found)
 
 
 def _merged(learned: Learned | None, told: Feature | None, name: str) -> Feature:

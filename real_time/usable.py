@@ -35,7 +35,7 @@ class KeepsHistoryError(ModelError):
 class Model:
     """A verified model: its scorer, the sha256 of its file, and its card if it has any.
 
-    `features` are the fields that messages bring for it, in order: behind a history, the columns that it is of.
+    `features` are the fields that messages bring for it, in order: where there is a history, what that is of.
     """
 
     scorer: RiskScorer

@@ -397,6 +397,19 @@ def test_its_messages_bring_the_columns_that_the_history_is_of(pinned: Path, sta
     np.testing.assert_array_equal(model.scorer.behind_history(features), model.scorer.probability(stays))
 
 
+def test_its_messages_say_of_which_encounter_they_are_where_that_counts(
+    stays: pd.DataFrame, sepsis: pd.Series
+) -> None:
+    frame = stays.assign(encounter_id=[f"e{n % 3}" for n in range(len(stays))])
+    model = make_pipeline(PatientHistory(), HistGradientBoostingClassifier(max_iter=2)).fit(frame, sepsis)
+    told = Feature("encounter_id", Dtype.CATEGORY, values=("e0", "e1"))
+    card = Card("0" * 64, features=(told, Feature("heart_rate"), Feature("temperature")))
+    fields = prepare(model, card=card).fields
+    assert [one.name for one in fields] == ["encounter_id", "heart_rate", "temperature"]
+    assert fields[0] == Feature("encounter_id", Dtype.CATEGORY)  # any other encounter may come
+    assert prepare(model).fields == fields
+
+
 def test_what_is_behind_a_history_is_looked_at_as_any_model(
     stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path
 ) -> None:
