@@ -17,6 +17,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from audit.errors import NotAuditableError
 from broker.admin import Admin
+from broker.notes import read_note
 from broker.settings import Settings
 from broker.topics import Cleanup, cleanups, require_topics
 
@@ -72,7 +73,11 @@ class Cluster:
             ours, found = str(described.result().topic_id), self._answers(stable=False)
         except KafkaException as exception:
             raise _refused(f"which topic {self._input} is", exception.args[0]) from None
-        return {one.partition: one.offset for one in found if one.metadata and one.metadata != ours}
+        return {
+            one.partition: one.offset
+            for one in found
+            if (topic_id := read_note(one.metadata).topic_id) and topic_id != ours
+        }
 
     def starts(self, topic: str) -> Offsets:
         """The first offset that is left."""

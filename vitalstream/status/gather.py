@@ -18,6 +18,7 @@ from confluent_kafka import (
 )
 
 from broker.admin import Admin
+from broker.notes import read_note
 from broker.errors import BrokerError
 from broker.reading import Offsets, end_offsets, first_offsets, messages, newest
 from broker.settings import Settings
@@ -226,7 +227,9 @@ def _committed(admin: Admin, settings: Settings) -> tuple[Offsets, set[int]]:
         found = admin.ask(f"the committed offsets of group {settings.group}", question)
     offsets = {one.partition: one.offset for one in found if one.offset >= 0}
     return offsets, {
-        one.partition for one in found if one.metadata and one.metadata != str(described.topic_id)
+        one.partition
+        for one in found
+        if (topic_id := read_note(one.metadata).topic_id) and topic_id != str(described.topic_id)
     }
 
 
