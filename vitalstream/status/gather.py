@@ -18,8 +18,8 @@ from confluent_kafka import (
 )
 
 from broker.admin import Admin
-from broker.notes import read_note
 from broker.errors import BrokerError
+from broker.notes import read_note
 from broker.reading import Offsets, end_offsets, first_offsets, messages, newest
 from broker.settings import Settings
 from broker.topics import require_topics
