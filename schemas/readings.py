@@ -76,7 +76,7 @@ class Rows:
         self._cells: list[Any] = [None] * (self._width * size)
         # Where no reading is, the unit is any that is known.
         wanted = [mapping.features[name].wanted(name) for name in features]
-        self._units = {number: [unit] * size for number, unit in enumerate(wanted)}
+        self._units = [[unit] * size for unit in wanted]
         self._positions: list[int] = []
         self._ids: list[Any] = []
         self._times: list[Any] = []
@@ -84,16 +84,16 @@ class Rows:
     def add(self, position: int, patient_id: Any, event_time: Any, readings: Sequence[Reading]) -> None:
         """One row. Raises RefusedError where two readings of a feature differ."""
         row = len(self._positions)
-        cells, start = self._cells, row * self._width
+        cells, units, start = self._cells, self._units, row * self._width
         for number, value, unit in readings:
             if value is None:
                 continue
             known = cells[start + number]
-            if known is not None and (known, self._units[number][row]) != (value, unit):
+            if known is not None and (known, units[number][row]) != (value, unit):
                 cells[start : start + self._width] = [None] * self._width
                 raise RefusedError(Reason.CONFLICTING, self._features[number])
             cells[start + number] = value
-            self._units[number][row] = unit
+            units[number][row] = unit
         self._positions.append(position)
         self._ids.append(patient_id)
         self._times.append(event_time)
@@ -104,7 +104,7 @@ class Rows:
         cells = self._cells[: rows * self._width]
         units = {
             number: units[:rows]
-            for number, units in self._units.items()
+            for number, units in enumerate(self._units)
             if cells[number :: self._width].count(None) < rows
         }
         return Columns(self._positions, self._ids, self._times, cells, problems, units)

@@ -137,7 +137,8 @@ class FhirReader:
         readings: list[Reading] = []
         read: list[Resource] = []
         for observation in observations:
-            if not (found := self._readings(observation)):
+            found = self._readings(observation)
+            if not found:
                 continue
             if (status := observation.get("status")) in _SCORED:
                 readings += found
@@ -149,29 +150,31 @@ class FhirReader:
         if not read:
             raise RefusedError(*(left_out or (Reason.NOT_FOR_US, "")))
         patient = self._one_patient(read, observations, patients)
-        return patient, self._time([*map(_time, read)]), readings
+        return patient, self._time([one.get("effectiveDateTime") or _time(one) for one in read]), readings
 
     def _readings(self, observation: Resource) -> list[Reading]:
         """Those of our features, with None for a value that is missing."""
-        number = self._number(observation)
+        try:
+            (coding,) = observation["code"]["coding"]
+            number = self._codes.get((coding["system"], coding["code"]))
+        except (KeyError, TypeError, ValueError):  # not one coding, of a system
+            number = self._number(observation)
         found = [] if number is None else [_reading(number, observation)]
-        if components := observation.get("component"):
-            of_components = [
-                _reading(number, component)
-                for component in components
-                if (number := self._number(component)) is not None
-            ]
-            if of_components:
-                _refuse_modified(observation)
-                found += of_components
+        return found + self._of_components(observation) if "component" in observation else found
+
+    def _of_components(self, observation: Resource) -> list[Reading]:
+        found = [
+            _reading(number, component)
+            for component in observation["component"] or ()
+            if (number := self._number(component)) is not None
+        ]
+        if found:
+            _refuse_modified(observation)
         return found
 
     def _number(self, element: Resource) -> int | None:
         """The number of the feature that a code stands for."""
         codings: Sequence[Resource] = (element.get("code") or _NOTHING).get("coding") or ()
-        if len(codings) == 1:
-            coding = codings[0]
-            return self._codes.get((coding.get("system", ""), coding.get("code")))
         number = None
         for coding in codings:
             found = self._codes.get((coding.get("system", ""), coding.get("code")))
@@ -185,7 +188,10 @@ class FhirReader:
         self, read: list[Resource], observations: list[Resource], patients: Named[str, Resource]
     ) -> Any:
         """The id of the patient of all Observations; those that are not read need not have one."""
-        references = {(one.get("subject") or _NOTHING).get("reference") for one in observations}
+        try:
+            references = {one["subject"]["reference"] for one in observations}
+        except (KeyError, TypeError):  # there is none somewhere
+            references = {(one.get("subject") or _NOTHING).get("reference") for one in observations}
         if len(references) == 1 and not _reference(read[0]).startswith("#"):
             return _of_patient(self._patient(read[0], patients))
         ids = {self._patient(one, patients) for one in read}
@@ -261,6 +267,24 @@ def _time(observation: Resource) -> Any:
 
 def _reading(number: int, element: Resource) -> Reading:
     """The value and its unit; None for one that is missing, or that is only a limit."""
+    try:
+        quantity = element["valueQuantity"]
+        value, unit, system = quantity["value"], quantity["code"], quantity["system"]
+    except (KeyError, TypeError):
+        return _odd_reading(number, element)
+    if (
+        system != UCUM
+        or "comparator" in quantity
+        or "dataAbsentReason" in element
+        or "modifierExtension" in element
+        or "implicitRules" in element
+    ):
+        return _odd_reading(number, element)
+    return number, value, unit
+
+
+def _odd_reading(number: int, element: Resource) -> Reading:
+    """One that has more, less or something else than a value and its unit by UCUM."""
     _refuse_modified(element)
     quantity = element.get("valueQuantity")
     if quantity is None:
