@@ -9,7 +9,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 # Where `make tools` puts promtool and helm.
 export PATH := $(PATH):$(CURDIR)/.cache/tools
 
-.PHONY: help setup demo test faults bench bench-quick history models lint docs format lock tools wheel broker clean
+.PHONY: help setup native demo test fuzz faults bench bench-quick history models lint docs format lock tools wheel broker clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,28 +18,34 @@ help:  ## list the targets
 demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kafka needed
 	@$(BIN)/vitalstream demo $(ARGS)
 
-test: $(VENV)/dev.stamp tools  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
+test: $(VENV)/native.stamp tools  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
 	$(BIN)/python -m pytest $(ARGS)
 
-faults: $(VENV)/dev.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
+fuzz: $(VENV)/native.stamp  ## the native kernel against the Python decoder on a million documents, 5 minutes; ARGS="--documents N"
+	@$(BIN)/python -m tests.schemas.fuzz $(ARGS)
+
+faults: $(VENV)/native.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"
 	$(BIN)/python -m pytest tests/faults --faults $(ARGS)
 
-bench: $(VENV)/dev.stamp  ## measure it next to its limit and its peers, on a real Kafka, an hour; ARGS="--only latency,starts"
+bench: $(VENV)/native.stamp  ## measure it next to its limit and its peers, on a real Kafka, an hour; ARGS="--only latency,starts"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on real ICU stays where they are present, 10 minutes
 	@$(BIN)/python -m benchmarks.history
 
-bench-quick: $(VENV)/dev.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
+bench-quick: $(VENV)/native.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 models: $(VENV)/dev.stamp  ## try each kind of model on a real Kafka, for the table of docs/model-kinds.md; ARGS="--only NAME,NAME"
 	@$(BIN)/python -m benchmarks.models $(ARGS)
 
-lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
+lint: $(VENV)/dev.stamp  ## ruff and mypy --strict; rustfmt and clippy where the kernel is built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if [ -d .cache/native ] && command -v cargo-fmt >/dev/null && command -v cargo-clippy >/dev/null; then \
+	  cargo fmt --check --manifest-path native/Cargo.toml && CARGO_TARGET_DIR=.cache/native PYO3_PYTHON=$(CURDIR)/$(BIN)/python \
+	  cargo clippy --quiet --locked --all-targets --manifest-path native/Cargo.toml -- --deny warnings; fi
 
 docs: $(VENV)/dev.stamp  ## the site of docs/ into .cache/site, without a warning or not at all; ARGS=serve shows it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build)
@@ -48,7 +54,12 @@ format: $(VENV)/dev.stamp  ## let ruff format and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-setup: $(VENV)/dev.stamp  ## .venv with the locked dependencies, for running and developing
+setup: $(VENV)/native.stamp  ## .venv with the locked dependencies, for running and developing; the native kernel where cargo is installed
+
+native: $(VENV)/dev.stamp  ## build the native kernel again, or say why that fails (needs cargo)
+	@rm -f $(VENV)/native.stamp
+	@$(MAKE) --no-print-directory $(VENV)/native.stamp
+	@$(BIN)/python -c 'import vitalstream_native' || { cat .cache/native.log; exit 1; }
 
 broker: $(VENV)/run.stamp  ## a real single-node Kafka in the foreground (needs Java 17+ and Maven)
 	@$(BIN)/vitalstream broker $(ARGS)
@@ -84,4 +95,16 @@ $(VENV)/run.stamp: $(UV) requirements.txt pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 	@$(INSTALL) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# Without it everything works, only slower: so where it can't be built, one line says so.
+$(VENV)/native.stamp: $(VENV)/dev.stamp $(wildcard native/*.* native/src/*.rs)
+	@mkdir -p .cache && rm -rf .cache/wheels
+	@if ! command -v cargo >/dev/null; then \
+	  echo "vitalstream runs without its native kernel: cargo is not installed" | tee .cache/native.log; \
+	elif ! { CARGO_TARGET_DIR=.cache/native $(BIN)/maturin build --quiet --release --locked --manifest-path native/Cargo.toml \
+	    --interpreter $(BIN)/python --out .cache/wheels \
+	    && $(INSTALL) --no-deps --reinstall .cache/wheels/*.whl; } >.cache/native.log 2>&1; then \
+	  $(UV) pip uninstall --quiet --python $(BIN)/python vitalstream-native 2>/dev/null; \
+	  echo "vitalstream runs without its native kernel: it could not be built, see .cache/native.log"; fi
 	@touch $@

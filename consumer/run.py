@@ -31,6 +31,7 @@ from consumer.worker import Worker
 from real_time.probing import made_up_rows
 from real_time.usable import Model
 from schemas.decoding import make_decoder, require_registry
+from schemas.kernel import native
 from schemas.printable import printable
 from schemas.result_format import Write, make_result_writer
 from schemas.vitals import Decoder
@@ -57,6 +58,7 @@ def run_worker(
     """
     model = models.load(settings)
     models.warn_of(model)
+    _tell_kernel(settings)
     _tell_mapping(settings, make_decoder(settings, model))
     require_registry(settings)
     require_topics(settings, settings.topics)
@@ -92,6 +94,11 @@ def run_worker(
         )
         with score.watching():
             worker.run()
+
+
+def _tell_kernel(settings: Settings) -> None:
+    if settings.value_format == "json" and native() is None:
+        log.info("reads messages without the native kernel, which takes more time (see docs/performance.md)")
 
 
 def _tell_mapping(settings: Settings, decode: Decoder) -> None:

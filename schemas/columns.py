@@ -14,7 +14,8 @@ class Columns:
 
     `positions` are those of the rows in the chunk. `cells` has the features of the first row, then of the next.
     `units` are those that came with the values, by the feature's number, and None where a value came without; empty
-    where none of them matters.
+    where none of them matters. `others` are the values of features that are no numbers, by the feature's number; they
+    are empty until all is checked.
     `problems` are what the reader found, by position in the chunk; some may be of rows that are here, too.
     """
 
@@ -24,6 +25,7 @@ class Columns:
     cells: list[Any]
     problems: dict[int, Problem]
     units: dict[int, list[Any]] = field(default_factory=dict)
+    others: dict[int, list[Any]] = field(default_factory=dict)
 
     def take(self, number: int, features: int) -> list[Any]:
         """The values of one of so many features; None is left in their place."""

@@ -13,7 +13,7 @@ from schemas.formats.fhir import FhirReader
 from schemas.formats.framing import Bare, ByReference, Unchecked, UnusableSchemaError
 from schemas.formats.hl7v2 import Hl7Reader
 from schemas.formats.json import FramedJsonDocuments, JsonDocuments
-from schemas.formats.mapped import json_documents, json_reader, object_reader
+from schemas.formats.mapped import json_documents, object_reader
 from schemas.mapping import Mapping, load_mapping
 from schemas.ranges import load_ranges
 from schemas.registry import make_registry
@@ -42,11 +42,11 @@ def make_decoder(settings: Settings, model: Wanted | None = None) -> Decoder:
     return Decoder(known, dtypes=dtypes, ranges=ranges, mapping=mapping, read=read)
 
 
-def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None) -> Reader:
-    """What reads --value-format."""
+def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None) -> Reader | None:
+    """What reads --value-format; None where the decoder does so by itself."""
     match settings.value_format:
         case "json":
-            return json_reader(features, mapping)
+            return None
         case "json-schema":
             documents = _framed_json(settings, json_documents(features, mapping))
             return object_reader(features, mapping, documents)

@@ -30,7 +30,8 @@ Lines = Callable[[str, int], re.Match[str] | None]
 """Matches as many lines of times as follow each other from a position on."""
 
 _MICROSECONDS: Final = {TimeKind.EPOCH_S: 1_000_000, TimeKind.EPOCH_MS: 1_000, TimeKind.EPOCH_US: 1}
-_FIRST, _LAST = 1900, 2200  # the years of anybody's measurements, also in _times_of_our_years
+OUR_YEARS: Final = (1900, 2200)  # the years of anybody's measurements, also in _times_of_our_years
+_FIRST, _LAST = OUR_YEARS
 # Seconds read as milliseconds fall into 1970, and so do milliseconds read as microseconds.
 _FIRST_OF_EPOCHS: Final = 1971
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

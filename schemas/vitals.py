@@ -6,8 +6,9 @@ costs itself only.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -37,9 +38,14 @@ from schemas.mapping import Mapping
 from schemas.messages import Message
 from schemas.names import names_for
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
+from schemas.scanning import make_scanner
 from schemas.times import Times, as_received, times_of
 from schemas.units import Conversions
 
+if TYPE_CHECKING:
+    from vitalstream_native import Scanner
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 _NUMBERS = {float, int, type(None)}  # of exact type: a bool is an int to Python, not to us
 _OTHERS = {BOOLEAN: {bool, type(None)}, CATEGORY: {str, type(None)}}
 
@@ -75,7 +81,8 @@ class Decoder:
 
     Without `mapping` a message is a flat object with fields of the features' names. A feature that is absent, null, or
     outside of `ranges` is NaN, or None where it is no number, as `dtypes` says. `read` reads the messages; without it
-    they are JSON. Raises SettingsError where `features` cannot be field names beside `patient_id` and `event_time`.
+    they are JSON, which the native kernel scans where it can. Raises SettingsError where `features` cannot be field
+    names beside `patient_id` and `event_time`.
 
     `mapping` is the SHA-256 of the mapping, `unread` its features that are not read, `names` what the names in messages
     are to be compared with.
@@ -98,6 +105,8 @@ class Decoder:
         self.unread = tuple(name for name in (mapping.features if mapping else ()) if name not in features)
         self.features = tuple(features)
         self.read = read or json_reader(features, mapping, max_bytes=max_bytes)
+        scanner = None if read else make_scanner(features, mapping, dtypes=dtypes, max_bytes=max_bytes)
+        self._chunk = self._checked if scanner is None else partial(self._scanned, scanner)
         self._types = [_OTHERS[dtypes[name]] if name in dtypes else _NUMBERS for name in features]
         self._others = [number for number, name in enumerate(features) if name in dtypes]
         self._names = pd.Index(self.features)
@@ -111,6 +120,46 @@ class Decoder:
 
     def __call__(self, messages: Sequence[Message]) -> Decoded:
         """Decode a chunk: every message ends up either as a row or as a reject."""
+        columns, array = self._chunk(messages)
+        for number, convert in self.conversions.items():
+            if columns.units.get(number) != []:
+                convert.column(array[:, number], columns.units.get(number))
+        implausible = self._clear(array)
+        problems = columns.problems
+        index = (
+            pd.Index(np.array(columns.positions, dtype=np.int64)) if problems else pd.RangeIndex(len(array))
+        )
+        frame = pd.DataFrame(array, index=index, columns=self._names, copy=False)
+        for number, values in columns.others.items():
+            frame.isetitem(number, pd.Series(values, index=frame.index, dtype=object))
+        return Decoded(
+            frame,
+            columns.patient_ids,
+            columns.event_times,
+            implausible,
+            [Reject(position, *problems[position]) for position in sorted(problems)],
+        )
+
+    def _scanned(self, scanner: "Scanner", messages: Sequence[Message]) -> tuple[Columns, Floats]:
+        """What the kernel accepts of a chunk, and what Python makes of the rest."""
+        array = np.empty((len(messages), len(self.features)))
+        ids, times, left = scanner.scan([message.value() for message in messages], array)
+        columns = Columns([*range(len(messages))], ids, times, [], {})
+        if not left:
+            return columns, array
+        rest, cells = self._checked([messages[position] for position in left])
+        rows = [left[row] for row in rest.positions]
+        array[rows] = cells
+        for row, id_, time in zip(rows, rest.patient_ids, rest.event_times, strict=True):
+            ids[row], times[row] = id_, time
+        columns.problems = {left[row]: problem for row, problem in rest.problems.items()}
+        if rest.problems:
+            columns.drop(sorted(columns.problems, reverse=True))
+            array = array[columns.positions]
+        return columns, array
+
+    def _checked(self, messages: Sequence[Message]) -> tuple[Columns, Floats]:
+        """The messages of a chunk that are right, and their numbers."""
         columns = self.read(messages)
         problems = columns.problems
         columns.event_times, bad_times = self._times(columns.event_times)
@@ -123,22 +172,10 @@ class Decoder:
         if len(columns.positions) > len(messages) - len(problems):
             rows = enumerate(columns.positions)
             columns.drop([row for row, position in rows if position in problems][::-1])
-        others = {number: columns.take(number, len(self.features)) for number in self._others}
-        array = np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(-1, len(self.features))
-        for number, convert in self.conversions.items():
-            if columns.units.get(number) != []:
-                convert.column(array[:, number], columns.units.get(number))
-        implausible = self._clear(array)
-        index = pd.Index(np.array(columns.positions, dtype=np.int64)) if problems else None
-        frame = pd.DataFrame(array, index=index, columns=self._names, copy=False)
-        for number, values in others.items():
-            frame.isetitem(number, pd.Series(values, index=frame.index, dtype=object))
-        return Decoded(
-            frame,
-            columns.patient_ids,
-            columns.event_times,
-            implausible,
-            [Reject(position, *problems[position]) for position in sorted(problems)],
+        for number in self._others:
+            columns.others[number] = columns.take(number, len(self.features))
+        return columns, np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(
+            -1, len(self.features)
         )
 
     def _feature_problems(self, columns: Columns) -> Iterator[tuple[int, Problem]]:

@@ -147,11 +147,11 @@ def json_documents(
     features: Sequence[str], mapping: Mapping | None, *, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> JsonDocuments:
     """Reads JSON objects, and finds names twice that are read."""
-    names = _names(mapping) if mapping else (PATIENT_ID, EVENT_TIME, *features)
+    names = names_read(mapping) if mapping else (PATIENT_ID, EVENT_TIME, *features)
     return JsonDocuments(names, nested=mapping is not None, max_bytes=max_bytes)
 
 
-def _names(mapping: Mapping) -> list[str]:
+def names_read(mapping: Mapping) -> list[str]:
     """Every name on the way to something that is read."""
     readings = mapping.readings
     paths: list[Path | None] = [mapping.root, mapping.patient_id.path, mapping.event_time.path]

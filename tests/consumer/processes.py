@@ -176,7 +176,11 @@ class Process:
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("VITALSTREAM_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("VITALSTREAM_") or name == "VITALSTREAM_NATIVE"
+    }
     return {**kept, **changes}
 
 

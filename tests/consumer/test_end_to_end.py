@@ -35,14 +35,16 @@ def test_every_message_is_scored_exactly_once_as_offline(
     )
 
 
-def test_a_worker_without_numba_scores_the_same(stage: Stage) -> None:
+def test_a_worker_without_compiled_code_scores_the_same(stage: Stage) -> None:
     """Boosted trees, whose scores are the same bits with and without compiled code."""
     (stage.folder / "numba.py").write_text("raise ModuleNotFoundError(name='numba')\n")
     settings = stage.settings(model="boosting")
-    worker = stage.worker(settings, environment={"PYTHONPATH": str(stage.folder)}, fork=False)
+    environment = {"PYTHONPATH": str(stage.folder), "VITALSTREAM_NATIVE": "0"}
+    worker = stage.worker(settings, environment=environment, fork=False)
     stage.send_patients(settings, patient_rows(ROWS // 100))
     stage.wait_committed(settings, ROWS // 100)
     worker.stop()
 
+    assert "reads messages without the native kernel" in worker.log
     assert "scores with scikit-learn's trees: install numba for compiled ones" in worker.log
     require_offline_scores(require_exactly_once(settings, rows=ROWS // 100), settings, ulp=0)

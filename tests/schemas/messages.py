@@ -2,14 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from schemas.contract import ALL_NUMBERS, MAX_MESSAGE_BYTES, Dtypes, Reason
-from schemas.messages import plain
+from schemas.kernel import native
+from schemas.messages import Message, plain
 from schemas.vitals import Decoded, Decoder
 
 FEATURES = ("heart_rate", "spo2")
 TIME = "2026-01-05T08:30:00Z"
+
+
+Decode = Callable[[Sequence[Message]], Decoded]
 
 
 class Wanted(NamedTuple):
@@ -26,9 +31,20 @@ class Rejected(NamedTuple):
 
 
 def decoder(features: Sequence[Any], **given: Any) -> Callable[[Iterable[bytes | None]], Decoded]:
-    """A Decoder that takes values."""
-    decode = Decoder(features, **given)
+    """A Decoder that takes values, with the native kernel if the test at hand has it."""
+    decode = with_kernel_or_not(Decoder, features, **given)
     return lambda values: decode(plain(values))
+
+
+def with_kernel_or_not(make: Callable[..., Decoder], *args: Any, **given: Any) -> Decode:
+    """A Decoder, made again for tests with the native kernel."""
+    make(*args, **given)  # raises here and now
+    made = cache(lambda _: make(*args, **given))
+
+    def decode(messages: Sequence[Message]) -> Decoded:
+        return made(native())(messages)
+
+    return decode
 
 
 def good(**fields: Any) -> bytes:

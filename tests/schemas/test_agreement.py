@@ -15,6 +15,8 @@ from schemas.contract import RFC3339, Reason
 from schemas.vitals import vitals_schema
 from tests.schemas.messages import ACCEPTED, BAD_TIMES, FEATURES, GOOD_TIMES, REJECTED, TIME, decoder, good
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 SCHEMA = vitals_schema(FEATURES)
 schema = Draft202012Validator(SCHEMA)
 decode = decoder(FEATURES, ranges={})

@@ -16,17 +16,20 @@ from schemas.mapping import Mapping, load_mapping
 from schemas.messages import Plain, plain
 from schemas.units import STANDARD_UNITS, conversion, known_code
 from schemas.vitals import Decoded, Decoder, Reject
+from tests.schemas.messages import Decode, with_kernel_or_not
+
+pytestmark = pytest.mark.usefixtures("kernel")
 
 TIME = "2026-01-05T08:30:00Z"
 BASE = {"patient_id": {"path": "p"}, "event_time": {"path": "t"}}
 
 
-def mapped(features: dict[str, Any], dtypes: Dtypes = ALL_NUMBERS, **more: Any) -> Decoder:
+def mapped(features: dict[str, Any], dtypes: Dtypes = ALL_NUMBERS, **more: Any) -> Decode:
     mapping = Mapping(**{**BASE, "features": features, **more})
-    return Decoder([*features], dtypes=dtypes, mapping=mapping)
+    return with_kernel_or_not(Decoder, [*features], dtypes=dtypes, mapping=mapping)
 
 
-def read(decode: Decoder, *documents: Any) -> Decoded:
+def read(decode: Decode, *documents: Any) -> Decoded:
     return decode(plain(one if isinstance(one, bytes) else json.dumps(one).encode() for one in documents))
 
 
@@ -471,7 +474,7 @@ _documents = st.builds(
     st.sampled_from([UNITS, OBJECTS, NESTED, SPLIT, CODED, ENVELOPE]),
     st.lists(_documents | _json, max_size=5),
 )
-def test_a_chunk_gives_what_its_messages_give_one_by_one(decode: Decoder, documents: list[Any]) -> None:
+def test_a_chunk_gives_what_its_messages_give_one_by_one(decode: Decode, documents: list[Any]) -> None:
     together, alone = read(decode, *documents), [read(decode, one) for one in documents]
     assert together.rejects == [
         Reject(i, r.reason, r.field) for i, each in enumerate(alone) for r in each.rejects

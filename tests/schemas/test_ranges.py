@@ -16,6 +16,8 @@ from schemas.contract import STANDARD_FEATURES
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, load_ranges
 from tests.schemas.messages import TIME, decoder
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 EVENTS_2012 = Path("../shared/data/physionet2012_set_a_events.parquet")
 
 

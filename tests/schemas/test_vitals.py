@@ -25,6 +25,8 @@ from tests.schemas.messages import (
     raw,
 )
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 decode = decoder(FEATURES, ranges={})
 
 

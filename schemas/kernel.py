@@ -1,0 +1,21 @@
+"""The optional native kernel: the same results in less time. The Python code is the reference."""
+
+import os
+from functools import cache
+from types import ModuleType
+from typing import Final
+
+VERSION: Final = "0.1.0"
+"""Of the kernel that goes with this code."""
+
+
+@cache
+def native() -> ModuleType | None:
+    """The kernel; None where it is not installed, is of another version, or VITALSTREAM_NATIVE is 0."""
+    if os.environ.get("VITALSTREAM_NATIVE") == "0":
+        return None
+    try:
+        import vitalstream_native
+    except ImportError:
+        return None
+    return vitalstream_native if vitalstream_native.__version__ == VERSION else None

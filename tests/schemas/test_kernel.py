@@ -1,0 +1,118 @@
+"""The native kernel: where it differs from Python is nowhere, and most messages need no second look."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.kernel import VERSION
+from schemas.mapping import Mapping
+from schemas.scanning import make_scanner
+from tests.schemas.fuzz import CORPUS, NAMED, RENAMED, Pair, number, pairs, run, variants
+from tests.schemas.kernels import with_kernel
+from tests.schemas.messages import ACCEPTED, FEATURES, TIME, good, raw
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("vitalstream_native") is None,
+    reason="the native kernel is not built here: run make native, which needs cargo",
+)
+
+
+@pytest.fixture(scope="module")
+def flat() -> Pair:
+    return Pair(FEATURES, ranges={})
+
+
+def test_they_agree_on_documents_of_all_kinds() -> None:
+    seen, read = run(8_000, derandomize=True)
+    assert seen >= 8_000
+    assert read > 0.1 * seen  # else it says little
+
+
+def test_they_agree_on_the_corpus_and_what_is_damaged_of_it() -> None:
+    for pair in pairs():
+        pair.check([None, b"", *CORPUS])
+        for seed, document in enumerate(CORPUS):
+            if len(document) < 500:
+                pair.check(variants(document, seed))
+
+
+def test_they_agree_on_numbers_read_and_not_read(flat: Pair) -> None:
+    random = Random(7)
+    flat.check([raw(f'"heart_rate":{number(random)},"note":{number(random)}') for _ in range(5_000)])
+
+
+PLAIN = {
+    **{name: value for name, value in ACCEPTED.items() if name.startswith("time ")},
+    "plain": good(),
+    "nothing measured": good(heart_rate=None, spo2=...),
+    "other fields": good(ward="ICU", alarm=True, bed=None, tags=["a", {"b": {}}], note={"heart_rate": "no"}),
+    "what is not ASCII": raw('"note":"é \\u00e9 \\"","spo2":97').replace(b'"p1"', '"Söhne"'.encode()),
+    "blanks": b' {\n "patient_id" : "p1" ,\t"event_time":"' + TIME.encode() + b'"\r\n, "spo2": 97 }\n',
+    "long numbers": raw('"heart_rate":80.12345678901234567890,"spo2":18446744073709551616'),
+}
+
+
+@pytest.mark.parametrize("value", PLAIN.values(), ids=PLAIN)
+def test_what_is_plain_needs_no_second_look(flat: Pair, value: bytes) -> None:
+    assert flat.left_to_python([value, good(), value]) == []
+
+
+def test_what_is_not_is_looked_at_alone(flat: Pair) -> None:
+    assert flat.left_to_python([good(), raw(r'"a\"b":1'), good(), b"{}", good(patient_id="\n")]) == [
+        1,
+        3,
+        4,
+    ]
+
+
+def _renamed(**changes: Any) -> Mapping:
+    return Mapping(**{**NAMED, **changes})
+
+
+UNSUITED = {
+    "a path": _renamed(patient_id={"path": "patient.id"}),
+    "a header": _renamed(patient_id={"header": "patient"}),
+    "a number as id": _renamed(patient_id={"path": "pid", "integer": True}),
+    "seconds": _renamed(event_time={"path": "at", "as": "epoch_s"}),
+    "a root": _renamed(root="body"),
+    "a condition": _renamed(when={"kind": ["vitals"]}),
+    "a retraction": _renamed(retracted={"kind": ["gone"]}),
+    "a unit": _renamed(features={"spo2": {"path": "spo2", "unit_path": "unit"}}),
+    "a split": _renamed(features={"spo2": {"path": "spo2", "split": ["/", 0]}}),
+    "absent": _renamed(features={"spo2": {"absent": True}}),
+    "one field twice": _renamed(features={"spo2": {"path": "at"}}),
+    "codes": _renamed(readings={"code": "code", "value": "value"}, features={"spo2": {"codes": ["2708-6"]}}),
+}
+
+
+@pytest.mark.parametrize("mapping", UNSUITED.values(), ids=UNSUITED)
+def test_other_shapes_go_the_python_way(mapping: Mapping) -> None:
+    with with_kernel(True):
+        assert make_scanner(["spo2"], mapping, dtypes={}, max_bytes=1000) is None
+        assert make_scanner(["spo2"], RENAMED, dtypes={}, max_bytes=1000) is not None
+        assert make_scanner(["spo2"], None, dtypes={"spo2": "boolean"}, max_bytes=1000) is None
+
+
+def test_a_matrix_of_another_size_is_refused() -> None:
+    import vitalstream_native
+
+    scanner = vitalstream_native.Scanner(["a", "b", "c"], features=1, nested=False, years=(0, 1), max_bytes=9)
+    for shape in [(2, 1), (1, 2)]:
+        with pytest.raises(ValueError, match="matrix"):
+            scanner.scan([b"{}"], np.empty(shape))
+    with pytest.raises(ValueError, match="names"):
+        vitalstream_native.Scanner(["a", "b", "a"], features=1, nested=False, years=(0, 1), max_bytes=9)
+
+
+def test_it_has_the_version_of_what_it_goes_with() -> None:
+    for file in ("pyproject.toml", "native/pyproject.toml"):
+        assert tomllib.loads((ROOT / file).read_text())["project"]["version"] == VERSION
+    assert re.search(rf'^version = "{VERSION}"$', (ROOT / "native/Cargo.toml").read_text(), re.MULTILINE)
