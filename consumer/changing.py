@@ -6,13 +6,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from consumer import model as models
-from consumer.chunks import Chunk
+from consumer.chunks import Block
 from consumer.names import FIRST_MESSAGES
 from consumer.observer import Observer
 from consumer.scoring import ChunkScorer
@@ -49,18 +50,17 @@ class ChangingScorer:
         self._hangups = hangups
         self._scorer = make(model, observer)
         self._ready: deque[tuple[Model, ChunkScorer]] = deque(maxlen=1)
-        self._recent: tuple[Chunk, ...] = ()  # replaced and never changed: the thread reads it
-        self._recent_rows = 0
+        self._recent: tuple[Block, ...] = ()  # chunks; replaced and never changed: the thread reads it
         self._seen = self._marks()
         self._troubled = False
         self._ending = False
 
     # --- the worker's thread
 
-    def __call__(self, chunk: Chunk, *, lag: int) -> Output:
+    def __call__(self, block: Block, *, lag: int) -> Output:
         """What ChunkScorer gives and raises."""
-        output = self._scorer(chunk, lag=lag)
-        self._remember(chunk)
+        output = self._scorer(block, lag=lag)
+        self._remember(block)
         return output
 
     def restart(self) -> None:
@@ -83,13 +83,14 @@ class ChangingScorer:
                 decision=model.scorer.prepared.decision,
             )
 
-    def _remember(self, chunk: Chunk) -> None:
+    def _remember(self, block: Block) -> None:
         """The last chunks: as few as hold enough messages to tell whether a model's features are among them."""
-        self._recent = (*self._recent, chunk)
-        self._recent_rows += len(chunk)
-        while self._recent_rows - len(self._recent[0]) >= FIRST_MESSAGES:
-            self._recent_rows -= len(self._recent[0])
-            self._recent = self._recent[1:]
+        kept: list[Block] = []
+        for chunk in chain(reversed(block.chunks), reversed(self._recent)):
+            if sum(map(len, kept)) >= FIRST_MESSAGES:
+                break
+            kept.append(chunk)
+        self._recent = tuple(reversed(kept))
 
     # --- the other one
 

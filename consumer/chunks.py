@@ -1,14 +1,20 @@
-"""Collecting: Kafka messages become chunks. Nothing here parses or scores."""
+"""Collecting: Kafka messages become blocks of chunks. Nothing here parses or scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, Message
 
 from schemas.metrics import ClosedBy
 
 POLL_S = 0.1  # how long one blocking call waits; a stop or a heartbeat is noticed within it
+# A block takes no more than this, unless a single chunk does. Beyond 4,000 rows a row costs no less. Decoding FHIR
+# takes ten times the bytes of the messages.
+BLOCK_ROWS: Final = 4_000
+BLOCK_BYTES: Final = 4_000_000
+STEP: Final = 500  # messages taken at once, after which their bytes are counted
 
 
 class MessageSource(Protocol):
@@ -26,33 +32,45 @@ class Pace:
     max_wait: float
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Messages of one topic to be scored together, in the order in which they were read."""
+@dataclass(frozen=True)
+class Block:
+    """Messages of one topic taken together, in the order in which they were read: one chunk, or several.
+
+    A chunk has `pace.chunk_size` messages; only the last one of a block may have fewer.
+    """
 
     messages: list[Message]
     partitions: list[int]  # of each message
     offsets: list[int]  # of each message
-    closed_by: ClosedBy
+    closed_by: ClosedBy  # why the last chunk took no more
     first_at: float  # monotonic seconds at which its first message was taken
     pace: Pace  # by which it was collected
 
     def __len__(self) -> int:
         return len(self.messages)
 
+    @cached_property
+    def chunks(self) -> "list[Block]":
+        """Each chunk, as a block by itself."""
+        size = self.pace.chunk_size
+        if len(self) <= size:
+            return [self]
+        return [self._cut(start, start + size) for start in range(0, len(self), size)]
+
+    @cached_property
     def spans(self) -> dict[int, tuple[int, int]]:
         """The first and the last offset of each partition."""
-        last = dict(zip(self.partitions, self.offsets, strict=True))
         return {
-            partition: (self.offsets[self._first(partition)], offset) for partition, offset in last.items()
+            partition: (self.offsets[first], self.offsets[last])
+            for partition, (first, last) in self._ends.items()
         }
 
     def oldest(self) -> float | None:
         """The earliest timestamp among each partition's first message, in seconds since 1970, if they have one."""
-        times = [self.messages[self._first(partition)].timestamp()[1] for partition in set(self.partitions)]
+        times = [self.messages[first].timestamp()[1] for first, _ in self._ends.values()]
         return min((time / 1000 for time in times if time >= 0), default=None)
 
-    def only(self, positions: list[int]) -> "Chunk":
+    def only(self, positions: list[int]) -> "Block":
         """The messages at these positions, which ascend."""
         if len(positions) == len(self):
             return self
@@ -63,15 +81,33 @@ class Chunk:
             offsets=[self.offsets[i] for i in positions],
         )
 
-    def _first(self, partition: int) -> int:
-        return self.partitions.index(partition)
+    @cached_property
+    def _ends(self) -> dict[int, tuple[int, int]]:
+        """The positions of each partition's first and last message."""
+        rows, partition = len(self), self.partitions[0]
+        if self.partitions.count(partition) == rows:
+            return {partition: (0, rows - 1)}
+        first = dict(zip(reversed(self.partitions), reversed(range(rows)), strict=True))
+        last = dict(zip(self.partitions, range(rows), strict=True))
+        return {partition: (first[partition], position) for partition, position in last.items()}
+
+    def _cut(self, start: int, stop: int) -> "Block":
+        return Block(
+            self.messages[start:stop],
+            self.partitions[start:stop],
+            self.offsets[start:stop],
+            ClosedBy.FULL if stop <= len(self) else self.closed_by,
+            self.first_at,
+            self.pace,
+        )
 
 
 class Collector:
     """Gathers messages until a chunk is full, the queue is drained, or its first row has waited enough.
 
-    With `max_wait` 0 a chunk takes what is there at once and never waits. `pace` is asked when a chunk begins.
-    `on_error` hears of every error that the consumer reports in place of a message, and may raise.
+    With `max_wait` 0 a chunk takes what is there at once and never waits. A block of several chunks has full ones only;
+    what is left waits for more, like any other chunk. `pace` is asked at each call. `on_error` hears of every error
+    that the consumer reports in place of a message, and may raise.
     """
 
     def __init__(
@@ -86,68 +122,93 @@ class Collector:
         self._next_pace = pace
         self._on_error = on_error
         self._clock = clock
-        self._pending: list[Message] = []
         self._pace = pace()
+        self._pending: list[Message] = []
+        self._bytes = 0  # of their values
         self._first_at = 0.0
+        self._last_at = 0.0
 
-    def collect(self, *, patience: float = POLL_S) -> Chunk | None:
-        """The next chunk, or None when nothing came, or a chunk is still waiting to fill, after `patience`."""
-        if not self._pending:
-            self._pace = self._next_pace()
-        if not self._take(0.0) and not self._pending:
-            self._take_first(patience)
-        if self._pending and not self._full and self._pace.max_wait:
-            self._take(min(patience, max(0.0, self._first_at + self._pace.max_wait - self._clock())))
+    @property
+    def pending(self) -> list[int]:
+        """The partitions of the messages that were taken and are in no block yet."""
+        partitions: list[Any] = [message.partition() for message in self._pending]
+        return partitions
+
+    def collect(self, *, rows: int = 0, patience: float = POLL_S) -> Block | None:
+        """The next block; None when nothing came, or a chunk is still waiting to fill, after `patience`.
+
+        It has as many full chunks as are queued and as fit into `rows`, and always takes a first one.
+        """
+        self._pace = self._next_pace()
+        size = self._pace.chunk_size
+        wanted = max(size, min(rows, BLOCK_ROWS) // size * size)
+        if not self._take_queued(wanted) and not self._pending:
+            # consume(n, timeout) waits for all n messages, so the wait for the first is for one alone.
+            self._take(1, patience)
+            self._take_queued(wanted)
+        if self._pending and self._missing > 0 and self._pace.max_wait:
+            self._take(self._missing, min(patience, max(0.0, self._deadline - self._clock())))
         reason = self._closing_reason()
-        return self.close(reason) if reason else None
+        full = len(self._pending) // size * size
+        return self._block(full or len(self._pending), reason) if reason else None
 
-    def close(self, closed_by: ClosedBy) -> Chunk | None:
-        """The pending messages as a chunk, whatever their number; None when there are none."""
-        if not self._pending:
-            return None
-        messages, self._pending = self._pending, []
-        partitions: list[Any] = [message.partition() for message in messages]
-        offsets: list[Any] = [message.offset() for message in messages]
-        return Chunk(messages, partitions, offsets, closed_by, self._first_at, self._pace)
+    def close(self, closed_by: ClosedBy) -> Block | None:
+        """The pending messages as a block, whatever their number; None when there are none."""
+        return self._block(len(self._pending), closed_by) if self._pending else None
 
     def discard(self) -> None:
         """Forget the pending messages: they will be read again."""
-        self._pending = []
+        self._pending, self._bytes = [], 0
 
     @property
-    def _full(self) -> bool:
-        return len(self._pending) >= self._pace.chunk_size
+    def _missing(self) -> int:
+        return self._pace.chunk_size - len(self._pending)
+
+    @property
+    def _deadline(self) -> float:
+        return self._first_at + self._pace.max_wait
 
     def _closing_reason(self) -> ClosedBy | None:
         if not self._pending:
             return None
-        if self._full:
+        if self._missing <= 0:
             return ClosedBy.FULL
         if not self._pace.max_wait:
             return ClosedBy.DRAINED
-        return ClosedBy.WAITED if self._clock() >= self._first_at + self._pace.max_wait else None
+        return ClosedBy.WAITED if self._clock() >= self._deadline else None
 
-    def _take_first(self, patience: float) -> None:
-        # consume(n, timeout) waits for all n messages, so the wait for the first is for one alone.
-        self._append(self._source.consume(1, patience))
-        if self._pending and not self._full:
-            self._take(0.0)
+    def _block(self, rows: int, closed_by: ClosedBy) -> Block:
+        if rows % self._pace.chunk_size == 0:
+            closed_by = ClosedBy.FULL
+        messages, self._pending = self._pending[:rows], self._pending[rows:]
+        first_at, self._first_at = self._first_at, self._last_at  # what is left came with the last ones
+        self._bytes = sum(map(len, self._pending))
+        partitions: list[Any] = [message.partition() for message in messages]
+        offsets: list[Any] = [message.offset() for message in messages]
+        return Block(messages, partitions, offsets, closed_by, first_at, self._pace)
 
-    def _take(self, timeout: float) -> bool:
-        return self._append(self._source.consume(self._pace.chunk_size - len(self._pending), timeout))
+    def _take_queued(self, wanted: int) -> bool:
+        """Take what is there, up to `wanted` in all; whether there was anything."""
+        before = len(self._pending)
+        while True:
+            most = wanted - len(self._pending) if self._bytes < BLOCK_BYTES else self._missing
+            asked = min(STEP, most)
+            if asked <= 0 or self._take(asked, 0.0) < asked:
+                return len(self._pending) > before
 
-    def _append(self, arrived: list[Message]) -> bool:
-        if not arrived:
-            return False
+    def _take(self, most: int, timeout: float) -> int:
+        """Take up to so many; how many came, errors among them."""
+        arrived = self._source.consume(most, timeout)
         errors = [message.error() for message in arrived]
         messages = [message for message, error in zip(arrived, errors, strict=True) if error is None]
         if len(messages) < len(arrived):
             for error in errors:
                 if error is not None:
                     self._on_error(error)
-        if not messages:
-            return False
-        if not self._pending:
-            self._first_at = self._clock()
-        self._pending += messages
-        return True
+        if messages:
+            self._last_at = self._clock()
+            if not self._pending:
+                self._first_at = self._last_at
+            self._pending += messages
+            self._bytes += sum(map(len, messages))
+        return len(arrived)

@@ -23,11 +23,11 @@ _LONGEST_NAME = 60  # characters that are shown of it
 
 
 class Step(StrEnum):
-    """Points on a chunk's way, in this order; from `FLUSHED` on they belong to its transaction."""
+    """Points on a block's way, in this order; from `FLUSHED` on they belong to its transaction."""
 
     COLLECTED = "collected"
     SCORED = "scored"
-    PRODUCING = "producing"  # the results are handed over, the chunk's metrics are not
+    PRODUCING = "producing"  # the results are handed over, the chunks' metrics are not
     PRODUCED = "produced"
     FLUSHED = "flushed"
     OFFSETS_SENT = "offsets_sent"
@@ -38,7 +38,7 @@ class Observer:
     """Hears everything and does nothing. Subclasses override what they care for, and never raise."""
 
     def reached(self, step: Step) -> None:
-        """A chunk, or its transaction, passed a point."""
+        """A block, or its transaction, passed a point."""
 
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """The worker has its model and clients and joins the group.
@@ -74,7 +74,7 @@ class Observer:
         """
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """A chunk is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970.
+        """A block is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970.
 
         `waited` is for how many seconds its first row has waited for others.
         """
@@ -95,7 +95,7 @@ class Observer:
         """The keys of the first messages are not the patients' ids; told once at most."""
 
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
-        """From source timestamp to now, of the rows of the chunk that `scored` tells next; ascending."""
+        """From source timestamp to now, of the rows of the chunks that `scored` tells next."""
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """A chunk was scored; it is not committed yet."""

@@ -16,7 +16,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from consumer.chunks import Chunk
+from consumer.chunks import Block
 from consumer.errors import Action, KafkaCallError, stops_consumer
 from consumer.identity import Identity
 
@@ -76,15 +76,15 @@ class Positions:
             for known in (self._next, self._low, self._stable):
                 known.pop(partition, None)
 
-    def owns(self, chunk: Chunk) -> bool:
-        """Whether every message of the chunk is of an assigned partition and was not processed before."""
+    def owns(self, block: Block) -> bool:
+        """Whether every message of the block is of an assigned partition and was not processed before."""
         return all(
-            first >= self._next.get(partition, first + 1) for partition, (first, _) in chunk.spans().items()
+            first >= self._next.get(partition, first + 1) for partition, (first, _) in block.spans.items()
         )
 
-    def advance(self, chunk: Chunk) -> None:
-        """The chunk is processed."""
-        for partition, (_, last) in chunk.spans().items():
+    def advance(self, block: Block) -> None:
+        """The block is processed."""
+        for partition, (_, last) in block.spans.items():
             self._next[partition] = last + 1
 
     def offsets(self) -> list[TopicPartition]:

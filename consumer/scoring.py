@@ -1,8 +1,8 @@
-"""Decode, score, encode: a chunk of messages becomes everything that is sent because of it."""
+"""Decode, score, encode: a block of messages becomes everything that is sent because of it."""
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from broker.settings import Settings
-from consumer.chunks import Chunk
+from consumer.chunks import Block
 from consumer.errors import ModelFailedError
 from consumer.limits import RejectLimit
 from consumer.names import NameCheck
@@ -40,6 +40,7 @@ _READ_AGAIN = "what is not committed yet is read again at the next start"
 Item = TypeVar("Item")
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Limits:
 
 
 class ChunkScorer:
-    """Scores chunks with one model. Knows messages and bytes, and nothing of transactions."""
+    """Scores blocks chunk by chunk with one model. Knows messages and bytes, and nothing of transactions."""
 
     def __init__(
         self,
@@ -91,31 +92,37 @@ class ChunkScorer:
         """Whether messages came and none had one of the model's features yet, not even as null."""
         return self._names.doubts
 
-    def __call__(self, chunk: Chunk, *, lag: int) -> Output:
-        """Everything to send for `chunk`; `lag` is the number of messages behind it.
+    def __call__(self, block: Block, *, lag: int) -> Output:
+        """Everything to send for `block`; `lag` is the number of messages behind it.
 
         Raises:
-            ModelFailedError: the model failed on every row, or gave a result of the wrong shape.
+            ModelFailedError: the model failed on every row of a chunk, or gave a result of the wrong shape.
             NoFeatureError: none of the first messages has any of the model's features.
-            TooManyRejectedError: of this chunk and those before it, too large a share was rejected.
+            TooManyRejectedError: of a chunk and those before it, too large a share was rejected.
         """
-        decoded = self._decode(chunk.messages)
+        decoded = self._decode(block.messages)
+        frame = decoded.frame
         if self._unseen:
-            self._look_for_unseen(decoded.frame)
+            self._look_for_unseen(frame)
         if self._reads_json and (self._unseen or not self._names.found):
-            self._look_at_names(chunk, accepted=len(decoded.frame))
-        present = features_present(decoded.frame)
+            self._look_at_names(block, accepted=len(frame))
+        positions = frame.index.to_numpy()
+        present = features_present(frame)
         no_input = present < self._min_features
-        probability, stream_metrics, failed = score(decoded.frame, self._model.scorer, no_input)
+        asked = np.zeros(len(block), np.bool_)
+        asked[positions] = ~no_input
+        probability, timings, failed = score(
+            _with_gaps(frame, len(block)), self._model.scorer, asked, chunk_size=block.pace.chunk_size
+        )
+        probability = probability[positions]
         now = self._clock()
         at = rfc3339(now)
-        positions = decoded.frame.index.tolist()
-        rows = chunk.only(positions)
+        rows = block.only(positions.tolist())
         results = encode_results(
             patient_ids=decoded.patient_ids,
             event_times=decoded.event_times,
             probabilities=probability.tolist(),
-            labels=self._model.scorer.label(probability).to_numpy(object, na_value=None).tolist(),
+            labels=self._model.scorer.labels(probability),
             implausible=decoded.implausible,
             threshold=self._model.scorer.threshold,
             model=self._model.sha256,
@@ -134,49 +141,48 @@ class ChunkScorer:
         rejects, skipped = self._without_foreign(decoded.rejects)
         unpublishable = self._unpublishable(positions, failed, keys, results)
         if unpublishable:
-            rejects += unpublishable
-            rejects.sort(key=lambda reject: reject.position)
-            out = {reject.position for reject in rejects}
-            kept = [row for row, position in enumerate(positions) if position not in out]
-            positions, keys, results = _take(positions, kept), _take(keys, kept), _take(results, kept)
-            no_input = no_input[kept]
-        self._reject_limit.update(*_at_fault(len(chunk), decoded.rejects, unpublishable))
-        waits = _waits_ms(chunk.only(positions), now)
-        unscored = int(np.count_nonzero(no_input))
+            rejects = sorted([*rejects, *unpublishable], key=lambda reject: reject.position)
+            kept = np.flatnonzero(~np.isin(positions, [reject.position for reject in rejects]))
+            positions, no_input = positions[kept], no_input[kept]
+            keys, results = _take(keys, kept), _take(results, kept)
+        self._limit_rejects(block, [*decoded.rejects, *unpublishable])
         metrics = self._metrics(
-            chunk,
-            positions,
-            stream_metrics,
-            waits=waits,
-            at=at,
+            block,
+            timings,
+            now=now,
             lag=lag,
-            no_input=unscored,
+            scored=positions,
+            no_input=positions[no_input],
             skipped=skipped,
         )
-        self._observer.waited(waits)
-        self._observer.scored(metrics)
+        for one in metrics:
+            self._observer.scored(one)
         return Output(
             keys=keys,
             results=results,
-            dead_letters=[self._dead_letter(chunk, reject) for reject in rejects],
-            metrics=metrics.encode(),
-            rows=len(chunk),
+            dead_letters=[self._dead_letter(block, reject) for reject in rejects],
+            metrics=[one.encode() for one in metrics],
+            rows=len(block),
         )
 
-    def _look_at_names(self, chunk: Chunk, *, accepted: int) -> None:
-        self._names.look((message.value() for message in chunk.messages), accepted=accepted)
+    def _look_at_names(self, block: Block, *, accepted: int) -> None:
+        self._names.look((message.value() for message in block.messages), accepted=accepted)
         for name, wanted in self._names.look_alikes():
             self._observer.looks_alike(name, wanted, mapped=self._decode.names.mapped)
         self._names.require()
 
-    def _without_foreign(self, rejects: list[Reject]) -> tuple[list[Reject], int]:
-        """The rejects that become dead letters, and how many do not because they are for others."""
+    def _without_foreign(self, rejects: list[Reject]) -> tuple[list[Reject], list[int]]:
+        """The rejects that become dead letters, and the positions of those that do not because they are for others."""
         if not self._skip_foreign:
-            return [*rejects], 0
+            return rejects, []
         ours = [reject for reject in rejects if reject.reason is not Reason.NOT_FOR_US]
-        return ours, len(rejects) - len(ours)
+        return ours, [reject.position for reject in rejects if reject.reason is Reason.NOT_FOR_US]
 
-    def _look_at_keys(self, rows: Chunk, patient_ids: list[str]) -> None:
+    def _limit_rejects(self, block: Block, rejects: Sequence[Reject]) -> None:
+        for chunk, among_it in zip(block.chunks, _by_chunk(rejects, block), strict=True):
+            self._reject_limit.update(*_at_fault(len(chunk), among_it))
+
+    def _look_at_keys(self, rows: Block, patient_ids: list[str]) -> None:
         self._keys_unknown = False
         pairs = zip(rows.messages, patient_ids, strict=True)
         if any(message.key() != id_.encode() for message, id_ in pairs):
@@ -191,7 +197,7 @@ class ChunkScorer:
             self._unseen = []
 
     def _unpublishable(
-        self, positions: list[int], failed: list[int], keys: list[bytes], results: list[bytes]
+        self, positions: Ints, failed: list[int], keys: list[bytes], results: list[bytes]
     ) -> list[Reject]:
         rejects = [Reject(position, Reason.MODEL_REJECTED, RISK_PROBABILITY) for position in failed]
         room = self._limits.result - RECORD_OVERHEAD
@@ -199,14 +205,14 @@ class ChunkScorer:
             already = set(failed)
             rejects += [
                 Reject(position, Reason.TOO_LARGE, "")
-                for position, key, result in zip(positions, keys, results, strict=True)
+                for position, key, result in zip(positions.tolist(), keys, results, strict=True)
                 if len(key) + len(result) > room and position not in already
             ]
         return rejects
 
-    def _dead_letter(self, chunk: Chunk, reject: Reject) -> DeadLetter:
-        message: Any = chunk.messages[reject.position]
-        partition, offset = chunk.partitions[reject.position], chunk.offsets[reject.position]
+    def _dead_letter(self, block: Block, reject: Reject) -> DeadLetter:
+        message: Any = block.messages[reject.position]
+        partition, offset = block.partitions[reject.position], block.offsets[reject.position]
         self._observer.rejected(partition, offset, reject.reason, reject.field)
         return dead_letter(
             key=message.key(),
@@ -223,139 +229,220 @@ class ChunkScorer:
 
     def _metrics(
         self,
-        chunk: Chunk,
-        scored: list[int],
-        stream_metrics: StreamMetrics,
+        block: Block,
+        timings: Sequence[StreamMetrics],
         *,
-        waits: Floats,
-        at: str,
+        now: float,
         lag: int,
-        no_input: int,
-        skipped: int,
-    ) -> ChunkMetrics:
-        p50, p99, longest = _quantiles(waits)
-        return ChunkMetrics(
-            # No two committed chunks hold the same message, so its first one names a chunk.
-            chunk_id=f"{self._topic}-{chunk.partitions[0]}@{chunk.offsets[0]}",
-            worker=self._worker,
-            closed_by=chunk.closed_by,
-            rows=len(chunk),
-            scored=len(scored),
-            dead_lettered=len(chunk) - len(scored) - skipped,
-            latency_ms=stream_metrics.latency_ms,
-            throughput_rows_per_s=stream_metrics.throughput_rows_per_s,
-            end_to_end_ms_p50=p50,
-            end_to_end_ms_p99=p99,
-            end_to_end_ms_max=longest,
-            lag=lag,
-            offsets={f"{self._topic}-{partition}": list(span) for partition, span in chunk.spans().items()},
-            model=self._model.sha256,
-            at=at,
-            chunk_size=chunk.pace.chunk_size,
-            max_wait_ms=round(chunk.pace.max_wait * 1000, 3),
-            no_input=no_input,
-            skipped=skipped,
-        )
+        scored: Ints,
+        no_input: Ints,
+        skipped: Sequence[int],
+    ) -> list[ChunkMetrics]:
+        """Of each chunk; `scored`, `no_input` and `skipped` are positions in the block."""
+        waits = _waits_ms(block.only(scored.tolist()), now)
+        self._observer.waited(waits[np.isfinite(waits)])
+        at, wait = rfc3339(now), round(block.pace.max_wait * 1000, 3)
+        shape = len(block), block.pace.chunk_size
+        left = lag + len(block)
+        made = []
+        for chunk, timing, count, unscored, foreign, (p50, p99, longest) in zip(
+            block.chunks,
+            timings,
+            _counts(scored, *shape),
+            _counts(no_input, *shape),
+            _counts(skipped, *shape),
+            _quantiles(waits, scored, block),
+            strict=True,
+        ):
+            left -= len(chunk)
+            made.append(
+                ChunkMetrics(
+                    # No two committed chunks hold the same message, so its first one names a chunk.
+                    chunk_id=f"{self._topic}-{chunk.partitions[0]}@{chunk.offsets[0]}",
+                    worker=self._worker,
+                    closed_by=chunk.closed_by,
+                    rows=len(chunk),
+                    scored=count,
+                    dead_lettered=len(chunk) - count - foreign,
+                    latency_ms=timing.latency_ms,
+                    throughput_rows_per_s=timing.throughput_rows_per_s,
+                    end_to_end_ms_p50=p50,
+                    end_to_end_ms_p99=p99,
+                    end_to_end_ms_max=longest,
+                    lag=left,
+                    offsets={
+                        f"{self._topic}-{partition}": list(span) for partition, span in chunk.spans.items()
+                    },
+                    model=self._model.sha256,
+                    at=at,
+                    chunk_size=chunk.pace.chunk_size,
+                    max_wait_ms=wait,
+                    no_input=unscored,
+                    skipped=foreign,
+                )
+            )
+        return made
 
 
 def score(
-    frame: pd.DataFrame, scorer: RiskScorer, no_input: Bools
-) -> tuple[Floats, StreamMetrics, list[int]]:
-    """The probability of each row of `frame`, the core's metrics, and the index labels of rows to reject.
+    frame: pd.DataFrame, scorer: RiskScorer, asked: Bools, *, chunk_size: int
+) -> tuple[Floats, list[StreamMetrics], list[int]]:
+    """The probability of each row of `frame`, the core's metrics of each chunk, and the positions of rows to reject.
 
-    The model is not asked about rows with `no_input`: their probability is NaN. Rejected are the rows on which it
-    raises, found by bisection, and those whose probability is neither NaN nor within 0 and 1. What is returned as their
-    probability means nothing.
+    The model is asked about the rows that are `asked`; the others' probability is NaN, and no chunk's metrics count
+    them. Rejected are the rows on which it raises, found by bisection, and those whose probability is neither NaN nor
+    within 0 and 1. What is returned as their probability means nothing. The index of `frame` counts from 0.
 
     Raises:
-        ModelFailedError: the model failed on every one of 10 rows or more, or its result has the wrong shape.
+        ModelFailedError: the model failed on every one of 10 rows or more of a chunk, or its result has the wrong
+            shape.
     """
-    if not no_input.any():
-        return _ask(frame, scorer)
-    probabilities = np.full(len(frame), np.nan)
-    probabilities[~no_input], metrics, rejected = _ask(frame[~no_input], scorer)
-    return probabilities, metrics, rejected
-
-
-def _ask(frame: pd.DataFrame, scorer: RiskScorer) -> tuple[Floats, StreamMetrics, list[int]]:
-    tolerant = _Bisecting(scorer.probability)
+    tolerant = _Tolerant(scorer.probability, asked)
+    timings: list[StreamMetrics] = []
     try:
-        scores, metrics = process_stream(frame, max(1, len(frame)), tolerant)
+        scores, _ = process_stream(frame, chunk_size, tolerant, on_chunk=timings.append)
     except ModelOutputError as error:
         raise ModelFailedError(f"{error}; {_READ_AGAIN}") from None
-    if frame.empty:
-        return np.empty(0), metrics, []
-    probabilities = scores.to_numpy()[:, 0]
-    impossible = (probabilities < 0) | (probabilities > 1)
-    rejected = (
-        sorted({*tolerant.rejected, *frame.index[impossible]}) if impossible.any() else tolerant.rejected
+    probabilities: Floats = scores.to_numpy()[:, 0]
+    impossible = np.flatnonzero((probabilities < 0) | (probabilities > 1)).tolist()
+    rejected = sorted({*tolerant.raised, *impossible})
+    if not asked.all():
+        counts = _counts(np.flatnonzero(asked), len(frame), chunk_size)
+        timings = [*map(_of_asked, timings, _sizes(len(frame), chunk_size), counts)]
+    if impossible:
+        _require_some_sound(rejected, tolerant.raised, asked, chunk_size)
+    return probabilities, timings, rejected
+
+
+def _of_asked(timing: StreamMetrics, rows: int, asked: int) -> StreamMetrics:
+    """The metrics of a chunk by the rows that the model was asked about; the core has counted all."""
+    if not asked:
+        return StreamMetrics(latency_ms=0.0, throughput_rows_per_s=0.0)
+    return StreamMetrics(timing.latency_ms * rows / asked, timing.throughput_rows_per_s * asked / rows)
+
+
+def _require_some_sound(
+    rejected: list[int], raised: Mapping[int, str], asked: Bools, chunk_size: int
+) -> None:
+    """Raise ModelFailedError where all rows of a chunk are rejected, and they are not few."""
+    counts = _counts(rejected, len(asked), chunk_size)
+    of = _counts(np.flatnonzero(asked), len(asked), chunk_size)
+    for number, (bad, rows) in enumerate(zip(counts, of, strict=True)):
+        if bad == rows >= SYSTEMIC_ROWS:
+            names = [name for position, name in raised.items() if position // chunk_size == number]
+            raise _failed_on_all(rows, names[-1] if names else "")
+
+
+def _failed_on_all(rows: int, error_name: str) -> ModelFailedError:
+    why = f"raised {error_name}" if error_name else "gave no probability between 0 and 1"
+    return ModelFailedError(
+        f"the model {why} on all {rows} rows of a chunk that it was asked about, so the model is at fault, "
+        f"not the messages; {_READ_AGAIN}"
     )
-    if len(rejected) == len(frame) >= SYSTEMIC_ROWS:
-        why = (
-            f"raised {tolerant.error_name}" if tolerant.error_name else "gave no probability between 0 and 1"
-        )
-        raise ModelFailedError(
-            f"the model {why} on all {len(frame)} rows of a chunk that it was asked about, so the model is at fault, "
-            f"not the messages; {_READ_AGAIN}"
-        )
-    return probabilities, metrics, rejected
 
 
-class _Bisecting:
-    """A scorer that halves a frame on which the model raises until only the offending rows are left."""
+class _Tolerant:
+    """A process_fn that asks a scorer about some rows, and halves a chunk on which it raises.
 
-    def __init__(self, scorer: Callable[[pd.DataFrame], Floats]) -> None:
+    `raised` has by position the rows that are then left over, with the name of the error's class only: its text may
+    hold a patient's values.
+    """
+
+    def __init__(self, scorer: Callable[[pd.DataFrame], Floats], asked: Bools) -> None:
         self._scorer = scorer
-        self.rejected: list[int] = []
-        self.error_name = ""
+        self._asked = asked
+        self._all = bool(asked.all())
+        self.raised: dict[int, str] = {}
 
-    def __call__(self, frame: pd.DataFrame) -> Floats:
+    def __call__(self, chunk: pd.DataFrame) -> Floats:
+        if self._all:
+            return self._ask(chunk)
+        asked = self._asked[chunk.index.to_numpy()]
+        risk = np.full(len(chunk), np.nan)
+        if asked.any():
+            risk[asked] = self._ask(chunk[asked])
+        return risk
+
+    def _ask(self, chunk: pd.DataFrame) -> Floats:
+        before = len(self.raised)
+        risk = self._bisect(chunk)
+        if len(self.raised) - before == len(chunk) >= SYSTEMIC_ROWS:
+            raise _failed_on_all(len(chunk), [*self.raised.values()][-1])
+        return risk
+
+    def _bisect(self, frame: pd.DataFrame) -> Floats:
         try:
             return self._scorer(frame)
         except (ModelOutputError, MemoryError):
             raise
         except Exception as error:
-            # The name of its class only: the text may hold a patient's values.
-            self.error_name = type(error).__name__
+            name = type(error).__name__
         if len(frame) == 1:
-            self.rejected.append(frame.index[0])
+            self.raised[frame.index[0]] = name
             return np.full(1, np.nan)
         half = len(frame) // 2
-        return np.concatenate([self(frame.iloc[:half]), self(frame.iloc[half:])])
+        return np.concatenate([self._bisect(frame.iloc[:half]), self._bisect(frame.iloc[half:])])
 
 
-def _at_fault(
-    rows: int, decoded: Sequence[Reject], unpublishable: Sequence[Reject]
-) -> tuple[int, list[Reject]]:
+def _with_gaps(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """`frame`, whose index are positions, with a row for each of so many: rejected messages keep their places."""
+    return frame if len(frame) == rows else frame.reindex(pd.RangeIndex(rows))
+
+
+def _sizes(rows: int, chunk_size: int) -> list[int]:
+    """How many rows each chunk has."""
+    return [min(chunk_size, rows - start) for start in range(0, rows, chunk_size)]
+
+
+def _counts(positions: Sequence[int] | Ints, rows: int, chunk_size: int) -> list[int]:
+    """How many of the positions are in each chunk of so many rows."""
+    numbers = np.asarray(positions, np.int64) // chunk_size
+    counts: list[int] = np.bincount(numbers, minlength=math.ceil(rows / chunk_size)).tolist()
+    return counts
+
+
+def _by_chunk(rejects: Sequence[Reject], block: Block) -> list[list[Reject]]:
+    """The rejects of each chunk, in order of their positions there."""
+    found: list[list[Reject]] = [[] for _ in block.chunks]
+    for one in sorted(rejects, key=lambda reject: reject.position):
+        number, position = divmod(one.position, block.pace.chunk_size)
+        found[number].append(replace(one, position=position))
+    return found
+
+
+def _at_fault(rows: int, rejects: list[Reject]) -> tuple[int, list[Reject]]:
     """How many messages of a chunk may be at fault, and the rejects among them by their positions there."""
-    rejects = sorted([*decoded, *unpublishable], key=lambda reject: reject.position)
     innocent = [reject.position for reject in rejects if reject.reason in NO_FAULT]
+    if not innocent:
+        return rows, rejects
     faulty = [reject for reject in rejects if reject.reason not in NO_FAULT]
-    if innocent:
-        faulty = [replace(one, position=one.position - bisect(innocent, one.position)) for one in faulty]
+    faulty = [replace(one, position=one.position - bisect(innocent, one.position)) for one in faulty]
     return rows - len(innocent), faulty
 
 
-def _keys(rows: Chunk, patient_ids: list[str]) -> list[bytes]:
+def _keys(rows: Block, patient_ids: list[str]) -> list[bytes]:
     keys: list[Any] = [message.key() for message in rows.messages]
     if None in keys:
         return [id_.encode() if key is None else key for key, id_ in zip(keys, patient_ids, strict=True)]
     return keys
 
 
-def _take(items: Sequence[Item], rows: list[int]) -> list[Item]:
-    return [items[row] for row in rows]
+def _take(items: Sequence[Item], rows: Ints) -> list[Item]:
+    return [items[row] for row in rows.tolist()]
 
 
-def _waits_ms(rows: Chunk, now: float) -> Floats:
-    """Milliseconds from source timestamp to now of the rows that have a timestamp, ascending."""
+def _waits_ms(rows: Block, now: float) -> Floats:
+    """Milliseconds from source timestamp to now; infinite for rows without one."""
     times = np.array([message.timestamp()[1] for message in rows.messages], np.int64)
-    return np.sort(now * 1000 - times[times >= 0])
+    return np.where(times >= 0, now * 1000 - times, np.inf)
 
 
-def _quantiles(waits: Floats) -> tuple[float | None, float | None, float | None]:
-    """Median, 99th percentile (nearest rank) and maximum; None of no rows."""
-    if not len(waits):
-        return None, None, None
-    p50, p99, longest = (round(float(waits[math.ceil(q * len(waits)) - 1]), 3) for q in (0.5, 0.99, 1.0))
-    return p50, p99, longest
+def _quantiles(waits: Floats, positions: Ints, block: Block) -> Iterator[list[float | None]]:
+    """Of each chunk's rows at these positions: median, 99th percentile (nearest rank) and maximum; None of no rows."""
+    grid = np.full((len(block.chunks), min(len(block), block.pace.chunk_size)), np.inf)
+    grid.flat[positions] = waits
+    grid.sort(axis=1)
+    counts = np.isfinite(grid).sum(axis=1, keepdims=True)
+    ranks = np.maximum(1, np.ceil(counts * [0.5, 0.99, 1.0])).astype(np.int64) - 1
+    for values in np.take_along_axis(grid, ranks, axis=1).tolist():
+        yield [None if math.isinf(value) else round(value, 3) for value in values]

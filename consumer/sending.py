@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat, starmap
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -17,12 +18,12 @@ FULL_QUEUE_S = 10.0  # how long to wait for room in the producer's queue
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """All that one chunk sends: results (keys beside values), dead letters, and its metrics message."""
+    """All that one block sends: results (keys beside values), dead letters, and a metrics message for each chunk."""
 
     keys: Sequence[bytes]
     results: Sequence[bytes]
     dead_letters: Sequence[DeadLetter]
-    metrics: bytes
+    metrics: Sequence[bytes]
     rows: int
 
 
@@ -97,15 +98,15 @@ class Sender:
         self.disturbed = False  # whether the coordinator's connection has failed since
 
     def send(self, output: Output) -> None:
-        """Hand over everything a chunk sends, in order."""
-        self.chunks += 1
+        """Hand over everything a block sends."""
+        self.chunks += len(output.metrics)
         self.rows += output.rows
         with kafka_call("producing"), self._telling_why():
-            self._send_results(output)
+            self._send(self._output_topic, output.results, output.keys)
             for letter in output.dead_letters:
                 self._produce(self._dead_letter_topic, letter.value, letter.key, headers=letter.headers)
             self._observer.reached(Step.PRODUCING)
-            self._produce(self._metrics_topic, output.metrics)
+            self._send(self._metrics_topic, output.metrics, [None] * len(output.metrics))
             self.producer.poll(0)
         self._observer.reached(Step.PRODUCED)
 
@@ -131,14 +132,18 @@ class Sender:
             raise KafkaCallError("delivering", None, Action.REBUILD)
         self._observer.reached(Step.FLUSHED)
 
-    def _send_results(self, output: Output) -> None:
+    def _send(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None]) -> None:
         # One call a message: produce_batch is slower and can drop a part of a batch without an exception.
-        produce, topic = self.producer.produce, self._output_topic
-        for key, value in zip(output.keys, output.results, strict=True):
+        rest = starmap(self.producer.produce, zip(repeat(topic, len(values)), values, keys, strict=True))
+        sent: list[None] = []
+        while True:
             try:
-                produce(topic, value, key)
+                sent.extend(rest)  # goes on behind the message that raised
+                return
             except BufferError:
-                self._produce(topic, value, key)
+                number = len(sent)
+                self._produce(topic, values[number], keys[number])
+                sent.append(None)
 
     def _produce(self, topic: str, value: bytes | None, key: bytes | None = None, **kwargs: Any) -> None:
         deadline = self._clock() + FULL_QUEUE_S

@@ -53,6 +53,7 @@ class PrometheusObserver(Observer):
         self._now = now
         self._uncommitted = _Uncommitted()
         self._collected_at = 0.0
+        self._chunks = 0  # in the block that was collected
         self._committing = False
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -81,7 +82,7 @@ class PrometheusObserver(Observer):
         )
         self._transactions = {result: transactions.labels(result) for result in _RESULTS}
         self._chunk_seconds = Histogram(
-            "vitalstream_chunk_seconds", "Decoding, scoring and encoding a chunk",
+            "vitalstream_chunk_seconds", "Decoding, scoring and encoding a chunk: its share of a block's time",
             buckets=_CHUNK_BUCKETS, registry=registry,
         )  # fmt: skip
         self._commit_seconds = Histogram(
@@ -180,8 +181,9 @@ class PrometheusObserver(Observer):
         self._backlog.update(lags)
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """The chunk's time begins."""
+        """The block's time begins."""
         self._collected_at = self._clock()
+        self._chunks = 0
         self._backlog.oldest.collected(self._now() if oldest is None else oldest)
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
@@ -194,6 +196,7 @@ class PrometheusObserver(Observer):
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """Counted once committed."""
+        self._chunks += 1
         self._uncommitted.chunks += 1
         self._uncommitted.scored += metrics.scored
         self._uncommitted.no_input += metrics.no_input
@@ -202,9 +205,11 @@ class PrometheusObserver(Observer):
         self._max_wait.set((metrics.max_wait_ms or 0) / 1000)
 
     def reached(self, step: Step) -> None:
-        """The chunk's time ends; a commit begins to be of unknown outcome."""
+        """The block's time ends; a commit begins to be of unknown outcome."""
         if step is Step.SCORED:
-            self._chunk_seconds.observe(self._clock() - self._collected_at)
+            seconds = self._clock() - self._collected_at
+            for _ in range(self._chunks):
+                self._chunk_seconds.observe(seconds / self._chunks)
         self._committing = step is Step.OFFSETS_SENT
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:

@@ -130,10 +130,11 @@ class Tuner:
         """Whether the goal can be met at all; judged when enough was seen."""
         return self._seen < WINDOW // 4 or float(np.mean(self._rest > self._goal)) < 10 * LATE
 
-    def scored(self, rows: int, seconds: float) -> None:
-        """A chunk of so many rows took so long to decode, score, encode and produce."""
-        self.costs.add(rows, seconds)
-        self._rows += rows
+    def scored(self, rows: int, seconds: float, *, chunks: int = 1) -> None:
+        """Chunks of so many rows took so long, each, to decode, score, encode and produce."""
+        for _ in range(chunks):
+            self.costs.add(rows, seconds)
+        self._rows += rows * chunks
         if rows >= self.pace.chunk_size:  # while chunks aren't full, their size does not matter
             self._reconsider_size()
 
@@ -208,6 +209,7 @@ class AutoPace(Observer):
         self._clock = clock
         self._now = now
         self._chunk: ChunkMetrics | None = None
+        self._chunks = 0  # in the block that was collected
         self._collected_at = 0.0
         self._at_once = False  # whether the last chunk found enough rows to be full
         self._since: tuple[float, float] | None = (
@@ -223,11 +225,12 @@ class AutoPace(Observer):
         return self._tuner.pace
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """A chunk's time begins."""
+        """A block's time begins."""
         at = self._clock()
         # A sender's clock may be ahead of ours.
         age = waited if oldest is None else max(waited, self._now() - oldest)
         self._collected_at = at
+        self._chunks = 0
         self._since = self._since or (at - waited, age - waited)
         self._waited += min(waited, self._tuner.pace.max_wait)
         self._at_once = waited <= AT_ONCE * self._tuner.pace.max_wait + TAKING_S
@@ -235,11 +238,13 @@ class AutoPace(Observer):
     def scored(self, metrics: ChunkMetrics) -> None:
         """What chunk it is."""
         self._chunk = metrics
+        self._chunks += 1
 
     def reached(self, step: Step) -> None:
-        """A chunk's time ends when it is handed over."""
+        """A block's time ends when it is handed over; its chunks are alike."""
         if step is Step.PRODUCED and self._chunk is not None:
-            self._tuner.scored(self._chunk.rows, self._clock() - self._collected_at)
+            seconds = (self._clock() - self._collected_at) / self._chunks
+            self._tuner.scored(self._chunk.rows, seconds, chunks=self._chunks)
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """Rows are visible."""

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from broker.settings import Settings
 from consumer.changing import ChangingScorer
-from consumer.chunks import Chunk, Collector, Pace
+from consumer.chunks import Block, Collector, Pace
 from consumer.clients import TRANSACTION_TIMEOUT_S, consumer_config, is_eager
 from consumer.commit import Committer
 from consumer.errors import (
@@ -84,7 +84,8 @@ class Worker:
         self._pause = Pause(consumer, clock=clock)
         self._oldest_at = 0.0  # when the first row of what is not committed was collected
         self._lag = 0  # messages behind what was scored last
-        self._uncommitted: list[list[int]] = []  # the partitions of the messages of each chunk
+        self._rate = 0.0  # rows a second of what was scored last
+        self._uncommitted: list[list[int]] = []  # the partitions of the messages of each block
         self._active_at = 0.0  # when something last happened that postpones idleness
         self._joined = False
         self._failure: Exception | None = None  # out of a callback, to be raised outside of it
@@ -118,31 +119,56 @@ class Worker:
     def _step(self) -> None:
         if self._pause.lasts():
             self._active_at = self._clock()
-        chunk = self._collector.collect()
+        block = self._collector.collect(rows=self._room())
         self._raise_failure()
         self._identity.check()
-        if chunk is not None:
-            self._process(chunk)
-        if self._commit_is_due(drained=chunk is None or chunk.closed_by is not ClosedBy.FULL):
+        if block is not None:
+            self._process(block)
+        if self._commit_is_due(drained=block is None or block.closed_by is not ClosedBy.FULL):
             self._commit(COMMIT_TIMEOUT_S)
         if not self._committer.chunks:  # so that no transaction holds results of two models
             self._score.change()
 
-    def _process(self, chunk: Chunk) -> None:
-        self._observer.collected(oldest=chunk.oldest(), waited=self._clock() - chunk.first_at)
-        self._observer.reached(Step.COLLECTED)
-        if not self._positions.owns(chunk):
+    def _room(self) -> int:
+        """How many rows a block may have; fewer than a chunk means one chunk.
+
+        After trouble, and while the messages' names are in doubt, chunks come one by one.
+        """
+        if self._recoveries or self._score.doubts_names:
+            return 0
+        open_for = self._clock() - self._oldest_at if self._committer.chunks else 0.0
+        rows = self._committer.rows
+        return room(self._commit_interval, open_for=open_for, rows=rows, lag=self._lag, rate=self._rate)
+
+    def _process(self, block: Block) -> None:
+        if not self._positions.owns(block):
             raise KafkaCallError("reading", None, Action.ABORT)
-        self._uncommitted.append(chunk.partitions)
-        self._lag = sum(self._positions.lags().values())
-        output = self._score(chunk, lag=self._lag)
+        self._uncommitted.append(block.partitions)
+        left = sum(self._positions.lags().values()) + len(self._collector.pending)
+        try:
+            self._handle(block, lag=left)
+        except RegistryError:
+            if len(block.chunks) == 1:
+                raise
+            left += len(block)
+            for chunk in block.chunks:  # those before the message that has to wait
+                left -= len(chunk)
+                self._handle(chunk, lag=left)
+
+    def _handle(self, block: Block, *, lag: int) -> None:
+        began = self._clock()
+        self._observer.collected(oldest=block.oldest(), waited=began - block.first_at)
+        self._observer.reached(Step.COLLECTED)
+        self._lag = lag
+        output = self._score(block, lag=lag)
         self._observer.reached(Step.SCORED)
         self._pause.over()
         if not self._committer.chunks:
-            self._oldest_at = chunk.first_at
+            self._oldest_at = block.first_at
         self._committer.add(output)
-        self._positions.advance(chunk)
+        self._positions.advance(block)
         self._active_at = self._clock()
+        self._rate = len(block) / max(1e-6, self._active_at - began)
 
     def _commit_is_due(self, *, drained: bool) -> bool:
         """At once when nothing more is queued, or after trouble; else when the interval has passed.
@@ -166,10 +192,10 @@ class Worker:
             self._recoveries = 0
 
     def _finish(self) -> None:
-        chunk = self._collector.close(ClosedBy.STOPPED)
+        block = self._collector.close(ClosedBy.STOPPED)
         try:
-            if chunk is not None:
-                self._process(chunk)
+            if block is not None:
+                self._process(block)
             self._commit(STOP_TIMEOUT_S)
         finally:
             self._tell_lag()
@@ -177,7 +203,7 @@ class Worker:
     def _tell_lag(self) -> None:
         """What a worker that ends leaves to others: what it has not collected, and what it has not committed."""
         left = Counter(self._positions.lags())
-        left.update(chain.from_iterable(self._uncommitted))
+        left.update(chain(self._collector.pending, *self._uncommitted))
         self._observer.behind(left)
 
     def _done(self) -> bool:
@@ -208,6 +234,7 @@ class Worker:
         self._score.restart()
         self._positions.rewind()
         self._pause.begin()
+        self._rate = 0.0  # chunk by chunk: a block would ask twice
         self._active_at = self._clock()
         self._observer.waiting(reason)
 
@@ -284,11 +311,11 @@ class Worker:
         """Finish what is begun before the partitions go; what fails is aborted or left to their next owner."""
         gone = [tp.partition for tp in partitions]
         try:
-            chunk = self._collector.close(ClosedBy.REVOKED)
+            block = self._collector.close(ClosedBy.REVOKED)
             if not self._broken and self._failure is None:
                 try:
-                    if chunk is not None:
-                        self._process(chunk)
+                    if block is not None:
+                        self._process(block)
                 except RegistryError as error:  # what stays ours is read again, the rest by its next owner
                     self._failure = error
                 self._commit(REVOKE_TIMEOUT_S)
@@ -331,3 +358,17 @@ def gathering_time(interval: float, *, rows: int, lag: int) -> float:
     """
     behind = interval > 0 and lag > LONG_BACKLOG * rows
     return max(interval, GATHER_BACKLOG_S) if behind else interval
+
+
+def room(interval: float, *, open_for: float, rows: int, lag: int, rate: float) -> int:
+    """How many rows a transaction may still take until its time to gather is over, at `rate` rows a second.
+
+    It has been `open_for` seconds and holds `rows`; `lag` messages are behind them.
+    """
+    if not interval:
+        return 0
+    soon = rate * (interval - open_for)
+    in_a_backlog = (lag - LONG_BACKLOG * rows) / (
+        LONG_BACKLOG + 1
+    )  # those that leave ten times as many behind
+    return int(max(soon, min(rate * (GATHER_BACKLOG_S - open_for), in_a_backlog)))

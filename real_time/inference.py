@@ -129,6 +129,13 @@ class RiskScorer:
         label = (probability >= self.threshold).astype(np.int64)
         return pd.arrays.IntegerArray(label, np.isnan(probability))
 
+    def labels(self, probability: Floats) -> list[int | None]:
+        """The same as a list, with None for <NA>."""
+        labels: list[int | None] = (probability >= self.threshold).astype(np.int64).tolist()
+        for row in np.flatnonzero(np.isnan(probability)).tolist():
+            labels[row] = None
+        return labels
+
     def _with_history(self, X: pd.DataFrame) -> pd.DataFrame:
         return X if self.history is None else self.history.transform(X)
 

@@ -15,6 +15,9 @@ ProcessFn: TypeAlias = Callable[[pd.DataFrame], Any]
 RESULT = "result"
 """The column a 1-D result without a name goes to."""
 
+_Part: TypeAlias = "pd.DataFrame | np.ndarray[Any, Any]"
+"""A chunk's result: a frame, or for less work an array where it is one column without a name."""
+
 _RESULT_COLUMN = pd.Index([RESULT])  # making an index of strings costs several times the rest of a frame
 
 # Two computations of the same score may round differently: relative to the score, or, for 1 - p, to one.
@@ -70,18 +73,23 @@ def stream_dataframe(df: pd.DataFrame, chunk_size: int) -> Iterator[pd.DataFrame
 
 
 def process_stream(
-    df: pd.DataFrame, chunk_size: int, process_fn: ProcessFn
+    df: pd.DataFrame,
+    chunk_size: int,
+    process_fn: ProcessFn,
+    *,
+    on_chunk: Callable[[StreamMetrics], object] | None = None,
 ) -> tuple[pd.DataFrame, StreamMetrics]:
     """Give `df` to `process_fn` chunk by chunk; return its results on the index and in the order of `df`.
 
     A 1-D result becomes one column: `result`, or the Series' name. Result rows belong to the chunk's rows by
     position, or by label where they carry the chunk's labels in another order. Only `process_fn` is timed.
-    It is not called for an empty frame: the result is then empty and the metrics are zero.
+    It is not called for an empty frame: the result is then empty and the metrics are zero. `on_chunk` gets the metrics
+    of each chunk alone, in order, before the next one begins.
 
     Raises ResultTypeError, or ResultShapeError for a result of another length than its chunk or with other
     columns than the chunk before.
     """
-    results, elapsed_ns = _timed_stream(df, chunk_size, process_fn)
+    results, elapsed_ns = _timed_stream(df, chunk_size, process_fn, on_chunk)
     return results, _metrics(len(df), elapsed_ns)
 
 
@@ -130,31 +138,52 @@ def _checked_chunk_size(chunk_size: Any) -> int:
     return size
 
 
-def _timed_stream(df: pd.DataFrame, chunk_size: int, process_fn: ProcessFn) -> tuple[pd.DataFrame, int]:
+def _timed_stream(
+    df: pd.DataFrame,
+    chunk_size: int,
+    process_fn: ProcessFn,
+    on_chunk: Callable[[StreamMetrics], object] | None = None,
+) -> tuple[pd.DataFrame, int]:
     """All results on the index of `df`, and the nanoseconds spent in `process_fn`."""
-    parts: list[pd.DataFrame] = []
-    elapsed_ns, result = 0, None
+    parts: list[_Part] = []
+    total_ns, result = 0, None
     for number, chunk in enumerate(stream_dataframe(df, chunk_size), start=1):
         start = perf_counter_ns()
         result = process_fn(chunk)
-        elapsed_ns += perf_counter_ns() - start
-        part = _as_frame(result, chunk, number)
-        if parts and not part.columns.equals(parts[-1].columns):
+        elapsed_ns = perf_counter_ns() - start
+        part = _part(result, chunk, number)
+        if parts and not _have_same_columns(part, parts[-1]):
             raise ResultShapeError(
                 f"process_fn returned other columns for chunk {number} than for the chunk before",
                 chunk=number,
             )
         parts.append(part)
+        total_ns += elapsed_ns
+        if on_chunk is not None:
+            on_chunk(_metrics(len(chunk), elapsed_ns))
     joined = _joined(parts, df.index)
-    return (joined.infer_objects() if isinstance(result, list) else joined), elapsed_ns
+    return (joined.infer_objects() if isinstance(result, list) else joined), total_ns
 
 
-def _joined(parts: list[pd.DataFrame], index: pd.Index) -> pd.DataFrame:
+def _joined(parts: "list[_Part]", index: pd.Index) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(index=index)
-    if len(parts) == 1:
-        return parts[0]
-    return pd.concat(parts, ignore_index=True).set_axis(index)
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts) and len({array.dtype for array in arrays}) == 1:
+        joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        return pd.DataFrame(joined, index=index, columns=_RESULT_COLUMN, copy=False)
+    frames = [*map(_in_frame, parts)]
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True).set_axis(index)
+
+
+def _in_frame(part: "_Part") -> pd.DataFrame:
+    return pd.DataFrame(part, columns=_RESULT_COLUMN) if isinstance(part, np.ndarray) else part
+
+
+def _have_same_columns(part: "_Part", before: "_Part") -> bool:
+    if isinstance(part, np.ndarray) and isinstance(before, np.ndarray):
+        return True
+    return bool(_in_frame(part).columns.equals(_in_frame(before).columns))
 
 
 def _metrics(rows: int, elapsed_ns: int) -> StreamMetrics:
@@ -164,8 +193,8 @@ def _metrics(rows: int, elapsed_ns: int) -> StreamMetrics:
     return StreamMetrics(latency_ms=elapsed_ns / 1e6 / rows, throughput_rows_per_s=rows * 1e9 / elapsed_ns)
 
 
-def _as_frame(result: Any, chunk: pd.DataFrame, number: int) -> pd.DataFrame:
-    """`result` as a DataFrame on the chunk's index."""
+def _part(result: Any, chunk: pd.DataFrame, number: int) -> _Part:
+    """`result` as a DataFrame on the chunk's index; an array of one dimension as a copy of it."""
     if not isinstance(result, pd.DataFrame | pd.Series | np.ndarray | list):
         raise ResultTypeError(
             f"process_fn must return a DataFrame, Series, array or list; for chunk {number} it returned "
@@ -186,7 +215,10 @@ def _as_frame(result: Any, chunk: pd.DataFrame, number: int) -> pd.DataFrame:
     if isinstance(result, pd.Series):
         name = RESULT if result.name is None else result.name
         return _on_index(result.to_frame(name), chunk.index, number)
-    if isinstance(result, np.ndarray):  # copied: process_fn may fill the same buffer for each chunk
+    # Arrays are copied: process_fn may fill the same buffer for each chunk.
+    if isinstance(result, np.ndarray):
+        if type(result) is np.ndarray and result.ndim == 1:
+            return result.copy()
         columns = _RESULT_COLUMN if result.ndim == 1 else None
         return pd.DataFrame(result, index=chunk.index, columns=columns, copy=True)
     # Lists stay objects until all chunks are there, so that one without a None gets no dtype of its own.

@@ -82,7 +82,7 @@ def _refused(frame: pd.DataFrame, scorer: RiskScorer, min_features: int) -> Coll
 
 def _is_refused(row: pd.DataFrame, scorer: RiskScorer, no_input: Bools) -> bool:
     try:
-        _, _, rejected = score(row, scorer, no_input)
+        _, _, rejected = score(row.reset_index(drop=True), scorer, ~no_input, chunk_size=1)
     except ModelFailedError:
         return True
     return bool(rejected)

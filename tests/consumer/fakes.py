@@ -7,7 +7,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from consumer.chunks import Chunk, Pace
+from consumer.chunks import Block, Pace
 from consumer.identity import Identity
 from schemas.metrics import ChunkMetrics, ClosedBy
 
@@ -28,6 +28,9 @@ class FakeMessage:
     ) -> None:
         self._value, self._key, self._headers, self._error = value, key, headers, error
         self._partition, self._offset, self._timestamp = partition, offset, timestamp
+
+    def __len__(self) -> int:
+        return len(self._value or b"")
 
     def value(self) -> bytes | None:
         return self._value
@@ -90,10 +93,14 @@ def messages(*positions: tuple[int, int]) -> list[FakeMessage]:
     return [FakeMessage(partition=partition, offset=offset) for partition, offset in positions]
 
 
-def chunk_of(given: list[FakeMessage]) -> Chunk:
+def chunk_of(given: list[FakeMessage]) -> Block:
+    return block_of(given, chunk_size=len(given))
+
+
+def block_of(given: list[FakeMessage], *, chunk_size: int, closed_by: ClosedBy = ClosedBy.FULL) -> Block:
     taken: list[Any] = list(given)
     partitions, offsets = [one.partition() for one in given], [one.offset() for one in given]
-    return Chunk(taken, partitions, offsets, ClosedBy.FULL, 0.0, Pace(len(given), 0.0))
+    return Block(taken, partitions, offsets, closed_by, 0.0, Pace(chunk_size, 0.0))
 
 
 def chunk_metrics(*, scored: int = 1, dead_lettered: int = 0, **changes: Any) -> ChunkMetrics:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from consumer.chunks import POLL_S, Chunk, Collector, Pace
+from consumer.chunks import BLOCK_BYTES, BLOCK_ROWS, POLL_S, STEP, Block, Collector, Pace
 from schemas.metrics import ClosedBy
 from tests.consumer.fakes import Clock, FakeMessage, Queue, chunk_of, messages
 
@@ -16,7 +16,7 @@ def collector(queue: Queue, clock: Clock, **changes: Any) -> Collector:
     return Collector(queue, **(options | changes))
 
 
-def offsets(chunk: Chunk | None) -> list[int]:
+def offsets(chunk: Block | None) -> list[int]:
     assert chunk is not None
     return chunk.offsets
 
@@ -133,8 +133,86 @@ def test_what_on_error_raises_comes_out() -> None:
         collector(queue, clock, on_error=refuse).collect()
 
 
+def test_a_block_has_the_full_chunks_that_are_queued_and_the_rest_begins_the_next_one() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages(*((0, offset) for offset in range(8))))
+    collect = collector(queue, clock)
+
+    block = collect.collect(rows=100)
+    assert block is not None
+    assert [(chunk.offsets, chunk.closed_by) for chunk in block.chunks] == [
+        ([0, 1, 2], ClosedBy.FULL),
+        ([3, 4, 5], ClosedBy.FULL),
+    ]
+    assert (block.closed_by, collect.pending) == (ClosedBy.FULL, [0, 0])
+    queue.queued = [*messages((0, 8))]
+    assert offsets(collect.collect(rows=100)) == [6, 7, 8]
+    queue.queued = [*messages((0, 9))]
+    last = collect.collect(rows=100)
+    assert last is not None
+    assert (last.offsets, last.closed_by, last.chunks) == ([9], ClosedBy.DRAINED, [last])
+
+
+@pytest.mark.parametrize(("rows", "taken"), [(0, 3), (2, 3), (5, 3), (6, 6), (8, 6), (100, 9)])
+def test_a_block_takes_no_more_rows_than_it_may_but_always_a_chunk(rows: int, taken: int) -> None:
+    clock = Clock()
+    queue = Queue(clock, messages(*((0, offset) for offset in range(11))))
+    block = collector(queue, clock).collect(rows=rows)
+    assert (len(offsets(block)), clock.now) == (taken, 1000.0)
+
+
+def test_a_block_is_bounded_in_rows_and_in_bytes() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages(*((0, offset) for offset in range(10_000))))
+    assert len(offsets(collector(queue, clock, chunk_size=7).collect(rows=10_000))) == BLOCK_ROWS // 7 * 7
+    queue.queued = [FakeMessage(bytes(BLOCK_BYTES // 100), offset=offset) for offset in range(4_000)]
+    collect = collector(queue, clock, chunk_size=7)
+    assert len(offsets(collect.collect(rows=10_000))) == STEP // 7 * 7
+    assert len(offsets(collect.collect(rows=10_000))) == (STEP % 7 + STEP) // 7 * 7
+    queue.queued = [FakeMessage(bytes(BLOCK_BYTES // 100), offset=offset) for offset in range(4_000)]
+    assert len(offsets(collector(queue, clock, chunk_size=2_000).collect(rows=10_000))) == 2_000, (
+        "one chunk is"
+    )
+
+
+def test_the_rest_of_a_block_waits_from_when_it_was_taken() -> None:
+    clock = Clock()
+    queue = Queue(clock, messages(*((0, offset) for offset in range(4))))
+    collect = collector(queue, clock, max_wait=1.0)
+    assert offsets(collect.collect(rows=100)) == [0, 1, 2]
+    clock.now += 0.7  # that took so long
+    queue.later = [(1000.9, FakeMessage(offset=4)), (1001.1, FakeMessage(offset=5))]
+    rest = None
+    while rest is None:
+        rest = collect.collect(rows=100)
+    assert (rest.offsets, rest.closed_by, rest.first_at) == ([3, 4], ClosedBy.WAITED, 1000.0)
+    assert clock.now == pytest.approx(1001.0)
+
+
+def test_what_is_revoked_while_a_block_is_gathered_is_closed_in_chunks() -> None:
+    clock = Clock()
+    closed: list[Block | None] = []
+
+    class Revoking(Queue):
+        def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Any]:
+            if len(collect.pending) == STEP:
+                closed.append(collect.close(ClosedBy.REVOKED))
+            return super().consume(num_messages, timeout)
+
+    collect = collector(
+        Revoking(clock, messages(*((0, offset) for offset in range(STEP)))), clock, chunk_size=150
+    )
+    assert collect.collect(rows=BLOCK_ROWS) is None
+    (block,) = closed
+    assert block is not None
+    assert [(len(chunk), chunk.closed_by) for chunk in block.chunks] == [
+        *[(150, ClosedBy.FULL)] * 3,
+        (50, ClosedBy.REVOKED),
+    ]
+
+
 def test_order_is_kept_and_spans_are_first_and_last_of_each_partition() -> None:
     read = [(1, 5), (0, 7), (1, 6), (0, 9), (2, 0), (1, 8)]
     chunk = chunk_of(messages(*read))
     assert [*zip(chunk.partitions, chunk.offsets, strict=True)] == read
-    assert chunk.spans() == {1: (5, 8), 0: (7, 9), 2: (0, 0)}
+    assert chunk.spans == {1: (5, 8), 0: (7, 9), 2: (0, 0)}

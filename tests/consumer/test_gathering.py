@@ -2,7 +2,8 @@
 
 import pytest
 
-from consumer.worker import gathering_time
+from consumer.chunks import BLOCK_ROWS
+from consumer.worker import gathering_time, room
 
 
 @pytest.mark.parametrize("lag", [0, 1, 1_000])
@@ -17,3 +18,29 @@ def test_a_long_backlog_is_committed_in_larger_transactions() -> None:
 
 def test_an_interval_of_none_stays_none() -> None:
     assert gathering_time(0, rows=1, lag=1_000_000) == 0
+
+
+def test_a_block_is_scored_before_its_transaction_is_due() -> None:
+    assert room(0.025, open_for=0.0, rows=0, lag=1_000, rate=10_000) == 250
+    assert room(0.025, open_for=0.02, rows=200, lag=0, rate=10_000) == 50
+    assert room(0.025, open_for=0.03, rows=300, lag=0, rate=10_000) <= 0
+    assert room(0.025, open_for=0.0, rows=0, lag=1_000, rate=0.0) == 0, "nothing is known of what rows cost"
+
+
+@pytest.mark.parametrize("rows", [0, 100, 5_000])
+@pytest.mark.parametrize("lag", [0, 1_000, 100_000])
+@pytest.mark.parametrize("open_for", [0.0, 0.1])
+def test_after_a_block_its_transaction_is_not_overdue(rows: int, lag: int, open_for: float) -> None:
+    rate = 50_000
+    taken = min(BLOCK_ROWS, max(0, room(0.025, open_for=open_for, rows=rows, lag=lag, rate=rate)))
+    if taken:
+        gathers = gathering_time(0.025, rows=rows + taken, lag=lag - taken)
+        assert open_for + taken / rate <= gathers + 1e-9
+
+
+def test_in_a_long_backlog_blocks_are_as_large_as_may_be() -> None:
+    assert room(0.025, open_for=0.1, rows=20_000, lag=1_000_000, rate=200_000) >= BLOCK_ROWS
+
+
+def test_without_an_interval_a_block_is_a_chunk() -> None:
+    assert room(0, open_for=0.0, rows=0, lag=1_000_000, rate=1e6) == 0

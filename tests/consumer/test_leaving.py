@@ -52,22 +52,28 @@ class Leaving:
 class Nothing:
     """A committer with nothing to commit."""
 
-    chunks = 0
+    chunks = rows = 0
     timed_out = False
 
     def start(self, timeout: float) -> None: ...
     def abort(self, timeout: float) -> None: ...
 
 
-class Unchanging:
-    """Nothing to change."""
+class Failing:
+    """Scores nothing."""
+
+    doubts_names = False
+
+    def __call__(self, _block: object, *, lag: int) -> None:
+        raise ModelFailedError("the model failed")
 
     def change(self) -> None: ...
 
 
-def worker(consumer: Leaving, *, score: Any = None) -> Worker:
+def worker(consumer: Leaving) -> Worker:
     anything: Any = consumer
     committer: Any = Nothing()
+    score: Any = Failing()
     return Worker(
         Settings(until_idle=0.05),
         consumer=anything,
@@ -84,14 +90,11 @@ def worker(consumer: Leaving, *, score: Any = None) -> Worker:
 @pytest.mark.timeout(20)
 def test_partitions_given_to_an_idle_worker_as_it_leaves_do_not_hold_it_up() -> None:
     consumer = Leaving()
-    worker(consumer, score=Unchanging()).run()
+    worker(consumer).run()
     assert consumer.closed
 
 
 @pytest.mark.timeout(20)
 def test_nor_do_they_hide_what_it_dies_of() -> None:
-    def fail(_chunk: object, *, lag: int) -> None:
-        raise ModelFailedError("the model failed")
-
     with pytest.raises(ModelFailedError):
-        worker(Leaving(FakeMessage()), score=fail).run()
+        worker(Leaving(FakeMessage())).run()

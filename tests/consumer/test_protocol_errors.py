@@ -30,7 +30,7 @@ from tests.kafka import produce, wait_until
 from tests.schemas.messages import TIME
 from vitalstream import cli
 
-OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=b"{}", rows=1)
+OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=[b"{}"], rows=1)
 TIMEOUT_S = 5.0
 
 # The request that fails, how, and what follows: None is a commit all the same.

@@ -235,7 +235,7 @@ def test_with_min_features_the_model_is_asked_about_fuller_messages_only() -> No
 def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
     output = run([without_input(0), without_input(1)], scorer(model=Imputing()))
     assert [one.no_input for one in results(output)] == [True, True]
-    metrics = decode_metrics(output.metrics)
+    metrics = decode_metrics(*output.metrics)
     assert (metrics.rows, metrics.scored, metrics.no_input) == (2, 2, 2)
     assert (metrics.latency_ms, metrics.throughput_rows_per_s) == (0, 0)
 
@@ -243,7 +243,7 @@ def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
 def test_metrics_count_the_results_without_input_and_no_dead_letter() -> None:
     given = [without_input(0), without_input(1), *chunk(1, RAISES), FakeMessage(b"?", offset=7)]
     given[1] = FakeMessage(good(spo2=...), key=b"k" * 5000, offset=1)  # its result is too large
-    metrics = decode_metrics(run(given, scorer(result_bytes=2000)).metrics)
+    metrics = decode_metrics(*run(given, scorer(result_bytes=2000)).metrics)
     assert (metrics.rows, metrics.scored, metrics.dead_lettered, metrics.no_input) == (5, 2, 3, 1)
 
 
@@ -372,7 +372,7 @@ def test_metrics_add_up() -> None:
     given += [FakeMessage(b"?", partition=3, offset=7)]
     output = run(given, scorer(observer=recorder), lag=12)
 
-    metrics = decode_metrics(output.metrics)
+    metrics = decode_metrics(*output.metrics)
     assert recorder.metrics == [metrics]
     assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (5, 3, 2)
     assert len(output.results) == metrics.scored
@@ -393,20 +393,20 @@ def test_end_to_end_times_are_nearest_ranks_over_the_scored_rows() -> None:
         FakeMessage(good(signal=1), offset=age, timestamp=int(NOW * 1000) - age) for age in range(1, 201)
     ]
     given += [FakeMessage(good(), offset=500), FakeMessage(b"?", offset=501, timestamp=1)]
-    metrics = decode_metrics(run(given).metrics)
+    metrics = decode_metrics(*run(given).metrics)
     assert metrics.end_to_end_ms_p50 == 100
     assert metrics.end_to_end_ms_p99 == 198
     assert metrics.end_to_end_ms_max == 200
 
 
 def test_without_timestamps_there_are_no_end_to_end_times() -> None:
-    metrics = decode_metrics(run(chunk(1)).metrics)
+    metrics = decode_metrics(*run(chunk(1)).metrics)
     assert metrics.end_to_end_ms_p50 is metrics.end_to_end_ms_p99 is metrics.end_to_end_ms_max is None
 
 
 def test_a_chunk_of_rejects_alone_still_has_metrics() -> None:
     output = run([FakeMessage(b"?", partition=1, offset=3)])
-    metrics = decode_metrics(output.metrics)
+    metrics = decode_metrics(*output.metrics)
     assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (1, 0, 1)
     assert metrics.latency_ms == metrics.throughput_rows_per_s == 0
     assert not output.results
@@ -428,7 +428,7 @@ def test_nothing_of_an_exception_reaches_an_output_or_a_log(caplog: pytest.LogCa
     observer = LogObserver(interval=0)
     output = run(given, scorer(observer=observer))
     observer.committed(chunks=1, rows=3, seconds=0.01)
-    sent = [output.metrics, *output.results]
+    sent = [*output.metrics, *output.results]
     for letter in output.dead_letters:
         sent += [name.encode() + (value or b"") for name, value in letter.headers]
     assert "model_rejected" in caplog.text

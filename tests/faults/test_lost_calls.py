@@ -21,7 +21,7 @@ from tests.kafka import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
-OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=b"{}", rows=1)
+OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=[b"{}"], rows=1)
 CUTS, WARM = 10, 3
 TIMEOUT_S = 20.0
 

@@ -245,6 +245,39 @@ def test_metrics_are_milliseconds_a_row_and_rows_a_second(chunk_size: int, clock
     assert metrics == StreamMetrics(latency_ms=2.0, throughput_rows_per_s=500.0)
 
 
+def test_each_chunk_is_told_with_its_own_metrics(clock: Clock) -> None:
+    def as_many_milliseconds_a_row_as_the_last_one_says(chunk: pd.DataFrame) -> pd.Series:
+        clock.now_ns += 1_000_000 * len(chunk) * int(chunk["x"].iloc[-1])
+        return chunk["x"]
+
+    told: list[StreamMetrics] = []
+    _, metrics = process_stream(
+        numbers(5), 2, as_many_milliseconds_a_row_as_the_last_one_says, on_chunk=told.append
+    )
+    assert told == [
+        StreamMetrics(latency_ms=each, throughput_rows_per_s=1000 / each) for each in (1.0, 3.0, 4.0)
+    ]
+    assert metrics.latency_ms == (2 * 1 + 2 * 3 + 1 * 4) / 5
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [np.array([1, 2]), np.array([1.5])],
+        [np.array([True, False]), np.array([3])],
+        [np.array(["a", "b"]), np.array(["long"])],
+        [np.array([7.0, 8.0]), pd.DataFrame({"result": [9.0]})],
+        [np.ma.masked_array([1.0, 2.0], mask=[True, False]), np.ma.masked_array([3.0], mask=[True])],
+    ],
+    ids=["int, float", "bool, int", "text", "array, frame", "masked"],
+)
+def test_arrays_are_joined_as_frames_of_them_are(parts: list[Any]) -> None:
+    given = iter(parts)
+    results, _ = process_stream(numbers(3), 2, lambda _: next(given))
+    frames = [pd.DataFrame(part, columns=["result"]) for part in parts]
+    pd.testing.assert_frame_equal(results, pd.concat(frames, ignore_index=True).set_axis(results.index))
+
+
 @pytest.mark.parametrize("chunk_size", [1, 10])
 def test_only_scoring_is_timed(chunk_size: int, clock: Clock) -> None:
     class SlowToJoin(pd.Series):  # type: ignore[misc]  # pandas is untyped
