@@ -7,6 +7,7 @@ from typing import Final
 from broker.errors import SettingsError
 from schemas.contract import EVENT_TIME, PATIENT_ID
 from schemas.lookalike import look_alikes
+from schemas.messages import Message
 from schemas.names import Names
 from schemas.printable import printable
 
@@ -38,14 +39,14 @@ class NameCheck:
 
     @property
     def doubts(self) -> bool:
-        """Whether messages came and none had a feature yet."""
-        return not self.found and self._messages > 0
+        """Whether messages came and none had a feature yet, for which it is going to stop."""
+        return not self.found and self._messages > 0 and not self._names.coded
 
-    def look(self, values: Iterable[bytes | None], *, accepted: int) -> None:
+    def look(self, messages: Iterable[Message], *, accepted: int) -> None:
         """Take in the messages of a chunk, of which so many were accepted."""
         self._messages += accepted
-        for value in values:
-            self._fields.update(self._names.of(value))
+        for message in messages:
+            self._fields.update(self._names.of(message))
         self.found = self.found or not self._fields.keys().isdisjoint(self._names.wanted)
 
     def look_alikes(self) -> list[tuple[str, str]]:
@@ -56,8 +57,20 @@ class NameCheck:
 
     def require(self) -> None:
         """Raise NoFeatureError when the accepted messages are 100 or more by now, and none of all has any feature."""
-        if not self.found and self._messages >= FIRST_MESSAGES:
+        if not self.found and self._messages >= FIRST_MESSAGES and not self._names.coded:
             raise NoFeatureError(self._sentence())
+
+    def foreign_codes(self) -> str | None:
+        """Once, when the first messages have other codes than the mapping's: which. Ours may come later."""
+        if self.found or self._messages < FIRST_MESSAGES or not self._names.coded:
+            return None
+        self.found = True
+        seen = _listed([name for name, _ in self._fields.most_common()], nothing="no codes")
+        return (
+            f"none of the first {self._messages:,} messages has a code of the mapping, so none was scored: the "
+            f"messages have {seen}, the mapping says {_listed(self._names.wanted)}; correct the mapping, unless these "
+            "messages are for others"
+        )
 
     def _sentence(self) -> str:
         fields = [name for name, _ in self._fields.most_common() if name not in (PATIENT_ID, EVENT_TIME)]
@@ -76,8 +89,8 @@ class NameCheck:
         )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], nothing: str = f"nothing but {PATIENT_ID} and {EVENT_TIME}") -> str:
     """Names on one line, without what a terminal would obey."""
     shown = [printable(name, _LONGEST) for name in names[:_MOST]]
     more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
-    return ", ".join(shown) + more if shown else f"nothing but {PATIENT_ID} and {EVENT_TIME}"
+    return ", ".join(shown) + more if shown else nothing

@@ -88,6 +88,9 @@ class Observer:
         Wanted are the features or, with `mapped`, the mapping's paths or codes.
         """
 
+    def foreign_codes(self, sentence: str) -> None:
+        """None of the first messages has a code of the mapping; the sentence has both lists."""
+
     def unseen(self, features: Sequence[str]) -> None:
         """None of the first rows had a number for these features; told once at most."""
 
@@ -217,6 +220,10 @@ class LogObserver(Observer):
             "the messages' keys are not the patients' ids: messages of one patient may be in several partitions, which "
             "are read in any order; let the sender use the patient's id as key if the order of results matters"
         )
+
+    def foreign_codes(self, sentence: str) -> None:
+        """A mapping for another feed, or messages of others that come first."""
+        log.warning("%s", sentence)
 
     def unseen(self, features: Sequence[str]) -> None:
         """Most often a name or a unit that differs between model and sender."""

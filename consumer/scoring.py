@@ -68,7 +68,6 @@ class ChunkScorer:
         self._model = model
         self._write = write
         self._decode = make_decoder(settings, model)
-        self._reads_json = settings.value_format == "json"
         self._topic = settings.input_topic
         self._min_features = settings.min_features
         self._skip_foreign = settings.skip_foreign
@@ -104,8 +103,8 @@ class ChunkScorer:
         frame = decoded.frame
         if self._unseen:
             self._look_for_unseen(frame)
-        if self._reads_json and (self._unseen or not self._names.found):
-            self._look_at_names(block, accepted=len(frame))
+        if self._unseen or not self._names.found:
+            self._look_at_names(block, accepted=len(frame) + self._coded_for_others(decoded.rejects))
         positions = frame.index.to_numpy()
         present = features_present(frame)
         no_input = present < self._min_features
@@ -166,10 +165,17 @@ class ChunkScorer:
         )
 
     def _look_at_names(self, block: Block, *, accepted: int) -> None:
-        self._names.look((message.value() for message in block.messages), accepted=accepted)
+        self._names.look(block.messages, accepted=accepted)
         for name, wanted in self._names.look_alikes():
             self._observer.looks_alike(name, wanted, mapped=self._decode.names.mapped)
+        if told := self._names.foreign_codes():
+            self._observer.foreign_codes(told)
         self._names.require()
+
+    def _coded_for_others(self, rejects: list[Reject]) -> int:
+        """Messages that were not scored since they have none of the mapping's codes."""
+        coded = self._decode.names.coded
+        return sum(one.reason is Reason.NOT_FOR_US and not one.field for one in rejects) if coded else 0
 
     def _without_foreign(self, rejects: list[Reject]) -> tuple[list[Reject], list[int]]:
         """The rejects that become dead letters, and the positions of those that do not because they are for others."""

@@ -9,12 +9,13 @@ from broker.errors import SettingsError
 from broker.settings import Settings
 from schemas.columns import Documents, Reader
 from schemas.contract import ALL_NUMBERS, MAX_MESSAGE_BYTES, STANDARD_FEATURES, Wanted
-from schemas.formats.fhir import FhirReader
+from schemas.formats import fhir, hl7v2
 from schemas.formats.framing import Bare, ByReference, Unchecked, UnusableSchemaError
-from schemas.formats.hl7v2 import Hl7Reader
 from schemas.formats.json import FramedJsonDocuments, JsonDocuments
 from schemas.formats.mapped import json_documents, object_reader
 from schemas.mapping import Mapping, load_mapping
+from schemas.messages import Message
+from schemas.names import Names, coded_names, names_for
 from schemas.ranges import load_ranges
 from schemas.registry import make_registry
 from schemas.vitals import Decoder
@@ -38,27 +39,42 @@ def make_decoder(settings: Settings, model: Wanted | None = None) -> Decoder:
     known = features or (tuple(mapping.features) if mapping else STANDARD_FEATURES)
     ranges = load_ranges(settings.ranges, known)
     dtypes = ALL_NUMBERS if model is None else model.dtypes
-    read = _reader(settings, known, mapping)
-    return Decoder(known, dtypes=dtypes, ranges=ranges, mapping=mapping, read=read)
+    read, names = _reader(settings, known, mapping)
+    return Decoder(known, dtypes=dtypes, ranges=ranges, mapping=mapping, read=read, names=names)
 
 
-def _reader(settings: Settings, features: Sequence[str], mapping: Mapping | None) -> Reader | None:
-    """What reads --value-format; None where the decoder does so by itself."""
+def _reader(
+    settings: Settings, features: Sequence[str], mapping: Mapping | None
+) -> tuple[Reader | None, Names | None]:
+    """What reads --value-format, and the names in it; None where the decoder does so by itself."""
     match settings.value_format:
         case "json":
-            return None
+            return None, None
         case "json-schema":
             documents = _framed_json(settings, json_documents(features, mapping))
-            return object_reader(features, mapping, documents)
+            return object_reader(features, mapping, documents), _names(features, mapping, documents)
         case "avro":
             documents = _avro_documents(settings)
             from schemas.formats.avro import FiniteReader
 
-            return FiniteReader(object_reader(features, mapping, documents))
+            read = FiniteReader(object_reader(features, mapping, documents))
+            return read, _names(features, mapping, documents)
         case "fhir":
-            return FhirReader(features, _needed(settings, mapping), max_bytes=MAX_MESSAGE_BYTES)
+            mapping = _needed(settings, mapping)
+            names = coded_names(features, mapping, fhir.codes_in)
+            return fhir.FhirReader(features, mapping, max_bytes=MAX_MESSAGE_BYTES), names
         case "hl7v2":
-            return Hl7Reader(features, _needed(settings, mapping), max_bytes=MAX_MESSAGE_BYTES)
+            mapping = _needed(settings, mapping)
+            names = coded_names(features, mapping, hl7v2.codes_in)
+            return hl7v2.Hl7Reader(features, mapping, max_bytes=MAX_MESSAGE_BYTES), names
+
+
+def _names(features: Sequence[str], mapping: Mapping | None, documents: Documents) -> Names:
+    def load(message: Message) -> object:
+        _, found, _ = documents([message])
+        return found[0] if found else None
+
+    return names_for(features, mapping, load)
 
 
 def make_documents(settings: Settings) -> Documents | None:
@@ -76,13 +92,13 @@ def make_documents(settings: Settings) -> Documents | None:
 
 
 def require_registry(settings: Settings) -> None:
-    """Return if the schema registry answers, where there is one; warn if the topic's subject is not there yet.
+    """Return if the schema registry answers, where messages have schemas in one; warn if their subject is not there.
 
     Raises:
         SettingsError: its properties make no sense.
         RegistryError: it can't be asked.
     """
-    if settings.schema_registry is None:
+    if settings.schema_registry is None or settings.value_format not in ("avro", "json-schema"):
         return
     registry = make_registry(settings)
     if not registry.require():

@@ -9,38 +9,64 @@ import orjson
 
 from schemas.fields import at
 from schemas.mapping import Mapping
+from schemas.messages import Message
 
 _MOST: Final = 1000  # names of a message
 _ENTRIES: Final = 50  # of a list
+_LEVELS: Final = 100
 
 
 @dataclass(frozen=True)
 class Names:
     """By which names features are known, and what finds the names in a message, those that nobody reads included.
 
-    `wanted` is empty where no message can be looked at for names. With `mapped` they are a mapping's paths or codes.
+    With `mapped` they are a mapping's paths, or with `coded` its codes: messages with none of these are for others.
     """
 
     wanted: tuple[str, ...]
-    of: Callable[[bytes | None], Iterable[str]]
+    of: Callable[[Message], Iterable[str]]
     mapped: bool = False
+    coded: bool = False
 
 
-def names_for(features: Sequence[str], mapping: Mapping | None) -> Names:
-    """Those of JSON messages: fields or, with a mapping, the paths of fields or the codes of readings."""
+def json_object(message: Message) -> Any:
+    """What a message holds as JSON; None where it is none."""
+    try:
+        return orjson.loads(message.value() or b"")
+    except ValueError:
+        return None
+
+
+def names_for(
+    features: Sequence[str], mapping: Mapping | None, load: Callable[[Message], Any] = json_object
+) -> Names:
+    """Those of messages that are objects: fields or, with a mapping, the paths of fields or the codes of readings.
+
+    `load` makes the object of a message.
+    """
     if mapping is None:
-        return Names(tuple(features), _fields)
-    places = [mapping.features[name] for name in features]
+        return Names(tuple(features), lambda message: _fields(load(message)))
     if mapping.readings is not None:
-        codes = tuple(code for place in places for code in place.codes)
-        return Names(codes, lambda value: _codes(value, mapping), mapped=True)
+        return coded_names(features, mapping, lambda message: _codes(load(message), mapping))
     root = mapping.root or ()
+    places = [mapping.features[name] for name in features]
     paths = tuple(".".join((*root, *place.path)) for place in places if place.path)
-    return Names(paths, _paths, mapped=True)
+    return Names(paths, lambda message: _paths(load(message)), mapped=True)
+
+
+def coded_names(features: Sequence[str], mapping: Mapping, of: Callable[[Message], Iterable[str]]) -> Names:
+    """The codes of a mapping, and what finds those in a message."""
+    codes = tuple(code for name in features for code in mapping.features[name].codes)
+    return Names(codes, of, mapped=True, coded=True)
 
 
 def walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Everything inside an object or list, with its path, the outer first; of a long list only the first entries."""
+    """Everything inside an object or list, with its path, the outer first.
+
+    Of a long list only the first entries, and no more levels than anybody writes: parsers take more than the stack.
+    """
+    if len(path) == _LEVELS:
+        return
     inside: Iterable[tuple[str, Any]] = ()
     if isinstance(value, dict):
         inside = value.items()
@@ -51,26 +77,17 @@ def walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
         yield from walk(one, (*path, name))
 
 
-def _loaded(value: bytes | None) -> Any:
-    try:
-        return orjson.loads(value or b"")
-    except ValueError:  # no JSON
-        return None
-
-
-def _fields(value: bytes | None) -> list[str]:
-    document = _loaded(value)
+def _fields(document: Any) -> list[str]:
     return [*document] if isinstance(document, dict) else []
 
 
-def _paths(value: bytes | None) -> list[str]:
-    document = _loaded(value)
+def _paths(document: Any) -> list[str]:
     inside = walk(document) if isinstance(document, dict) else ()
     return [".".join(path) for path, _ in islice(inside, _MOST)]
 
 
-def _codes(value: bytes | None, mapping: Mapping) -> list[str]:
-    document, readings = _loaded(value), mapping.readings
+def _codes(document: Any, mapping: Mapping) -> list[str]:
+    readings = mapping.readings
     if readings is None or not isinstance(document, dict):
         return []
     (entries,) = at((*(mapping.root or ()), *(readings.path or ())), [document])

@@ -36,7 +36,7 @@ from schemas.fields import ABSENT
 from schemas.formats.mapped import json_reader
 from schemas.mapping import Mapping
 from schemas.messages import Message
-from schemas.names import names_for
+from schemas.names import Names, names_for
 from schemas.ranges import PHYSIOLOGIC, RangeCheck, Ranges
 from schemas.scanning import make_scanner
 from schemas.times import Times, as_received, times_of
@@ -85,7 +85,7 @@ class Decoder:
     names beside `patient_id` and `event_time`.
 
     `mapping` is the SHA-256 of the mapping, `unread` its features that are not read, `names` what the names in messages
-    are to be compared with.
+    are to be compared with; without it those of JSON.
     """
 
     def __init__(
@@ -97,10 +97,11 @@ class Decoder:
         max_bytes: int = MAX_MESSAGE_BYTES,
         mapping: Mapping | None = None,
         read: Reader | None = None,
+        names: Names | None = None,
     ) -> None:
         _check_features(features)
         self.mapping = mapping.sha256 if mapping else None
-        self.names = names_for(features, mapping)
+        self.names = names or names_for(features, mapping)
         self.reads_headers = mapping is not None and mapping.reads_headers
         self.unread = tuple(name for name in (mapping.features if mapping else ()) if name not in features)
         self.features = tuple(features)

@@ -75,7 +75,7 @@ def check(
     )
     remarks = [
         *_remarks(found),
-        *_alike(settings, decode.names, taken.messages),
+        *_alike(decode.names, taken.messages),
         *_keys(taken, decode.read(taken.messages)),
     ]
     if json:
@@ -214,10 +214,8 @@ def _remarks(found: Coverage) -> Iterator[str]:
         yield f"{_messages(found.empty)} would be scored without any feature"
 
 
-def _alike(settings: Settings, names: Names, messages: Sequence[Message]) -> Iterator[str]:
-    if settings.value_format != "json":
-        return
-    found = sorted({name for one in messages for name in names.of(one.value())})
+def _alike(names: Names, messages: Sequence[Message]) -> Iterator[str]:
+    found = sorted({name for one in messages for name in names.of(one)})
     for name, wanted in look_alikes(found, names.wanted):
         yield (
             f"the messages' {printable(name, _LONGEST)} only looks like the mapping's {printable(wanted, _LONGEST)} "

@@ -4,6 +4,7 @@ Each reading says by a code what it is, and by a UCUM code what its unit is. Wha
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Named
 from typing import Any, Final
@@ -15,6 +16,7 @@ from schemas.fields import ABSENT
 from schemas.formats.json import Repeats, one_object
 from schemas.mapping import Mapping
 from schemas.messages import Message
+from schemas.names import json_object, walk
 from schemas.readings import Content, OneTime, Reading, codes_of, rows_of
 
 SYSTEMS: Final = {
@@ -75,6 +77,20 @@ _TYPES = {"valueInteger": int, "valueString": str, "valueBoolean": bool}
 _NOTHING: Final[dict[str, Any]] = {}
 
 Resource = dict[str, Any]
+
+
+def codes_in(message: Message) -> Iterator[str]:
+    """The codes of all Observations and components in a message, as a mapping would name them."""
+    names = {system: name for name, system in SYSTEMS.items()}
+    for path, found in walk(json_object(message)):
+        if path[-1] == "code" and isinstance(found, dict):
+            for coding in filter(_is_object, found.get("coding") or ()):
+                system = str(coding.get("system") or "")
+                yield f"{names.get(system, system)} {coding.get('code')}".strip()
+
+
+def _is_object(found: object) -> bool:
+    return isinstance(found, dict)
 
 
 class FhirReader:
@@ -349,15 +365,19 @@ def _types(identifier: Resource) -> Iterator[Any]:
         yield coding.get("code")
 
 
-def _misshapen(element: object) -> str:
-    """The first name on which something else stands than FHIR has there."""
-    if isinstance(element, list):
-        return next(filter(None, map(_misshapen, element)), "")
-    if not isinstance(element, dict):
-        return ""
-    for name, content in element.items():
-        if name in _SHAPES and content is not None and not isinstance(content, _SHAPES[name]):
-            return str(name)
-        if found := _misshapen(content):
-            return found
+def _misshapen(document: object) -> str:
+    """A name on which something else stands than FHIR has there, the outer ones first.
+
+    Not by recursion: the parser takes more levels than the stack does.
+    """
+    left = deque([document])
+    while left:
+        element = left.popleft()
+        if isinstance(element, list):
+            left.extend(element)
+        elif isinstance(element, dict):
+            for name, content in element.items():
+                if name in _SHAPES and content is not None and not isinstance(content, _SHAPES[name]):
+                    return str(name)
+            left.extend(element.values())
     return ""

@@ -58,6 +58,23 @@ _EMPTY = [""] * _FIELDS
 _MANY, _LONG = 1000, 100  # fields that are remembered, and their length
 
 
+def codes_in(message: Message) -> Iterator[str]:
+    """The codes of all OBX-3 in a message, as a mapping would name them."""
+    names = {system: name for name, system in SYSTEMS.items()}
+    try:
+        header, *segments = _segments(text_of(message.value() or b""))
+    except RefusedError:
+        return
+    field, component = header[3], header[4]
+    for segment in segments:
+        fields = segment.split(field, 4)
+        if fields[0] == "OBX":
+            parts = [*_field(fields, 3).split(component), "", "", "", "", "", ""]
+            for code, system in ((parts[0], parts[2]), (parts[3], parts[5])):
+                if code:
+                    yield f"{names.get(system, system)} {code}".strip()
+
+
 class Hl7Reader:
     """Reads ORU^R01 messages by the codes of a mapping."""
 

@@ -10,6 +10,7 @@ import pytest
 from consumer.names import FIRST_MESSAGES, NameCheck, NoFeatureError
 from consumer.observer import Observer
 from consumer.scoring import ChunkScorer
+from schemas.messages import plain
 from schemas.names import names_for
 from tests.conftest import MakeSettings
 from tests.consumer.accounts import read_accounts, require_exactly_once
@@ -20,6 +21,7 @@ from tests.consumer.stage import Stage
 from tests.consumer.test_operations import Endpoints, served
 from tests.consumer.test_scoring import run, scorer, without_input
 from tests.kafka import Row, wait_until
+from tests.schemas.avro import record, written
 from tests.schemas.messages import TIME, good
 
 FEATURES = ("heart_rate", "spo2")
@@ -31,7 +33,7 @@ def foreign(count: int, **fields: Any) -> list[bytes]:
 
 
 def look(check: NameCheck, values: list[bytes]) -> None:
-    check.look(values, accepted=len(values))
+    check.look(plain(values), accepted=len(values))
     check.require()
 
 
@@ -71,11 +73,11 @@ def test_one_that_has_a_feature_is_enough_be_it_null_or_implausible(fields: dict
 
 def test_rejected_messages_do_not_count_but_their_names_do() -> None:
     check = NameCheck(NAMES)
-    check.look([b"{", None, b"[]", *foreign(300)], accepted=0)
+    check.look(plain([b"{", None, b"[]", *foreign(300)]), accepted=0)
     assert not check.doubts
-    check.look([*foreign(FIRST_MESSAGES - 1), b"{"], accepted=FIRST_MESSAGES - 1)
+    check.look(plain([*foreign(FIRST_MESSAGES - 1), b"{"]), accepted=FIRST_MESSAGES - 1)
     assert check.doubts
-    check.look([good(spo2="97")], accepted=0)
+    check.look(plain([good(spo2="97")]), accepted=0)
     assert check.found
 
 
@@ -346,3 +348,87 @@ def test_fewer_misnamed_messages_are_committed_without_a_score_and_do_not_wait_f
     worker.stop()
     found = require_exactly_once(settings, rows=20)
     assert all(result.no_input for _, result in found.results)
+
+
+class Told(Observer):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def foreign_codes(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+LAB = {
+    "resourceType": "Observation",
+    "status": "final",
+    "subject": {"reference": "Patient/p1"},
+    "effectiveDateTime": TIME,
+    "code": {
+        "coding": [{"system": "http://loinc.org", "code": "2345-7"}, {"system": "urn:lab", "code": "GLU"}]
+    },
+    "valueQuantity": {"value": 5.4, "code": "mmol/L", "system": "http://unitsofmeasure.org"},
+}
+ORU = b"\r".join(
+    [
+        b"MSH|^~\\&|a|b|c|d|20260105083000+0000||ORU^R01|1|P|2.6",
+        b"PID|1||p1",
+        b"OBX|1|NM|2345-7^glucose^LN^GLU^glucose^L||5.4|mmol/L|||||F",
+    ]
+)
+CODED = """
+[features]
+signal = { codes = ["LOINC 8867-4"], model_unit = "/min" }
+spo2 = { codes = ["LOINC 2708-6", "MDC 150456"] }
+"""
+FOREIGN: dict[str, tuple[bytes, str]] = {
+    "fhir": (orjson.dumps(LAB), "LOINC 2345-7, urn:lab GLU"),
+    "hl7v2": (ORU, "LOINC 2345-7, L GLU"),
+    "json": (
+        orjson.dumps({"patient_id": "p", "event_time": TIME, "all": [{"type": "GLU", "value": 5}]}),
+        "GLU",
+    ),
+}
+
+
+@pytest.mark.parametrize("value_format", FOREIGN)
+def test_messages_that_have_only_codes_of_others_are_told_once_and_do_not_stop_it(
+    tmp_path: Path, value_format: str
+) -> None:
+    """Labs may come first, so it goes on; whoever has taken the wrong codes must learn of it."""
+    value, codes = FOREIGN[value_format]
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(BY_CODE if value_format == "json" else CODED)
+    observer = Told()
+    score = scorer(mapping=mapping, value_format=value_format, observer=observer, max_dead_letter_ratio=1)
+    for _ in range(4):
+        run([FakeMessage(value, partition=0, offset=number) for number in range(60)], score)
+    (told,) = observer.sentences
+    assert told.startswith("none of the first 120 messages has a code of the mapping, so none was scored: ")
+    wanted = "SIG, SIGNAL, SpO2" if value_format == "json" else "LOINC 8867-4, LOINC 2708-6, MDC 150456"
+    assert f"the messages have {codes}, the mapping says {wanted};" in told
+    assert not score.doubts_names
+
+
+AVRO = record(
+    ("patient_id", "string"), ("event_time", "string"), ("HR", "double"), ("Signal", ["null", "long"])
+)
+
+
+def test_avro_without_any_of_the_models_features_stops_it_with_both_lists(tmp_path: Path) -> None:
+    (file := tmp_path / "ward.avsc").write_bytes(orjson.dumps(AVRO))
+    observer = Alike()
+    score = scorer(value_format="avro", schema_file=file, observer=observer)
+    value = written(AVRO, {"patient_id": "p", "event_time": TIME, "HR": 84.0, "Signal": None})
+    with pytest.raises(NoFeatureError, match="have HR, Signal, the model wants signal, spo2"):
+        run([FakeMessage(value, partition=0, offset=number) for number in range(100)], score)
+    assert observer.found == [("Signal", "signal", False)]
+
+
+def test_messages_of_more_levels_than_the_stack_has_are_looked_at_as_well(tmp_path: Path) -> None:
+    deep = b'{"patient_id":"p","event_time":"%s","a":%s}' % (
+        TIME.encode(),
+        b'{"a":' * 1000 + b"1" + b"}" * 1000,
+    )
+    score = mapped(tmp_path, BY_PATH.replace('root = "data"', ""), Observer())
+    run([FakeMessage(deep, partition=0, offset=number) for number in range(50)], score)
+    assert score.doubts_names

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from broker.errors import SettingsError
-from broker.settings import Settings
-from schemas.contract import BOOLEAN, CATEGORY, MAX_MESSAGE_BYTES
+from broker.settings import Settings, load_settings
+from schemas.contract import BOOLEAN, CATEGORY, MAX_MESSAGE_BYTES, Reason
 from schemas.decoding import make_decoder
 from schemas.formats.fhir import FhirReader
 from schemas.mapping import Mapping, load_mapping
-from schemas.messages import plain
+from schemas.messages import Plain, plain
 from schemas.vitals import Decoded, Decoder, Reject
 
 TIME = "2026-01-05T08:30:00+01:00"
@@ -654,3 +654,21 @@ def test_no_bytes_raise(change: Any) -> None:
         value = change
     decoded = read(value)
     assert len(decoded.rejects) + len(decoded.frame) == 1
+
+
+@pytest.mark.parametrize("deep", ['{"a":' * 1000 + "1" + "}" * 1000, "[" * 1000 + "1" + "]" * 1000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": %s, "resourceType": "Observation", "code": [1]}',
+        '{"x": %s, "resourceType": "Bundle", "entry": [1]}',
+        '{"resourceType": "Observation", "code": {"coding": [%s]}}',
+    ],
+)
+def test_more_levels_than_the_stack_has_are_no_trouble(text: str, deep: str) -> None:
+    """The parser takes 1,024 of them, Python 1,000 calls: it would be raised for each start of a worker."""
+    message = Plain((text % deep).encode())
+    decode = make_decoder(load_settings(value_format="fhir", mapping=Path("fhir")))
+    (reject,) = decode([message]).rejects
+    assert reject.reason in (Reason.NOT_DECODABLE, Reason.NOT_FOR_US)
+    assert len([*decode.names.of(message)]) <= 1

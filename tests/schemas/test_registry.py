@@ -428,3 +428,10 @@ def test_settings_are_refused_in_words(words: str) -> None:
     with pytest.raises(SettingsError, match=words) as told:
         UNUSABLE[words]()
     assert "pw" not in str(told.value)
+
+
+def test_a_registry_for_results_alone_is_not_asked_for_the_input_s_schemas() -> None:
+    answers = Answers(lambda _: (500, b"{}"))
+    with answering(answers) as url:
+        require_registry(load_settings(schema_registry=url, result_format="avro"))
+    assert not answers.asked
