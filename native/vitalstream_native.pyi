@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 
 __version__: str
 
+def rows_of(between: list[bytes], columns: list[bytes]) -> list[bytes]:
+    """One text for each row: `between` stands before, between and behind the values of `columns`.
+
+    Each column is a JSON array without blanks, as orjson writes it. Raises ValueError where not all have one value for
+    each row, or `between` has not one text more than there are columns.
+    """
+
 @final
 class Scanner:
     """Scans messages that are flat JSON objects.

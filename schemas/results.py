@@ -22,6 +22,7 @@ from schemas.contract import (
     SOURCE_TOPIC,
     THRESHOLD,
 )
+from schemas.kernel import native
 from schemas.reading import reader
 
 
@@ -88,19 +89,28 @@ def encode_results(
     if any(no_input):  # else the same for all, as nearly always
         columns[NO_INPUT] = no_input
     same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}
-    fields = [b'"%b":%%b' % name.encode() for name in columns]
-    fields.insert([*columns].index(SOURCE_PARTITION), orjson.dumps(same)[1:-1].replace(b"%", b"%%"))
-    if NO_INPUT not in columns:
-        fields.append(orjson.dumps({NO_INPUT: False})[1:-1])
-    fields.append(orjson.dumps({MAPPING: mapping})[1:-1])
-    row = b"{" + b",".join(fields) + b"}"
-    return [row % texts for texts in zip(*map(_texts, columns.values()), strict=True)]
+    before = [b',"%b":' % name.encode() for name in columns]
+    before[0] = before[0].replace(b",", b"{", 1)
+    place = [*columns].index(SOURCE_PARTITION)
+    before[place] = b"," + orjson.dumps(same)[1:-1] + before[place]
+    behind = {MAPPING: mapping} if NO_INPUT in columns else {NO_INPUT: False, MAPPING: mapping}
+    return _rows([*before, b"," + orjson.dumps(behind)[1:]], [*columns.values()])
 
 
-def _texts(values: Sequence[Any]) -> list[bytes]:
-    """Each value as JSON."""
-    # One call writes them all. Commas part them again, unless some value has one of its own: then there are too many.
-    texts = orjson.dumps(values)[1:-1].split(b",")
+def _rows(between: list[bytes], columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """One text for each row: the columns' values, and what stands before, between and behind them."""
+    texts = [*map(orjson.dumps, columns)]
+    if kernel := native():
+        rows: list[bytes] = kernel.rows_of(between, texts)
+        return rows
+    row = b"%b".join(one.replace(b"%", b"%%") for one in between)
+    return [row % values for values in zip(*map(_parted, texts, columns), strict=True)]
+
+
+def _parted(text: bytes, values: Sequence[Any]) -> list[bytes]:
+    """Each value as JSON, out of the text of all."""
+    # Commas part them, unless some value has one of its own: then there are too many.
+    texts = text[1:-1].split(b",")
     return texts if len(texts) == len(values) else [*map(orjson.dumps, values)]
 
 

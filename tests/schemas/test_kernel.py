@@ -1,6 +1,7 @@
 """The native kernel: where it differs from Python is nowhere, and most messages need no second look."""
 
 import importlib.util
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.kernel import VERSION
 from schemas.mapping import Mapping
+from schemas.results import encode_results
 from schemas.scanning import make_scanner
 from tests.schemas.fuzz import CORPUS, NAMED, RENAMED, Pair, number, pairs, run, variants
 from tests.schemas.kernels import with_kernel
@@ -99,6 +103,50 @@ def test_other_shapes_go_the_python_way(mapping: Mapping) -> None:
         assert make_scanner(["spo2"], mapping, dtypes={}, max_bytes=1000) is None
         assert make_scanner(["spo2"], RENAMED, dtypes={}, max_bytes=1000) is not None
         assert make_scanner(["spo2"], None, dtypes={"spo2": "boolean"}, max_bytes=1000) is None
+
+
+_texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+    ['"', "\\", '\\",', "],[", "%b", "\x00\x1f"]
+)
+_rows = st.fixed_dictionaries(
+    {
+        "patient_ids": _texts,
+        "event_times": st.just(TIME),
+        "probabilities": st.floats(0, 1) | st.just(math.nan),
+    }
+    | {"labels": st.sampled_from([0, 1, None]), "implausible": st.lists(_texts, max_size=2)}
+    | {"partitions": st.integers(0, 2**31 - 1), "offsets": st.integers(0, 2**63 - 1)}
+    | {"features_present": st.integers(0, 9), "no_input": st.just(False) | st.booleans()}
+)
+_COLUMNS = (
+    "patient_ids event_times probabilities labels implausible partitions offsets features_present no_input"
+)
+_SAME: dict[str, Any] = {
+    "threshold": 0.5,
+    "model": "a%b",
+    "scored_at": TIME,
+    "topic": 'to"pic',
+    "mapping": None,
+}
+
+
+@settings(deadline=None)
+@given(st.lists(_rows, max_size=5))
+def test_results_are_the_same_bytes(rows: list[dict[str, Any]]) -> None:
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in _COLUMNS.split()}
+    written = []
+    for wanted in (False, True):
+        with with_kernel(wanted):
+            written.append(encode_results(**_SAME, **columns))
+    assert written[0] == written[1]
+
+
+def test_columns_of_other_lengths_are_refused() -> None:
+    import vitalstream_native
+
+    for columns in ([b"[1,2]", b"[1]"], [b"[1]", b"[1,2]"], [b"[1", b"[1]"], [b"1", b"[1]"], [b"[1]"]):
+        with pytest.raises(ValueError, match="columns"):
+            vitalstream_native.rows_of([b"", b"", b""], columns)
 
 
 def test_a_matrix_of_another_size_is_refused() -> None:
