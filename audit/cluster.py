@@ -18,6 +18,7 @@ from confluent_kafka.admin import OffsetSpec
 from audit.errors import NotAuditableError
 from broker.admin import Admin
 from broker.notes import read_note
+from broker.roles import Role
 from broker.settings import Settings
 from broker.topics import Cleanup, cleanups, require_topics
 
@@ -38,13 +39,17 @@ class Cluster:
     brokers can't be reached or a topic is missing, NotAuditableError where they refuse to tell.
     """
 
-    def __init__(self, settings: Settings, *, patience: float) -> None:
-        require_topics(settings, settings.topics)
+    def __init__(self, settings: Settings, *, patience: float, state: bool = False) -> None:
+        """With `state` the state topic must be there, too."""
+        state_topic = [settings.topic(Role.STATE)] if state else []
+        require_topics(settings, [*settings.topics, *state_topic])
         self._admin = Admin(settings)
         self._settings = settings
         self._group = settings.group
         self._input = settings.input_topic
         self._deadline = time.monotonic() + patience
+        self.state_ends: dict[int, int | None] = {}
+        """Where the state ends that belongs to each of the committed offsets that were told last; None for no state."""
 
     def committed(self) -> Offsets | None:
         """The group's committed offset of each partition that has one; None while a transaction holds them."""
@@ -124,7 +129,9 @@ class Cluster:
             time.sleep(_POLL_S)
 
     def _committed(self, *, stable: bool) -> Offsets:
-        return {one.partition: one.offset for one in self._answers(stable=stable) if one.offset >= 0}
+        found = [one for one in self._answers(stable=stable) if one.offset >= 0]
+        self.state_ends = {one.partition: read_note(one.metadata).state_end for one in found}
+        return {one.partition: one.offset for one in found}
 
     def _answers(self, *, stable: bool) -> list[TopicPartition]:
         # Through a consumer that joins nothing: the admin client's own question for a group's offsets ends the

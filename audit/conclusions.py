@@ -18,11 +18,15 @@ from audit.unjudged import (
     cause_of,
     letters_without_model,
     nothing_left,
+    scores_without_past,
+    states_overwritten,
+    states_without_past,
     without_chunk,
     without_message,
     without_model,
     without_output,
 )
+from broker.roles import Role
 from broker.settings import Settings
 
 
@@ -67,6 +71,17 @@ class Conclusions:
             return
         self._leave(without_model(self._results.topic, published.unknown))
         self._leave(letters_without_model(self._dead_letters.topic, self._passes.values.doubted))
+
+    def check_past(self) -> None:
+        """The parts of I9 and I10 that nobody can judge: what depends on messages that are gone."""
+        topic, passes = self._settings.input_topic, self._passes
+        if passes.values is not None:
+            cause = self._cause(topic, cut=not self._snapshot.may_be_compacted(topic))
+            self._leave(scores_without_past(topic, cause, passes.values.without_past))
+            if passes.states is not None:
+                state = self._settings.topic(Role.STATE)
+                self._leave(states_without_past(topic, cause, passes.states.without_past))
+                self._leave(states_overwritten(state, passes.states.overwritten))
 
     def check_committed(self, last_committed: Offsets) -> None:
         """I6: the first committed offsets against what they cover, the last against what is beyond them."""
@@ -171,8 +186,8 @@ class Conclusions:
         results, letters = self._results.records, self._dead_letters.records
         chunks = self._passes.chunks
         open_, aborted = self._findings.counts[Invariant.SETTLED], sum(self._passes.aborted.values())
-        values = self._passes.values
-        return {
+        values, states = self._passes.values, self._passes.states
+        told = {
             Invariant.COMPLETE: f"{(self._messages - self._lacking).count():,} messages",
             Invariant.ONCE: f"{results:,} results, {letters:,} dead letters",
             Invariant.GENUINE: f"{results + letters:,} records",
@@ -184,6 +199,7 @@ class Conclusions:
             if values is None
             else values.checked,
         }
+        return told if states is None else told | {Invariant.STATE: states.checked}
 
     def _notes(self) -> Iterator[str]:
         for topic in self._settings.topics:

@@ -32,6 +32,7 @@ class Invariant(StrEnum):
     OFFSETS = "I6", "committed offset = last accounted + 1; no output beyond"
     SETTLED = "I7", "no transaction is left open"
     CORRECT = "I9", "every value equals offline scoring"
+    STATE = "I10", "the state topic holds what the consumed messages give"
 
 
 @dataclass(frozen=True, slots=True)

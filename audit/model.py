@@ -47,6 +47,11 @@ class OfflineModel:
     ulp: int
     off: float
 
+    @property
+    def recipe_sha256(self) -> str | None:
+        """The hash of the recipe of its history; None where it has none."""
+        return self.scorer.history and str(self.scorer.history.recipe_sha256)
+
     def agrees(self, told: Floats, found: Floats) -> Bools:
         """Of each row, whether what was published is near enough to what was found offline."""
         near: Bools = (ulps(told, found) <= self.ulp) | (np.abs(told - found) <= self.off)
@@ -56,7 +61,7 @@ class OfflineModel:
 def load_offline(path: Path, **of_model: Any) -> OfflineModel:
     """The pinned model in `path`; takes what `load_usable` takes. Raises SettingsError where it can't be used."""
     try:
-        model = load_usable(path, **of_model)
+        model = load_usable(path, with_history=True, **of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
     return OfflineModel(model.scorer, model.features, model.dtypes, model.sha256, *_nearness(model.scorer))

@@ -1,6 +1,6 @@
 """The passes over the topics, in their order, and what each of them found."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from audit.bitmap import Bitmap
@@ -13,12 +13,15 @@ from audit.outcome import Waiting
 from audit.outputs import DeadLetters, Outputs, Results
 from audit.published import Published
 from audit.reading import READ_COMMITTED, READ_UNCOMMITTED, Batch, OnProgress, read
-from audit.snapshot import Snapshot
+from audit.snapshot import Snapshot, settled_ends
+from broker.roles import Role
 from broker.settings import Settings
 from schemas.result_format import make_result_loader
 
 if TYPE_CHECKING:
+    from audit.history import Fold
     from audit.model import OfflineModel
+    from audit.states import States
     from audit.values import Values
     from schemas.vitals import Decoder
 
@@ -49,6 +52,7 @@ class Passes:
         self.aborted: dict[str, int] = {}
         self.undercounted: list[str] = []
         self.values: Values | None = None
+        self.states: States | None = None
         self._settings = settings
         self._snapshot = snapshot
         self._cluster = cluster
@@ -75,6 +79,7 @@ class Passes:
     def read_input(self, models: "Sequence[tuple[OfflineModel, Decoder]]", published: Published) -> None:
         """The input topic: by then it is known what was published of each message."""
         topic, dead_letters = self._settings.input_topic, self.dead_letters.messages
+        gone: set[int] = set()
         checks: list[Check] = [
             Unanswered([self.results, self.dead_letters]),
             Copies(topic=topic, published=published, dead_letters=dead_letters, findings=self._findings),
@@ -90,14 +95,42 @@ class Passes:
                 results=self.results.messages,
                 dead_letters=dead_letters,
                 foreign=Bitmap(self._snapshot.scope.size),
+                gone=gone,
                 findings=self._findings,
             )
             checks.append(self.values)
         self.inputs = Inputs(scope=self._snapshot.scope, checks=checks)
-        self._begin(topic)
-        self._pass(topic, self.inputs)
+        gone |= self._without_beginning(self._begin(topic))
+        self._pass(topic, self.inputs, on_deleted=gone.add)
+        if self.values and self.values.folds:
+            self._read_states([*self.values.folds.values()], gone)
         self.left_from = self._cluster.starts(topic)  # retention may have deleted some meanwhile
         self._note_what_is_gone_on_both_sides()
+
+    def _without_beginning(self, starts: Offsets) -> set[int]:
+        """The partitions of which the group may have consumed messages that are gone from the input by now."""
+        if self._snapshot.may_be_compacted(self._settings.input_topic):
+            return {*starts}
+        outputs = (self.results, self.dead_letters)
+        if all(one.heads.whole and not one.earlier for one in outputs):
+            return set()
+        begins = self._snapshot.scope.within(dict.fromkeys(starts, 0))
+        return {partition for partition, start in starts.items() if 0 < start == begins[partition]}
+
+    def _read_states(self, folds: "Sequence[Fold]", gone: Collection[int]) -> None:
+        """The state topic: by then it is known what the messages give."""
+        from audit.states import States, check_ends
+
+        topic = self._settings.topic(Role.STATE)
+        starts, there = self._cluster.starts(topic), settled_ends(topic, self._cluster, self._findings)
+        told = self._snapshot.state_ends
+        ends = check_ends(topic, told, starts=starts, there=there, findings=self._findings)
+        self.states = States(topic, folds[-1], ends=ends, findings=self._findings)
+        for batch in read(
+            self._settings, topic, starts=starts, ends=there, stage=topic, on_progress=self._on_progress
+        ):
+            self.states(batch)
+        self.states.compare(gone=gone)
 
     def read_chunks(self) -> None:
         """The metrics topic."""

@@ -47,7 +47,8 @@ def audit(
     began = time.monotonic()
     offline = _offline(settings, models)
     findings = Findings()
-    cluster = Cluster(settings, patience=patience)
+    with_state = any(model.recipe_sha256 for model, _ in offline)
+    cluster = Cluster(settings, patience=patience, state=with_state)
     snapshot = take_snapshot(settings, cluster, findings)
     passes = Passes(settings, snapshot, cluster, findings, on_progress)
     with ExitStack() as stack, _patient_collector():
@@ -61,6 +62,7 @@ def audit(
     conclusions = Conclusions(settings, snapshot, cluster, findings, passes)
     conclusions.check_sets()
     conclusions.check_models(published)
+    conclusions.check_past()
     conclusions.check_committed(last_committed)
     return conclusions.conclude(seconds=time.monotonic() - began)
 

@@ -20,6 +20,8 @@ class Snapshot:
     """
 
     committed: Offsets
+    state_ends: Mapping[int, int | None]
+    """Where the state ends that belongs to each committed offset; None where none does."""
     cleanups: Mapping[str, Cleanup]
     ends: Mapping[str, Offsets]
     scope: Scope
@@ -47,21 +49,23 @@ def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> S
             f"group {settings.group} has no committed offsets on topic {source}: it has scored nothing, or "
             "the brokers have forgotten it; check --group and --input-topic"
         )
+    state_ends = cluster.state_ends
     strangers = cluster.of_another_topic()
     for partition, offset in strangers.items():
         problem = f"was committed of a topic {source} that is deleted; this one was not read from its start"
         findings.add(Invariant.OFFSETS, source, partition, offset, problem)
     starts = cluster.begins()
-    ends = {topic: _settled(topic, cluster, findings) for topic in settings.output_topics}
+    ends = {topic: settled_ends(topic, cluster, findings) for topic in settings.output_topics}
     # What is committed beyond the input's end can't be read; it is judged with the committed offsets. Of a topic
     # that is not the one committed of, nothing was consumed.
     consumed = {p: offset for p, offset in committed.items() if p not in strangers}
     there = cluster.ends(source)
     ends[source] = {p: min(consumed.get(p, starts[p]), end) for p, end in there.items()}
-    return Snapshot(committed, cluster.cleanups(), ends, Scope(starts, ends[source]))
+    return Snapshot(committed, state_ends, cluster.cleanups(), ends, Scope(starts, ends[source]))
 
 
-def _settled(topic: str, cluster: Cluster, findings: Findings) -> Offsets:
+def settled_ends(topic: str, cluster: Cluster, findings: Findings) -> Offsets:
+    """Where an output topic ends for readers; what an open transaction holds up is a finding."""
     ends = cluster.ends(topic)
     settled = cluster.settled(topic, ends)
     for partition, offset in settled.items():

@@ -84,6 +84,27 @@ def letters_without_model(topic: str, count: int) -> Unjudged:
     return Unjudged(Invariant.CORRECT, topic, Cause.NO_MODEL, count, f"{what} could not be judged: {why}")
 
 
+def scores_without_past(topic: str, cause: Cause, count: int) -> Unjudged:
+    """Results and dead letters of a model with a history that are not what is left of the messages gives."""
+    what = _counted(count, "result or dead letter", "results and dead letters")
+    why = f"what was known of the patients depends on messages, and {_state(topic, cause)}"
+    return Unjudged(Invariant.CORRECT, topic, cause, count, f"{what} could not be judged: {why}")
+
+
+def states_without_past(topic: str, cause: Cause, count: int) -> Unjudged:
+    """States of patients that are not what is left of the messages gives."""
+    what = _counted(count, "patient's state", "patients' states")
+    why = f"{'it depends' if count == 1 else 'they depend'} on messages, and {_state(topic, cause)}"
+    return Unjudged(Invariant.STATE, topic, cause, count, f"{what} could not be judged: {why}")
+
+
+def states_overwritten(topic: str, count: int) -> Unjudged:
+    """States whose records are gone since newer ones came."""
+    what = _counted(count, "patient's state", "patients' states")
+    why = f"newer records came to {topic} meanwhile, and it was compacted; audit once more"
+    return Unjudged(Invariant.STATE, topic, Cause.COMPACTED, count, f"{what} could not be judged: {why}")
+
+
 def nothing_left(topic: str, cause: Cause) -> Unjudged:
     """Neither a message nor a result is left of all that the group consumed."""
     sentence = f"nothing could be judged: all messages that the group consumed were {cause} from {topic}"

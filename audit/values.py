@@ -1,6 +1,6 @@
 """Whether what was published of each message is what decoding and scoring it here gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from audit.bitmap import Bitmap, Bools, Ints
 from audit.findings import Findings, Invariant
+from audit.history import Fold, taken
 from audit.letters import cause
 from audit.model import NOT_A_NUMBER, OfflineModel, ulps
 from audit.published import Floats, Published, UInts, fingerprints
@@ -24,7 +25,8 @@ class Values:
     """Compares batches of the input topic with what was published of them: each result with the model that it names.
 
     A dead letter names none, so it is right if it is right by any of them. `doubted` counts those that are right by
-    none while another model scored, too.
+    none while another model scored, too, and `without_past` scores of a model with a history that differ in a partition
+    of `gone`: its first messages may have been deleted.
     """
 
     def __init__(
@@ -37,8 +39,11 @@ class Values:
         results: Bitmap,
         dead_letters: Bitmap,
         foreign: Bitmap,
+        gone: Collection[int],
         findings: Findings,
     ) -> None:
+        self.folds: dict[str, Fold] = {}  # by recipe
+        self.without_past = 0
         self.foreign = foreign  # the messages that are for others are added
         self.doubted = 0
         self._published = published
@@ -46,6 +51,10 @@ class Values:
         self._dead_letters = dead_letters
         self._topic = topic
         self._findings = findings
+        self._gone = gone
+        for model, decode in models:
+            if model.recipe_sha256 is not None and model.recipe_sha256 not in self.folds:
+                self.folds[model.recipe_sha256] = Fold(model, decode)
         self._by_model = [
             _ByModel(model, decode, min_features=min_features, published=published)
             for model, decode in models
@@ -64,9 +73,12 @@ class Values:
         others = ~self._results.has(numbers)
         letters = self._dead_letters.has(numbers) & others
         wrong: dict[int, str] = {}
+        known = {recipe: fold.take(batch) for recipe, fold in self.folds.items()}
         for place, one in enumerate(self._by_model, 1):
             check = _Check(batch, numbers, results=by == place, letters=letters, others=others)
-            self.foreign.add(one.check(check))
+            self.foreign.add(one.check(check, known.get(one.recipe_sha256 or "")))
+            if one.recipe_sha256 is not None:
+                self._excuse(check)
             self._accuse(batch, check.wrong_results)
             wrong = check.wrong_letters
             letters = np.zeros(len(batch), dtype=np.bool_)
@@ -76,6 +88,13 @@ class Values:
             self.doubted += len(wrong)
         else:
             self._accuse(batch, wrong)
+
+    def _excuse(self, check: "_Check") -> None:
+        """What depends on a past that is gone can't be judged."""
+        for row in check.wrong_scores:
+            if int(check.partitions[row]) in self._gone:
+                self.without_past += check.wrong_results.pop(row, None) is not None
+                self.without_past += check.wrong_letters.pop(row, None) is not None
 
     def _accuse(self, batch: Batch, problems: Mapping[int, str]) -> None:
         for row, problem in sorted(problems.items()):
@@ -91,22 +110,29 @@ class _ByModel:
     ) -> None:
         self.compared = 0
         self.ulp = 0
+        self.recipe_sha256 = model.recipe_sha256
         self._model = model
         self._decode = decode
         self._min_features = min_features
         self._published = published
 
-    def check(self, check: "_Check") -> Ints:
-        """Compare the results and dead letters that `check` is about; the numbers of messages that are for others."""
+    def check(self, check: "_Check", known: pd.DataFrame | None) -> Ints:
+        """Compare the results and dead letters that `check` is about; the numbers of messages that are for others.
+
+        `known` is what the model's history gives, if it has one, by position in the whole batch.
+        """
         decoded = self._decode(check.batch.messages)
+        if known is not None:
+            decoded = taken(decoded, check.batch)
         self._check_rejected(check, decoded)
         accepted = decoded.frame.index.to_numpy()
         present = features_present(decoded.frame)
         enough = present >= self._min_features
-        self._check_letters(check, decoded.frame, accepted, enough)
+        asked = decoded.frame if known is None else known.loc[check.rows[accepted]]
+        self._check_letters(check, asked, accepted, enough)
         rows = np.flatnonzero(check.results[accepted])
         earlier = self._check_carried(check, decoded, accepted, rows, present)
-        self._check_scores(check, decoded.frame.iloc[rows], accepted[rows], enough[rows] | earlier)
+        self._check_scores(check, asked.iloc[rows], accepted[rows], enough[rows] | earlier)
         return check.numbers[[one.position for one in decoded.rejects if one.reason is Reason.NOT_FOR_US]]
 
     def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
@@ -132,7 +158,7 @@ class _ByModel:
         if len(asked):
             scores, refused = self._score(frame.iloc[asked])
             accepted = ~refused & ~((scores < 0) | (scores > 1))
-            check.accuse(rows[asked][accepted], "is a dead letter of the model, which accepts it")
+            check.accuse_score(rows[asked][accepted], "is a dead letter of the model, which accepts it")
 
     def _check_carried(
         self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints, present: Ints
@@ -163,7 +189,7 @@ class _ByModel:
         found, refused = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.bool_)
         if asked.any():
             found[asked], refused[asked] = self._score(frame if asked.all() else frame[asked])
-        check.accuse(rows[refused], "has a result, but the model raises on it")
+        check.accuse_score(rows[refused], "has a result, but the model raises on it")
         distances = ulps(told, found)
         self.compared += len(rows)
         finite = ~(np.isnan(told) | np.isnan(found))
@@ -171,13 +197,13 @@ class _ByModel:
         wrong = ~self._model.agrees(told, found) & ~refused
         for row, distance in zip(rows[wrong], distances[wrong], strict=True):
             problem = f"its probability is {_apart(int(distance))}"
-            check.accuse(np.array([row]), problem)
+            check.accuse_score(np.array([row]), problem)
 
     def _score(self, frame: pd.DataFrame) -> tuple[Floats, Bools]:
         """Probabilities, and the rows on which the model raises, found by halving."""
         try:
             with threadpool_limits(limits=1, user_api="blas"):
-                risk = self._model.scorer.probability(frame)
+                risk = self._model.scorer.behind_history(frame)
             return risk, np.zeros(len(frame), dtype=np.bool_)
         except _ANY_MODEL_ERROR:
             if len(frame) == 1:
@@ -201,7 +227,10 @@ class _Check:
         self.letters = letters[kept]
         self.wrong_results: dict[int, str] = {}
         self.wrong_letters: dict[int, str] = {}
-        self._rows = np.flatnonzero(kept)
+        self.wrong_scores: set[int] = set()
+        """Those of both in which only the score is wrong."""
+        self.partitions = batch.partitions
+        self.rows = np.flatnonzero(kept)
 
     def keys(self, rows: Ints) -> list[Any]:
         return [self.batch.messages[row].key() for row in rows.tolist()]
@@ -209,7 +238,12 @@ class _Check:
     def accuse(self, rows: Ints, problem: str) -> None:
         for row in rows.tolist():
             wrong = self.wrong_results if self.results[row] else self.wrong_letters
-            wrong.setdefault(int(self._rows[row]), problem)
+            wrong.setdefault(int(self.rows[row]), problem)
+
+    def accuse_score(self, rows: Ints, problem: str) -> None:
+        known = {*self.wrong_results, *self.wrong_letters}
+        self.accuse(rows, problem)
+        self.wrong_scores |= {*self.rows[rows].tolist()} - known
 
 
 def _carried(

@@ -77,6 +77,7 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         # Whether they are compacted; without it, what compaction might explain is not judged.
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
+    "audit with a history": _topics("READ", _STATE),
     "dead-letters list": _topics("READ", _DEAD),
     "dead-letters replay": (
         *_topics("READ", _DEAD),

@@ -7,18 +7,25 @@ import numpy as np
 import pandas as pd
 
 from broker.errors import SettingsError
+from schemas.contract import ENCOUNTER_ID
 
 Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
 def features_present(frame: pd.DataFrame) -> Ints:
-    """By row of a decoded frame, how many features have a value. Absent, null and implausible ones have none."""
+    """By row of a decoded frame, how many features have a value. Absent, null and implausible ones have none.
+
+    Which encounter a message is of is no feature.
+    """
+    if ENCOUNTER_ID in frame.columns:
+        frame = frame.drop(columns=ENCOUNTER_ID)
     present: Ints = frame.shape[1] - pd.isna(frame.to_numpy()).sum(axis=1)
     return present
 
 
 def require_min_features(least: int, features: Sequence[str]) -> None:
     """Raises SettingsError where the model has fewer features than a message must have to be scored."""
+    features = [name for name in features if name != ENCOUNTER_ID]
     if least > len(features):
         raise SettingsError(
             f"--min-features {least}: the model has only {len(features)} ({', '.join(features)}), so no message "

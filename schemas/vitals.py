@@ -5,6 +5,7 @@ costs itself only.
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Named
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -74,6 +75,19 @@ class Decoded:
     event_times: list[str]
     implausible: list[list[str]]
     rejects: list[Reject]
+
+    def without(self, problems: Named[int, Problem]) -> "Decoded":
+        """With these rows among the rejects."""
+        kept = [row for row in range(len(self.frame)) if row not in problems]
+        positions = self.frame.index
+        rejects = [Reject(int(positions[row]), *problem) for row, problem in problems.items()]
+        return Decoded(
+            self.frame.iloc[kept],
+            [self.patient_ids[row] for row in kept],
+            [self.event_times[row] for row in kept],
+            [self.implausible[row] for row in kept],
+            sorted([*self.rejects, *rejects], key=lambda reject: reject.position),
+        )
 
 
 class Decoder:

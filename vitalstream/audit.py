@@ -16,6 +16,7 @@ from audit.run import audit as run_audit
 from broker.settings import Settings
 from vitalstream.tables import at_most
 
+_WIDTH: Final = 68  # of an invariant's number and claim
 _EXIT_CODES: Final = {"clean": 0, "failed": 1, "incomplete": 3}
 
 
@@ -31,7 +32,7 @@ def audit(settings: Settings, models: Sequence[Path], *, json: bool) -> None:
 def _lines(found: Audit) -> Iterator[str]:
     for verdict in found.verdicts:
         what = verdict.invariant
-        yield f"{what} {what.claim:<66} {_state(verdict):<10} {verdict.checked}"
+        yield f"{what} {what.claim:<{_WIDTH - len(what)}} {_state(verdict):<10} {verdict.checked}"
     for note in found.notes:
         yield f"note: {note}"
     for left in found.unjudged:

@@ -44,7 +44,7 @@ class Patients:
 
         self.layout = layout
         self._fold = fold
-        self._has_encounters = has_encounters
+        self.has_encounters = has_encounters
         self._names = pd.Index(layout.names)
         self._recipe = layout.arrays()
         self._index: defaultdict[int, dict[Any, int]] = defaultdict(dict)  # a patient's place, by partition
@@ -71,7 +71,7 @@ class Patients:
 
     def advance(self, X: pd.DataFrame) -> pd.DataFrame:
         """Take the rows of a frame in, for good; what each one's history is then, on the index of X."""
-        past = self.apply(rows_of(X, self.layout.columns, has_encounters=self._has_encounters))
+        past = self.apply(rows_of(X, self.layout.columns, has_encounters=self.has_encounters))
         self.commit()
         return pd.DataFrame(past.features, index=X.index, columns=self._names, copy=False)
 
@@ -134,6 +134,10 @@ class Patients:
     def drop(self, partition: int) -> None:
         """Forget all patients of a partition. What came since the last commit must be kept or undone before."""
         self._remove([*self._index.pop(partition, {}).values()])
+
+    def count(self, partition: int) -> int:
+        """How many patients a partition has."""
+        return len(self._index[partition])
 
     def of(self, partition: int) -> tuple[list[Any], Floats]:
         """The patients of a partition and their rows."""

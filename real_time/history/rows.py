@@ -1,7 +1,9 @@
 """Rows for a history, out of a frame: whose they are, when they were, and their numbers."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -15,6 +17,8 @@ from real_time.history.recipe import HistoryError
 PATIENT_ID: Final = "patient_id"
 EVENT_TIME: Final = "event_time"
 ENCOUNTER_ID: Final = "encounter_id"
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,21 @@ def rows_of(X: Any, columns: Sequence[str], *, has_encounters: bool) -> Rows:
         raise HistoryError(f"a row has no {PATIENT_ID}, so it is not known whose history it belongs to")
     if has_encounters and ENCOUNTER_ID not in X.columns:
         raise HistoryError(f"the history was fitted with {ENCOUNTER_ID}, and the frame has none")
-    encounters = [*map(encounter_number, X[ENCOUNTER_ID])] if has_encounters else np.zeros(len(X))
-    return Rows(
-        X[PATIENT_ID].tolist(), times_of(X[EVENT_TIME]), _numbers(X, columns), np.asarray(encounters, float)
-    )
+    patients, times = X[PATIENT_ID].tolist(), times_of(X[EVENT_TIME])
+    return rows_in(X, columns, patients, times, has_encounters=has_encounters)
+
+
+def rows_in(
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    patients: Sequence[Any],
+    times: Floats,
+    *,
+    has_encounters: bool,
+) -> Rows:
+    """The rows of a frame of numbers, and of encounters where they count, whose patients and times are given."""
+    encounters = [*map(encounter_number, frame[ENCOUNTER_ID])] if has_encounters else np.zeros(len(frame))
+    return Rows(patients, times, _numbers(frame, columns), np.asarray(encounters, np.float64))
 
 
 def require_frame(X: Any) -> None:
@@ -57,8 +72,36 @@ def require_frame(X: Any) -> None:
             raise HistoryError(f"a history needs one column {name}, whose patient and when each row is")
 
 
+def time_of(text: str) -> float:
+    """Microseconds since 1970 of an ISO 8601 time. One without a zone is UTC. Raises ValueError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
+    since = (found if found.tzinfo else found.replace(tzinfo=UTC)) - _EPOCH
+    return float((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+
+
+def times_or_nan(texts: Sequence[str]) -> Floats:
+    """The same of each text, NaN where it is no time."""
+    try:
+        return np.array([*map(time_of, texts)], np.float64)
+    except ValueError:
+        return np.array([*map(_time_or_nan, texts)], np.float64)
+
+
+def _time_or_nan(text: str) -> float:
+    try:
+        return time_of(text)
+    except ValueError:
+        return np.nan
+
+
 def times_of(times: pd.Series) -> Floats:
     """Microseconds since 1970. A time without a zone is UTC."""
+    if not is_datetime64_any_dtype(times):
+        with suppress(ValueError, TypeError, AttributeError):
+            return np.array([*map(time_of, times)])
     try:
         found = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
     except (ValueError, TypeError):

@@ -102,7 +102,7 @@ def test_a_wrong_score_by_either_is_found(changed: Written, tree: Path, later: P
     position = by(changed, (tree, later)[which])
     record = changed.results[position]
     score: Any = record.json["risk_probability"]
-    changed.results[position] = record.saying(risk_probability=score + 1e-9)
+    changed.results[position] = record.saying(risk_probability=abs(score - 1e-9))
     found = judged(changed.copied(), tree, later)
     assert [(one.partition, one.offset) for one in found.offenders] == [record.place]
 

@@ -1,0 +1,265 @@
+"""A model with a history, on a real broker: scores and state are those that the messages give offline.
+
+What a worker would write is made by hand: by `predict_proba` of all messages of a partition at once.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+import pytest
+from confluent_kafka import Producer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+
+from audit.findings import Invariant
+from audit.outcome import Audit
+from audit.run import audit
+from audit.unjudged import Cause
+from broker.errors import TopicError
+from broker.notes import Note, write_note
+from broker.roles import Role
+from broker.settings import Settings
+from broker.topics import create_topics
+from real_time import load_model, pinned_sha256
+from real_time.history import PatientHistory, Window
+from real_time.history.records import StateRecords
+from schemas.clock import rfc3339
+from schemas.contract import EVENT_TIME, PATIENT_ID, Reason
+from tests.audit.conftest import FEATURES, save, work
+from tests.audit.test_incomplete import cut
+from tests.audit.topics import Record, Written, commit, publish, written
+from tests.conftest import fresh_settings
+from tests.kafka import produce, read_all
+from tests.producer.files import START
+
+pytestmark = pytest.mark.kafka
+
+ROWS = 160
+PATIENTS = 12
+AHEAD, OTHER_KEY, CORRUPT = 77, 85, 91
+"""Messages by number: one of which the time is far ahead, one with another patient's key, and one that is no JSON."""
+HISTORY = PatientHistory(windows=[Window("6h", of=("min", "mean"))])
+
+
+def messages() -> Iterator[tuple[str, bytes]]:
+    """Of which each brings some of the features; some come late."""
+    random = np.random.default_rng(5)
+    for number in range(ROWS):
+        minutes = number * 10 - (120 if number % 9 == 4 else 0) + (2_000_000 if number == AHEAD else 0)
+        values = random.normal([85, 96, 37], [20, 1, 1]).round(1).tolist()
+        told = {name: value for name, value in zip(FEATURES, values, strict=True) if random.random() < 0.5}
+        head = {
+            "patient_id": f"p{(number + (number == OTHER_KEY)) % PATIENTS}",
+            "event_time": rfc3339(START.timestamp() + 60 * minutes),
+        }
+        value = b"{" if number == CORRUPT else orjson.dumps(head | (told or {"spo2": 97}))
+        yield f"p{number % PATIENTS}", value
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    random = np.random.default_rng(1)
+    count = 400
+    frame = pd.DataFrame(random.normal([85, 96, 37], [20, 1, 1], (count, 3)), columns=FEATURES)
+    frame = frame.mask(random.random((count, 3)) < 0.5).assign(
+        patient_id=[f"q{n % 20}" for n in range(count)],
+        event_time=START + pd.to_timedelta(np.arange(count) * 5, unit="min"),
+    )
+    fitted = make_pipeline(HISTORY, HistGradientBoostingClassifier(max_iter=20)).fit(
+        frame, random.random(count) < 0.4
+    )
+    return save(fitted, tmp_path_factory.mktemp("model") / "history.joblib")
+
+
+@dataclass
+class Stated:
+    """What a worker with a history would write; `ends` is by partition where its state ends."""
+
+    written: Written
+    states: list[Record]
+    ends: dict[int, int | None]
+
+    def copied(self) -> Settings:
+        """Settings with fresh topics that hold this, and a fresh group; the input topic is the same."""
+        settings = self.written.copied()
+        create_topics(settings, state=True, partitions=4, replication_factor=1)
+        producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "max.in.flight": 1})
+        publish(producer, settings.topic(Role.STATE), self.states)
+        for partition, end in self.ends.items():
+            note = write_note(Note("", end))
+            commit(settings, {partition: self.written.committed[partition]}, metadata=note)
+        return settings
+
+
+def make(kafka: str, tree: Path, path: Path) -> Stated:
+    """A worker without a history writes results and chunks; what its model says is replaced."""
+    settings = fresh_settings(kafka, model=tree)
+    create_topics(settings, partitions=4, replication_factor=1)
+    produce(kafka, settings.input_topic, messages())
+    work(settings)
+    made = written(settings.model_copy(update={"model": path}))
+    model: Any = load_model(path)
+    records = StateRecords(model[0].start().layout, model[0].recipe_sha256)
+    scores: dict[tuple[int, int], float] = {}
+    states: list[Record] = []
+    ends: dict[int, int | None] = {}
+    for partition in made.committed:
+        frame = _frame(kafka, settings.input_topic, partition)
+        scores |= zip(frame.index, model.predict_proba(frame)[:, 1], strict=True)
+        patients, written_here = model[0].start(), 0
+        for part in (frame.iloc[: len(frame) // 2], frame.iloc[len(frame) // 2 :]):  # two transactions
+            patients.advance(part)
+            known, rows = patients.of(0)
+            values = zip(known, records.encode(rows), strict=True)
+            states += [Record(partition, one.encode(), value) for one, value in values]
+            written_here += len(known)
+        ends[partition] = written_here
+    for one in [one for one in made.results if one.place not in scores]:
+        made.results.remove(one)
+        _dead_letter(made, one)
+    made.results = [_scored(one, scores[one.place], path) for one in made.results]
+    return Stated(made, states, ends)
+
+
+def _frame(kafka: str, topic: str, partition: int) -> pd.DataFrame:
+    """The messages of a partition that a history takes in, by their place."""
+    rows = {
+        (partition, message.offset()): orjson.loads(message.value() or b"") | {"key": message.key()}
+        for message in read_all(kafka, topic)
+        if message.partition() == partition and message.value() != b"{"
+    }
+    frame = pd.DataFrame([*rows.values()], index=pd.Index([*rows], tupleize_cols=False))
+    return frame[(frame["event_time"] < "2027") & (frame["key"].map(bytes.decode) == frame["patient_id"])]
+
+
+def _scored(result: Record, score: float, path: Path) -> Record:
+    return result.saying(
+        risk_probability=float(score), risk_label=int(score >= 0.5), model=pinned_sha256(path)
+    )
+
+
+def _dead_letter(made: Written, result: Record) -> None:
+    """What becomes of a message that is no part of a history."""
+    ahead = result.json["event_time"] > "2027"
+    problem = (Reason.BAD_TIME, EVENT_TIME) if ahead else (Reason.CONFLICTING, PATIENT_ID)
+    made.dead_letters.append(made.letter(result.place, *problem))
+    made.dead_letters.sort(key=lambda one: one.letter_place)
+    partition, offset = result.place
+    for number, one in enumerate(made.metrics):
+        for of, (first, last) in one.json["offsets"].items():
+            if of.endswith(f"-{partition}") and first <= offset <= last:
+                counts = {"scored": one.json["scored"] - 1, "dead_lettered": one.json["dead_lettered"] + 1}
+                made.metrics[number] = one.saying(**counts)
+
+
+@pytest.fixture(scope="module")
+def made(kafka: str, tree: Path, model: Path) -> Stated:
+    return make(kafka, tree, model)
+
+
+@pytest.fixture
+def stated(made: Stated) -> Stated:
+    """To be spoilt."""
+    return deepcopy(made)
+
+
+def judged(settings: Settings) -> Audit:
+    return audit(settings, patience=5.0)
+
+
+def offenders(found: Audit, invariant: Invariant) -> set[tuple[int, int, str]]:
+    assert {one.invariant for one in found.offenders} == {invariant}
+    return {(one.partition, one.offset, one.problem) for one in found.offenders}
+
+
+def checked(found: Audit) -> dict[Invariant, str]:
+    return {one.invariant: one.checked for one in found.verdicts}
+
+
+def test_what_the_messages_give_is_clean_while_workers_go_on(stated: Stated) -> None:
+    later = stated.states[-1]
+    stated.states += [replace(later, value=b"of a later transaction"), replace(later, key=b"new")]
+    found = judged(stated.copied())
+    assert found.clean, (found.offenders, found.unjudged)
+    assert checked(found)[Invariant.CORRECT] == f"{ROWS - 3} probabilities, 0 ulp apart at most"
+    assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
+
+
+def test_a_score_that_is_off_by_a_bit_or_without_a_past_is_found(stated: Stated) -> None:
+    results = stated.written.results
+    number = len(results) // 2
+    score = np.nextafter(results[number].json["risk_probability"], 1)
+    results[number] = results[number].saying(risk_probability=float(score))
+    found = judged(stated.copied())
+    assert offenders(found, Invariant.CORRECT) == {
+        (*results[number].place, "its probability is 1 units in the last place off offline scoring")
+    }
+
+
+def test_state_that_is_not_what_the_messages_give_is_found(stated: Stated) -> None:
+    places: dict[int, list[int]] = {}  # by partition, the positions of the records
+    for position, one in enumerate(stated.states):
+        places.setdefault(one.partition, []).append(position)
+    partition, own = next((p, own) for p, own in places.items() if len(own) >= 8)
+    first = len(own) // 2  # of the second transaction
+    value = stated.states[own[first]].value or b""
+    spoilt = {
+        first: value[:-1] + bytes([value[-1] ^ 1]),
+        first + 1: value[:8] + bytes(32) + value[40:],
+        first + 2: value[:50],
+        first + 3: None,
+    }
+    for offset, content in spoilt.items():
+        stated.states[own[offset]] = replace(stated.states[own[offset]], value=content)
+    end = stated.ends[partition] or 0
+    stated.states.append(Record(partition, b"nobody", value))
+    stated.ends[partition] = end + 1
+    lacking = "lacks the state of a patient whose messages were consumed"
+    found = judged(stated.copied())
+    recipe = load_model(stated.written.settings.model or "")[0].recipe_sha256[:12]
+    another = f"it holds state of recipe {'0' * 12}, and the model's history has recipe {recipe}"
+    assert offenders(found, Invariant.STATE) == {
+        (partition, first, "is not the state that the patient's messages give"),
+        (partition, first + 1, f"can't be read: {another}"),
+        (partition, first + 2, f"can't be read: a state in it has 50 bytes, not {len(value)}"),
+        (partition, end + 1, lacking),
+        (partition, end, "is the state of a patient who has no messages"),
+    }  # fmt: skip
+    assert (
+        next(one for one in found.verdicts if one.invariant is Invariant.STATE).failed == 7
+    )  # three are lacking
+
+
+def test_a_committed_offset_must_name_a_state_that_is_there(stated: Stated) -> None:
+    unnamed, beyond, *_ = stated.ends
+    there = stated.ends[beyond] or 0
+    stated.ends |= {unnamed: None, beyond: there + 5}
+    found = judged(stated.copied())
+    assert offenders(found, Invariant.STATE) == {
+        (unnamed, 0, "the committed offset of this partition names no state: a worker without a history committed it"),
+        (beyond, there, f"the topic ends here, and the committed state at {there + 5}"),
+    }  # fmt: skip
+
+
+def test_without_its_topic_there_is_no_audit_of_state(stated: Stated) -> None:
+    with pytest.raises(TopicError, match=r"state.*topics create --state"):
+        judged(stated.written.copied())
+
+
+def test_what_depends_on_messages_that_are_gone_is_not_judged(kafka: str, tree: Path, model: Path) -> None:
+    stated = make(kafka, tree, model)
+    settings = stated.copied()
+    partition = max(stated.written.committed, key=lambda p: stated.written.committed[p])
+    cut(kafka, settings.input_topic, {partition: 8})
+    found = judged(settings)
+    assert found.verdict == "incomplete"
+    of = {one.invariant: one for one in found.unjudged}
+    assert {*of} >= {Invariant.CORRECT, Invariant.STATE}
+    assert of[Invariant.STATE].cause is Cause.EXPIRED
+    assert "they depend on messages, and the oldest records of" in of[Invariant.STATE].sentence
