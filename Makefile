@@ -21,7 +21,8 @@ demo: $(VENV)/run.stamp  ## the whole system on this machine, 20 seconds, no Kaf
 test: $(VENV)/native.stamp tools  ## every test, on a real Kafka (KAFKA_BOOTSTRAP_SERVERS, else Docker, else Java 17 + Maven)
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz: $(VENV)/native.stamp  ## the native kernel against the Python decoder on a million documents, 5 minutes; ARGS="--documents N"
+fuzz: $(VENV)/native.stamp  ## broken messages of every format, and the native kernel against the Python decoder, 10 minutes; ARGS="--documents N"
+	@$(BIN)/python -m tests.schemas.mutants $(ARGS)
 	@$(BIN)/python -m tests.schemas.fuzz $(ARGS)
 
 faults: $(VENV)/native.stamp  ## every injected fault, judged by the audit, an hour; ARGS="--seed N --hours H --rate N"

@@ -84,13 +84,15 @@ def codes_in(message: Message) -> Iterator[str]:
     names = {system: name for name, system in SYSTEMS.items()}
     for path, found in walk(json_object(message)):
         if path[-1] == "code" and isinstance(found, dict):
-            for coding in filter(_is_object, found.get("coding") or ()):
-                system = str(coding.get("system") or "")
-                yield f"{names.get(system, system)} {coding.get('code')}".strip()
+            codings = found.get("coding")
+            for coding in codings if isinstance(codings, list) else ():
+                code, system = (_text(coding, name) for name in ("code", "system"))
+                yield f"{names.get(system, system)} {code}".strip()
 
 
-def _is_object(found: object) -> bool:
-    return isinstance(found, dict)
+def _text(element: Any, name: str) -> str:
+    text = element.get(name) if isinstance(element, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 class FhirReader:
@@ -113,7 +115,7 @@ class FhirReader:
         document = one_object(value, self._repeats, max_bytes=self._max_bytes)
         try:
             return self._resource(document)
-        except (AttributeError, TypeError, KeyError):  # an object, a list or a text is something else
+        except (AttributeError, TypeError, KeyError, RecursionError):  # something else than FHIR has there
             raise RefusedError(Reason.NOT_DECODABLE, _misshapen(document)) from None
 
     def _resource(self, resource: Resource) -> Content:
