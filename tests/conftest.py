@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
 from broker.errors import BrokerError
@@ -12,6 +13,12 @@ from broker.settings import Settings
 from broker.topics import create_topics
 from tests.kafka import running_kafka
 from tests.registry import running_registry
+
+# No test asserts a time: on a busy machine an example takes as long as it takes.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 class MakeSettings(Protocol):
