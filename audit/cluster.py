@@ -18,7 +18,6 @@ from confluent_kafka.admin import OffsetSpec
 from audit.errors import NotAuditableError
 from broker.admin import Admin
 from broker.notes import read_note
-from broker.roles import Role
 from broker.settings import Settings
 from broker.topics import Cleanup, cleanups, require_topics
 
@@ -39,10 +38,9 @@ class Cluster:
     brokers can't be reached or a topic is missing, NotAuditableError where they refuse to tell.
     """
 
-    def __init__(self, settings: Settings, *, patience: float, state: bool = False) -> None:
-        """With `state` the state topic must be there, too."""
-        state_topic = [settings.topic(Role.STATE)] if state else []
-        require_topics(settings, [*settings.topics, *state_topic])
+    def __init__(self, settings: Settings, *, patience: float, topics: Sequence[str] | None = None) -> None:
+        """These topics must be there, or else those that have a setting."""
+        require_topics(settings, settings.topics if topics is None else topics)
         self._admin = Admin(settings)
         self._settings = settings
         self._group = settings.group
@@ -73,9 +71,8 @@ class Cluster:
 
     def of_another_topic(self) -> Offsets:
         """The committed offsets beside which stands the id of another topic: one that had the input's name before."""
-        described = self._admin.client.describe_topics(TopicCollection([self._input]))[self._input]
         try:
-            ours, found = str(described.result().topic_id), self._answers(stable=False)
+            ours, found = self.topic_id(), self._answers(stable=False)
         except KafkaException as exception:
             raise _refused(f"which topic {self._input} is", exception.args[0]) from None
         return {
@@ -83,6 +80,14 @@ class Cluster:
             for one in found
             if (topic_id := read_note(one.metadata).topic_id) and topic_id != ours
         }
+
+    def topic_id(self) -> str:
+        """That of the input topic."""
+        described = self._admin.client.describe_topics(TopicCollection([self._input]))[self._input]
+        try:
+            return str(described.result().topic_id)
+        except KafkaException as exception:
+            raise _refused(f"which topic {self._input} is", exception.args[0]) from None
 
     def starts(self, topic: str) -> Offsets:
         """The first offset that is left."""

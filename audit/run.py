@@ -15,6 +15,7 @@ from audit.passes import Passes
 from audit.published import Published
 from audit.reading import BATCH, OnProgress
 from audit.snapshot import take_snapshot
+from broker.roles import Role
 from broker.settings import Settings
 from schemas.decoding import make_decoder
 from schemas.presence import require_min_features
@@ -47,8 +48,8 @@ def audit(
     began = time.monotonic()
     offline = _offline(settings, models)
     findings = Findings()
-    with_state = any(model.recipe_sha256 for model, _ in offline)
-    cluster = Cluster(settings, patience=patience, state=with_state)
+    state = [settings.topic(Role.STATE)] if any(model.recipe_sha256 for model, _ in offline) else []
+    cluster = Cluster(settings, patience=patience, topics=[*settings.topics, *state])
     snapshot = take_snapshot(settings, cluster, findings)
     passes = Passes(settings, snapshot, cluster, findings, on_progress)
     with ExitStack() as stack, _patient_collector():

@@ -1,7 +1,7 @@
 """The pass over the state topic: whether it holds what the messages give."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -9,7 +9,7 @@ from audit.cluster import Offsets
 from audit.findings import Findings, Invariant
 from audit.history import Fold
 from audit.reading import Batch
-from real_time.history.records import StateError
+from real_time.history.records import StateError, StateRecords
 
 _Digest = bytes
 
@@ -39,7 +39,7 @@ class States:
 
     def __call__(self, batch: Batch) -> None:
         """Take a batch in."""
-        problems = {row: str(error) for row, error in self._unreadable(batch.values())}
+        problems = dict(unreadable(self._fold.records, batch.values()))
         for row, message in enumerate(batch.messages):
             partition, offset = int(batch.partitions[row]), int(batch.offsets[row])
             key: Any = message.key()
@@ -86,19 +86,20 @@ class States:
         values = self._fold.records.encode(rows)
         yield from zip((str(one).encode() for one in patients), map(_digest, values), strict=True)
 
-    def _unreadable(self, values: list[bytes | None]) -> Iterator[tuple[int, StateError]]:
-        kept = [value for value in values if value is not None]
-        try:
-            self._fold.records.decode(kept)
-        except StateError:
-            for row, value in enumerate(values):
-                try:
-                    self._fold.records.decode([] if value is None else [value])
-                except StateError as error:
-                    yield row, error
-
     def _accuse(self, partition: int, offset: int, problem: str) -> None:
         self._findings.add(Invariant.STATE, self._topic, partition, offset, problem)
+
+
+def unreadable(records: StateRecords, values: Sequence[bytes | None]) -> Iterator[tuple[int, StateError]]:
+    """By position, those that are no state of this recipe."""
+    try:
+        records.decode([value for value in values if value is not None])
+    except StateError:
+        for row, value in enumerate(values):
+            try:
+                records.decode([] if value is None else [value])
+            except StateError as error:
+                yield row, error
 
 
 def _digest(value: bytes) -> _Digest:

@@ -78,6 +78,23 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
     "audit with a history": _topics("READ", _STATE),
+    **dict.fromkeys(
+        ("state show", "state check"),
+        (
+            *_topics("DESCRIBE", _INPUT),
+            *_topics("READ", _STATE),
+            Right("DESCRIBE", "group", "{group}"),
+            *_topics("DESCRIBE_CONFIGS", _STATE, optional=True),
+        ),
+    ),
+    # Beside DESCRIBE on the group of --from-group.
+    "state rebuild": (
+        *_topics("READ", _INPUT),
+        *_topics("WRITE", _STATE),
+        Right("READ", "group", "{group}"),
+        Right("WRITE", "transactional id", "{group}-rebuild"),
+        *_topics("DESCRIBE_CONFIGS", _STATE, optional=True),
+    ),
     "dead-letters list": _topics("READ", _DEAD),
     "dead-letters replay": (
         *_topics("READ", _DEAD),

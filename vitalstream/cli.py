@@ -44,7 +44,9 @@ letters_app = _Typer(help="List, show or replay messages that were not scored.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(mapping_app, name="mapping")
 app.add_typer(model_app, name="model")
+state_app = _Typer(help="Show, check or rebuild what a worker with a history knows of patients.")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(state_app, name="state")
 
 
 def _print_version(wanted: bool) -> None:
@@ -675,3 +677,54 @@ def replay_dead_letters(
 
     selection = dead_letters.select(reason=reason, field=field, since=since)
     redrive.replay(settings, selection, force=force, dry_run=dry_run, json=json)
+
+
+@state_app.command("show")
+@with_settings("model", "bootstrap_servers", "group", "input_topic")
+def show_state(
+    settings: "Settings",
+    patient: Annotated[str, typer.Argument(metavar="PATIENT", help="patient id")],
+    *,
+    json: Json = False,
+) -> None:
+    """Show what is known of a patient: messages seen, the last value of each column, when that was, the one before.
+
+    It is the state that belongs to the group's committed offsets. Reads the whole state topic, and changes nothing.
+    """
+    from vitalstream import state
+
+    state.show(settings, patient, json=json)
+
+
+@state_app.command("check")
+@with_settings("model", "bootstrap_servers", "group", "input_topic")
+def check_state(settings: "Settings", *, json: Json = False) -> None:
+    """Say what the state topic holds, and whether a worker with this model could begin with it; exit code 1 if not.
+
+    Whether it is what the messages give, audit --model tells.
+    """
+    from vitalstream import state
+
+    state.check(settings, json=json)
+
+
+@state_app.command("rebuild")
+@with_settings("model", "bootstrap_servers", "group", "input_topic", *OF_INPUT, "ranges")
+def rebuild_state(
+    settings: "Settings",
+    *,
+    from_group: Annotated[
+        str,
+        typer.Option("--from-group", metavar="NAME", help="group whose committed offsets say up to where"),
+    ],
+    json: Json = False,
+) -> None:
+    """Write the state of a new group from the messages of the input topic, so that it begins with a past.
+
+    For a model with another recipe, or after a loss of the state topic. Stop the workers of the old group, make the
+    state topic of the new one (topics create --state --group NEW), rebuild, and start the workers of the new group:
+    they go on where the old ones ended. State and offsets are committed in one transaction.
+    """
+    from vitalstream import state
+
+    state.rebuild(settings, source=from_group, json=json)

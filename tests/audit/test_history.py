@@ -3,6 +3,7 @@
 What a worker would write is made by hand: by `predict_proba` of all messages of a partition at once.
 """
 
+import json
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -16,12 +17,13 @@ import pytest
 from confluent_kafka import Producer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
+from typer.testing import CliRunner
 
 from audit.findings import Invariant
 from audit.outcome import Audit
 from audit.run import audit
 from audit.unjudged import Cause
-from broker.errors import TopicError
+from broker.errors import SettingsError, TopicError
 from broker.notes import Note, write_note
 from broker.roles import Role
 from broker.settings import Settings
@@ -35,8 +37,10 @@ from tests.audit.conftest import FEATURES, save, work
 from tests.audit.test_incomplete import cut
 from tests.audit.topics import Record, Written, commit, publish, written
 from tests.conftest import fresh_settings
-from tests.kafka import produce, read_all
+from tests.kafka import committed_offsets, produce, read_all
 from tests.producer.files import START
+from vitalstream.cli import app
+from vitalstream.state import NoStateError, StateFailedError
 
 pytestmark = pytest.mark.kafka
 
@@ -263,3 +267,63 @@ def test_what_depends_on_messages_that_are_gone_is_not_judged(kafka: str, tree: 
     assert {*of} >= {Invariant.CORRECT, Invariant.STATE}
     assert of[Invariant.STATE].cause is Cause.EXPIRED
     assert "they depend on messages, and the oldest records of" in of[Invariant.STATE].sentence
+
+
+# --- the commands
+
+
+def state(settings: Settings, *arguments: str) -> str:
+    """What `vitalstream state` prints; an error it raises on purpose comes through."""
+    common = ["--bootstrap-servers", settings.bootstrap_servers, "--input-topic", settings.input_topic]
+    told = ["--group", settings.group, "--model", str(settings.model)]
+    result = CliRunner().invoke(app, ["state", *arguments, *common, *told], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_patients_state_is_shown(stated: Stated, kafka: str) -> None:
+    settings = stated.copied()
+    (found,) = json.loads(state(settings, "show", "p3", "--json"))
+    frame = _frame(kafka, settings.input_topic, found["partition"])
+    own = frame[frame["patient_id"] == "p3"]
+    rates = own.sort_values("event_time", kind="stable")["heart_rate"].dropna()
+    assert (found["rows_seen"], found["clock"]) == (len(own), own["event_time"].max())
+    assert (found["last"]["heart_rate"]["value"], found["first_seen"]) == (
+        rates.iloc[-1],
+        own["event_time"].min(),
+    )
+    shown = state(settings, "show", "p3")
+    assert f"messages  {len(own)}, from {own['event_time'].min()} to {own['event_time'].max()}" in shown
+    assert f"heart_rate: {rates.iloc[-1]:g} at " in shown
+    with pytest.raises(NoStateError, match="has no state of that patient"):
+        state(settings, "show", "p99")
+
+
+def test_the_state_topic_is_checked_by_itself(stated: Stated) -> None:
+    stated.states.append(replace(stated.states[-1], value=b"of a later transaction"))
+    settings = stated.copied()
+    found = json.loads(state(settings, "check", "--json"))
+    assert (found["ok"], found["patients"], found["beyond"], found["failed"]) == (True, PATIENTS, 1, 0)
+    assert f"{settings.topic(Role.STATE)}: {PATIENTS} patients in 4 partitions" in state(settings, "check")
+    stated.states[0] = replace(stated.states[0], value=b"no state")
+    stated.ends |= {stated.states[-1].partition: None}
+    with pytest.raises(StateFailedError, match=r"can't begin with the state in .*: 2 problems"):
+        state(stated.copied(), "check")
+
+
+def test_state_is_rebuilt_for_a_new_group(made: Stated, kafka: str) -> None:
+    old = made.copied()
+    new = fresh_settings(kafka, input_topic=old.input_topic, model=old.model)
+    create_topics(new, state=True, partitions=4, replication_factor=1)
+    assert f"{PATIENTS} patients from {ROWS} messages" in state(new, "rebuild", "--from-group", old.group)
+    newest = {(one.partition, one.key): one.value for one in made.states}
+    found = read_all(kafka, new.topic(Role.STATE))
+    assert {(one.partition(), one.key()): one.value() for one in found} == newest
+    assert committed_offsets(kafka, new.group, new.input_topic) == made.written.committed
+    assert json.loads(state(new, "check", "--json"))["ok"]
+    with pytest.raises(SettingsError, match="has committed offsets already"):
+        state(new, "rebuild", "--from-group", old.group)
+    with pytest.raises(SettingsError, match="are the same"):
+        state(new, "rebuild", "--from-group", new.group)
+    with pytest.raises(SettingsError, match="has no committed offsets"):
+        state(new, "rebuild", "--from-group", "nobody")

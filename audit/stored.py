@@ -1,0 +1,121 @@
+"""The state topic by itself: a patient's newest record, and whether a worker could begin with what is there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from audit.cluster import Cluster, Offsets
+from audit.errors import NotAuditableError
+from audit.findings import Findings, Invariant, Offender
+from audit.reading import Batch, read
+from audit.states import check_ends, unreadable
+from broker.roles import Role
+from broker.settings import Settings
+from broker.topics import require_state_topic
+from real_time.history.records import StateRecords
+
+PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A patient's newest record among those that belong to the committed offsets; `at` is in ms since 1970."""
+
+    partition: int
+    offset: int
+    at: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the state topic holds.
+
+    `size` are the bytes of the patients' newest records, `beyond` how many records belong to later transactions than
+    the committed offsets. `offenders` are the first few of `failed` reasons why a worker could not begin with it.
+    """
+
+    topic: str
+    partitions: int
+    patients: int
+    size: int
+    beyond: int
+    failed: int
+    offenders: list[Offender]
+
+
+class _Topic:
+    """The state topic of the settings' group. Raises BrokerError, TopicError or NotAuditableError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.topic(Role.STATE)
+        self.findings = Findings()
+        self._settings = settings
+        require_state_topic(settings)
+        cluster = Cluster(settings, patience=PATIENCE_S, topics=[settings.input_topic, self.name])
+        if not (cluster.committed() or cluster.last_committed()):
+            raise NotAuditableError(
+                f"group {settings.group} has no committed offsets on topic {settings.input_topic}, so no state belongs "
+                "to it; check --group and --input-topic"
+            )
+        told = cluster.state_ends
+        self._starts, self._there = cluster.starts(self.name), cluster.stable(self.name)
+        self.ends: Offsets = check_ends(
+            self.name, told, starts=self._starts, there=self._there, findings=self.findings
+        )
+
+    def batches(self) -> Iterator[Batch]:
+        return read(
+            self._settings,
+            self.name,
+            starts=self._starts,
+            ends=self._there,
+            stage=self.name,
+            on_progress=lambda _: None,
+        )
+
+
+def find_state(settings: Settings, patient: str) -> list[Stored]:
+    """The patient's state, in each partition that has some."""
+    topic, key = _Topic(settings), patient.encode()
+    found: dict[int, Stored | None] = {}
+    for batch in topic.batches():
+        for message in batch.messages:
+            partition: Any = message.partition()
+            offset: Any = message.offset()
+            if message.key() == key and offset < topic.ends.get(partition, 0):
+                value: Any = message.value()
+                at = message.timestamp()[1]
+                found[partition] = None if value is None else Stored(partition, offset, at, value)
+    return [one for _, one in sorted(found.items()) if one is not None]
+
+
+def check_state(settings: Settings, records: StateRecords) -> Checked:
+    """Look at every record as a worker with this recipe would that begins with the committed offsets."""
+    topic = _Topic(settings)
+    sizes: dict[tuple[int, Any], int] = {}
+    beyond = 0
+    for batch in topic.batches():
+        problems = dict(unreadable(records, batch.values()))
+        for row, message in enumerate(batch.messages):
+            partition, offset = int(batch.partitions[row]), int(batch.offsets[row])
+            value: Any = message.value()
+            if offset >= topic.ends.get(partition, 0):
+                beyond += 1
+            elif row in problems:
+                topic.findings.add(
+                    Invariant.STATE, topic.name, partition, offset, f"can't be read: {problems[row]}"
+                )
+            elif value is None:
+                sizes.pop((partition, message.key()), None)
+            else:
+                sizes[partition, message.key()] = len(value)
+    return Checked(
+        topic=topic.name,
+        partitions=len(topic.ends),
+        patients=len(sizes),
+        size=sum(sizes.values()),
+        beyond=beyond,
+        failed=topic.findings.counts.total(),
+        offenders=topic.findings.first(),
+    )
