@@ -58,6 +58,8 @@ from schemas.contract import STANDARD_FEATURES
 NUMBERS: Final = list(STANDARD_FEATURES)
 CATEGORY: Final = "age_band"
 """The column that some kinds take as a category: the decade of the age, a number."""
+TEXT: Final = "age_group"
+"""The same as text, for the kinds of WITH_TEXT."""
 
 
 def lr() -> Any:
@@ -92,16 +94,16 @@ def catboost(**parameters: Any) -> Any:
     return CatBoostClassifier(iterations=100, verbose=0, allow_writing_files=False, **parameters)
 
 
-def columns(encoder: Any) -> Any:
-    return make_column_transformer((imputed(), NUMBERS), (encoder, [CATEGORY]))
+def columns(encoder: Any, category: str) -> Any:
+    return make_column_transformer((imputed(), NUMBERS), (encoder, [category]))
 
 
-def one_hot() -> Any:
-    return columns(OneHotEncoder(handle_unknown="ignore"))
+def one_hot(category: str = CATEGORY) -> Any:
+    return columns(OneHotEncoder(handle_unknown="ignore"), category)
 
 
-def ordinal() -> Any:
-    return columns(OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1))
+def ordinal(category: str = CATEGORY) -> Any:
+    return columns(OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), category)
 
 
 def named(*parts: Any) -> list[tuple[str, Any]]:
@@ -230,6 +232,12 @@ UNFITTED: Final[dict[str, Callable[[], Any]]] = {
     "ColumnTransformer and LR": lambda: make_pipeline(one_hot(), lr()),
     "ColumnTransformer and HGB": lambda: make_pipeline(ordinal(), boosting()),
     "ColumnTransformer and RF": lambda: make_pipeline(one_hot(), forest()),
+    "text one-hot and LR": lambda: make_pipeline(one_hot(TEXT), lr()),
+    "text numbered and HGB": lambda: make_pipeline(ordinal(TEXT), boosting()),
+    "text one-hot and RF": lambda: make_pipeline(one_hot(TEXT), forest()),
+    "text one-hot and MLP": lambda: make_pipeline(
+        one_hot(TEXT), MLPClassifier((32,), max_iter=60, random_state=0)
+    ),
     "gaps marked, and LR": lambda: make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), lr()),
     "polynomials and LR": lambda: imputed(PolynomialFeatures(2), lr()),
     "splines and LR": lambda: imputed(SplineTransformer(), lr()),
@@ -253,3 +261,6 @@ UNFITTED: Final[dict[str, Callable[[], Any]]] = {
     "LinearSVC": lambda: imputed(LinearSVC()),
 }
 """By name, how each kind is made; `fit` gives the model."""
+
+WITH_TEXT: Final = frozenset(kind for kind in UNFITTED if kind.startswith("text "))
+"""Those that are fitted to text, too; others take numbers alone."""

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from audit.run import audit
 from benchmarks.cluster import Cluster, running
-from benchmarks.kinds import CATEGORY, UNFITTED
+from benchmarks.kinds import CATEGORY, TEXT, UNFITTED, WITH_TEXT
 from benchmarks.rows import Rows
 from benchmarks.tables import markdown
 from broker.settings import Settings
@@ -65,6 +65,7 @@ class Data:
         rows = Rows()
         X = rows.features.reset_index(drop=True)
         X[CATEGORY] = X["age"].fillna(60) // 10 * 10
+        X[TEXT] = "from " + X[CATEGORY].astype(int).astype(str)
         sick, well = np.flatnonzero(rows.label == 1), np.flatnonzero(rows.label == 0)
         random = np.random.default_rng(0)
         chosen = random.permutation(
@@ -79,6 +80,11 @@ class Data:
         self.rows = X.iloc[random.choice(len(X), max(_SIZES), replace=False)].reset_index(drop=True)
         self.source = rows.source
 
+    def of(self, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What a kind is fitted to, and what it scores."""
+        without = [] if kind in WITH_TEXT else [TEXT]
+        return self.X.drop(columns=without), self.rows.drop(columns=without)
+
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
         """The first rows to score, as messages of a patient each."""
         for number, row in enumerate(self.rows.head(_MESSAGES).to_dict("records")):
@@ -89,7 +95,8 @@ class Data:
 def try_one(kind: str, data: Data, cluster: Cluster, folder: Path) -> list[str]:
     """Its row of the table."""
     path = folder / "model.joblib"
-    model = UNFITTED[kind]().fit(data.X, data.y)
+    X, rows = data.of(kind)
+    model = UNFITTED[kind]().fit(X, data.y)
     joblib.dump(model, path)
     pin_model(path)
     try:
@@ -99,9 +106,9 @@ def try_one(kind: str, data: Data, cluster: Cluster, folder: Path) -> list[str]:
         return [kind, f"refused: {why}", *["-"] * 6]
     cells = [kind, scorer.path.partition(": ")[0]]
     for size in _SIZES:
-        ours, plain = timed(data.rows.head(size), scorer.probability, model.predict_proba)
+        ours, plain = timed(rows.head(size), scorer.probability, model.predict_proba)
         cells += [f"{ours:.2f} ({plain:.2f})", f"{plain / ours:.1f}"]
-    return [*cells, difference(scorer, model, data.rows), audited(cluster, path)]
+    return [*cells, difference(scorer, model, rows), audited(cluster, path)]
 
 
 def timed(rows: pd.DataFrame, *ways: Score) -> list[float]:

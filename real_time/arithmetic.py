@@ -4,8 +4,10 @@ A step takes rows by features. One row's numbers never depend on the rows next t
 model gives is found out elsewhere, by trying (see fast_path.py): much of what is read here is private.
 """
 
+import itertools
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -26,10 +28,12 @@ from sklearn.preprocessing import (
     OrdinalEncoder,
     RobustScaler,
     StandardScaler,
+    TargetEncoder,
 )
 
 from real_time.compiled import Floats
 from real_time.steps import LARGEST_DOUBLE, Arithmetic, AskTheModelError, NoFastPathError, Step, within
+from real_time.texts import Texts, unlike
 from real_time.trees import TREES
 
 # By how much a linear model's sum may differ from the model's own: they add the same terms in another order. Of many
@@ -37,17 +41,21 @@ from real_time.trees import TREES
 ULPS: Final = 4
 # And what is worked out of such a sum: calibrated, averaged or stacked.
 RTOL, ATOL = 1e-9, 1e-12
+# Numbers in what is kept of an encoder: a thousand categories in all, each one-hot.
+_LARGEST_TABLE: Final = 1_000_000
 
 
-def arithmetic(model: Any, positive: int) -> Arithmetic:
+def arithmetic(model: Any, positive: int, texts: Texts) -> Arithmetic:
     """That of a fitted binary classifier, for the probability of `classes_[positive]`.
 
-    Raises NoFastPathError for a kind that has none.
+    It takes rows of numbers: categories that are text are what `texts` makes of them. Raises NoFastPathError for a
+    kind that has none.
     """
-    kind = CLASSIFIERS.get(type(model)) or TREES.get(_name(model))
-    if kind is None:
-        raise NoFastPathError(f"there is no fast path for {type(model).__name__}")
-    return kind(model, positive)
+    if kind := CLASSIFIERS.get(type(model)) or TREES.get(_name(model)):
+        return kind(model, positive)
+    if composed := COMPOSED.get(type(model)):
+        return composed(model, positive, texts)
+    raise NoFastPathError(f"there is no fast path for {type(model).__name__}")
 
 
 def _name(part: Any) -> str:
@@ -95,10 +103,10 @@ def _sgd(model: SGDClassifier, positive: int) -> Arithmetic:
 # --- pipelines and transformers
 
 
-def _pipeline(model: Pipeline, positive: int) -> Arithmetic:
+def _pipeline(model: Pipeline, positive: int, texts: Texts) -> Arithmetic:
     *before, (_, last) = model.steps
-    steps = [step for _, part in before for step in _transform(part)]
-    ending = arithmetic(last, positive)
+    steps = [step for _, part in before for step in _transform(part, texts)]
+    ending = arithmetic(last, positive, texts)
     if not steps:
         return ending
     slack = ending.slack
@@ -119,22 +127,23 @@ def _chain(steps: Sequence[Step]) -> Step:
     return run
 
 
-def _transform(transformer: Any) -> list[Step]:
+def _transform(transformer: Any, texts: Texts) -> list[Step]:
     """The steps of a fitted transformer; none where it passes everything through."""
     if transformer is None or transformer == "passthrough":
         return []
     if type(transformer) is Pipeline:
-        return [step for _, part in transformer.steps for step in _transform(part)]
+        return [step for _, part in transformer.steps for step in _transform(part, texts)]
     if type(transformer) is FunctionTransformer and transformer.func is None:
         return []
-    kind = TRANSFORMERS.get(type(transformer))
-    if kind is None:
-        raise NoFastPathError(f"there is no fast path for {type(transformer).__name__}")
-    return [kind(transformer)]
+    if kind := TRANSFORMERS.get(type(transformer)):
+        return [kind(transformer)]
+    if of_categories := OF_CATEGORIES.get(type(transformer)):
+        return [of_categories(transformer, texts)]
+    raise NoFastPathError(f"there is no fast path for {type(transformer).__name__}")
 
 
-def _imputer(imputer: SimpleImputer) -> Step:
-    values = np.asarray(imputer.statistics_, dtype=np.float64)
+def _imputer(imputer: SimpleImputer, texts: Texts) -> Step:
+    values = texts.learned(imputer.statistics_)
     if not _is_nan(imputer.missing_values):
         raise NoFastPathError("there is no fast path for an imputer for which a number is missing")
     if np.isnan(values).any():
@@ -188,69 +197,82 @@ def _min_max_scaler(scaler: MinMaxScaler) -> Step:
     return lambda X: X * factor + shift
 
 
-def _one_hot_encoder(encoder: OneHotEncoder) -> Step:
-    if getattr(encoder, "_infrequent_enabled", False):
-        raise NoFastPathError("there is no fast path for a OneHotEncoder with infrequent categories")
-    known = [_numbers(categories) for categories in encoder.categories_]
-    dropped = encoder.drop_idx_ if encoder.drop_idx_ is not None else [None] * len(known)
-    kept = [np.arange(len(one)) != drop for one, drop in zip(known, dropped, strict=True)]
-    may_be_unknown = encoder.handle_unknown == "ignore"
+def _encoder(encoder: Any, texts: Texts) -> Step:
+    """Looks up what the encoder itself makes of each category, of a missing one, and of one that it does not know."""
+    known = [categories.tolist() for categories in encoder.categories_]
+    widths = getattr(encoder, "_n_features_outs", [1] * len(known))
+    if sum(map(len, known)) * sum(widths) > _LARGEST_TABLE:
+        raise NoFastPathError("there is no fast path for an encoder of so many categories")
+    ends = itertools.accumulate(widths, initial=0)
+    blocks = [slice(*pair) for pair in itertools.pairwise(ends)]
+    look_ups = [
+        _look_up(texts.learned(known[column]), _Table.of(encoder, known, column, block))
+        for column, block in enumerate(blocks)
+    ]
 
     def transform(X: Floats) -> Floats:
-        columns = []
-        for column, (categories, keep) in enumerate(zip(known, kept, strict=True)):
-            hit = _is_one_of(X[:, column], categories)
-            if not (may_be_unknown or hit.any(axis=1).all()):
-                raise AskTheModelError
-            columns.append(hit[:, keep])
-        return np.hstack(columns).astype(np.float64)
+        within(LARGEST_DOUBLE, X)
+        return np.hstack([look_up(X[:, column]) for column, look_up in enumerate(look_ups)])
 
     return transform
 
 
-def _ordinal_encoder(encoder: OrdinalEncoder) -> Step:
-    if getattr(encoder, "_infrequent_enabled", False):
-        raise NoFastPathError("there is no fast path for an OrdinalEncoder with infrequent categories")
-    known = [_numbers(categories) for categories in encoder.categories_]
-    unknown = float(encoder.unknown_value) if encoder.handle_unknown == "use_encoded_value" else None
-    missing = float(encoder.encoded_missing_value)
+class _Table(NamedTuple):
+    """What an encoder makes of each category of a column, and of others; None where it refuses them."""
 
-    def transform(X: Floats) -> Floats:
-        found = np.empty(X.shape)
-        for column, categories in enumerate(known):
-            hit = _is_one_of(X[:, column], categories)
-            is_known = hit.any(axis=1)
-            if unknown is None and not is_known.all():
-                raise AskTheModelError
-            place = np.where(np.isnan(categories), missing, np.arange(len(categories)))
-            found[:, column] = np.where(is_known, place[hit.argmax(axis=1)], unknown)
+    known: Floats
+    missing: Floats | None
+    unknown: Floats | None
+
+    @classmethod
+    def of(cls, encoder: Any, known: Sequence[list[Any]], column: int, block: slice) -> "_Table":
+        """That of one column, whose part of what the encoder gives is `block`."""
+        first, own = [categories[0] for categories in known], known[column]
+
+        def encoded(*values: Any) -> Floats:
+            rows = [[*first[:column], value, *first[column + 1 :]] for value in values]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = encoder.transform(np.array(rows, object))
+            return np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float64)[:, block]
+
+        def tried(value: Any) -> Floats | None:
+            try:
+                return encoded(value)
+            except ValueError:
+                return None
+
+        return cls(encoded(*own), tried(None if None in own else np.nan), tried(unlike(own)))
+
+
+def _look_up(numbers: Floats, table: _Table) -> Step:
+    """From a column's numbers, those of its categories and others, to the rows of its table."""
+    order = np.argsort(numbers)[: np.count_nonzero(~np.isnan(numbers))]
+    ascending, count = np.append(numbers[order], np.inf), len(order)
+    refused = np.array([*[False] * count, table.missing is None, table.unknown is None])
+    nothing = np.full_like(table.known[:1], np.nan)
+    others = [nothing if rows is None else rows for rows in (table.missing, table.unknown)]
+    rows = np.vstack([table.known[order], *others])
+
+    def look_up(values: Floats) -> Floats:
+        missing = np.isnan(values)
+        place = np.searchsorted(ascending, np.where(missing, 0.0, values))
+        place[ascending[place] != values] = count + 1
+        place[missing] = count
+        if refused[place].any():
+            raise AskTheModelError
+        found: Floats = rows[place]
         return found
 
-    return transform
+    return look_up
 
 
-def _numbers(categories: Any) -> Floats:
-    """Categories that are numbers."""
-    if not np.issubdtype(categories.dtype, np.number):
-        raise NoFastPathError("there is no fast path for categories that are no numbers")
-    return np.asarray(categories, np.float64)
-
-
-def _is_one_of(values: Floats, categories: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Rows by categories: which one each value is."""
-    within(LARGEST_DOUBLE, values)
-    same: np.ndarray[Any, np.dtype[np.bool_]] = values[:, None] == categories
-    if np.isnan(categories).any():
-        same |= np.isnan(values)[:, None] & np.isnan(categories)
-    return same
-
-
-def _column_transformer(transformer: ColumnTransformer) -> Step:
+def _column_transformer(transformer: ColumnTransformer, texts: Texts) -> Step:
     if transformer.transformer_weights:
         raise NoFastPathError("there is no fast path for a ColumnTransformer with weights")
     places = transformer._transformer_to_input_indices
     parts = [
-        (places[name], _chain(_transform(part)))
+        (places[name], _chain(_transform(part, texts)))
         for name, part, _ in transformer.transformers_
         if len(places[name]) and not (isinstance(part, str) and part == "drop")
     ]
@@ -260,12 +282,12 @@ def _column_transformer(transformer: ColumnTransformer) -> Step:
 # --- models of models
 
 
-def _frozen(model: FrozenEstimator, positive: int) -> Arithmetic:
-    return arithmetic(model.estimator, positive)
+def _frozen(model: FrozenEstimator, positive: int, texts: Texts) -> Arithmetic:
+    return arithmetic(model.estimator, positive, texts)
 
 
-def _calibrated(model: CalibratedClassifierCV, positive: int) -> Arithmetic:
-    parts = [_calibrated_part(part) for part in model.calibrated_classifiers_]
+def _calibrated(model: CalibratedClassifierCV, positive: int, texts: Texts) -> Arithmetic:
+    parts = [_calibrated_part(part, texts) for part in model.calibrated_classifiers_]
 
     def probability(X: Floats) -> Floats:
         total = np.zeros(len(X))
@@ -279,9 +301,9 @@ def _calibrated(model: CalibratedClassifierCV, positive: int) -> Arithmetic:
     return _composed(probability, [inner for _, inner, _ in parts], "calibrated")
 
 
-def _calibrated_part(part: Any) -> tuple[Step, Arithmetic, Step]:
+def _calibrated_part(part: Any, texts: Texts) -> tuple[Step, Arithmetic, Step]:
     """What is calibrated, its arithmetic, and the calibrator."""
-    inner = arithmetic(part.estimator, 1)
+    inner = arithmetic(part.estimator, 1, texts)
     # scikit-learn asks for the decision function first.
     step = inner.margin if hasattr(part.estimator, "decision_function") else inner.probability
     if part.method not in ("sigmoid", "isotonic") or len(part.calibrators) != 1 or step is None:
@@ -305,8 +327,8 @@ def _isotonic(calibrator: IsotonicRegression) -> Step:
     return calibrate
 
 
-def _voting(model: VotingClassifier, positive: int) -> Arithmetic:
-    parts = [arithmetic(part, positive) for part in model.estimators_]
+def _voting(model: VotingClassifier, positive: int, texts: Texts) -> Arithmetic:
+    parts = [arithmetic(part, positive, texts) for part in model.estimators_]
 
     def probability(X: Floats) -> Floats:
         votes = np.asarray([part.probability(X) for part in parts])
@@ -316,17 +338,17 @@ def _voting(model: VotingClassifier, positive: int) -> Arithmetic:
     return _composed(probability, parts, "votes averaged")
 
 
-def _stacking(model: StackingClassifier, positive: int) -> Arithmetic:
+def _stacking(model: StackingClassifier, positive: int, texts: Texts) -> Arithmetic:
     parts: list[Arithmetic] = []
     columns: list[Step] = []
     for part, method in zip(model.estimators_, model.stack_method_, strict=True):
-        inner = arithmetic(part, 1)
+        inner = arithmetic(part, 1, texts)
         step = {"predict_proba": inner.probability, "decision_function": inner.margin}.get(method)
         if step is None:
             raise NoFastPathError(f"there is no fast path for stacking with {method}")
         parts.append(inner)
         columns.append(step)
-    last = arithmetic(model.final_estimator_, positive)
+    last = arithmetic(model.final_estimator_, positive, texts)
 
     def probability(X: Floats) -> Floats:
         found = [step(X)[:, None] for step in columns]
@@ -343,24 +365,31 @@ def _composed(probability: Step, parts: Sequence[Arithmetic], what: str) -> Arit
 
 
 TRANSFORMERS: Final[dict[type, Callable[[Any], Step]]] = {
-    ColumnTransformer: _column_transformer,
     MaxAbsScaler: _max_abs_scaler,
     MinMaxScaler: _min_max_scaler,
-    OneHotEncoder: _one_hot_encoder,
-    OrdinalEncoder: _ordinal_encoder,
     RobustScaler: _robust_scaler,
-    SimpleImputer: _imputer,
     StandardScaler: _standard_scaler,
 }
 
+OF_CATEGORIES: Final[dict[type, Callable[[Any, Texts], Step]]] = {
+    ColumnTransformer: _column_transformer,
+    OneHotEncoder: _encoder,
+    OrdinalEncoder: _encoder,
+    SimpleImputer: _imputer,
+    TargetEncoder: _encoder,
+}
+
 CLASSIFIERS: Final[dict[type, Callable[[Any, int], Arithmetic]]] = {
-    CalibratedClassifierCV: _calibrated,
-    FrozenEstimator: _frozen,
     LinearDiscriminantAnalysis: _linear,
     LogisticRegression: _linear,
     LogisticRegressionCV: _linear,
-    Pipeline: _pipeline,
     SGDClassifier: _sgd,
+}
+
+COMPOSED: Final[dict[type, Callable[[Any, int, Texts], Arithmetic]]] = {
+    CalibratedClassifierCV: _calibrated,
+    FrozenEstimator: _frozen,
+    Pipeline: _pipeline,
     StackingClassifier: _stacking,
     VotingClassifier: _voting,
 }

@@ -10,35 +10,45 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
+from real_time.compiled import Floats
 from real_time.features import Dtype
 from real_time.learned import takes_pandas_categories
 from real_time.prepared import Prepared
+from real_time.texts import Texts
 
 _TEXT: Final = pd.Series(["text"]).dtype  # by default: str, or object before pandas 3
+_TEXTS: Final = (np.dtype(object), _TEXT)
 
 Cast = Callable[[pd.Series], Any]
 
 
 class Columns:
-    """Gives the columns that are no plain numbers their types."""
+    """Gives the columns that are no plain numbers their types, and makes arrays of numbers of them."""
 
     def __init__(self, prepared: Prepared) -> None:
         in_pandas = takes_pandas_categories(prepared.classifier)
         self._casts: dict[int, Cast] = {}
-        self.are_numbers = True
-        """Whether the model takes a plain array of floats: booleans are numbers, categories are not."""
+        self._places: dict[Dtype, list[int]] = {dtype: [] for dtype in Dtype}
+        self.texts = Texts()
+        self.have_arrays = True
+        """Whether the columns can be numbers in an array; those of pandas' type for categories can't."""
         for number, feature in enumerate(prepared.described):
+            self._places[feature.dtype].append(number)
             learned = prepared.learned.get(feature.name)
             is_text = feature.dtype == Dtype.CATEGORY
             known = (learned and learned.values) or feature.values
             if known and ((learned and learned.in_pandas) or (in_pandas and is_text)):
                 self._casts[number] = _Categories(known)
-                self.are_numbers = False
+                self.have_arrays = False
             elif is_text:
                 self._casts[number] = _with_none if learned and learned.none else _text
-                self.are_numbers = False
             elif feature.dtype == Dtype.BOOLEAN:
                 self._casts[number] = _booleans
+
+    @property
+    def have_texts(self) -> bool:
+        """Whether some are text to the model."""
+        return bool(self._places[Dtype.CATEGORY])
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
         """X, whose columns are the model's in its order, with the right types."""
@@ -49,9 +59,36 @@ class Columns:
             typed.isetitem(number, cast(X.iloc[:, number]))
         return typed
 
-    def array(self, X: pd.DataFrame) -> Any:
-        """X as an array: of floats where it has booleans and numbers."""
-        return X.to_numpy(np.float64) if self._casts and self.are_numbers else X.to_numpy()
+    def array(self, X: pd.DataFrame) -> Floats | None:
+        """X as an array of floats, in which booleans are 1 and 0, and texts the numbers that `texts` gives them.
+
+        None where it has anything else, so that it is for the model itself.
+        """
+        if not self._casts:
+            values = X.to_numpy()
+            return values if values.dtype == np.float64 else None
+        dtypes, cells = X.dtypes.tolist(), X.to_numpy(object)
+        numbers, texts = self._places[Dtype.NUMBER], self._places[Dtype.CATEGORY]
+        if any(dtypes[n] != np.float64 for n in numbers) or any(dtypes[n] not in _TEXTS for n in texts):
+            return None
+        found = np.empty(cells.shape)
+        try:
+            for number in texts:
+                found[:, number] = self.texts.numbers(cells[:, number].tolist())
+            others = [*numbers, *self._places[Dtype.BOOLEAN]]
+            found[:, others] = cells[:, others]
+        except (TypeError, ValueError):
+            return None
+        return found
+
+    def frame(self, array: Floats, names: pd.Index | None) -> pd.DataFrame:
+        """The other way: a frame of messages of which this is the array."""
+        found = pd.DataFrame(array, columns=names, copy=False)
+        for number in self._places[Dtype.CATEGORY]:
+            found.isetitem(number, pd.Series(self.texts.texts(array[:, number]), dtype=object))
+        for number in self._places[Dtype.BOOLEAN]:
+            found.isetitem(number, pd.Series(array[:, number], dtype=object).map(bool, na_action="ignore"))
+        return found
 
 
 class _Categories:

@@ -12,15 +12,22 @@ In a model's arithmetic no row's score depends on the rows next to it. For linea
 """
 
 import warnings
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from real_time.arithmetic import arithmetic
+from real_time.columns import Columns
 from real_time.compiled import Floats
+from real_time.features import Dtype
 from real_time.prepared import Prepared
 from real_time.steps import PROBE_HOLES, Arithmetic, AskTheModelError, NoFastPathError, Step, probes
+from real_time.texts import Texts
+
+Result = TypeVar("Result")
+Bools = NDArray[np.bool_]
 
 _CLASSES: Final = 2
 _CHUNKS: Final = (1, 7)
@@ -35,42 +42,46 @@ class FastPath:
 
     how: str
 
-    def __init__(self, prepared: Prepared, *, ask: Step) -> None:
-        """`ask` asks the model as usual for the probabilities of the positive class: its rows are those of a frame.
+    def __init__(self, prepared: Prepared, *, ask: Step, columns: Columns) -> None:
+        """`ask` asks the model as usual for the probabilities of the positive class, and `columns` are its.
 
-        Booleans are 1 and 0 here; a model with features that are text or pandas' categories has no fast path.
+        All rows here are of numbers, as `columns` makes them of a frame.
         """
-        model, positive = prepared.classifier, prepared.positive
+        if not columns.have_arrays:
+            raise NoFastPathError("some of its features are categories of pandas' type")
+        model, positive, texts = prepared.classifier, prepared.positive, columns.texts
         self._features = prepared.feature_count
         try:
-            self._try("its fast path", lambda: arithmetic(model, positive), prepared, ask)
+            self._try("its fast path", lambda: arithmetic(model, positive, texts), prepared, texts, ask)
         except NoFastPathError as error:
+            if columns.have_texts:
+                raise
             why = str(error)
             try:
-                self._try("asking with plain arrays", lambda: _plain(model, positive, why), prepared, ask)
+                self._try(
+                    "asking with plain arrays", lambda: _plain(model, positive, why), prepared, texts, ask
+                )
             except NoFastPathError as other:
                 raise NoFastPathError(f"{why}, and {other}") from None
 
     def __call__(self, X: Floats) -> Floats | None:
         """The probabilities of the rows of X, or None where the model itself must be asked."""
-        if X.shape[1] != self._features or (not self._takes_nan and np.isnan(X).any()):
+        if X.shape[1] != self._features or np.isnan(X[:, self._without_gaps]).any():
             return None
         try:
             return self._probability(X).astype(np.float64, copy=False)
         except AskTheModelError:
             return None
 
-    def _try(self, what: str, make: Callable[[], Arithmetic], prepared: Prepared, ask: Step) -> None:
+    def _try(
+        self, what: str, make: Callable[[], Arithmetic], prepared: Prepared, texts: Texts, ask: Step
+    ) -> None:
         """Make a path, take it and verify it; raise NoFastPathError where one of these fails."""
         try:
             made = make()
-            self._probability, self._slack, self.how, self._takes_nan = (
-                made.probability,
-                made.slack,
-                made.how,
-                True,
-            )
-            alike = self._is_verified(_known_numbers(prepared), ask)
+            self._probability, self._slack, self.how = made.probability, made.slack, made.how
+            self._without_gaps: list[int] = []
+            alike = self._is_verified(prepared, texts, ask)
         except NoFastPathError:
             raise
         except Exception as error:  # private parts of another scikit-learn version
@@ -78,27 +89,26 @@ class FastPath:
         if not alike:
             raise NoFastPathError(f"{what} gives other scores than predict_proba")
 
-    def _is_verified(self, known: dict[int, Floats], ask: Step) -> bool:
+    def _is_verified(self, prepared: Prepared, texts: Texts, ask: Step) -> bool:
         """Whether it gives what the model gives for rows of values, of holes too, and of categories it doesn't know."""
+        categories = _categories(prepared, texts)
+        booleans = [n for n, feature in enumerate(prepared.described) if feature.dtype == Dtype.BOOLEAN]
         whole = probes(self._features)
-        for column, values in known.items():
+        for column, values in categories.items():
             whole[:, column] = np.random.default_rng(column).choice(values, len(whole))
         holes = np.asarray(np.random.default_rng(1).random(whole.shape) < PROBE_HOLES)
-        holes[:, [*known]] = False
-        holed = np.where(holes, np.nan, whole)
-        self._takes_nan = _takes(ask, holed)
-        strange = whole.copy()
-        strange[::3, [*known]], strange[1::3, [*known]] = np.nan, _NO_CATEGORY
-        tried = [
-            whole,
-            *([holed] if self._takes_nan else []),
-            *([strange] if known and _takes(ask, strange) else []),
-        ]
-        return all(self._agrees(rows, ask) for rows in tried)
+        holes[:, [*categories]] = False
+        self._without_gaps = _without_gaps(ask, whole, holes)
+        holes[:, self._without_gaps] = False
+        strange = [rows for rows in _strange(whole, categories, booleans) if _takes(self, rows[:1])]
+        with_gaps = [np.where(holes, np.nan, whole)] if holes.any() else []
+        return self._agrees(whole, ask) and self._agrees(
+            np.concatenate([*with_gaps, *strange, whole[:1]]), ask
+        )
 
     def _agrees(self, rows: Floats, ask: Step) -> bool:
         for count in (*_CHUNKS, len(rows)):
-            X = np.ascontiguousarray(rows[:count])
+            X = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
             found, expected = self(X), _quietly(ask, X)
             if found is None or not self._is_near(found, expected, X):
                 return False
@@ -110,19 +120,48 @@ class FastPath:
         return bool((np.abs(found - expected) <= self._slack(X, expected)).all())
 
 
-def _known_numbers(prepared: Prepared) -> dict[int, Floats]:
-    """By column, the numbers that are categories to the model."""
-    known = [(place, prepared.learned.get(name)) for place, name in enumerate(prepared.features or ())]
-    return {place: np.array(one.values, np.float64) for place, one in known if one is not None and one.values}
+def _categories(prepared: Prepared, texts: Texts) -> dict[int, Floats]:
+    """By column, the numbers of the categories that the model knows; booleans are such ones."""
+    found = {}
+    for place, feature in enumerate(prepared.described):
+        learned = prepared.learned.get(feature.name)
+        if feature.dtype == Dtype.BOOLEAN:
+            found[place] = np.array([0.0, 1.0])
+        elif learned is not None and learned.values:
+            found[place] = texts.learned(learned.values)
+    return found
 
 
-def _takes(ask: Step, rows: Floats) -> bool:
-    """Whether the model has scores for these rows; it refuses them with a ValueError, and so it will as a path."""
+def _without_gaps(ask: Step, whole: Floats, holes: Bools) -> list[int]:
+    """The columns in which the model does not take a gap, of those with holes; all of these where it can't be told."""
+    if _takes(ask, np.where(holes, np.nan, whole)):
+        return []
+    columns: list[int] = np.flatnonzero(holes.any(axis=0)).tolist()
+    gaps = np.eye(whole.shape[1], dtype=bool)
+    refused = [column for column in columns if not _takes(ask, np.where(gaps[column], np.nan, whole[:1]))]
+    others = holes.copy()
+    others[:, refused] = False
+    return refused if _takes(ask, np.where(others, np.nan, whole)) else columns
+
+
+def _strange(whole: Floats, categories: dict[int, Floats], booleans: Collection[int]) -> list[Floats]:
+    """Some rows for each column of categories in which it is missing, and some in which it is unknown."""
+    count = max(1, len(whole) // (2 * len(categories) or 1))
+    found: list[Floats] = []
+    for column in categories:
+        for value in (np.nan,) if column in booleans else (np.nan, _NO_CATEGORY):
+            rows = np.roll(whole, -count * len(found), axis=0)[:count]
+            rows[:, column] = value
+            found.append(rows)
+    return found
+
+
+def _takes(ask: Callable[[Floats], Floats | None], rows: Floats) -> bool:
+    """Whether the model, or a path, has scores for these rows; a model refuses them with a ValueError."""
     try:
-        _quietly(ask, rows)
+        return _quietly(ask, rows) is not None
     except ValueError:
         return False
-    return True
 
 
 def _plain(model: Any, positive: int, why: str) -> Arithmetic:
@@ -138,7 +177,7 @@ def _plain(model: Any, positive: int, why: str) -> Arithmetic:
     return Arithmetic(probability, None, f"predict_proba on plain arrays: {why}")
 
 
-def _quietly(ask: Step, X: Floats) -> Floats:
+def _quietly(ask: Callable[[Floats], Result], X: Floats) -> Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the model was fitted with feature names
         return ask(X)

@@ -85,9 +85,7 @@ class RiskScorer:
         """Whether the model's predict_proba, once it was asked, gave float32."""
         self._fast_path: FastPath | None
         try:
-            if not self._typed.are_numbers:
-                raise NoFastPathError("some of its features are categories")
-            self._fast_path = FastPath(self.prepared, ask=self._asked_of)
+            self._fast_path = FastPath(self.prepared, ask=self._asked_of, columns=self._typed)
             self.path = self._fast_path.how
         except NoFastPathError as error:
             self._fast_path = None
@@ -145,10 +143,7 @@ class RiskScorer:
         return result
 
     def _select(self, X: pd.DataFrame) -> pd.DataFrame:
-        """X with the model's columns in the model's order and types; X itself where it has them so already."""
-        return self._typed(self._ordered(X))
-
-    def _ordered(self, X: pd.DataFrame) -> pd.DataFrame:
+        """X with the model's columns in the model's order; X itself where it has them so already."""
         # Who scores chunk by chunk has the same columns each time, though every slice has its own view of them.
         if self._wanted is None or X.columns.is_(self._seen):
             return X
@@ -165,15 +160,16 @@ class RiskScorer:
             return np.empty(0)
         if self._fast_path is not None:
             values = self._typed.array(X)
-            found = self._fast_path(values) if values.dtype == np.float64 else None
+            found = None if values is None else self._fast_path(values)
             if found is not None:
                 return found
         return self._asked(X)
 
     def _asked_of(self, rows: Floats) -> Floats:
-        return self._asked(pd.DataFrame(rows, columns=self._columns, copy=False))
+        return self._asked(self._typed.frame(rows, self._columns))
 
     def _asked(self, X: pd.DataFrame) -> Floats:
+        X = self._typed(X)
         output = self.prepared.classifier.predict_proba(X if self.prepared.named else X.to_numpy())
         try:
             probabilities = np.asarray(output, dtype=np.float64)

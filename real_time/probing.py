@@ -21,6 +21,9 @@ from real_time.prepared import Prepared
 
 _CANDIDATES: Final = 256
 _ROWS: Final = 24  # without a gap, and as many with gaps
+_TRIES: Final = 16  # of rows with one gap, where it raises on some of those with more
+_ENOUGH: Final = 8  # of these
+_TRIED: Final = 16  # one by one, where it raises on some of a candidate's neighbours
 _ALONE: Final = 8  # are scored one by one
 _GAPS: Final = 0.3  # the share of missing values
 _TOLERANCE: Final = 1e-6  # a net in single precision differs by 6e-8
@@ -80,8 +83,14 @@ class _Tolerant:
             self.error_name = type(error).__name__
             return np.full(len(rows), _RAISES)
 
-    def singly(self, rows: pd.DataFrame) -> Floats:
-        return np.concatenate([self(rows.iloc[[row]]) for row in range(len(rows))])
+    def singly(self, rows: pd.DataFrame, *, enough: int | None = None) -> Floats:
+        """Each alone, until it did not raise on `enough` of them; the rest counts as if it did."""
+        scores = np.full(len(rows), _RAISES)
+        for row in range(len(rows)):
+            scores[row : row + 1] = self(rows.iloc[[row]])
+            if np.count_nonzero(~np.isneginf(scores)) == enough:
+                break
+        return scores
 
 
 def _compare(expected: Floats, found: Floats, how: str) -> None:
@@ -124,10 +133,17 @@ def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[
     """Rows that the model scores, those first that it is in doubt about: there a difference shows most."""
     random = np.random.default_rng(3)
     candidates = _candidates(features, drawn, _CANDIDATES, random)
-    whole = _best(ask, candidates)
-    gaps = random.random((len(whole), len(features))) < _GAPS
-    gaps[np.arange(len(whole)), np.arange(len(whole)) % len(features)] = True
-    rows = pd.concat([whole, _best(ask, whole.mask(gaps))], ignore_index=True)
+    whole = _best(candidates, ask(candidates))
+    if whole.empty:
+        few = candidates.head(2 * _ROWS)
+        whole = _best(few, ask.singly(few))
+    one = np.arange(len(whole))[:, None] % len(features) == np.arange(len(features))
+    gapped = whole.mask(one | (random.random(one.shape) < _GAPS))
+    found = _best(gapped, ask(gapped))
+    if found.empty:
+        few = whole.mask(one).head(_TRIES)
+        found = _best(few, ask.singly(few, enough=_ENOUGH))
+    rows = pd.concat([whole, found], ignore_index=True)
     if rows.empty:
         what = f"raises {ask.error_name}" if ask.error_name else "gives no probability between 0 and 1"
         raise FailsOnEveryRowError(
@@ -157,12 +173,8 @@ def _candidates(
     return rows
 
 
-def _best(ask: _Tolerant, rows: pd.DataFrame) -> pd.DataFrame:
+def _best(rows: pd.DataFrame, scores: Floats) -> pd.DataFrame:
     """Up to _ROWS of those that have a probability, or NaN."""
-    scores = ask(rows)
-    if np.isneginf(scores).all():
-        rows = rows.head(2 * _ROWS)
-        scores = ask.singly(rows) if len(rows) else scores
     usable = np.flatnonzero(np.isnan(scores) | ((scores >= 0) & (scores <= 1)))
     doubt = np.argsort(np.abs(scores[usable] - 0.5), kind="stable")  # NaN comes last
     return rows.iloc[usable[doubt[:_ROWS]]]

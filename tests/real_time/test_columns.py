@@ -216,10 +216,15 @@ def test_booleans_alone_do_not_cost_the_fast_path() -> None:
     np.testing.assert_allclose(risk, expected, rtol=1e-12)
 
 
-def test_a_model_of_categories_says_why_it_has_no_fast_path() -> None:
-    assert RiskScorer(fitted("one-hot")).path == (
-        "the model's own predict_proba: some of its features are categories"
-    )
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("LightGBM", "some of its features are categories of pandas' type"),
+        ("CatBoost", "there is no fast path for CatBoostClassifier"),
+    ],
+)
+def test_a_model_of_categories_says_why_it_has_no_fast_path(name: str, why: str) -> None:
+    assert RiskScorer(fitted(name), card=CARD).path == f"the model's own predict_proba: {why}"
 
 
 def test_the_model_tells_what_it_knows_and_the_card_can_not_contradict_it() -> None:

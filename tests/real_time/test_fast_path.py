@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 
 from real_time import RiskScorer, run_streaming_inference
+from real_time.columns import Columns
 from real_time.fast_path import FastPath
 from real_time.prepared import prepare
 from real_time.steps import NoFastPathError
@@ -59,7 +60,8 @@ def path_of(model: Any, positive: int = 1) -> FastPath:
     def ask(X: Any) -> Any:
         return model.predict_proba(X)[:, positive]
 
-    return FastPath(prepare(model, positive_class=model.classes_[positive]), ask=ask)
+    prepared = prepare(model, positive_class=model.classes_[positive])
+    return FastPath(prepared, ask=ask, columns=Columns(prepared))
 
 
 @pytest.fixture(scope="module", params=[*LINEAR, *TREES])

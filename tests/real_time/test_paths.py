@@ -257,15 +257,13 @@ def test_an_infinite_category_is_refused_as_the_model_does() -> None:
         RiskScorer(fitted("columns and LR"))(GAPS.assign(unit=np.inf))
 
 
-def test_infrequent_categories_are_left_to_the_model() -> None:
+def test_infrequent_categories_are_the_encoders_affair() -> None:
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=2)
     model = make_pipeline(columns(encoder), LogisticRegression(max_iter=500)).fit(GAPS, RISKY)
     scorer = RiskScorer(model)
-    assert scorer.path == (  # names of columns are of no use with arrays
-        "the model's own predict_proba: there is no fast path for a OneHotEncoder with infrequent categories, "
-        "and asking with plain arrays failed with ValueError"
-    )
-    np.testing.assert_array_equal(scorer.probability(GAPS), model.predict_proba(GAPS)[:, 1])
+    assert scorer.path == LINEAR
+    strange = GAPS.assign(unit=3.0)
+    assert_same(scorer.probability(strange), model.predict_proba(strange)[:, 1], scorer.path)
 
 
 def test_xgboost_predicts_with_the_trees_up_to_its_best_round() -> None:
