@@ -1,4 +1,7 @@
-"""vitalstream's optional native kernel. What it accepts, it reads and writes as the Python code does, bit for bit."""
+"""vitalstream's optional native kernel. What it does, it does as the Python code, bit for bit.
+
+Where VITALSTREAM_NATIVE is 0, it can't be imported, as if it were not installed.
+"""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -13,6 +16,15 @@ def rows_of(between: list[bytes], columns: list[bytes]) -> list[bytes]:
 
     Each column is a JSON array without blanks, as orjson writes it. Raises ValueError where not all have one value for
     each row, or `between` has not one text more than there are columns.
+    """
+
+def weighted_sums(
+    rows: NDArray[np.float64], weights: NDArray[np.float64], intercept: float, totals: NDArray[np.float64]
+) -> bool:
+    """Into `totals`, for each row of `rows`: its values times `weights` from left to right, then the intercept.
+
+    All of it is C-contiguous. False where a value is infinite, and the totals mean nothing. Raises ValueError where the
+    sizes do not fit together.
     """
 
 @final

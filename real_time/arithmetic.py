@@ -32,6 +32,7 @@ from sklearn.preprocessing import (
 )
 
 from real_time.compiled import Floats
+from real_time.linear_sums import linear_sums
 from real_time.steps import LARGEST_DOUBLE, Arithmetic, AskTheModelError, NoFastPathError, Step, within
 from real_time.texts import Texts, unlike
 from real_time.trees import TREES
@@ -67,16 +68,7 @@ def _name(part: Any) -> str:
 
 def _linear(model: Any, positive: int) -> Arithmetic:
     (weights,), (intercept,) = model.coef_, model.intercept_
-
-    def margin(X: Floats) -> Floats:
-        # Column by column, so that each row is summed in the same order however many there are, and whatever the
-        # processor: an audit elsewhere must come to the same bits.
-        within(LARGEST_DOUBLE, X)
-        total: Floats = X[:, 0] * weights[0]
-        for column in range(1, len(weights)):
-            total += X[:, column] * weights[column]
-        total += intercept
-        return total
+    margin = linear_sums(weights, intercept)
 
     def probability(X: Floats) -> Floats:
         total = margin(X)

@@ -1,6 +1,5 @@
 """The optional native kernel: the same results in less time. The Python code is the reference."""
 
-import os
 from functools import cache
 from types import ModuleType
 from typing import Final
@@ -12,8 +11,6 @@ VERSION: Final = "0.1.0"
 @cache
 def native() -> ModuleType | None:
     """The kernel; None where it is not installed, is of another version, or VITALSTREAM_NATIVE is 0."""
-    if os.environ.get("VITALSTREAM_NATIVE") == "0":
-        return None
     try:
         import vitalstream_native
     except ImportError:

@@ -1,15 +1,22 @@
-//! vitalstream's optional native kernel. What it accepts, it reads and writes as the Python code does, bit for bit.
+//! vitalstream's optional native kernel. What it does, it does as the Python code, bit for bit.
 
 mod cursor;
 mod scan;
+mod sums;
 mod times;
 mod write;
 
-/// The Python module.
+/// The Python module. Where VITALSTREAM_NATIVE is 0, it can't be imported, as if it were not installed.
 #[pyo3::pymodule]
 mod vitalstream_native {
+    use pyo3::exceptions::PyImportError;
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::scan::Scanner;
+
+    #[pymodule_export]
+    use crate::sums::weighted_sums;
 
     #[pymodule_export]
     use crate::write::rows_of;
@@ -17,4 +24,12 @@ mod vitalstream_native {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
+        match std::env::var_os("VITALSTREAM_NATIVE") {
+            Some(value) if value == "0" => Err(PyImportError::new_err("VITALSTREAM_NATIVE is 0")),
+            _ => Ok(()),
+        }
+    }
 }

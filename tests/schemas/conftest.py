@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.schemas.kernels import with_kernel
+from tests.kernels import with_kernel
 
 
 @pytest.fixture(scope="module", params=["python", "native"])

@@ -23,7 +23,7 @@ from schemas.mapping import Mapping
 from schemas.messages import plain
 from schemas.scanning import make_scanner
 from schemas.vitals import Decoder
-from tests.schemas.kernels import with_kernel
+from tests.kernels import with_kernel
 from tests.schemas.messages import ACCEPTED, BAD_TIMES, FEATURES, GOOD_TIMES, REJECTED, TIME
 
 DAMAGED: Final = 40

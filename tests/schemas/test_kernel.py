@@ -17,8 +17,8 @@ from schemas.kernel import VERSION
 from schemas.mapping import Mapping
 from schemas.results import encode_results
 from schemas.scanning import make_scanner
+from tests.kernels import with_kernel
 from tests.schemas.fuzz import CORPUS, NAMED, RENAMED, Pair, number, pairs, run, variants
-from tests.schemas.kernels import with_kernel
 from tests.schemas.messages import ACCEPTED, FEATURES, TIME, good, raw
 
 ROOT = Path(__file__).parents[2]
