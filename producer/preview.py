@@ -13,6 +13,7 @@ from producer.pacing import unix_seconds
 from producer.replay import encode
 from producer.sources import Record
 from schemas.contract import EVENT_TIME, FEATURES, MAX_PATIENT_ID, PATIENT_ID, RFC3339, STANDARD_FEATURES
+from schemas.encoding import Encoder
 from schemas.messages import plain
 from schemas.vitals import Decoder
 
@@ -117,15 +118,21 @@ class Preview:
     columns: list[Column]
 
 
-def preview(records: Iterable[Record], *, most: int) -> Preview:
-    """Read so many records at most. Raises SourceError where a file is malformed."""
+def preview(records: Iterable[Record], *, most: int, write: Encoder = orjson.dumps) -> Preview:
+    """Read so many records at most; `write` makes messages of the first ones.
+
+    Raises:
+        SourceError: a file is malformed.
+        UnwritableRowError: no message can be made of a row.
+    """
     decode = Decoder(STANDARD_FEATURES)
     columns: dict[str, Column] = {}
     first: list[tuple[bytes | None, bytes]] = []
     messages = dead_letters = 0
     rest = iter(records)
-    while encoded := [encode(record) for record in islice(rest, min(_CHUNK, most - messages))]:
-        first += encoded[: SHOWN - len(first)]
+    while chunk := [*islice(rest, min(_CHUNK, most - messages))]:
+        first += [encode(record, write) for record in chunk[: SHOWN - len(first)]]
+        encoded = [*map(encode, chunk)]
         messages += len(encoded)
         for document in (orjson.loads(value) for _, value in encoded):
             for name in document:

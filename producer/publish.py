@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Final
 
+import orjson
+
 from broker.errors import SettingsError
 from broker.rights import require_rights
 from broker.settings import Settings
 from broker.topics import require_topics
 from producer.replay import FLUSH_S, STOPPED_FLUSH_S
 from producer.sender import DeliveryError, Sender
-from schemas.contract import MAX_MESSAGE_BYTES, Reason
+from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from schemas.decoding import make_decoder
+from schemas.encoding import UnwritableRowError, make_encoder
+from schemas.mapping import load_mapping
 from schemas.messages import plain
 from schemas.vitals import Decoder
 
@@ -46,20 +50,18 @@ def publish(
 ) -> PublishSummary:
     """Send each line that decodes with the standard features, or the mapping's, to the input topic, as it was given.
 
+    Where messages have schemas, lines are flat JSON, of which messages are made.
+
     Lines are sent as soon as they arrive; blank ones are skipped. Refused ones are told to `on_refused` and
     counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
 
     Raises:
-        SettingsError: the input topic is not of text, or the mapping can't be used or reads headers.
+        SettingsError: there is no schema, or the mapping can't be used or reads headers.
+        RegistryError: the schema registry can't be asked.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time; says how many were.
     """
-    if settings.value_format not in ("json", "fhir", "hl7v2"):
-        raise SettingsError(
-            f"--value-format {settings.value_format}: publish sends lines of text as they are; leave it out, and send "
-            "other formats with a program of your own"
-        )
-    decode = make_decoder(settings)
+    decode, write = _of_lines(settings)
     if decode.reads_headers:
         raise SettingsError(
             f"--mapping {settings.mapping}: reads headers, which lines on stdin have not; give a mapping with paths"
@@ -68,15 +70,30 @@ def publish(
     require_rights(settings, "publish")
     sender = Sender(settings, topic=settings.input_topic)
     try:
-        refused = _send(sender, stream, decode, on_refused)
+        refused = _send(sender, stream, decode, write, on_refused)
         sender.flush(FLUSH_S)
     except DeliveryError as error:
         raise _with_counts(error, sender) from None
     return PublishSummary(sender.sent, refused)
 
 
+def _of_lines(settings: Settings) -> tuple[Decoder, Callable[[bytes], bytes]]:
+    """What reads a line, and what makes a message of it."""
+    if settings.value_format not in ("avro", "json-schema"):
+        return make_decoder(settings), bytes
+    write = make_encoder(settings)
+    mapping = settings.mapping and load_mapping(settings.mapping, value_format=settings.value_format)
+    return Decoder([*mapping.features] if mapping else STANDARD_FEATURES), lambda line: write(
+        orjson.loads(line)
+    )
+
+
 def _send(
-    sender: Sender, stream: BufferedIOBase, decode: Decoder, on_refused: Callable[[Refusal], None]
+    sender: Sender,
+    stream: BufferedIOBase,
+    decode: Decoder,
+    write: Callable[[bytes], bytes],
+    on_refused: Callable[[Refusal], None],
 ) -> int:
     """How many lines were refused; the others are sent."""
     refused = 0
@@ -85,7 +102,13 @@ def _send(
             numbers, values = [*lines], [*lines.values()]
             decoded = decode(plain(values))
             for position, patient in zip(decoded.frame.index, decoded.patient_ids, strict=True):
-                sender.send(patient.encode(), values[position])
+                try:
+                    value = write(values[position])
+                except UnwritableRowError:
+                    on_refused(Refusal(numbers[position], Reason.WRONG_TYPE, ""))
+                    refused += 1
+                    continue
+                sender.send(patient.encode(), value)
             for reject in decoded.rejects:
                 on_refused(Refusal(numbers[reject.position], reject.reason, reject.field))
             refused += len(decoded.rejects)

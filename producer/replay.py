@@ -16,7 +16,7 @@ from producer.pacing import Pacer
 from producer.sender import DeliveryError, Sender
 from producer.sources import Record, SourceError
 from schemas.contract import PATIENT_ID
-from schemas.encoding import Encoder, make_encoder
+from schemas.encoding import Encoder, UnwritableRowError, make_encoder
 
 FLUSH_S: Final = 40.0
 STOPPED_FLUSH_S: Final = 5.0
@@ -77,7 +77,7 @@ def replay(
         SettingsError: no message of the value format can be made of a row.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
         DeliveryError: a message could not be delivered, or not in time.
-        SourceError: a file is malformed.
+        SourceError: a file is malformed, or a row is not as the schema of the topic has it.
         The last two say how much was sent and acknowledged, and how to go on.
     """
     write = make_encoder(settings)
@@ -89,7 +89,7 @@ def replay(
         every = chain.from_iterable(records for _ in range(repeat))
         complete = run.send(islice(every, skip, None if limit is None else skip + limit))
         sender.flush(STOPPED_FLUSH_S if stopped() else FLUSH_S)
-    except SourceError as error:
+    except (SourceError, UnwritableRowError) as error:
         raise SourceError(f"{error}; {_how_to_go_on(sender, skip)}") from None
     except DeliveryError as error:
         problem = f"{error}; check the brokers and the topic; {_how_to_go_on(sender, skip)}"

@@ -124,11 +124,12 @@ def _avro_documents(settings: Settings) -> Documents:
     from schemas.formats.avro import AvroDocuments, written_with
 
     if settings.schema_registry is None:
-        return AvroDocuments(Bare(_schema_of(settings)))
+        return AvroDocuments(Bare(avro_schema_of(settings)))
     return AvroDocuments(ByReference(make_registry(settings), written_with))
 
 
-def _schema_of(settings: Settings) -> "AvroSchema":
+def avro_schema_of(settings: Settings) -> "AvroSchema":
+    """The schema of --schema-file. Raises SettingsError."""
     from schemas.formats.avro import AvroSchema
 
     file = settings.schema_file

@@ -1,6 +1,7 @@
 """The one place that puts an encoder together: rows as messages of any format, as `decoding` reads them.
 
-For load tests. A mapping is turned round: each feature goes out under the first of its codes, in the model's unit.
+For load tests. A mapping is turned round: each feature goes out where the mapping reads it, or under the first of its
+codes, in the unit that the mapping says, or else with the model's.
 """
 
 import math
@@ -18,6 +19,13 @@ from broker.settings import Settings
 from schemas.contract import EVENT_TIME, PATIENT_ID, RFC3339
 from schemas.formats import fhir, hl7v2
 from schemas.mapping import BY_CODE, Mapping, load_mapping
+from schemas.registry import WrittenWith, make_registry
+from schemas.turned_round import Objects
+
+
+class UnwritableRowError(SettingsError):
+    """A row is not as the schema of the topic has it."""
+
 
 Encoder = Callable[[Named[str, Any]], bytes]
 """Makes a message of a row: patient_id, event_time and features by name, None where they are missing."""
@@ -28,14 +36,55 @@ _is_time = re.compile(RFC3339).fullmatch
 
 
 def make_encoder(settings: Settings) -> Encoder:
-    """What writes --value-format. Raises SettingsError where nothing does, or the mapping does not fit."""
-    if settings.value_format == "json" and settings.mapping is None:
-        return orjson.dumps
-    if settings.value_format not in BY_CODE:
+    """What writes --value-format.
+
+    Raises:
+        SettingsError: nothing does, or the mapping or the schema does not fit.
+        RegistryError: the schema registry can't be asked.
+    """
+    if settings.value_format in BY_CODE:
+        return _coded(settings)
+    document: Callable[[Named[str, Any]], Any] = dict
+    if settings.mapping is not None:
+        mapping = load_mapping(settings.mapping, value_format=settings.value_format)
+        document = Objects(mapping, hl7_time=_in_hl7)
+    if settings.value_format == "avro":
+        from schemas.formats.avro_writing import make_avro_writer
+
+        write = make_avro_writer(settings)
+        return lambda row: write(document(row))
+    mark = _mark(settings) if settings.value_format == "json-schema" else b""
+    return lambda row: mark + orjson.dumps(document(row))
+
+
+def _mark(settings: Settings) -> bytes:
+    """What goes before a value: the ID of the newest schema of the topic."""
+    number, schema = newest_schema(settings)
+    if schema.kind != "JSON":
         raise SettingsError(
-            f"--value-format {settings.value_format}: only flat JSON, fhir and hl7v2 can be made of rows; leave "
-            "--value-format and --mapping out"
+            f"--value-format json-schema: the newest schema of the topic is {schema.kind}, not JSON; give its format"
         )
+    return b"\x00" + number.to_bytes(4, "big")
+
+
+def newest_schema(settings: Settings) -> tuple[int, WrittenWith]:
+    """The ID of the newest schema of the input topic's subject, and the schema.
+
+    Raises:
+        SettingsError: there is no registry, or no such subject.
+        RegistryError: the registry can't be asked.
+    """
+    registry = make_registry(settings)
+    found = registry.newest()
+    if found is None:
+        raise SettingsError(
+            f"the schema registry has no subject {registry.subject}; vitalstream topics create --schema-registry "
+            f"{settings.schema_registry} --value-format {settings.value_format} registers one, or give --schema-subject"
+        )
+    return found
+
+
+def _coded(settings: Settings) -> Encoder:
     if settings.mapping is None:
         raise SettingsError(
             f"--value-format {settings.value_format} needs --mapping, such as {settings.value_format}"

@@ -95,6 +95,18 @@ class Registry:
         known = self._ask(partial(self._client.lookup_schema, self.subject, Schema(schema, kind)))
         return None if known is None else known.schema_id
 
+    def newest(self) -> "tuple[int, WrittenWith] | None":
+        """The ID of the newest schema of the subject, and the schema; None where there is none.
+
+        Raises RegistryError where the registry can't be asked.
+        """
+        found = self._ask(partial(self._client.get_version, self.subject))
+        if found is None or not found.schema_id:
+            return None
+        references: dict[tuple[str, int], str] = {}
+        self._collect(found.schema, references)
+        return found.schema_id, _written_with(found.schema, references)
+
     def register(self, schema: str, kind: str = "AVRO") -> int:
         """The ID of this schema under the subject, where it is registered unless it is there.
 
@@ -153,7 +165,7 @@ class Registry:
             return None
         references: dict[tuple[str, int], str] = {}
         self._collect(schema, references)
-        return WrittenWith(schema.schema_type or "AVRO", schema.schema_str or "", tuple(references.values()))
+        return _written_with(schema, references)
 
     def _by_id(self, number: int) -> "Schema | None":
         return None if number > _LARGEST_ID else self._ask(partial(self._client.get_schema, number))
@@ -214,6 +226,10 @@ class Registry:
             raise RegistryError(f"{self._told} does not answer within {CALL_S:g} s") from None
         except Exception as error:  # the HTTP client's own, or those of an answer that is none
             raise RegistryError(f"{self._told} {_failure(error)}") from None
+
+
+def _written_with(schema: "Schema", references: dict[tuple[str, int], str]) -> WrittenWith:
+    return WrittenWith(schema.schema_type or "AVRO", schema.schema_str or "", tuple(references.values()))
 
 
 def _ref(number: int) -> bytes:

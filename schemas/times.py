@@ -44,6 +44,11 @@ _local = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)([.]\d+)?
 _hl7 = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)([.]\d+)?)?([+-]\d{4})?", re.ASCII).fullmatch
 
 
+def is_rfc3339(text: str) -> bool:
+    """Whether it is a time of RFC 3339 with a zone."""
+    return _is_time(text) is not None
+
+
 def as_received(times: Sequence[Any], *, lines: Lines = _times) -> tuple[list[Any], dict[int, Reason]]:
     """RFC 3339 with a zone, passed on as it is."""
     only_texts = set(map(type, times)) <= {str}

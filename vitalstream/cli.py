@@ -119,7 +119,7 @@ AllVariables = Annotated[
 
 
 @app.command()
-@with_settings("bootstrap_servers", "input_topic", "value_format", "mapping")
+@with_settings("bootstrap_servers", "input_topic", *OF_INPUT)
 def replay(
     settings: "Settings",
     files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE")],
@@ -173,17 +173,14 @@ def replay(
     bare date, stops its file with the line. physionet2019 and physionet2012 read those Challenges' own
     files, as downloaded. Without --rate or --speed it sends as fast as it can. With --as-arrived monitor, cuff and
     thermometer send for themselves, in the hour before their row's time. Try new files with --dry-run, which needs no
-    broker. With --value-format fhir or hl7v2 each row becomes a message of that format, its features under
-    the first of their codes in --mapping.
+    broker. With --value-format or --mapping each row becomes a message from which a worker with the same
+    settings reads it: its features where the mapping has them, or under the first of their codes.
     """
     if dry_run:
-        if settings.value_format != "json" or settings.mapping is not None:
-            from broker.errors import SettingsError
-
-            raise SettingsError("--dry-run shows rows as flat JSON; leave --value-format and --mapping out")
         from vitalstream.dry_run import show
 
         show(
+            settings,
             files,
             layout=layout,
             skip=skip,
@@ -225,7 +222,8 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
     heart_rate, respiratory_rate, temperature, spo2, systolic_bp, diastolic_bp, mean_arterial_pressure and age is
     a number, null or absent. Other fields are not looked at, and neither is whether a value is plausible. A line
     that fails is named by number and reason and not sent; the exit code is then 1. With --mapping a line is what the
-    mapping says, and its key the patient's id; with --value-format fhir or hl7v2 it is a message of that format.
+    mapping says, and its key the patient's id; with --value-format fhir or hl7v2 it is a message of that format. With
+    avro or json-schema lines are flat JSON, of which messages are made by the newest schema of the topic.
     """
     from vitalstream import produce
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from broker.settings import Settings
 from producer.arrivals import AsArrived
 from producer.physionet import EPOCH
 from producer.preview import PASSED_ON, SHOWN, Column, Preview, preview
@@ -19,6 +20,7 @@ from producer.sources import SourceError
 from producer.values import UnreadableError, zone
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID
+from schemas.encoding import make_encoder
 from vitalstream.layouts import PLAIN, find, readers, tell_look_alikes
 from vitalstream.produce import CHECKED_FIRST, of_rows
 
@@ -27,6 +29,7 @@ _LONGEST: Final = 24  # characters of an example
 
 
 def show(
+    settings: Settings,
     files: list[Path],
     *,
     layout: str,
@@ -41,9 +44,11 @@ def show(
     """Print the first messages and the columns of the files. Sends nothing and needs no broker.
 
     Raises:
-        SettingsError: the files or the format can't be had.
+        SettingsError: the files or the format can't be had, or a row is not as the schema has it.
+        RegistryError: the schema registry can't be asked.
         SourceError: a file is malformed.
     """
+    write = make_encoder(settings)
     zones: set[str] = set()
     how = readers(
         layout,
@@ -56,7 +61,7 @@ def show(
     messages = found if arrivals is None else arrivals
     most = CHECKED_FIRST if limit is None else min(CHECKED_FIRST, limit)
     try:
-        what = preview(islice(messages, skip, None), most=most)
+        what = preview(islice(messages, skip, None), most=most, write=write)
     except SourceError as error:
         raise SourceError(f"{error}; nothing was sent") from None
     zones.discard("")
@@ -71,7 +76,7 @@ def show(
     console.print(_heading(what, skip), soft_wrap=True)
     for key, value in what.first:
         shown = "no key" if key is None else _escaped(key.decode())
-        console.print(Text(f"{shown}  {value.decode()}"), soft_wrap=True)
+        console.print(Text(f"{shown}  {_message(value)}"), soft_wrap=True)
     console.print(table(what))
     for line in remarks(what, zones, layout, all_variables=all_variables):
         console.print(Text(line), soft_wrap=True)
@@ -85,7 +90,10 @@ def document(what: Preview, zones: list[str]) -> dict[str, Any]:
         "whole": what.whole,
         "dead_letters": what.dead_letters,
         "first": [
-            {"key": None if key is None else key.decode(), "value": orjson.loads(value)}
+            {
+                "key": None if key is None else key.decode(),
+                "value": orjson.loads(value) if value.startswith(b"{") else _message(value),
+            }
             for key, value in what.first
         ],
         "columns": [
@@ -108,6 +116,13 @@ def document(what: Preview, zones: list[str]) -> dict[str, Any]:
             for column in what.columns
         ],
     }
+
+
+def _message(value: bytes) -> str:
+    """JSON as it is sent, each segment of HL7 on its own line, and hex of what is no text."""
+    if value.startswith((b"{", b"MSH")):
+        return value.decode().replace("\r", "\n")
+    return f"hex of {len(value)} bytes: {value.hex()}"
 
 
 def table(what: Preview) -> Table:

@@ -6,9 +6,10 @@ from math import isfinite
 from typing import Any, Final
 
 import orjson
-from fastavro import parse_schema, schemaless_reader
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import LOGICAL_READERS
 from fastavro.schema import SchemaParseException, UnknownType
+from fastavro.validation import validate
 
 from schemas.columns import Columns, Read, Reader, unfit
 from schemas.contract import MAX_MESSAGE_BYTES, Reason
@@ -18,6 +19,9 @@ from schemas.registry import WrittenWith
 
 # What fastavro raises on bytes that are not what the schema says.
 _UNDECODABLE: Final = (EOFError, IndexError, KeyError, OverflowError, ValueError, TypeError, ArithmeticError)
+
+# And on objects that are not.
+_UNWRITABLE: Final = (*_UNDECODABLE, AttributeError)
 
 _PRIMITIVES: Final = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
 _DECIMAL: Final = "vitalstream-decimal"
@@ -42,6 +46,17 @@ class AvroSchema:
             _Shape(named).require_record(self._schema)
         except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError, RecursionError):
             raise UnusableSchemaError("is no Avro schema") from None
+
+    def write(self, document: Any) -> bytes | None:
+        """The bytes of an object; None where it is not as the schema has it."""
+        stream = BytesIO()
+        try:
+            if not validate(document, self._schema, raise_errors=False):
+                return None  # which the writer would make something of: an int of 84.5, true of a text
+            schemaless_writer(stream, self._schema, document)
+        except _UNWRITABLE:
+            return None
+        return stream.getvalue()
 
     def read(self, value: bytes, begin: int) -> Any:
         """The object in `value` from byte `begin` to its end; None where there is none, or something behind it."""

@@ -33,6 +33,7 @@ from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from tests.conftest import fresh_settings
 from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
+from tests.schemas import avro
 from tests.schemas.messages import decoder
 from tests.vitalstream.command import OnTerminal, Running, vitalstream
 from vitalstream import produce
@@ -438,6 +439,22 @@ def test_publish_reads_lines_by_the_mapping(settings: Settings, tmp_path: Path) 
         Refusal(5, Reason.NOT_FOR_US, "op"),
     ]
     assert by_patient(arrived(settings)) == {b"17": [lines[0]], b"18": [lines[5]]}
+
+
+def test_lines_and_rows_become_avro_by_the_schema(settings: Settings, tmp_path: Path) -> None:
+    schema = avro.record(("patient_id", "string"), ("event_time", "string"), ("heart_rate", "int"))
+    (file := tmp_path / "ward.avsc").write_bytes(orjson.dumps(schema))
+    given = settings.model_copy(update={"value_format": "avro", "schema_file": file})
+    refused: list[Refusal] = []
+    lines = [GOOD, GOOD.replace(b"80", b"80.5"), GOOD.replace(b"80", b'"80"')]
+    summary = publish(given, io.BytesIO(b"\n".join(lines)), on_refused=refused.append)
+    assert summary == PublishSummary(sent=1, refused=2)
+    assert refused == [Refusal(2, Reason.WRONG_TYPE, ""), Refusal(3, Reason.WRONG_TYPE, "heart_rate")]
+    rows = [orjson.loads(line) for line in lines]
+    with pytest.raises(SourceError, match=r"a row is not as the schema has it.* go on with --skip 1"):
+        replay(given, rows)
+    value = avro.written(schema, rows[0])
+    assert by_patient(arrived(settings)) == {b"p1": [value, value]}
 
 
 def test_publish_has_no_headers_for_a_mapping_that_reads_them(kafka: str) -> None:

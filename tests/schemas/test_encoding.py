@@ -102,8 +102,8 @@ def test_every_row_comes_back(value_format: str, rows: list[dict[str, Any]]) -> 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"value_format": "avro"}, "--value-format avro: only flat JSON, fhir and hl7v2"),
-        ({"value_format": "json", "mapping": Path("debezium")}, "only flat JSON, fhir and hl7v2"),
+        ({"value_format": "avro"}, "--value-format avro needs --schema-registry, or --schema-file"),
+        ({"value_format": "json-schema"}, "--schema-registry is missing"),
         ({"value_format": "fhir"}, "--value-format fhir needs --mapping"),
     ],
 )

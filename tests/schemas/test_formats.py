@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from broker.errors import SettingsError
 from broker.settings import Settings
 from schemas.decoding import make_decoder
+from schemas.encoding import make_encoder
 from schemas.mapping import load_mapping
 from schemas.messages import Plain
 from schemas.vitals import Decoded, Decoder
@@ -142,3 +144,58 @@ def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Pa
     value = {"patient": {"id": 4711}, "taken": 1767601800250, "pulse": 84, "temp": 98.6}
     found = make_decoder(settings)([Plain(written(json.loads(schema.read_text()), value))])
     check(found, "4711", "2026-01-05T08:30:00.250Z", {"heart_rate": 84, "temperature": 37})
+
+
+@pytest.mark.parametrize("heading", [one for one in EXPECTED if one != "One metric a message"])
+def test_a_mapping_of_the_document_turned_round_writes_what_it_reads(heading: str, tmp_path: Path) -> None:
+    patient, time, features, ready = EXPECTED[heading]
+    file = tmp_path / "mapping.toml"
+    if ready is None:
+        file.write_text(block(sections()[heading], "toml"), "utf-8")
+    given = Settings(mapping=Path(ready) if ready else file)
+    write = make_encoder(given)
+    for missing in (None, *features):
+        row = (
+            {"patient_id": patient, "event_time": time}
+            | features
+            | ({} if missing is None else {missing: None})
+        )
+        found = make_decoder(given)([Plain(write(row))])
+        kept = {name: math.nan if _with(name, missing) else value for name, value in features.items()}
+        check(found, patient, time, kept)
+
+
+def _with(name: str, missing: str | None) -> bool:
+    """Whether it goes with the one that is missing: two numbers in a text go together."""
+    pair = {"systolic_bp", "diastolic_bp"}
+    return missing is not None and (name == missing or {name, missing} <= pair)
+
+
+def test_a_message_of_one_feature_is_made_of_no_row(tmp_path: Path) -> None:
+    (file := tmp_path / "one.toml").write_text(block(sections()["One metric a message"], "toml"), "utf-8")
+    with pytest.raises(SettingsError, match="reads one feature a message, and a row has several"):
+        make_encoder(Settings(mapping=file))
+    with pytest.raises(SettingsError, match="reads headers, which are not sent"):
+        make_encoder(Settings(mapping=Path("cloudevents-binary")))
+
+
+def test_avro_of_the_document_is_written_as_well(tmp_path: Path) -> None:
+    section = (DOCS / "avro.md").read_text("utf-8")
+    (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))
+    (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
+    given = Settings(value_format="avro", schema_file=schema, mapping=mapping)
+    write, decode = make_encoder(given), make_decoder(given)
+    row = {
+        "patient_id": "4711",
+        "event_time": "2026-01-05T08:30:00.250Z",
+        "heart_rate": 84.0,
+        "temperature": 37.0,
+    }
+    found = decode([Plain(write(row)), Plain(write(row | {"heart_rate": None}))])
+    assert found.patient_ids == ["4711", "4711"]
+    assert found.event_times == ["2026-01-05T08:30:00.250Z"] * 2
+    assert found.frame["heart_rate"].tolist() == pytest.approx([84, math.nan], nan_ok=True)
+    assert found.frame["temperature"].tolist() == pytest.approx([37, 37])
+    for odd in ({"heart_rate": "84"}, {"heart_rate": 84.5}, {"patient_id": "p-17"}, {"patient_id": None}):
+        with pytest.raises(SettingsError, match="a row is not as the schema has it"):
+            write(row | odd)

@@ -11,6 +11,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from broker.errors import SettingsError
 from schemas.contract import BOOLEAN, CATEGORY
 from schemas.decoding import make_decoder
+from schemas.encoding import make_encoder
 from schemas.messages import Plain
 from schemas.registering import register_schemas, vitals_avro
 from schemas.result_format import make_result_writer, result_schema
@@ -72,3 +73,26 @@ def test_json_schemas_are_registered_as_they_are_published(schema_registry: str)
 def test_a_name_that_avro_can_t_have_is_refused() -> None:
     with pytest.raises(SettingsError, match="Avro has no field of the name 'heart rate'"):
         vitals_avro(Wanted(("heart rate",)))
+
+
+@pytest.mark.parametrize("value_format", ["avro", "json-schema"])
+def test_rows_are_written_by_the_newest_schema(schema_registry: str, value_format: str) -> None:
+    settings = topics(schema_registry).model_copy(update={"value_format": value_format})
+    with pytest.raises(
+        SettingsError, match=f"no subject {settings.input_topic}-value; vitalstream topics create"
+    ):
+        make_encoder(settings)
+    [*register_schemas(settings, MODEL)]
+    row = {**ROW, "heart_rate": 84, "ventilated": True, "ward": "ICU", "note": "not of the schema"}
+    value = make_encoder(settings)(row)
+    assert value[:1] == b"\x00"
+    found = make_decoder(settings, MODEL)([Plain(value)])
+    assert found.patient_ids == ["p1"]
+    assert found.frame.iloc[0].tolist() == [84.0, True, "ICU"]
+
+
+def test_rows_are_not_written_by_a_schema_of_another_format(schema_registry: str) -> None:
+    settings = topics(schema_registry)
+    [*register_schemas(settings, MODEL)]
+    with pytest.raises(SettingsError, match="the newest schema of the topic is AVRO, not JSON"):
+        make_encoder(settings.model_copy(update={"value_format": "json-schema"}))

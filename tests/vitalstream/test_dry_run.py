@@ -49,6 +49,32 @@ WARD = (
 )
 
 
+MAPPING = """
+root = "data"
+patient_id = { path = "pid" }
+event_time = { path = "at", as = "epoch_ms" }
+[features]
+temperature = { path = "temp.v", unit = "[degF]" }
+"""
+
+
+def test_messages_are_shown_as_they_would_be_sent(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("patient_id,event_time,temperature\n007,2026-01-05T08:30:00Z,37\n")
+    (mapping := tmp_path / "ward.toml").write_text(MAPPING)
+    (first,) = document(tmp_path / "a.csv", "--mapping", mapping)["first"]
+    assert first == {
+        "key": "007",
+        "value": {"data": {"pid": "007", "at": 1767601800000, "temp": {"v": 98.6}}},
+    }
+    hl7 = dry(tmp_path / "a.csv", "--value-format", "hl7v2", "--mapping", "hl7v2")
+    assert "\nOBX|1|NM|8310-5^^LN||37|Cel^^UCUM|||||F|||20260105083000+0000\n" in hl7
+    schema = {"type": "record", "name": "A", "fields": [{"name": "patient_id", "type": "string"}]}
+    (file := tmp_path / "a.avsc").write_text(json.dumps(schema))
+    assert "hex of 4 bytes: 06303037" in dry(
+        tmp_path / "a.csv", "--value-format", "avro", "--schema-file", file
+    )
+
+
 def test_json_tells_what_was_understood_of_each_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD)
     found = document(tmp_path)

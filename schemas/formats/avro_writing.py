@@ -1,0 +1,50 @@
+"""Objects as Avro, by the newest schema of the topic in a registry, or by a file's."""
+
+from collections.abc import Callable
+from typing import Any
+
+from broker.errors import SettingsError
+from broker.settings import Settings
+from schemas.decoding import avro_schema_of
+from schemas.encoding import UnwritableRowError, newest_schema
+from schemas.formats.avro import written_with
+from schemas.formats.framing import UnusableSchemaError
+
+
+def make_avro_writer(settings: Settings) -> Callable[[Any], bytes]:
+    """What writes objects; it raises UnwritableRowError for one that is not as the schema has it.
+
+    Raises:
+        SettingsError: there is no schema, or it can't be used.
+        RegistryError: the registry can't be asked.
+    """
+    mark, schema = b"", None
+    if settings.schema_registry is None:
+        schema = avro_schema_of(settings)
+    else:
+        number, found = newest_schema(settings)
+        mark = b"\x00" + number.to_bytes(4, "big")
+        try:
+            schema = written_with(found)
+        except UnusableSchemaError as error:
+            raise SettingsError(f"--value-format avro: the newest schema of the topic {error}") from None
+
+    def write(document: Any) -> bytes:
+        value = schema.write(_whole_numbers(document))
+        if value is None:
+            raise UnwritableRowError(
+                "--value-format avro: a row is not as the schema has it, such as a text where it has a number; correct "
+                "the row, or give a --mapping or a schema that fits"
+            )
+        return mark + value
+
+    return write
+
+
+def _whole_numbers(content: Any) -> Any:
+    """With whole numbers as such: a schema may have an int where the row has 84.0, and takes 84 for a double."""
+    if isinstance(content, dict):
+        return {name: _whole_numbers(one) for name, one in content.items()}
+    if isinstance(content, list):
+        return [*map(_whole_numbers, content)]
+    return int(content) if isinstance(content, float) and content.is_integer() else content

@@ -1,0 +1,155 @@
+"""A mapping turned round: a row becomes the object from which the mapping reads it again."""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from broker.errors import SettingsError
+from schemas.contract import EVENT_TIME, PATIENT_ID
+from schemas.fields import Path
+from schemas.mapping import Feature, Readings
+from schemas.mapping import Mapping as Declared
+from schemas.times import TimeKind, is_rfc3339
+from schemas.units import conversion, known_code
+
+Row = Mapping[str, Any]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PER_SECOND: Final = {TimeKind.EPOCH_S: 1, TimeKind.EPOCH_MS: 1_000, TimeKind.EPOCH_US: 1_000_000}
+
+
+class Objects:
+    """Makes objects of rows. Values go out in the unit of the mapping, or with the model's as their unit.
+
+    Raises SettingsError where no message can be made of a whole row.
+    """
+
+    def __init__(self, mapping: Declared, *, hl7_time: Callable[[Any], str]) -> None:
+        if mapping.reads_headers:
+            raise SettingsError("--mapping reads headers, which are not sent; give one with paths")
+        if mapping.readings is not None and mapping.readings.path is None:
+            raise SettingsError(
+                "--mapping reads one feature a message, and a row has several; give another one"
+            )
+        self._mapping = mapping
+        self._root = mapping.root or ()
+        self._hl7_time = hl7_time
+        self._fixed = [(path, values[0]) for path, values in mapping.conditions(mapping.when) if values]
+        self._features = mapping.features
+        self._convert = {name: _back(name, one) for name, one in mapping.features.items()}
+
+    def __call__(self, row: Row) -> dict[str, Any]:
+        """The object of a row: patient_id, event_time and features by name, None where they are missing."""
+        document: dict[str, Any] = {}
+        for path, value in self._fixed:
+            _put(document, path, value)
+        mapping = self._mapping
+        _put(document, (*self._root, *(mapping.patient_id.path or ())), self._id(row.get(PATIENT_ID)))
+        _put(document, (*self._root, *(mapping.event_time.path or ())), self._time(row.get(EVENT_TIME)))
+        values = {
+            name: self._convert[name](row[name]) for name in self._features if not _missing(row.get(name))
+        }
+        if mapping.readings is None:
+            self._by_path(document, values)
+        else:
+            entries = [*self._readings(mapping.readings, values)]
+            _put(document, (*self._root, *(mapping.readings.path or ())), entries)
+        return document
+
+    def _id(self, patient: Any) -> Any:
+        is_number = self._mapping.patient_id.integer and isinstance(patient, str) and patient.isdecimal()
+        return int(patient) if is_number else patient
+
+    def _time(self, time: Any) -> Any:
+        """As the mapping has it; what is no time goes out as it is."""
+        kind = self._mapping.event_time.kind
+        if kind is TimeKind.RFC3339 or not (isinstance(time, str) and is_rfc3339(time)):
+            return time
+        if kind is TimeKind.HL7:
+            return self._hl7_time(time)
+        try:
+            moment = datetime.fromisoformat(time.upper())
+        except ValueError:  # a leap second
+            return time
+        since, scale = moment - _EPOCH, _PER_SECOND[kind]
+        whole = (
+            timedelta(seconds=1) / scale
+            if scale < _PER_SECOND[TimeKind.EPOCH_US]
+            else timedelta(microseconds=1)
+        )
+        return since // whole if not since % whole else since / whole
+
+    def _by_path(self, document: dict[str, Any], values: dict[str, Any]) -> None:
+        parts: dict[Path, dict[int, Any]] = {}
+        for name, place in self._features.items():
+            if place.path is None:
+                continue
+            path = (*self._root, *place.path)
+            if place.split:
+                parts.setdefault(path, {})[place.split[1]] = values.get(name)
+            elif name in values:
+                _put(document, path, values[name])
+                if place.unit_path:
+                    _put(document, (*self._root, *place.unit_path), place.wanted(name))
+        separators = {
+            (*self._root, *one.path): one.split[0]
+            for one in self._features.values()
+            if one.path and one.split
+        }
+        for path, found in parts.items():
+            if None not in found.values():  # a text with a part missing would be a number for none of them
+                texts = [str(found.get(number, "")) for number in range(max(found) + 1)]
+                _put(document, path, separators[path].join(texts))
+
+    def _readings(self, readings: Readings, values: dict[str, Any]) -> Any:
+        """An entry a feature; one without a value where none has any, so that the message is for us."""
+        coded = [name for name, place in self._features.items() if place.codes]
+        for name in [one for one in coded if one in values] or coded[:1]:
+            entry: dict[str, Any] = {}
+            _put(entry, readings.code, self._features[name].codes[0])
+            _put(entry, readings.value, values.get(name))
+            if readings.unit and name in values:
+                _put(entry, readings.unit, self._features[name].wanted(name))
+            yield entry
+
+
+def _back(name: str, place: Feature) -> Callable[[Any], Any]:
+    """From the model's unit to the one that the mapping takes values to be in; texts stay as they are."""
+    wanted = place.wanted(name)
+    if place.unit is None or wanted is None or place.unit_path:
+        return _as_it_is
+    code = place.units.get(place.unit) or known_code(place.unit) or place.unit
+    way = conversion(wanted, code)
+    if way is None or code == wanted:
+        return _as_it_is
+
+    def convert(value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return (value - way.zero) * way.factor if is_number else value
+
+    return convert
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _put(document: dict[str, Any], path: Path, value: Any) -> None:
+    """Put a value at a path; numbers in it are places in lists."""
+    inside: Any = document
+    for name, following in zip(path, (*path[1:], None), strict=True):
+        key: Any = name
+        if isinstance(inside, list):
+            key = int(name)
+            inside += [None] * (key + 1 - len(inside))
+        if following is None:
+            inside[key] = value
+            return
+        known = inside[key] if isinstance(inside, list) else inside.get(key)
+        if not isinstance(known, dict | list):
+            inside[key] = [] if following.isdecimal() else {}
+        inside = inside[key]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
