@@ -20,6 +20,7 @@ def sums(native: bool, weights: NDArray[Any] = WEIGHTS) -> Step:
         return linear_sums(weights, 0.25)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_they_are_the_same_bits() -> None:
     random = np.random.default_rng(4)
     X = random.normal(size=(400, 9)) * 10.0 ** random.integers(-150, 150, size=(400, 9))
