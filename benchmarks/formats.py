@@ -18,15 +18,17 @@ from schemas.decoding import make_decoder
 from schemas.encoding import make_encoder
 from schemas.formats.avro import AvroDocuments, AvroSchema, FiniteReader
 from schemas.formats.framing import ByReference, Frame
-from schemas.formats.mapped import object_reader
+from schemas.formats.mapped import json_reader, object_reader
+from schemas.kernel import native
 from schemas.mapping import Mapping
 from schemas.messages import Plain, plain
 from schemas.units import STANDARD_UNITS
 from schemas.vitals import Decoder
 
 CHUNK: Final = 500
+SIZES: Final = (100, 1000, 4000)  # messages decoded at once: chunks, and blocks of them
 ROUNDS: Final = 60
-_FLAT: Final = "flat JSON"
+_FLAT: Final = "flat JSON, in Python"
 _RENAMED: Final = {name: f"vital_{number}" for number, name in enumerate(STANDARD_FEATURES)}
 _MARK: Final = b"\x00\x00\x00\x00\x07"
 Document = dict[str, Any]
@@ -71,7 +73,7 @@ def cases(rows: Rows) -> list[Case]:
     flat = [orjson.loads(value) for _, value in rows.messages(CHUNK)]
     ours = Decoder(STANDARD_FEATURES)
     return [
-        Case(_FLAT, ours, _sent(flat)),
+        *_flat(rows),
         Case(
             "an unread nested object",
             ours,
@@ -92,6 +94,19 @@ def cases(rows: Rows) -> list[Case]:
         _coded("FHIR, a Bundle of 8 Observations", "fhir", map(_whole, flat)),
         _coded("HL7, an ORU^R01 of 8 OBX", "hl7v2", map(_whole, flat)),
     ]
+
+
+def _flat(rows: Rows) -> list[Case]:
+    """Flat JSON in Python and, where it is installed, by the native kernel; all cases below have what is installed."""
+    python = Decoder(STANDARD_FEATURES, read=json_reader(STANDARD_FEATURES, None))
+    ways = [(_FLAT, python)]
+    if native():
+        ways.append(("flat JSON, native kernel", Decoder(STANDARD_FEATURES)))
+    found = [Case(name, decode, plain(value for _, value in rows.messages(CHUNK))) for name, decode in ways]
+    for size in SIZES:
+        messages = plain(value for _, value in rows.messages(size))
+        found += [Case(f"{name}, {size} at a time", decode, messages) for name, decode in ways]
+    return found
 
 
 def _avro(name: str, kind: Any, rows: Iterable[Document]) -> Case:
