@@ -9,9 +9,9 @@ WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 # The dependencies come in a layer of their own, so that a new version of the project is a small one on top.
 # Their own tests and C++ headers are left out: nothing here runs those.
-COPY requirements.txt ./
+COPY requirements-image.txt ./
 RUN python3 -m venv --without-pip /opt/vitalstream \
-    && pip --python /opt/vitalstream/bin/python install --no-compile --require-hashes -r requirements.txt \
+    && pip --python /opt/vitalstream/bin/python install --no-compile --require-hashes -r requirements-image.txt \
     && find /opt/vitalstream/lib -depth -type d \( -name tests -o -path '*/pyarrow/include' \) -exec rm -rf {} + \
     && /opt/vitalstream/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/vitalstream/lib
 COPY requirements-build.txt ./

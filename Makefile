@@ -72,6 +72,7 @@ wheel: $(VENV)/dev.stamp  ## build dist/*.whl
 lock: $(UV)  ## resolve the requirements files again, to the newest versions
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes requirements-build.in -o requirements-build.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra avro pyproject.toml -c requirements.txt -o requirements-image.txt
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
 
 tools:  ## promtool and helm into .cache/tools, unless they are on PATH; make test does this

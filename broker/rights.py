@@ -95,6 +95,8 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         Right("WRITE", "transactional id", "{group}-rebuild"),
         *_topics("DESCRIBE_CONFIGS", _STATE, optional=True),
     ),
+    "mapping check": _topics("READ", _INPUT),
+    "mapping suggest": _topics("READ", _INPUT),
     "dead-letters list": _topics("READ", _DEAD),
     "dead-letters replay": (
         *_topics("READ", _DEAD),

@@ -225,6 +225,21 @@ def test_publish_works_with_the_least_rights(secured: SecuredKafka, scored: Sett
         publish(secured.user(scored, looking), io.BytesIO(row))
 
 
+def test_mapping_check_reads_its_topic_and_no_other(
+    secured: SecuredKafka, scored: Settings, run: Run, tmp_path: Path
+) -> None:
+    paths = 'patient_id = { path = "patient_id" }\nevent_time = { path = "event_time" }\n'
+    (mapping := tmp_path / "ward.toml").write_text(f'{paths}[features]\nspo2 = {{ path = "spo2" }}\n')
+    command = "mapping", "check", str(mapping), "--topic", scored.input_topic
+    needed = NEEDED["mapping check"]
+    reading = run(secured.user(scored, needed), *command)
+    looking = secured.user(scored, but_looking(needed, needed[0]))
+    refused = run(looking, *command)
+    assert reading.wait(timeout=30) == 1, reading.log  # of the message that is no JSON
+    assert "not_json" in reading.out
+    ends_in_one_sentence(refused, looking, sentence=r"no READ right")
+
+
 def test_a_producer_that_loses_its_right_says_so(secured: SecuredKafka, scored: Settings) -> None:
     looking = but_looking(NEEDED["replay"], NEEDED["replay"][0])
     sender = Sender(secured.user(scored, looking), topic=scored.input_topic)
