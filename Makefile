@@ -102,11 +102,11 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 # Without it everything works, only slower: so where it can't be built, one line says so.
 $(VENV)/native.stamp: $(VENV)/dev.stamp $(wildcard native/*.* native/src/*.rs)
 	@mkdir -p .cache && rm -rf .cache/wheels
+	@$(UV) pip uninstall --quiet --python $(BIN)/python vitalstream-native 2>/dev/null || true
 	@if ! command -v cargo >/dev/null; then \
 	  echo "vitalstream runs without its native kernel: cargo is not installed" | tee .cache/native.log; \
 	elif ! { CARGO_TARGET_DIR=.cache/native $(BIN)/maturin build --quiet --release --locked --manifest-path native/Cargo.toml \
 	    --interpreter $(BIN)/python --out .cache/wheels \
 	    && $(INSTALL) --no-deps --reinstall .cache/wheels/*.whl; } >.cache/native.log 2>&1; then \
-	  $(UV) pip uninstall --quiet --python $(BIN)/python vitalstream-native 2>/dev/null; \
 	  echo "vitalstream runs without its native kernel: it could not be built, see .cache/native.log"; fi
 	@touch $@

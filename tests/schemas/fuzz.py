@@ -84,9 +84,56 @@ def pairs() -> list[Pair]:
 # --- documents
 
 
+NUMBERS: Final = (
+    *(
+        "-0",
+        "-0.0",
+        "0e99999",
+        "-0e1",
+        "0.0e999999999999",
+        "1e-400",
+        "-1e-400",
+        "5e-324",
+        "2.5e-324",
+        "1e22",
+        "1e23",
+    ),
+    *(
+        "1.7976931348623157e308",
+        "1.7976931348623159e308",
+        "-1e309",
+        "9007199254740993",
+        "9007199254740993.0",
+        "1E5",
+    ),
+    *(
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "00",
+        "-01",
+        "1.",
+        ".5",
+        "-",
+        "+1",
+        "1e",
+    ),
+    *(
+        "1e+",
+        "0x10",
+        "1_0",
+        "NaN",
+        "9999999999999999999",
+        "99999999999999999999",
+        "0.00000000000000000000001",
+    ),
+)
+"""Those at the edges, and some that are none."""
+
+
 def number(random: Random) -> str:
     """A number as JSON may write it, often one that is hard to round."""
-    kind = random.randrange(6)
+    kind = random.randrange(7)
     if kind == 0:
         return repr(round(random.uniform(-50, 400), random.randrange(4)))
     if kind == 1:
@@ -95,6 +142,8 @@ def number(random: Random) -> str:
         return str(random.choice([53, 63, 64, 70]).__rpow__(2) + random.randint(-3, 3))
     if kind == 3:
         return _half_way(random)
+    if kind == 4:
+        return random.choice(NUMBERS)
     digits = "".join(random.choices("0123456789", k=random.randint(1, 40))).lstrip("0") or "0"
     point = random.randrange(len(digits) + 1)
     text = f"{digits[:point] or '0'}.{digits[point:]}" if point < len(digits) else digits

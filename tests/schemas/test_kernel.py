@@ -18,7 +18,7 @@ from schemas.mapping import Mapping
 from schemas.results import encode_results
 from schemas.scanning import make_scanner
 from tests.kernels import with_kernel
-from tests.schemas.fuzz import CORPUS, NAMED, RENAMED, Pair, number, pairs, run, variants
+from tests.schemas.fuzz import CORPUS, NAMED, NUMBERS, RENAMED, Pair, number, pairs, run, variants
 from tests.schemas.messages import ACCEPTED, FEATURES, TIME, good, raw
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +51,7 @@ def test_they_agree_on_the_corpus_and_what_is_damaged_of_it() -> None:
 def test_they_agree_on_numbers_read_and_not_read(flat: Pair) -> None:
     random = Random(7)
     flat.check([raw(f'"heart_rate":{number(random)},"note":{number(random)}') for _ in range(5_000)])
+    flat.check([raw(f'"heart_rate":{read},"note":{unread}') for read in NUMBERS for unread in NUMBERS])
 
 
 PLAIN = {
