@@ -544,7 +544,7 @@ def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> 
 
 
 @app.command()
-@with_settings("model", "mapping", "ranges", "min_features", "bootstrap_servers")
+@with_settings("model", *OF_INPUT, "ranges", "min_features", "bootstrap_servers")
 def sweep(
     settings: "Settings",
     *,
@@ -579,7 +579,8 @@ def sweep(
     Alone it times scoring, as a worker does it and, where that differs, by plain predict_proba. With --kafka a
     worker process scores a backlog for each size, and an audit checks that every row came out exactly once; the
     throughput is then that of the whole worker. A file with fewer rows than --rows is taken over and over. With
-    --mapping, --data is a file of messages as they stand on the topic, one a line.
+    --mapping or --value-format, --data is a file of messages as they stand on the topic; without it simulated
+    patients are written in that format.
     Recommended is the knee: the smallest size with 90 % of the best throughput. Ctrl-C shows what there is so far.
     """
     from vitalstream.sweep.command import sweep as measure

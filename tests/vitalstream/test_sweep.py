@@ -26,6 +26,7 @@ from consumer.stop import Stop
 from producer.sources import SourceError
 from real_time import pin_model
 from real_time.sweep import Measurement
+from schemas.registering import vitals_avro
 from tests.kafka import wait_until
 from tests.producer.files import WRITERS, stays
 from tests.vitalstream.command import Running
@@ -147,17 +148,29 @@ def messages(folder: Path) -> tuple[str, ...]:
 def test_messages_of_another_shape_by_a_mapping(model: Path, tmp_path: Path) -> None:
     how = messages(tmp_path)
     assert document(model, *QUICK, "--chunk-sizes", "100", *how)["rows"] == 300
-    (avro := tmp_path / "avro.toml").write_text('value_format = "avro"\n')
     (rows := tmp_path / "rows.ndjson").write_text('{"patient_id": "p", "heart_rate": 80}\n')
     for arguments, said in (
-        (("--mapping", how[1]), "--mapping: give messages that it reads with --data FILE"),
-        (("--config", str(avro)), "--value-format avro: sweep measures with JSON alone"),
-        (("--mapping", "cloudevents-binary", *how[2:]), "they have no headers"),
+        (("--value-format", "avro"), "--value-format avro needs --schema-registry, or --schema-file"),
+        (
+            ("--mapping", "cloudevents-binary", *how[2:]),
+            "reads headers, which the messages of --data have not",
+        ),
         ((*how[:3], str(rows)), "has no message that the mapping reads"),
         ((*how[:3], str(tmp_path / "none.ndjson")), "--data .*: no such file or directory; check the path"),
     ):
         with pytest.raises(SettingsError, match=said):
             sweep(model, *QUICK, "--chunk-sizes", "100", *arguments)
+
+
+def test_simulated_patients_in_another_format(model: Path, tmp_path: Path) -> None:
+    (schema := tmp_path / "vitals.avsc").write_text(json.dumps(vitals_avro()))
+    (mapping := tmp_path / "text.toml").write_text(MAPPING.replace(", integer = true", ""))
+    for how in (
+        ("--mapping", str(mapping)),
+        ("--value-format", "hl7v2", "--mapping", "hl7v2"),
+        ("--value-format", "avro", "--schema-file", str(schema)),
+    ):
+        assert document(model, *QUICK, "--chunk-sizes", "100", *how)["rows"] == 300
 
 
 @pytest.mark.parametrize("layout", WRITERS)

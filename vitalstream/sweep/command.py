@@ -24,7 +24,7 @@ from schemas.decoding import make_decoder
 from vitalstream.layouts import PLAIN, readers
 from vitalstream.sweep.plot import draw, require_plot
 from vitalstream.sweep.report import CORE, END_TO_END, Report
-from vitalstream.sweep.rows import Messages, load_frame, load_messages, load_rows
+from vitalstream.sweep.rows import Messages, load_frame, load_messages, load_rows, written
 from vitalstream.worker_process import WorkerError
 
 ROUNDS: Final = 5
@@ -65,20 +65,20 @@ def sweep(
     sizes = parse_sizes(chunk_sizes, rows=rows)
     if data is None and layout != PLAIN:
         raise SettingsError("--format: says how the file of --data is read; give one")
-    if settings.value_format != "json":
-        raise SettingsError(
-            f"--value-format {settings.value_format}: sweep measures with JSON alone; leave it out, for the "
-            "model's share of the work is the same"
-        )
+    if settings.schema_registry is not None and settings.schema_subject is None:
+        # The topics of --kafka have other names than the one whose schemas these are.
+        settings = settings.model_copy(update={"schema_subject": f"{settings.input_topic}-value"})
     if plot is not None:
         require_plot(plot)
     model = models.load(settings)
     how = readers(layout, all_variables=all_variables, keep_going=layout == PLAIN)
     decode = make_decoder(settings, model)
-    if decode.mapping is None:
+    if decode.mapping is None and settings.value_format == "json":
         messages = load_rows(data, how, features=model.features, rows=rows)
+    elif data is None:
+        messages = written(settings, load_rows(None, how, features=model.features, rows=rows))
     else:
-        messages = load_messages(data, decode, rows=rows)
+        messages = load_messages(data, decode, rows=rows, value_format=settings.value_format)
     run = _end_to_end if kafka else _core
     report = run(settings, model, messages, sizes, seconds=seconds, stop=stop)
     if plot is not None and report.costs:

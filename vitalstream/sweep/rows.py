@@ -4,14 +4,17 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, cycle, islice
 from pathlib import Path
 
+import orjson
 import pandas as pd
 
 from broker.errors import SettingsError
+from broker.settings import Settings
 from producer.replay import encode
 from producer.samples import load_sample
 from producer.sources import Reader, find_source
 from producer.ward import FRAME_START, Ward, record
 from schemas.contract import STANDARD_FEATURES
+from schemas.encoding import make_encoder
 from schemas.messages import plain
 from schemas.vitals import Decoder
 
@@ -43,16 +46,25 @@ def load_rows(
     return [*map(encode, islice(cycle(found), rows))]
 
 
-def load_messages(data: Path | None, decode: Decoder, *, rows: int) -> Messages:
+def written(settings: Settings, rows: Messages) -> Messages:
+    """Rows as messages of the format and the mapping of these settings.
+
+    Raises:
+        SettingsError: none can be made.
+        RegistryError: the schema registry can't be asked.
+    """
+    write = make_encoder(settings)
+    return [(key, write(orjson.loads(row))) for key, row in rows]
+
+
+def load_messages(data: Path, decode: Decoder, *, rows: int, value_format: str) -> Messages:
     """So many messages of the mapping's shape, of `data`, over and over if it has fewer; those rejected are left out.
 
     Raises SettingsError where there are none.
     """
-    if data is None or decode.reads_headers:
-        raise SettingsError(
-            "--mapping: give messages that it reads with --data FILE, one a line; they have no headers"
-        )
-    values = load_sample(data, option="--data", most=rows)
+    if decode.reads_headers:
+        raise SettingsError("--mapping: reads headers, which the messages of --data have not; leave one out")
+    values = load_sample(data, option="--data", most=rows, value_format=value_format)
     decoded = decode(plain(values))
     accepted = zip(decoded.patient_ids, decoded.frame.index, strict=True)
     found = [(patient.encode(), values[position]) for patient, position in accepted]
