@@ -81,6 +81,10 @@ OPTIONS: Final[dict[str, Option]] = {
     "skip_foreign": Option(
         False, "", "make no dead letter of messages that the mapping says are not for us, and only count them"
     ),
+    "max_patients": Option(
+        1_000_000, "N", "with a model that has a history, stop rather than hold the state of more patients"
+    ),
+    "max_state_mb": Option(1024, "MB", "the same for the memory that the patients' state takes"),
     "chunk_size": Option(
         100,
         "ROWS",

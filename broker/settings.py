@@ -144,6 +144,8 @@ class Settings(BaseModel):
     result_format: Literal["json", "avro"] = _option("result_format")
     mapping: Path | None = _option("mapping")
     skip_foreign: bool = _option("skip_foreign")
+    max_patients: int = _option("max_patients", ge=1)
+    max_state_mb: int = _option("max_state_mb", ge=1)
     chunk_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = _option("chunk_size")
     max_wait_ms: float = _option("max_wait_ms", ge=0, le=60_000)
     latency_goal_ms: float = _option("latency_goal_ms", gt=0, le=60_000)
@@ -253,6 +255,11 @@ class Settings(BaseModel):
     def topic(self, role: Role) -> str:
         """The name of a role's topic."""
         return TOPICS[role].of(self)
+
+    @property
+    def by_role(self) -> dict[Role, str]:
+        """The name of each role's topic."""
+        return {role: self.topic(role) for role in Role}
 
     @property
     def output_topics(self) -> tuple[str, ...]:

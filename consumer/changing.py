@@ -5,10 +5,10 @@ import gc
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
@@ -27,6 +27,13 @@ LOOK_EVERY_S: Final = 2.0
 LEAVE_S: Final = 1.0  # how long an ending worker waits for a model that is being loaded
 
 
+class MakeScorer(Protocol):
+    """Makes a scorer; for a `trial`, one that changes nothing that another one works with."""
+
+    def __call__(self, model: Model, observer: Observer, *, trial: bool = False) -> ChunkScorer:
+        """A new scorer."""
+
+
 class ChangingScorer:
     """Scores chunks with the model that is pinned, and changes it when another one is.
 
@@ -39,7 +46,7 @@ class ChangingScorer:
         settings: Settings,
         model: Model,
         *,
-        make: Callable[[Model, Observer], ChunkScorer],
+        make: MakeScorer,
         observer: Observer,
         hangups: Hangups,
     ) -> None:
@@ -137,6 +144,7 @@ class ChangingScorer:
     def _prepare(self) -> None:
         model = models.load_if_changed(self._settings, self._accepted)
         if model is not None:
+            _require_same_past(self._accepted, model)
             self._try(model)
             scorer = self._make(model, self._observer)
             models.warn_of(model)
@@ -149,7 +157,7 @@ class ChangingScorer:
 
     def _try(self, model: Model) -> None:
         """Score what was scored last. After the change, a failure on it would end the worker."""
-        trial = self._make(model, Observer())
+        trial = self._make(model, Observer(), trial=True)
         try:
             for chunk in self._recent:
                 trial(chunk, lag=0)
@@ -163,6 +171,17 @@ class ChangingScorer:
 
     def _marks(self) -> list[tuple[int, int, int] | None]:
         return [] if self._settings.model is None else [*map(_mark, files_of(self._settings.model))]
+
+
+def _require_same_past(old: Model, new: Model) -> None:
+    """The state of the patients is of one recipe, and begins where the group began."""
+    recipes = [one.history and one.history.recipe_sha256 for one in (old, new)]
+    if recipes[0] != recipes[1]:
+        was, is_ = (f"a history of recipe {one[:12]}" if one else "no history" for one in recipes)
+        raise SettingsError(
+            f"it has {is_}, and the model that scores has {was}: what is known of patients can't be carried over; "
+            "score with it in another --group, with output topics of its own"
+        )
 
 
 @contextlib.contextmanager

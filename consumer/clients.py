@@ -49,7 +49,6 @@ _PRODUCER: dict[str, Any] = {
     "linger.ms": 5,
     # Bounds memory while a broker stalls; the default is 1 GB.
     "queue.buffering.max.kbytes": 65_536,
-    "delivery.report.only.error": True,
 }
 
 _TRANSACTIONAL: dict[str, Any] = {
@@ -89,14 +88,19 @@ def make_consumer(settings: Settings, *, worker: str, on_statistics: Callable[[s
 
 
 def producer_config(
-    settings: Settings, *, transactional_id: str | None, limits: Collection[int]
+    settings: Settings, *, transactional_id: str | None, limits: Collection[int], reports: bool = False
 ) -> dict[str, Any]:
     """The producer's configuration; without `transactional_id` it is idempotent only.
 
     `limits` are the output topics' max.message.bytes: the producer takes what the largest of them takes, and a
-    batch, which counts as one message there, is never longer than the smallest.
+    batch, which counts as one message there, is never longer than the smallest. With `reports` a record that asks for
+    it hears that it was delivered, and not only that it was not.
     """
-    defaults = _PRODUCER | {"message.max.bytes": max(limits), "batch.size": min(1_000_000, *limits)}
+    defaults = (
+        _PRODUCER
+        | {"delivery.report.only.error": not reports}
+        | {"message.max.bytes": max(limits), "batch.size": min(1_000_000, *limits)}
+    )
     if transactional_id is None:
         return settings.client(defaults)
     # The log must tell of every connection that breaks; see CoordinatorLog.
@@ -114,6 +118,7 @@ def make_producer(
     *,
     transactional_id: str | None,
     limits: Collection[int],
+    reports: bool = False,
     on_trouble: Callable[[KafkaError], None],
     on_undelivered: Callable[[KafkaError], None],
     on_disturbed: Callable[[], None],
@@ -123,7 +128,7 @@ def make_producer(
     `on_trouble` hears of connection errors, `on_undelivered` of each lost message (but in transactions, whose
     commit tells), and `on_disturbed` when a request to the transaction coordinator may have been sent twice.
     """
-    config = producer_config(settings, transactional_id=transactional_id, limits=limits)
+    config = producer_config(settings, transactional_id=transactional_id, limits=limits, reports=reports)
     config["error_cb"] = on_trouble
     if transactional_id is None:
         # A transaction learns of lost messages from its commit. And called while a producer dies, a callback

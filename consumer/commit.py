@@ -1,7 +1,7 @@
 """Committing: results, dead letters, metrics and offsets become visible together, or none of them does."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from broker.bounded import Bounded
 from consumer.errors import Action, KafkaCallError, action_for
 from consumer.observer import Observer, Step
-from consumer.sending import Output, Sender, kafka_call
+from consumer.sending import Output, Records, Sender, kafka_call
 
 # A commit that took this long was perhaps repeated on the way.
 SLOW_S = 5.0
@@ -17,6 +17,9 @@ SLOW_S = 5.0
 OFFSETS_S = 3.0
 # A call that overruns its timeout by so much does not return.
 HANGS_S = 1.0
+
+Offsets = Callable[[], list[TopicPartition]]
+"""Gives the offsets to commit; asked once everything is delivered."""
 
 
 class Committer(Protocol):
@@ -40,8 +43,8 @@ class Committer(Protocol):
     def add(self, output: Output) -> None:
         """Hand a chunk's messages to the producer."""
 
-    def commit(self, offsets: list[TopicPartition], timeout: float) -> None:
-        """Make everything added, and the offsets, visible."""
+    def commit(self, offsets: Offsets, timeout: float, *, closing: Sequence[Records] = ()) -> None:
+        """Make everything added, the `closing` records and the offsets visible."""
 
     def abort(self, timeout: float) -> None:
         """Take back what was added, as far as that can be done."""
@@ -98,13 +101,15 @@ class Transactions:
             self._opened_at = self._clock()
         self._sender.send(output)
 
-    def commit(self, offsets: list[TopicPartition], timeout: float) -> None:
+    def commit(self, offsets: Offsets, timeout: float, *, closing: Sequence[Records] = ()) -> None:
         """Deliver the messages, add the offsets, commit; renew the producer when the way there was rough."""
         began = self._clock()
+        if closing:
+            self._sender.add(closing)
         # 1. Delivered first: while produce requests are under way the coordinator makes send_offsets wait.
         self._sender.flush(timeout)
         # 2. The offsets, under the group membership of this moment: a member that was replaced is refused.
-        self._send_offsets(offsets, deadline=began + timeout)
+        self._send_offsets(offsets(), deadline=began + timeout)
         # 3. The commit. When this raises, only the broker knows whether it happened.
         self._end(timeout)
         took = self._clock() - began
@@ -212,12 +217,14 @@ class AtLeastOnce:
         """Produce."""
         self._sender.send(output)
 
-    def commit(self, offsets: list[TopicPartition], timeout: float) -> None:
+    def commit(self, offsets: Offsets, timeout: float, *, closing: Sequence[Records] = ()) -> None:
         """Wait for every delivery, then commit the offsets."""
         began = self._clock()
+        if closing:
+            self._sender.add(closing)
         self._sender.flush(timeout)
         # Its types know nothing of the answer that a synchronous commit gives.
-        commit: Any = functools.partial(self._consumer.commit, offsets=offsets, asynchronous=False)
+        commit: Any = functools.partial(self._consumer.commit, offsets=offsets(), asynchronous=False)
         try:
             with kafka_call("committing offsets"):
                 for answer in self._bounded(commit, seconds=timeout):

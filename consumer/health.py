@@ -41,6 +41,7 @@ class Health(Observer):
         self._joined = False
         self._stopped = False
         self._waits_for: str | None = None
+        self._restoring: set[int] = set()  # partitions
 
     # --- asked by the probes
 
@@ -67,8 +68,9 @@ class Health(Observer):
             return "the model is not verified yet"
         if not self._joined:
             return "the group has not assigned partitions yet"
-        if self._waits_for is not None:
-            return self._waits_for
+        waits_for = _restoring(self._restoring) or self._waits_for
+        if waits_for is not None:
+            return waits_for
         waiting = self._oldest.since
         if waiting is not None and self._clock() - waiting > RECENT_S:
             return f"messages wait, and none was committed for more than {RECENT_S:g} s"
@@ -100,6 +102,17 @@ class Health(Observer):
         self._beat = self._clock()
         self._joined = not lost
         self._waits_for = None
+        self._restoring -= {*partitions}
+
+    def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
+        """It makes progress, though nothing is committed."""
+        self._beat = self._trouble = self._clock()
+        self._restoring = {*partitions}
+
+    def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
+        """Its messages are read from now on."""
+        self._beat = self._trouble = self._clock()
+        self._restoring.discard(partition)
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
         """From here on the chunk is in hand."""
@@ -144,3 +157,9 @@ class Health(Observer):
     def stopped(self) -> None:
         """The worker has left."""
         self._stopped = True
+
+
+def _restoring(partitions: set[int]) -> str:
+    return (
+        f"restoring the state of partitions {', '.join(map(str, sorted(partitions)))}" if partitions else ""
+    )

@@ -45,6 +45,17 @@ def load(
     return model
 
 
+def load_for_worker(settings: Settings) -> Model:
+    """The same for a worker, which keeps the past of a model with a history, if it does so exactly once."""
+    model = load(settings, with_history=True)
+    if model.history is not None and settings.delivery != "exactly-once":
+        raise SettingsError(
+            f"--delivery {settings.delivery}: the model has a history, and after a failure a message would count twice "
+            "in it; use exactly-once, or a model without a history"
+        )
+    return model
+
+
 def load_if_changed(settings: Settings, model: Model) -> Model | None:
     """The model that is pinned by now, or None where that is `model`. Raises what `load` raises."""
     try:
@@ -52,7 +63,7 @@ def load_if_changed(settings: Settings, model: Model) -> Model | None:
             return None
     except ModelError as error:
         raise _refusal(error) from None
-    return load(settings)
+    return load(settings, with_history=True)
 
 
 def warn_of(model: Model) -> None:

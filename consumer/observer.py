@@ -19,6 +19,7 @@ from schemas.printable import printable
 log = logging.getLogger("vitalstream.worker")
 
 FIRST_ROWS = 1000  # in which every feature should have been seen
+RESTORING_S = 5.0
 _LONGEST_NAME = 60  # characters that are shown of it
 
 
@@ -66,6 +67,21 @@ class Observer:
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """Partitions were taken from this worker; when `lost`, without asking."""
+
+    def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
+        """The patients' state of these partitions is being read; none of their messages is until that is done.
+
+        `patients` are all whose state is in memory. Told several times a second.
+        """
+
+    def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
+        """The state of a partition is read: so many patients, bytes and seconds. Its messages are read now."""
+
+    def late(self, rows: int) -> None:
+        """So many rows of the block being scored came too late for a step of their patient's windows."""
+
+    def kept(self, *, patients: int, size: int) -> None:
+        """With the transaction that was just committed, so many patients' state is in memory, in so many bytes."""
 
     def behind(self, lags: Mapping[int, int]) -> None:
         """So many messages of each assigned partition can be read and are not collected yet.
@@ -162,6 +178,7 @@ class LogObserver(Observer):
         self._uncommitted_no_input = 0
         self._told_no_input = False
         self._waited = False
+        self._restoring_due = clock() + RESTORING_S
 
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """Who scores what, with which model and how."""
@@ -196,6 +213,24 @@ class LogObserver(Observer):
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """The partitions."""
         log.info("%s partitions %s", "lost" if lost else "revoked", _listed(partitions))
+
+    def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
+        """How far it is, every few seconds."""
+        if partitions and self._clock() >= self._restoring_due:
+            self._restoring_due = self._clock() + RESTORING_S
+            log.info(
+                "restoring the state of partitions %s: %d patients so far", _listed(partitions), patients
+            )
+
+    def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
+        """How much it was."""
+        log.info(
+            "restored the state of partition %d: %d patients, %.1f MB in %.1f s",
+            partition,
+            patients,
+            size / 1e6,
+            seconds,
+        )
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """Position and reason once it is committed, once for each reason and field."""

@@ -12,11 +12,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from broker.errors import SettingsError, VitalstreamError
-from broker.rights import require_rights
 from broker.settings import Settings
-from broker.topics import require_topics
 from consumer import model as models
 from consumer.pool_health import PoolHealth
+from consumer.ready import require_ready
 from consumer.stop import Stop, end_when_asked
 
 log = logging.getLogger("vitalstream.worker")
@@ -45,9 +44,7 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
         SettingsError, BrokerError: what one worker would refuse at its start, said once.
         WorkerDiedError: a worker ended with an error.
     """
-    models.load(settings)
-    require_topics(settings, settings.topics)
-    require_rights(settings, "consume")
+    require_ready(settings, models.load_for_worker(settings))
     context = multiprocessing.get_context("spawn")
     names = [f"worker-{number}" for number in range(settings.workers)]
     health = PoolHealth(names, stall_after=settings.stall_after)

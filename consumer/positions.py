@@ -16,6 +16,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from broker.notes import Note, read_note, write_note
 from consumer.chunks import Block
 from consumer.errors import Action, KafkaCallError, stops_consumer
 from consumer.identity import Identity
@@ -52,6 +53,7 @@ class Positions:
         self._next: dict[int, int] = {}
         self._low: dict[int, int] = {}  # where partitions began when they were assigned
         self._stable: dict[int, int] = {}  # last stable offsets
+        self._state_ends: dict[int, int | None] = {}  # what was committed beside the offsets
 
     @property
     def partitions(self) -> list[int]:
@@ -70,10 +72,14 @@ class Positions:
         self._ask_ends(starts)
         return self._listed(starts)
 
+    def of(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        """Partitions of the topic by number, of those that are assigned."""
+        return [TopicPartition(self._topic, number) for number in partitions if number in self._next]
+
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""
         for partition in partitions:
-            for known in (self._next, self._low, self._stable):
+            for known in (self._next, self._low, self._stable, self._state_ends):
                 known.pop(partition, None)
 
     def owns(self, block: Block) -> bool:
@@ -87,9 +93,17 @@ class Positions:
         for partition, (_, last) in block.spans.items():
             self._next[partition] = last + 1
 
-    def offsets(self) -> list[TopicPartition]:
+    def offsets(self, state_ends: Mapping[int, int] | None = None) -> list[TopicPartition]:
         """The offsets to commit: of every partition in which something was processed."""
-        return self._listed({partition: offset for partition, offset in self._next.items() if offset >= 0})
+        processed = {partition: offset for partition, offset in self._next.items() if offset >= 0}
+        return self._listed(processed, state_ends or {})
+
+    def state_ends(self) -> dict[int, int | None]:
+        """By assigned partition, the end of the state that was committed beside its offset when it was asked for.
+
+        It is None where the offset names none, and 0 where nothing is committed.
+        """
+        return {partition: self._state_ends.get(partition) for partition in self._next}
 
     def rewind(self) -> None:
         """Go back to the group's committed offsets, which alone tell what is done.
@@ -160,10 +174,13 @@ class Positions:
                     asked, timeout=LEADER_S
                 )
 
-    def _listed(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
-        noted = self._identity.id
+    def _listed(
+        self, offsets: Mapping[int, int], state_ends: Mapping[int, int] | None = None
+    ) -> list[TopicPartition]:
+        topic_id, ends = self._identity.id, state_ends or {}
         return [
-            TopicPartition(self._topic, partition, offset, noted) for partition, offset in offsets.items()
+            TopicPartition(self._topic, partition, offset, write_note(Note(topic_id, ends.get(partition))))
+            for partition, offset in offsets.items()
         ]
 
     def _committed(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -221,5 +238,7 @@ class Positions:
         for answer in answers:
             if answer.error:
                 raise KafkaException(answer.error)
-            self._identity.require(answer.metadata)
+            topic_id, end = read_note(answer.metadata)
+            self._identity.require(topic_id)
+            self._state_ends[answer.partition] = 0 if answer.offset < 0 else end
         return answers

@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from threadpoolctl import threadpool_limits
 
 from broker.admin import Admin
-from broker.rights import require_rights
+from broker.roles import Role
 from broker.settings import Settings
-from broker.topics import cleanups, message_limits, require_topics
+from broker.topics import cleanups, message_limits
 from consumer import model as models
 from consumer.changing import ChangingScorer
 from consumer.chunks import Pace
@@ -22,9 +22,11 @@ from consumer.identity import identity_of
 from consumer.lag import lag_listener
 from consumer.observer import Observer, Observers
 from consumer.positions import ANSWER_S
+from consumer.ready import require_ready
 from consumer.scoring import ChunkScorer, Limits
 from consumer.sending import Sender
 from consumer.slots import take_slot
+from consumer.state import State, make_state
 from consumer.stop import Hangups
 from consumer.tuning import AutoPace, measured_costs
 from consumer.worker import Worker
@@ -56,29 +58,30 @@ def run_worker(
         BrokerError: the brokers can't be reached, a topic is missing, or this user may not use it.
         VitalstreamError: a failure that can't be cured by trying again.
     """
-    model = models.load(settings)
+    model = models.load_for_worker(settings)
     models.warn_of(model)
     _tell_kernel(settings)
     _tell_mapping(settings, make_decoder(settings, model))
     require_registry(settings)
-    require_topics(settings, settings.topics)
-    require_rights(settings, "consume")
+    require_ready(settings, model)
     write = make_result_writer(settings)
     _warn_of_compaction(settings)
     _warn_if_begun(settings)
     with take_slot(settings) as slot, threadpool_limits(limits=1):
         pace, observer = _paced(settings, model, observer)
-        limits = message_limits(settings, settings.output_topics)
+        limits = _limits(settings, model)
+        state = None if model.history is None else make_state(settings, model.history, limits, observer)
         score = ChangingScorer(
             settings,
             model,
-            make=functools.partial(_scorer, settings, slot.name, limits, write=write),
+            make=functools.partial(_scorer, settings, slot.name, limits, state=state, write=write),
             observer=observer,
             hangups=hangups or Hangups(),
         )
         worker = _assemble(
             settings,
             score,
+            state=state,
             name=slot.name,
             limits=limits,
             pace=pace,
@@ -99,6 +102,12 @@ def run_worker(
 def _tell_kernel(settings: Settings) -> None:
     if settings.value_format == "json" and native() is None:
         log.info("reads messages without the native kernel, which takes more time (see docs/performance.md)")
+
+
+def _limits(settings: Settings, model: Model) -> dict[str, int]:
+    """The longest message that each topic takes."""
+    state = [] if model.history is None else [settings.topic(Role.STATE)]
+    return message_limits(settings, [*settings.output_topics, *state])
 
 
 def _tell_mapping(settings: Settings, decode: Decoder) -> None:
@@ -144,7 +153,9 @@ def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callab
     if settings.chunk_size != "auto":
         fixed = Pace(settings.chunk_size, settings.max_wait_ms / 1000)
         return lambda: fixed, observer
-    costs = measured_costs(model.scorer, lambda count: made_up_rows(model.scorer.prepared, count))
+    costs = measured_costs(
+        model.scorer.behind_history, lambda count: made_up_rows(model.scorer.prepared, count)
+    )
     auto = AutoPace(goal=settings.latency_goal_ms / 1000, costs=costs)
     return auto.pace, Observers(observer, auto)
 
@@ -156,7 +167,9 @@ def _scorer(
     model: Model,
     observer: Observer,
     *,
+    state: State | None,
     write: Write,
+    trial: bool = False,
 ) -> ChunkScorer:
     return ChunkScorer(
         model,
@@ -169,6 +182,7 @@ def _scorer(
         observer=observer,
         clock=time.time,
         write=write,
+        histories=None if state is None else state.histories(trial=trial),
     )
 
 
@@ -176,6 +190,7 @@ def _assemble(
     settings: Settings,
     score: ChangingScorer,
     *,
+    state: State | None,
     name: str,
     limits: Mapping[str, int],
     pace: Callable[[], Pace],
@@ -197,8 +212,9 @@ def _assemble(
             settings,
             transactional_id=name if exactly_once else None,
             limits=limits.values(),
+            reports=state is not None,
         ),
-        topics=settings.output_topics,
+        topics=settings.by_role,
         observer=observer,
         clock=clock,
     )
@@ -219,6 +235,7 @@ def _assemble(
         should_stop=should_stop,
         transactional_id=name,
         pace=pace,
+        lifecycle=state,
         clock=clock,
     )
     return worker

@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from broker.roles import Role
 from broker.settings import Settings
 from consumer.chunks import Block
 from consumer.errors import ModelFailedError
+from consumer.histories import Histories
 from consumer.limits import RejectLimit
 from consumer.names import NameCheck
 from consumer.observer import FIRST_ROWS, Observer
-from consumer.sending import Output
+from consumer.sending import Output, Records
 from real_time.inference import ModelOutputError, RiskScorer
 from real_time.streaming import StreamMetrics, process_stream
 from real_time.usable import Model
@@ -64,7 +66,10 @@ class ChunkScorer:
         observer: Observer,
         clock: Callable[[], float],
         write: Write = as_json,
+        histories: Histories | None = None,
     ) -> None:
+        """`histories` are for a model that has a history."""
+        self._histories = histories
         self._model = model
         self._write = write
         self._decode = make_decoder(settings, model)
@@ -100,18 +105,22 @@ class ChunkScorer:
             TooManyRejectedError: of a chunk and those before it, too large a share was rejected.
         """
         decoded = self._decode(block.messages)
-        frame = decoded.frame
         if self._unseen:
-            self._look_for_unseen(frame)
+            self._look_for_unseen(decoded.frame)
         if self._unseen or not self._names.found:
-            self._look_at_names(block, accepted=len(frame) + self._coded_for_others(decoded.rejects))
+            self._look_at_names(block, accepted=len(decoded.frame) + self._coded_for_others(decoded.rejects))
+        features, told = decoded.frame, None
+        if self._histories is not None:
+            known = self._histories(decoded, block)
+            decoded, features, told = known.decoded, known.features, known.told
+        frame = decoded.frame
         positions = frame.index.to_numpy()
         present = features_present(frame)
         no_input = present < self._min_features
         asked = np.zeros(len(block), np.bool_)
         asked[positions] = ~no_input
         probability, timings, failed = score(
-            _with_gaps(frame, len(block)), self._model.scorer, asked, chunk_size=block.pace.chunk_size
+            _with_gaps(features, len(block)), self._model.scorer, asked, chunk_size=block.pace.chunk_size
         )
         probability = probability[positions]
         now = self._clock()
@@ -132,6 +141,7 @@ class ChunkScorer:
             features_present=present.tolist(),
             no_input=no_input.tolist(),
             mapping=self._decode.mapping,
+            histories=told,
         )
         results = self._write(results)
         keys = _keys(rows, decoded.patient_ids)
@@ -156,11 +166,19 @@ class ChunkScorer:
         )
         for one in metrics:
             self._observer.scored(one)
+        letters = [self._dead_letter(block, reject) for reject in rejects]
         return Output(
-            keys=keys,
-            results=results,
-            dead_letters=[self._dead_letter(block, reject) for reject in rejects],
-            metrics=[one.encode() for one in metrics],
+            [
+                Records(Role.RESULTS, results, keys),
+                Records(
+                    Role.DEAD_LETTERS,
+                    [letter.value for letter in letters],
+                    [letter.key for letter in letters],
+                    [letter.headers for letter in letters],
+                ),
+                Records(Role.METRICS, [one.encode() for one in metrics]),
+            ],
+            chunks=len(metrics),
             rows=len(block),
         )
 
@@ -303,7 +321,7 @@ def score(
         ModelFailedError: the model failed on every one of 10 rows or more of a chunk, or its result has the wrong
             shape.
     """
-    tolerant = _Tolerant(scorer.probability, asked)
+    tolerant = _Tolerant(scorer.behind_history, asked)
     timings: list[StreamMetrics] = []
     try:
         scores, _ = process_stream(frame, chunk_size, tolerant, on_chunk=timings.append)

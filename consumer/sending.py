@@ -1,29 +1,66 @@
 """Handing messages to a Kafka producer, which is renewed when its state can't be trusted any more."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat, starmap
 from typing import Any, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from broker.roles import Role
 from consumer.errors import Action, KafkaCallError, action_for
 from consumer.memory import give_back
 from consumer.observer import Observer, Step
-from schemas.dead_letters import DeadLetter
+from schemas.messages import Headers
 
 FULL_QUEUE_S = 10.0  # how long to wait for room in the producer's queue
 
 
+OnDelivery = Callable[[KafkaError | None, Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records for the topic of a role, in order; without `partitions` Kafka chooses them by key.
+
+    `on_last` hears whether and where the last one of each partition was delivered.
+    """
+
+    role: Role
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None] | None = None
+    headers: Sequence[Headers] | None = None
+    partitions: Sequence[int] | None = None
+    on_last: OnDelivery | None = None
+
+    def calls(self, topic: str) -> list[tuple[Any, ...]]:
+        """The arguments of `Producer.produce` for each: topic, value, key and, where they are needed, the others."""
+        count = len(self.values)
+        columns: list[Any] = [repeat(topic, count), self.values, self.keys or repeat(None, count)]
+        if self.partitions or self.headers:
+            columns += [
+                self.partitions or repeat(-1, count),
+                self._callbacks(),
+                repeat(None, count),  # another name of the same
+                repeat(0, count),  # no timestamp of ours
+                self.headers or repeat(None, count),
+            ]
+        return [*zip(*columns, strict=True)]
+
+    def _callbacks(self) -> list[OnDelivery | None]:
+        callbacks: list[OnDelivery | None] = [None] * len(self.values)
+        for last in dict(zip(self.partitions or (), range(len(self.values)), strict=False)).values():
+            callbacks[last] = self.on_last
+        return callbacks
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
-    """All that one block sends: results (keys beside values), dead letters, and a metrics message for each chunk."""
+    """All that one block sends, and how many chunks and rows it had."""
 
-    keys: Sequence[bytes]
-    results: Sequence[bytes]
-    dead_letters: Sequence[DeadLetter]
-    metrics: Sequence[bytes]
+    records: Sequence[Records]
+    chunks: int
     rows: int
 
 
@@ -67,12 +104,12 @@ class Sender:
         self,
         make_producer: MakeProducer,
         *,
-        topics: tuple[str, ...],
+        topics: Mapping[Role, str],
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:
         self._make = make_producer
-        self._output_topic, self._metrics_topic, self._dead_letter_topic = topics
+        self._topics = topics
         self._observer = observer
         self._clock = clock
         self._new_producer()
@@ -99,16 +136,19 @@ class Sender:
 
     def send(self, output: Output) -> None:
         """Hand over everything a block sends."""
-        self.chunks += len(output.metrics)
+        self.chunks += output.chunks
         self.rows += output.rows
-        with kafka_call("producing"), self._telling_why():
-            self._send(self._output_topic, output.results, output.keys)
-            for letter in output.dead_letters:
-                self._produce(self._dead_letter_topic, letter.value, letter.key, headers=letter.headers)
-            self._observer.reached(Step.PRODUCING)
-            self._send(self._metrics_topic, output.metrics, [None] * len(output.metrics))
-            self.producer.poll(0)
+        self.add(output.records)
         self._observer.reached(Step.PRODUCED)
+
+    def add(self, records: Sequence[Records]) -> None:
+        """Hand records over, in order."""
+        with kafka_call("producing"), self._telling_why():
+            for one in records:
+                if one.role is Role.METRICS:
+                    self._observer.reached(Step.PRODUCING)
+                self._produce(one.calls(self._topics[one.role]))
+            self.producer.poll(0)
 
     @contextmanager
     def _telling_why(self) -> Iterator[None]:
@@ -132,24 +172,23 @@ class Sender:
             raise KafkaCallError("delivering", None, Action.REBUILD)
         self._observer.reached(Step.FLUSHED)
 
-    def _send(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None]) -> None:
+    def _produce(self, calls: Sequence[tuple[Any, ...]]) -> None:
         # One call a message: produce_batch is slower and can drop a part of a batch without an exception.
-        rest = starmap(self.producer.produce, zip(repeat(topic, len(values)), values, keys, strict=True))
+        rest = starmap(self.producer.produce, calls)
         sent: list[None] = []
         while True:
             try:
                 sent.extend(rest)  # goes on behind the message that raised
                 return
             except BufferError:
-                number = len(sent)
-                self._produce(topic, values[number], keys[number])
+                self._produce_later(calls[len(sent)])
                 sent.append(None)
 
-    def _produce(self, topic: str, value: bytes | None, key: bytes | None = None, **kwargs: Any) -> None:
+    def _produce_later(self, call: tuple[Any, ...]) -> None:
         deadline = self._clock() + FULL_QUEUE_S
         while True:
             try:
-                self.producer.produce(topic, value, key, **kwargs)
+                self.producer.produce(*call)
                 return
             except BufferError:
                 if self._clock() > deadline:

@@ -41,6 +41,7 @@ class _Uncommitted:
     dead: Counts[Reason] = field(default_factory=Counts)
     waits: list[tuple[NDArray[np.float64], float]] = field(default_factory=list)  # and when they were taken
     chunks: int = 0
+    late: int = 0
 
 
 class PrometheusObserver(Observer):
@@ -102,6 +103,29 @@ class PrometheusObserver(Observer):
         self._last_commit = Gauge(
             "vitalstream_last_commit_timestamp_seconds",
             "When a transaction was last committed",
+            registry=registry,
+        )
+        self._state_patients = Gauge(
+            "vitalstream_state_patients", "Patients whose state is in memory", registry=registry
+        )
+        self._state_bytes = Gauge(
+            "vitalstream_state_bytes", "Memory that the patients' state takes", registry=registry
+        )
+        self._restored = Counter(
+            "vitalstream_restored_patients", "Patients whose state was read back", registry=registry
+        )
+        self._restored_bytes = Counter(
+            "vitalstream_restored_bytes", "Bytes of state that were read back", registry=registry
+        )
+        self._restore_seconds = Counter(
+            "vitalstream_restore_seconds", "How long partitions waited for their state", registry=registry
+        )
+        self._restoring = Gauge(
+            "vitalstream_restoring_partitions", "Partitions that wait for their state", registry=registry
+        )
+        self._late = Counter(
+            "vitalstream_late_rows",
+            "Rows committed that came too late for a step of their patient's windows",
             registry=registry,
         )
         self._partitions = Gauge(
@@ -175,6 +199,27 @@ class PrometheusObserver(Observer):
         """Counted."""
         self._assigned.difference_update(partitions)
         self._partitions.set(len(self._assigned))
+        self._restoring.set(0)  # of those that are left, it is told at once
+
+    def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
+        """Shown."""
+        self._restoring.set(len(partitions))
+        self._state_patients.set(patients)
+
+    def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
+        """Counted."""
+        self._restored.inc(patients)
+        self._restored_bytes.inc(size)
+        self._restore_seconds.inc(seconds)
+
+    def kept(self, *, patients: int, size: int) -> None:
+        """Shown."""
+        self._state_patients.set(patients)
+        self._state_bytes.set(size)
+
+    def late(self, rows: int) -> None:
+        """Counted once committed."""
+        self._uncommitted.late += rows
 
     def behind(self, lags: Mapping[int, int]) -> None:
         """Kept for the next scrape."""
@@ -218,6 +263,7 @@ class PrometheusObserver(Observer):
         self._scored.inc(done.scored)
         self._no_input.inc(done.no_input)
         self._skipped.inc(done.skipped)
+        self._late.inc(done.late)
         for reason, count in done.dead.items():
             self._dead[reason].inc(count)
             self._dead_lettered.inc(count)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import chain
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -21,6 +21,7 @@ from consumer.errors import (
     stops_consumer,
 )
 from consumer.identity import Identity
+from consumer.lifecycle import Lifecycle
 from consumer.observer import Observer, Step
 from consumer.pauses import Pause
 from consumer.positions import Positions
@@ -59,9 +60,11 @@ class Worker:
         should_stop: Callable[[], bool],
         transactional_id: str,
         pace: Callable[[], Pace],
+        lifecycle: Lifecycle | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
+        self._lifecycle = lifecycle or Lifecycle()
         self._committer = committer
         self._identity = identity
         self._score = score
@@ -114,11 +117,13 @@ class Worker:
             # A consumer that is being closed may still be given partitions, and answers no question about them.
             self._leaving = True
             self._consumer.close()
+            self._lifecycle.close()
             self._observer.stopped()
 
     def _step(self) -> None:
         if self._pause.lasts():
             self._active_at = self._clock()
+        self._restore()
         block = self._collector.collect(rows=self._room())
         self._raise_failure()
         self._identity.check()
@@ -128,6 +133,21 @@ class Worker:
             self._commit(COMMIT_TIMEOUT_S)
         if not self._committer.chunks:  # so that no transaction holds results of two models
             self._score.change()
+
+    def _restore(self) -> None:
+        """Let what goes along get ready for new partitions, a little at a time: the group must go on hearing of us."""
+        outstanding = {*self._lifecycle.outstanding}
+        if outstanding:
+            self._lifecycle.restore()
+            left = {*self._lifecycle.outstanding}
+            self._hold(left)  # which a pause that has ended meanwhile would have let go
+            self._consumer.resume(self._positions.of(outstanding - left))
+            self._active_at = self._clock()
+
+    def _hold(self, partitions: Collection[int]) -> None:
+        """Read nothing of them for now."""
+        if partitions:
+            self._consumer.pause(self._positions.of(partitions))
 
     def _room(self) -> int:
         """How many rows a block may have; fewer than a chunk means one chunk.
@@ -141,7 +161,7 @@ class Worker:
         return room(self._commit_interval, open_for=open_for, rows=rows, lag=self._lag, rate=self._rate)
 
     def _process(self, block: Block) -> None:
-        if not self._positions.owns(block):
+        if not self._positions.owns(block) or block.spans.keys() & {*self._lifecycle.outstanding}:
             raise KafkaCallError("reading", None, Action.ABORT)
         self._uncommitted.append(block.partitions)
         left = sum(self._positions.lags().values()) + len(self._collector.pending)
@@ -187,7 +207,11 @@ class Worker:
 
     def _commit(self, timeout: float) -> None:
         if self._committer.chunks:
-            self._committer.commit(self._positions.offsets(), timeout)
+            closing = self._lifecycle.closing()
+            self._committer.commit(
+                lambda: self._positions.offsets(self._lifecycle.ends()), timeout, closing=closing
+            )
+            self._lifecycle.committed()
             self._uncommitted.clear()
             self._recoveries = 0
 
@@ -232,7 +256,7 @@ class Worker:
         self._collector.discard()
         self._commit(COMMIT_TIMEOUT_S)
         self._score.restart()
-        self._positions.rewind()
+        self._rewind()
         self._pause.begin()
         self._rate = 0.0  # chunk by chunk: a block would ask twice
         self._active_at = self._clock()
@@ -250,9 +274,14 @@ class Worker:
         if failure.action is not Action.ABORT or not self._abort(COMMIT_TIMEOUT_S):
             self._committer.renew()
             self._start()
-        self._positions.rewind()
+        self._rewind()
         self._uncommitted.clear()
         self._active_at = self._clock()
+
+    def _rewind(self) -> None:
+        self._positions.rewind()
+        self._lifecycle.settled(self._positions.state_ends())
+        self._hold(self._lifecycle.outstanding)
 
     def _require_progress(self, failure: KafkaCallError) -> None:
         """Wait a moment before the next try, the longer the more have failed in a row; raise when it is hopeless."""
@@ -301,6 +330,9 @@ class Worker:
         try:
             starts = self._positions.add(tp.partition for tp in partitions)
             (consumer.assign if self._eager else consumer.incremental_assign)(starts)
+            ends, new = self._positions.state_ends(), [tp.partition for tp in starts]
+            self._lifecycle.assigned({partition: ends[partition] for partition in new})
+            self._hold({*new} & {*self._lifecycle.outstanding})
         except Exception as error:
             self._failure = error
         self._joined = True
@@ -321,7 +353,7 @@ class Worker:
                 self._commit(REVOKE_TIMEOUT_S)
         except Exception as error:
             self._failure = error
-        self._positions.drop(gone)
+        self._drop(gone)
         self._observer.revoked(gone, lost=False)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -330,8 +362,12 @@ class Worker:
         self._collector.discard()
         if self._committer.chunks and self._failure is None:
             self._failure = KafkaCallError("keeping partitions", None, Action.ABORT)
-        self._positions.drop(gone)
+        self._drop(gone)
         self._observer.revoked(gone, lost=True)
+
+    def _drop(self, gone: list[int]) -> None:
+        self._positions.drop(gone)
+        self._lifecycle.revoked(gone)
 
     def _on_consumer_error(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

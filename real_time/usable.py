@@ -46,6 +46,11 @@ class Model:
     """What an operator should know of it, though it can be used; a sentence each, without a full stop."""
 
     @property
+    def history(self) -> PatientHistory | None:
+        """What gives the model its features from patients' messages, if it has any."""
+        return self.scorer.history
+
+    @property
     def dtypes(self) -> Mapping[str, str]:
         """Of the features that are no numbers, what they are."""
         fields = self.scorer.prepared.fields

@@ -24,6 +24,7 @@ SOURCE_PARTITION: Final = "source_partition"
 SOURCE_OFFSET: Final = "source_offset"
 FEATURES_PRESENT: Final = "features_present"
 NO_INPUT: Final = "no_input"
+HISTORY: Final = "history"
 
 MAX_PATIENT_ID: Final = 128
 """Longest patient id, in Unicode code points."""

@@ -22,6 +22,15 @@ Load: TypeAlias = Callable[[Any], Any]
 
 RESULT_NAME: Final = "vitalstream.RiskResult"
 _AVRO: Final = {str: "string", int: "long", float: "double", bool: "boolean", NoneType: "null"}
+_HISTORY: Final = {
+    "type": "record",
+    "name": "History",
+    "fields": [
+        {"name": "rows_seen", "type": "long"},
+        {"name": "hours_since_first_seen", "type": "double"},
+        {"name": "carried_forward", "type": {"type": "map", "values": "double"}},
+    ],
+}
 _NEEDS: Final = "--result-format avro needs fastavro: install vitalstream with the extra avro"
 
 
@@ -53,8 +62,14 @@ def _avro(hint: Any) -> Any:
     """The Avro type of an annotation; null comes first in a union, so that it can be the default."""
     if get_origin(hint) is list:
         return {"type": "array", "items": _AVRO[get_args(hint)[0]]}
-    kinds = [_AVRO[kind] for kind in get_args(hint)]
-    return sorted(kinds, key=lambda kind: kind != "null") if kinds else _AVRO[hint]
+    if get_origin(hint) is dict:
+        return _HISTORY
+    kinds = (
+        [_AVRO[hint]]
+        if hint in _AVRO
+        else sorted(map(_avro, get_args(hint)), key=lambda kind: kind != "null")
+    )
+    return kinds if len(kinds) > 1 else kinds[0]
 
 
 def _doc(described: dict[str, Any]) -> str:

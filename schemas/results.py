@@ -9,6 +9,7 @@ import orjson
 from schemas.contract import (
     EVENT_TIME,
     FEATURES_PRESENT,
+    HISTORY,
     IMPLAUSIBLE,
     MAPPING,
     MODEL,
@@ -33,7 +34,8 @@ class RiskResult:
     `implausible` names the features whose values no body can have, which the model was given as missing.
     `features_present` is how many of the model's features had a number (None in results of earlier versions), and
     `no_input` says that they were too few to ask the model. `mapping` is the sha256 of the mapping that the message was
-    read by; None where there was none.
+    read by; None where there was none. `history` is what a model with a history knew of the patient: `rows_seen`,
+    `hours_since_first_seen`, and in `carried_forward` the age in hours of each value that is not of this time.
     """
 
     patient_id: str
@@ -50,6 +52,7 @@ class RiskResult:
     features_present: int | None = None
     no_input: bool = False
     mapping: str | None = None
+    history: dict[str, Any] | None = None
 
 
 def encode_results(
@@ -68,12 +71,13 @@ def encode_results(
     features_present: Sequence[int],
     no_input: Sequence[bool],
     mapping: str | None,
+    histories: Sequence[dict[str, Any]] | None = None,
 ) -> list[bytes]:
     """One value for the risk topic a row, in the order of the rows; each sequence has one entry a row.
 
     A probability of NaN is written as null, any other so that it reads back bit for bit. `model` is the sha256
     of the model's file, `mapping` that of the mapping, if any; `topic`, `partitions` and `offsets` tell where the rows
-    came from.
+    came from. `histories` are for models with a history.
     """
     # Column by column, and rows put together from the columns' texts: less work than an object a row.
     columns = {
@@ -86,6 +90,8 @@ def encode_results(
         SOURCE_OFFSET: offsets,
         FEATURES_PRESENT: features_present,
     }
+    if histories is not None:
+        columns[HISTORY] = histories
     if any(no_input):  # else the same for all, as nearly always
         columns[NO_INPUT] = no_input
     same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}

@@ -85,7 +85,8 @@ def main() -> None:
 
 @app.command()
 @with_settings(
-    "model", "bootstrap_servers", "group", *TOPIC_SETTINGS, *OF_INPUT, "result_format", "skip_foreign", "chunk_size",
+    "model", "bootstrap_servers", "group", *TOPIC_SETTINGS, *OF_INPUT, "result_format", "skip_foreign", "max_patients",
+    "max_state_mb", "chunk_size",
     "max_wait_ms", "latency_goal_ms", "commit_interval_ms", "ranges", "min_features", "delivery",
     "max_dead_letter_ratio", "instance", "workers", "http", "stall_after", "log_format", "from_timestamp", "until_idle",
 )  # fmt: skip

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from producer.physionet import FORMATS
 from producer.sources import find_source
 from producer.ward import Ward, record
+from real_time.history import PatientHistory, Window
 from real_time.model_file import pin_model
 from schemas.contract import STANDARD_FEATURES
 from tests.conftest import MakeSettings
@@ -43,6 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "logistic": make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(X, y),
         "fragile": Fragile(),
         "fragile_vitals": Fragile(("heart_rate", "spo2")),
+        "history": _with_history(),
     }
     return {name: save(model, folder / f"{name}.joblib") for name, model in made.items()}
 
@@ -70,6 +72,14 @@ def vitals_file(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     path = tmp_path_factory.mktemp("vitals") / "simulated.ndjson"
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in patient_rows(50_000)))
     return [str(path)]
+
+
+def _with_history() -> Any:
+    stays = pd.DataFrame(patient_rows(5_000))[["patient_id", "event_time", *STANDARD_FEATURES]]
+    stays = stays.astype(dict.fromkeys(STANDARD_FEATURES, "float64"))
+    history = PatientHistory(windows=[Window("6h", of=("min", "max", "count"))])
+    model = make_pipeline(history, HistGradientBoostingClassifier(max_iter=20, random_state=0))
+    return model.fit(stays, (stays["heart_rate"] > 90).astype(int))
 
 
 def _training_data() -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:

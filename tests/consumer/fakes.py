@@ -7,8 +7,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
+from broker.roles import Role
 from consumer.chunks import Block, Pace
 from consumer.identity import Identity
+from consumer.sending import Output, Records
+from schemas.dead_letters import DeadLetter
 from schemas.metrics import ChunkMetrics, ClosedBy
 
 
@@ -135,3 +138,25 @@ def described(topic_id: str) -> "Future[Any]":
 def identity(topic_id: str) -> Identity:
     """That of a topic that stays."""
     return Identity(lambda: described(topic_id), topic="vitals", clock=Clock())
+
+
+def records_of(output: Output, role: Role) -> Records:
+    """What is sent to the topic of a role."""
+    (records,) = [one for one in output.records if one.role is role]
+    return records
+
+
+def results_of(output: Output) -> list[bytes]:
+    return [value for value in records_of(output, Role.RESULTS).values if value is not None]
+
+
+def metrics_of(output: Output) -> list[bytes]:
+    return [value for value in records_of(output, Role.METRICS).values if value is not None]
+
+
+def letters_of(output: Output) -> list[DeadLetter]:
+    records = records_of(output, Role.DEAD_LETTERS)
+    assert records.keys is not None
+    assert records.headers is not None
+    parts = zip(records.keys, records.values, records.headers, strict=True)
+    return [DeadLetter(key, value, [*headers]) for key, value, headers in parts]

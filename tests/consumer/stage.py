@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from broker.settings import Settings
+from broker.topics import create_topics
 from consumer.observer import Step
 from tests.conftest import MakeSettings
 from tests.consumer import dying
@@ -44,6 +45,8 @@ class Stage:
     ) -> Settings:
         """Fresh topics and a fresh group, with one of the models and librdkafka properties."""
         made = self._make_settings(partitions=partitions, model=self._models[model], **changes)
+        if model == "history":
+            create_topics(made, partitions=partitions, state=True)
         return made.model_copy(update={"kafka": dict(properties)})
 
     def worker(

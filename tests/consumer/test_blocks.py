@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from broker.roles import Role
 from consumer.chunks import BLOCK_ROWS, Collector, Pace
 from consumer.errors import Action, KafkaCallError, ModelFailedError
 from consumer.limits import TooManyRejectedError
@@ -20,7 +21,16 @@ from real_time import streaming
 from schemas.metrics import ChunkMetrics, decode_metrics
 from tests.consumer.accounts import Accounts, require_exactly_once
 from tests.consumer.conftest import patient_rows, save
-from tests.consumer.fakes import Clock, FakeMessage, Queue, block_of
+from tests.consumer.fakes import (
+    Clock,
+    FakeMessage,
+    Queue,
+    block_of,
+    letters_of,
+    metrics_of,
+    records_of,
+    results_of,
+)
 from tests.consumer.models import ABOVE_ONE, NOT_A_NUMBER, RAISES, Fragile
 from tests.consumer.scores import require_offline_scores
 from tests.consumer.sleepy import PAUSE_S, Sleepy
@@ -74,11 +84,11 @@ def sent(
     found: dict[str, Any] = {name: [] for name in ("keys", "results", "letters", "metrics", "chunks")}
     while block := collector.collect(rows=rows):
         output = score(block, lag=len(queue.queued) + len(collector.pending))
-        metrics = [decode_metrics(one) for one in output.metrics]
+        metrics = [decode_metrics(one) for one in metrics_of(output)]
         assert output.rows == len(block)
-        found["keys"] += output.keys
-        found["results"] += output.results
-        found["letters"] += output.dead_letters
+        found["keys"] += records_of(output, Role.RESULTS).keys
+        found["results"] += results_of(output)
+        found["letters"] += letters_of(output)
         found["metrics"] += map(without_times, metrics)
         found["chunks"].append(len(metrics))
     return found
@@ -122,7 +132,7 @@ def test_a_chunk_is_timed_by_the_rows_that_the_model_was_asked_about(monkeypatch
     given[:10:2] = [FakeMessage(b"{", offset=number) for number in range(5)]
     score = scorer(model=Slow(), max_dead_letter_ratio=1)
     output = score(block_of(given, chunk_size=10), lag=0)
-    found = [*map(decode_metrics, output.metrics)]
+    found = [*map(decode_metrics, metrics_of(output))]
     assert [(one.rows, one.scored) for one in found] == [(10, 5), (10, 10)]
     assert [one.latency_ms for one in found] == pytest.approx([2.0, 2.0])
     assert [one.throughput_rows_per_s for one in found] == pytest.approx([500.0, 500.0])
@@ -136,7 +146,7 @@ def test_a_broken_model_is_found_in_the_first_chunk_on_which_it_fails_whole() ->
     with pytest.raises(ModelFailedError, match="gave no probability between 0 and 1 on all 10 rows"):
         scorer()(block_of(given, chunk_size=10), lag=0)
     scattered = chunk(*[1.0] * 5, *[RAISES] * 10, *[2.0] * 5)
-    assert len(scorer()(block_of(scattered, chunk_size=10), lag=0).dead_letters) == 10, "of two chunks"
+    assert len(letters_of(scorer()(block_of(scattered, chunk_size=10), lag=0))) == 10, "of two chunks"
 
 
 def test_a_broken_model_is_not_asked_about_the_rest_of_the_block() -> None:

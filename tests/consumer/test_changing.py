@@ -27,10 +27,11 @@ from consumer.scoring import ChunkScorer, Limits
 from consumer.stop import Hangups
 from real_time import pin_model, pinned_sha256
 from real_time.card import card_path, read_card, write_card
+from real_time.history import PatientHistory
 from real_time.model_file import model_sha256, pin_path
 from schemas.results import decode_result
 from tests.consumer.accounts import require_exactly_once
-from tests.consumer.fakes import FakeMessage, chunk_of
+from tests.consumer.fakes import FakeMessage, chunk_of, results_of
 from tests.consumer.models import RAISES, Fragile
 from tests.consumer.stage import Stage
 from tests.schemas.messages import good
@@ -80,7 +81,7 @@ class Ward:
             hangups=Hangups(),
         )
 
-    def _make(self, model: Any, observer: Observer) -> ChunkScorer:
+    def _make(self, model: Any, observer: Observer, *, trial: bool = False) -> ChunkScorer:
         limits = Limits(result=1_000_000, dead_letter=1_000_000)
         return ChunkScorer(
             model, settings=self.settings, worker="w", limits=limits, observer=observer, clock=lambda: 0.0
@@ -101,7 +102,7 @@ class Ward:
     def by(self, rows: int = 2, **values: Any) -> str:
         """Score messages; the hash of the model that their results are by."""
         messages = [FakeMessage(good(**values), key=b"p", offset=row) for row in range(rows)]
-        return decode_result(self.score(chunk_of(messages), lag=0).results[0]).model
+        return decode_result(results_of(self.score(chunk_of(messages), lag=0))[0]).model
 
 
 def fitted(seed: int = 0, names: Sequence[str] = NAMES) -> Any:
@@ -139,9 +140,9 @@ def test_nobody_looks_for_garbage_while_a_model_is_loaded(ward: Ward) -> None:
     made = ward.score._make
     collecting: list[bool] = []
 
-    def make(*args: Any) -> ChunkScorer:
+    def make(model: Any, observer: Observer, *, trial: bool = False) -> ChunkScorer:
         collecting.append(gc.isenabled())
-        return made(*args)
+        return made(model, observer)
 
     ward.score._make = make
     ward.replace(fitted(1))
@@ -215,6 +216,21 @@ def test_what_a_start_refuses_is_refused(ward: Ward, model: Any, words: str) -> 
     assert [what for what, _ in ward.told.told] == ["refused", "refused"]
     new = ward.replace(fitted(1))
     assert ward.look() == ("ready", new)
+
+
+def test_a_model_with_another_past_is_refused(ward: Ward) -> None:
+    rows = pd.DataFrame(
+        {"patient_id": ["a", "b"], "event_time": ["2026-01-05T08:00Z"] * 2, NAMES[0]: [90.0, 80.0]}
+    )
+    model = make_pipeline(PatientHistory(), DecisionTreeClassifier()).fit(rows, [0, 1])
+    old = ward.by()
+    ward.replace(model)
+    what, why = ward.look()
+    assert what == "refused"
+    recipe = model[0].recipe_sha256[:12]
+    assert f"it has a history of recipe {recipe}, and the model that scores has no history" in why
+    assert "score with it in another --group" in why
+    assert ward.by() == old
 
 
 def test_what_would_end_the_worker_is_refused(tmp_path: Path) -> None:

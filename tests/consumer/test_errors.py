@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from broker.roles import Role
 from consumer.errors import Action, FencedError, KafkaCallError, action_for, stops_consumer
 from consumer.observer import Observer
 from consumer.sending import Sender, kafka_call
@@ -121,7 +122,9 @@ def test_a_lost_message_stops_the_worker_if_that_is_hopeless(codes: list[int], a
         made.append(listeners)
         return Losing()
 
-    sender = Sender(make, topics=("a", "b", "c"), observer=Observer(), clock=time.monotonic)
+    sender = Sender(
+        make, topics={role: role.value for role in Role}, observer=Observer(), clock=time.monotonic
+    )
     with pytest.raises(KafkaCallError) as caught:
         sender.flush(1)
     assert caught.value.action is action

@@ -47,6 +47,20 @@ def turn(health: Health, clock: Clock, seconds: float, *, lag: int | None = 0) -
             health.behind({0: lag})
 
 
+def test_a_worker_is_not_ready_until_the_state_is_read_but_lives(health: Health, clock: Clock) -> None:
+    health.behind({0: 90})
+    for _ in range(int(STALL_S) * 2):
+        clock.now += 1
+        health.restoring([0, 2], patients=7)
+        health.behind({0: 90})
+        assert health.stalled() is None
+    assert health.unready() == "restoring the state of partitions 0, 2"
+    health.restored(0, patients=5, size=9, seconds=1.0)
+    assert health.unready() == "restoring the state of partitions 2"
+    health.revoked([2], lost=False)
+    assert "restoring" not in str(health.unready())
+
+
 def collect(health: Health) -> None:
     health.collected(oldest=None, waited=0.0)
     health.reached(Step.COLLECTED)

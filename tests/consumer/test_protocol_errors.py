@@ -11,12 +11,13 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from broker.roles import Role
 from broker.settings import Settings
 from consumer.clients import make_consumer, make_producer
 from consumer.commit import Transactions
 from consumer.errors import Action, KafkaCallError
 from consumer.observer import Observer, Step
-from consumer.sending import Output, Sender
+from consumer.sending import Output, Records, Sender
 from tests.consumer.mock_cluster import (
     ADD_OFFSETS,
     ADD_PARTITIONS,
@@ -30,7 +31,7 @@ from tests.kafka import produce, wait_until
 from tests.schemas.messages import TIME
 from vitalstream import cli
 
-OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=[b"{}"], rows=1)
+OUTPUT = Output([Records(Role.RESULTS, [b"{}"], [b"p1"]), Records(Role.METRICS, [b"{}"])], chunks=1, rows=1)
 TIMEOUT_S = 5.0
 
 # The request that fails, how, and what follows: None is a commit all the same.
@@ -78,7 +79,7 @@ class Scene:
 
     def commit(self, *, timeout: float = TIMEOUT_S) -> None:
         self.committer.add(OUTPUT)
-        self.committer.commit([TopicPartition(self.settings.input_topic, 0, 1)], timeout)
+        self.committer.commit(lambda: [TopicPartition(self.settings.input_topic, 0, 1)], timeout)
 
     def failure(self, *, timeout: float = TIMEOUT_S) -> Action:
         """The action that a commit's failure leads to."""
@@ -100,7 +101,7 @@ def scene(cluster: MockCluster) -> Iterator[Scene]:
     consumer = make_consumer(settings, worker="w", on_statistics=lambda _: None)
     sender = Sender(
         functools.partial(make_producer, settings, transactional_id=f"w-{uuid.uuid4()}", limits=[1_000_000]),
-        topics=settings.output_topics,
+        topics=settings.by_role,
         observer=commits,
         clock=time.monotonic,
     )

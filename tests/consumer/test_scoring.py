@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from broker.roles import Role
 from broker.settings import Settings
 from consumer.errors import ModelFailedError
 from consumer.observer import LogObserver, Observer
@@ -26,7 +27,7 @@ from schemas.contract import MAX_MESSAGE_BYTES, Reason
 from schemas.dead_letters import Origin, read_dead_letter_headers
 from schemas.metrics import ChunkMetrics, decode_metrics
 from schemas.results import RiskResult, decode_result
-from tests.consumer.fakes import FakeMessage, chunk_of
+from tests.consumer.fakes import FakeMessage, chunk_of, letters_of, metrics_of, records_of, results_of
 from tests.consumer.models import (
     ABOVE_ONE,
     CANARY,
@@ -101,7 +102,7 @@ def run(given: list[FakeMessage], score: ChunkScorer | None = None, *, lag: int 
 
 
 def results(output: Output) -> list[RiskResult]:
-    return [decode_result(value) for value in output.results]
+    return [decode_result(value) for value in results_of(output)]
 
 
 def probabilities(output: Output) -> dict[int, float | None]:
@@ -109,12 +110,12 @@ def probabilities(output: Output) -> dict[int, float | None]:
 
 
 def origins(output: Output) -> list[Origin]:
-    return [read_dead_letter_headers(letter.headers) for letter in output.dead_letters]
+    return [read_dead_letter_headers(letter.headers) for letter in letters_of(output)]
 
 
 def test_a_result_says_all_that_is_documented() -> None:
     output = run(chunk(128, 64))
-    assert orjson.loads(output.results[0]) == {
+    assert orjson.loads(results_of(output)[0]) == {
         "patient_id": "p0",
         "event_time": TIME,
         "risk_probability": 0.5,
@@ -132,7 +133,7 @@ def test_a_result_says_all_that_is_documented() -> None:
     }
     assert results(output)[1].risk_label == 0
     assert output.rows == 2
-    assert not output.dead_letters
+    assert not letters_of(output)
 
 
 def test_text_behind_an_encoder_is_scored_and_counts_as_present() -> None:
@@ -219,7 +220,7 @@ def test_the_model_is_not_asked_about_messages_without_any_of_its_features() -> 
         (0.25, 0, 1, False),
     ]
     assert [one.implausible for one in results(output)][4] == ["spo2"]
-    assert not output.dead_letters
+    assert not letters_of(output)
 
 
 def test_with_min_features_the_model_is_asked_about_fuller_messages_only() -> None:
@@ -235,7 +236,7 @@ def test_with_min_features_the_model_is_asked_about_fuller_messages_only() -> No
 def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
     output = run([without_input(0), without_input(1)], scorer(model=Imputing()))
     assert [one.no_input for one in results(output)] == [True, True]
-    metrics = decode_metrics(*output.metrics)
+    metrics = decode_metrics(*metrics_of(output))
     assert (metrics.rows, metrics.scored, metrics.no_input) == (2, 2, 2)
     assert (metrics.latency_ms, metrics.throughput_rows_per_s) == (0, 0)
 
@@ -243,14 +244,14 @@ def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
 def test_metrics_count_the_results_without_input_and_no_dead_letter() -> None:
     given = [without_input(0), without_input(1), *chunk(1, RAISES), FakeMessage(b"?", offset=7)]
     given[1] = FakeMessage(good(spo2=...), key=b"k" * 5000, offset=1)  # its result is too large
-    metrics = decode_metrics(*run(given, scorer(result_bytes=2000)).metrics)
+    metrics = decode_metrics(*metrics_of(run(given, scorer(result_bytes=2000))))
     assert (metrics.rows, metrics.scored, metrics.dead_lettered, metrics.no_input) == (5, 2, 3, 1)
 
 
 def test_messages_without_input_neither_excuse_nor_blame_the_model() -> None:
     empty = [without_input(number) for number in range(20)]
     output = run(empty + chunk(*[RAISES] * 9))
-    assert len(output.results) == 20
+    assert len(results_of(output)) == 20
     assert [origin.reason for origin in origins(output)] == [Reason.MODEL_REJECTED] * 9
     with pytest.raises(ModelFailedError, match="all 10 rows of a chunk that it was asked about"):
         run(empty + chunk(*[RAISES] * 10))
@@ -275,7 +276,7 @@ def test_only_the_rows_on_which_the_model_raises_are_rejected(bad: set[int]) -> 
 @pytest.mark.parametrize("value", [RAISES, ABOVE_ONE, INFINITE])
 def test_all_rows_of_a_small_chunk_may_be_bad_but_not_of_a_larger_one(value: float) -> None:
     output = run(chunk(*[value] * 9))
-    assert not output.results
+    assert not results_of(output)
     assert [origin.reason for origin in origins(output)] == [Reason.MODEL_REJECTED] * 9
 
     with pytest.raises(ModelFailedError, match="all 10 rows of a chunk") as error:
@@ -291,7 +292,7 @@ def test_bad_rows_for_different_causes_are_the_models_fault_together() -> None:
 def test_rows_that_did_not_decode_do_not_make_the_model_guilty() -> None:
     undecodable = [FakeMessage(b"?", partition=2, offset=number) for number in range(20)]
     output = run(undecodable + chunk(*[RAISES] * 9))
-    assert len(output.dead_letters) == 29
+    assert len(letters_of(output)) == 29
 
 
 def test_a_wrong_number_of_rows_stops_everything() -> None:
@@ -308,23 +309,23 @@ def test_an_impossible_probability_is_rejected(value: float) -> None:
 
 def test_nan_is_a_result_without_probability_and_label() -> None:
     output = run(chunk(NOT_A_NUMBER, 3))
-    assert b'"risk_probability":null,"risk_label":null' in output.results[0]
+    assert b'"risk_probability":null,"risk_label":null' in results_of(output)[0]
     assert probabilities(output) == {100: None, 101: 3 / 256}
-    assert not output.dead_letters
+    assert not letters_of(output)
 
 
 def test_a_result_beyond_the_topics_limit_is_a_dead_letter() -> None:
     key = b"k" * 600
     given = chunk(1, 2, 3)
     given[1] = FakeMessage(good(signal=2), key=key, partition=2, offset=101)
-    least = len(key) + len(run([given[1]]).results[0])
+    least = len(key) + len(results_of(run([given[1]]))[0])
 
     output = run(given, scorer(result_bytes=least + RECORD_OVERHEAD))
-    assert len(output.results) == 3
+    assert len(results_of(output)) == 3
     output = run(given, scorer(result_bytes=least + RECORD_OVERHEAD - 1))
     assert probabilities(output) == {100: 1 / 256, 102: 3 / 256}
     assert origins(output) == [Origin(Reason.TOO_LARGE, "", "vitals", 2, 101, -1)]
-    assert output.dead_letters[0].key == key
+    assert letters_of(output)[0].key == key
 
 
 def test_a_rejected_row_with_an_oversized_key_is_one_dead_letter() -> None:
@@ -335,7 +336,7 @@ def test_a_rejected_row_with_an_oversized_key_is_one_dead_letter() -> None:
 
 def test_a_dead_letter_beyond_the_topics_limit_is_a_pointer() -> None:
     value = b"x" * (MAX_MESSAGE_BYTES + 1)
-    (letter,) = run([FakeMessage(value)], scorer(dead_letter_bytes=10_000)).dead_letters
+    (letter,) = letters_of(run([FakeMessage(value)], scorer(dead_letter_bytes=10_000)))
     assert letter.value == b""
     assert read_dead_letter_headers(letter.headers).pointer
 
@@ -351,17 +352,17 @@ def test_order_is_the_sources_and_keys_are_too() -> None:
     ]
     output = run(given)
 
-    assert output.keys == [b"\xff\x00", "ü".encode(), b""]
+    assert records_of(output, Role.RESULTS).keys == [b"\xff\x00", "ü".encode(), b""]
     assert [(one.source_partition, one.source_offset) for one in results(output)] == [(1, 5), (0, 9), (1, 7)]
     assert [(one.partition, one.offset) for one in origins(output)] == [(1, 6), (1, 8), (0, 10)]
-    assert [(one.key, one.value) for one in output.dead_letters] == [
+    assert [(one.key, one.value) for one in letters_of(output)] == [
         (one.key(), one.value()) for one in (given[2], given[4], given[5])
     ]
 
 
 def test_a_dead_letter_keeps_headers_and_timestamp() -> None:
     message = FakeMessage(b"?", headers=[("trace", b"\x00")], timestamp=1_767_598_200_412)
-    (letter,) = run([message]).dead_letters
+    (letter,) = letters_of(run([message]))
     assert letter.headers[0] == ("trace", b"\x00")
     assert read_dead_letter_headers(letter.headers).timestamp == 1_767_598_200_412
 
@@ -372,11 +373,11 @@ def test_metrics_add_up() -> None:
     given += [FakeMessage(b"?", partition=3, offset=7)]
     output = run(given, scorer(observer=recorder), lag=12)
 
-    metrics = decode_metrics(*output.metrics)
+    metrics = decode_metrics(*metrics_of(output))
     assert recorder.metrics == [metrics]
     assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (5, 3, 2)
-    assert len(output.results) == metrics.scored
-    assert len(output.dead_letters) == metrics.dead_lettered
+    assert len(results_of(output)) == metrics.scored
+    assert len(letters_of(output)) == metrics.dead_lettered
     assert metrics.offsets == {"vitals-2": [100, 103], "vitals-3": [7, 7]}
     assert (metrics.worker, metrics.model, metrics.lag) == ("w-0", SHA256, 12)
     assert metrics.at == "2026-01-05T08:30:00.500Z"
@@ -393,23 +394,23 @@ def test_end_to_end_times_are_nearest_ranks_over_the_scored_rows() -> None:
         FakeMessage(good(signal=1), offset=age, timestamp=int(NOW * 1000) - age) for age in range(1, 201)
     ]
     given += [FakeMessage(good(), offset=500), FakeMessage(b"?", offset=501, timestamp=1)]
-    metrics = decode_metrics(*run(given).metrics)
+    metrics = decode_metrics(*metrics_of(run(given)))
     assert metrics.end_to_end_ms_p50 == 100
     assert metrics.end_to_end_ms_p99 == 198
     assert metrics.end_to_end_ms_max == 200
 
 
 def test_without_timestamps_there_are_no_end_to_end_times() -> None:
-    metrics = decode_metrics(*run(chunk(1)).metrics)
+    metrics = decode_metrics(*metrics_of(run(chunk(1))))
     assert metrics.end_to_end_ms_p50 is metrics.end_to_end_ms_p99 is metrics.end_to_end_ms_max is None
 
 
 def test_a_chunk_of_rejects_alone_still_has_metrics() -> None:
     output = run([FakeMessage(b"?", partition=1, offset=3)])
-    metrics = decode_metrics(*output.metrics)
+    metrics = decode_metrics(*metrics_of(output))
     assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (1, 0, 1)
     assert metrics.latency_ms == metrics.throughput_rows_per_s == 0
-    assert not output.results
+    assert not results_of(output)
 
 
 def test_running_out_of_memory_is_not_the_messages_fault() -> None:
@@ -428,8 +429,8 @@ def test_nothing_of_an_exception_reaches_an_output_or_a_log(caplog: pytest.LogCa
     observer = LogObserver(interval=0)
     output = run(given, scorer(observer=observer))
     observer.committed(chunks=1, rows=3, seconds=0.01)
-    sent = [*output.metrics, *output.results]
-    for letter in output.dead_letters:
+    sent = [*metrics_of(output), *results_of(output)]
+    for letter in letters_of(output):
         sent += [name.encode() + (value or b"") for name, value in letter.headers]
     assert "model_rejected" in caplog.text
     assert CANARY.encode() not in b"".join(sent)

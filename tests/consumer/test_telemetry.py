@@ -169,6 +169,27 @@ def test_a_model_that_is_refused_is_counted_and_outdates_the_one_that_scores(tol
     assert told.value("vitalstream_model_outdated") == 0
 
 
+def test_the_patients_state_is_told(told: Told) -> None:
+    tell = told.observer
+    tell.restoring([0, 1], patients=3)
+    assert told.value("vitalstream_restoring_partitions") == 2
+    for partition in (0, 1):
+        tell.restored(partition, patients=4, size=900, seconds=0.5)
+    tell.restoring([], patients=8)
+    assert told.value("vitalstream_restoring_partitions") == 0
+    assert told.value("vitalstream_restored_patients_total") == 8
+    assert told.value("vitalstream_restored_bytes_total") == 1800
+    assert told.value("vitalstream_restore_seconds_total") == 1.0
+    told.chunk(waits_ms=[1.0])
+    tell.late(2)
+    assert told.value("vitalstream_late_rows_total") == 0, "not committed yet"
+    told.commit()
+    tell.kept(patients=9, size=4_000)
+    assert told.value("vitalstream_late_rows_total") == 2
+    assert told.value("vitalstream_state_patients") == 9
+    assert told.value("vitalstream_state_bytes") == 4_000
+
+
 def test_what_a_stopped_worker_leaves_is_aborted(told: Told) -> None:
     told.chunk(waits_ms=[5.0])
     told.observer.stopped()

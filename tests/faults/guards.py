@@ -20,7 +20,7 @@ def _no_rewind() -> None:
 def _untracked_offsets() -> None:
     """What is committed is the consumer's position."""
 
-    def offsets(self: Any) -> list[TopicPartition]:
+    def offsets(self: Any, state_ends: Any = None) -> list[TopicPartition]:
         asked = [TopicPartition(self._topic, partition) for partition in self.partitions]
         return [one for one in self._consumer.position(asked) if one.offset >= 0]
 

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 from confluent_kafka import TopicPartition
 
+from broker.roles import Role
 from broker.settings import Settings
 from consumer.clients import make_consumer, make_producer
 from consumer.commit import Transactions
 from consumer.errors import KafkaCallError
 from consumer.observer import Observer, Step
-from consumer.sending import Output, Sender
+from consumer.sending import Output, Records, Sender
 from tests.conftest import MakeSettings
 from tests.faults.proxy import Proxy
 from tests.kafka import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
-OUTPUT = Output(keys=[b"p1"], results=[b"{}"], dead_letters=[], metrics=[b"{}"], rows=1)
+OUTPUT = Output([Records(Role.RESULTS, [b"{}"], [b"p1"]), Records(Role.METRICS, [b"{}"])], chunks=1, rows=1)
 CUTS, WARM = 10, 3
 TIMEOUT_S = 20.0
 
@@ -60,7 +61,7 @@ def commit(committer: Transactions, settings: Settings, offset: int) -> None:
     while True:
         try:
             committer.add(OUTPUT)
-            committer.commit([TopicPartition(settings.input_topic, 0, offset)], TIMEOUT_S)
+            committer.commit(lambda: [TopicPartition(settings.input_topic, 0, offset)], TIMEOUT_S)
             return
         except KafkaCallError:
             committer.renew()
@@ -78,7 +79,7 @@ def test_no_call_is_lost(proxy: Proxy, make_settings: MakeSettings) -> None:
         consumer.subscribe([direct.input_topic])
         wait_until(lambda: consumer.poll(0.1) is None and consumer.assignment(), timeout=30, what="a member")
         observer = Cutter(proxy)
-        sender = Sender(make, topics=direct.output_topics, observer=observer, clock=time.monotonic)
+        sender = Sender(make, topics=direct.by_role, observer=observer, clock=time.monotonic)
         committer = Transactions(consumer, sender, timeout=60, observer=observer, clock=time.monotonic)
         committer.start(TIMEOUT_S)
         for cut in range(1, CUTS + 1):
