@@ -176,7 +176,7 @@ _NAMES: Final = _words(
     "pid" "at" "hr" "temp" "temperature" "\u0068r" "é" "a\"b" ""
     """
 )
-_VALUES: Final = _words(
+VALUES: Final = _words(
     r"""
     null true false "x" "80" "" "\"spo2\":" "\\" "\u0022" "\u00e9é" "\ud83d\ude00" "\ud800" "}" "😀" NaN -Infinity
     {"spo2":1,"spo2":2} {"hr":1} {"hr":1,"hr":1} [{"patient_id":"p2"},"spo2"] [] {} [[[]]] [1,2.5e3,"a"]
@@ -200,11 +200,11 @@ _ids = ["p1"] * 20 + ["patient-0042", "é" * 64, "é" * 65, "p" * 129, "", r"a\u
 _times = [TIME] * 200 + [*GOOD_TIMES * 5, *BAD_TIMES[:30], "2200-01-01T00:00:00Z", "1899-12-31T00:00:00Z"]
 _seeds = st.integers(0, 2**32)
 _numbers = _seeds.map(lambda seed: number(Random(seed)))
-_values = _numbers | st.sampled_from(_VALUES)
+_values = _numbers | st.sampled_from(VALUES)
 _colons = st.sampled_from([":", ":", ":", " : ", ":\n"])
 _wild = st.lists(st.tuples(st.sampled_from(_NAMES), _colons, _values), max_size=8)
 _read = st.tuples(st.sampled_from(['"heart_rate"', '"spo2"', '"hr"', '"temp"']), _colons, _numbers)
-_unread = st.tuples(st.sampled_from(['"bed"', '"note"']), _colons, st.sampled_from(_VALUES[:10]) | _numbers)
+_unread = st.tuples(st.sampled_from(['"bed"', '"note"']), _colons, st.sampled_from(VALUES[:10]) | _numbers)
 _tame = st.lists(_read | _unread, max_size=6, unique_by=lambda member: member[0])
 
 
