@@ -3,6 +3,17 @@
 #
 # To pin the base by digest: docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim
+ARG RUST_IMAGE=rust:1.85-slim-bookworm
+
+# The native kernel: one wheel for every Python from 3.11 onwards.
+FROM ${RUST_IMAGE} AS kernel
+WORKDIR /src
+RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv && python3 -m venv /build
+COPY requirements-dev.txt ./
+RUN sed -n '/^maturin==/,/# via/p' requirements-dev.txt >maturin.txt \
+    && /build/bin/pip install --no-cache-dir --require-hashes -r maturin.txt
+COPY native ./
+RUN /build/bin/maturin build --release --locked --out /dist
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
@@ -17,6 +28,7 @@ RUN python3 -m venv --without-pip /opt/vitalstream \
 COPY requirements-build.txt ./
 RUN python3 -m venv /build && /build/bin/pip install --require-hashes -r requirements-build.txt
 COPY . .
+COPY --from=kernel /dist /dist
 RUN /build/bin/uv build --wheel --no-build-isolation --python /build/bin/python --out-dir /dist \
     && pip --python /opt/vitalstream/bin/python install --no-compile --no-deps --root /project /dist/*.whl \
     && /opt/vitalstream/bin/python -m compileall -q --invalidation-mode unchecked-hash -s /project /project
