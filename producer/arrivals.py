@@ -1,4 +1,4 @@
-"""Rows as a ward sends them: one device at a time, each message with its own values and its own time."""
+"""Splits rows into messages as a ward sends them: one device at a time, each with its own values and time."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -18,13 +18,13 @@ DEVICES: Final = {
     "blood pressure": ("systolic_bp", "diastolic_bp", "mean_arterial_pressure"),
     "thermometer": ("temperature",),
 }
-"""What one device measures, and sends in one message. All other fields of a row come in one more."""
+"""The fields that each device measures and sends in one message. A row's other fields form one more message."""
 
 OF_EACH: Final = (ENCOUNTER_ID, "age")
-"""No device measures these: they are in each message of their row."""
+"""Measured by no device; every message of the row has them."""
 
 WITHIN_S: Final = 3600.0
-"""A row's messages are spread over so many seconds before it at most, and never to before the patient's last row."""
+"""A row's messages are spread over at most this many seconds before it, and never before the patient's last row."""
 
 _EARLIEST: Final = -62_135_596_800  # the year 1, in Unix seconds
 _DEVICE_OF: Final = {field: device for device, fields in DEVICES.items() for field in fields}
@@ -32,13 +32,14 @@ _HEAD: Final = (PATIENT_ID, EVENT_TIME, *OF_EACH)
 
 
 class AsArrived:
-    """The messages of rows in the order of their times, each patient's in the order of its rows.
+    """The messages of rows in order of time, each patient's in the order of their rows.
 
-    A row becomes a message for each device that measured something. The last of them has the row's own time, the
-    others come before it at random; the same seed gives the same messages. A row whose time can't be read keeps it, and
-    one without any measurement is left out. `rows` were read so far, all iterations together, and `empty` left out.
+    A row becomes one message for each device that measured something. The last one has the row's own time, the
+    others have random times before it; the same seed gives the same messages. A row whose time can't be read keeps it,
+    and one without any measurement is skipped. `rows` counts the rows read so far over all iterations, `empty` the
+    skipped ones.
 
-    It holds back an hour of messages, and remembers the time of each patient's last row.
+    It holds an hour of messages in memory, and the time of each patient's last row.
     """
 
     def __init__(self, records: Iterable[Record], *, seed: int = 0) -> None:
@@ -49,14 +50,14 @@ class AsArrived:
 
     @property
     def counts(self) -> dict[str, int]:
-        """For a program."""
+        """The counts as JSON."""
         return {"rows_read": self.rows, "rows_without_measurement": self.empty}
 
     def __iter__(self) -> Iterator[Record]:
         waiting: list[tuple[float, int, Record]] = []
         newest, number = -math.inf, count()
         for moment, messages in self._timed():
-            if moment is not None and moment < newest - WITHIN_S:  # another stay begins
+            if moment is not None and moment < newest - WITHIN_S:  # a new stay begins
                 yield from _released(waiting, math.inf)
                 newest = moment
             newest = newest if moment is None else max(newest, moment)
@@ -66,7 +67,7 @@ class AsArrived:
         yield from _released(waiting, math.inf)
 
     def _timed(self) -> Iterator[tuple[float | None, list[tuple[float, Record]]]]:
-        """When each row is, and its messages by when they come, which for no patient is before its last row."""
+        """Each row's time, and its messages with their times, none before the patient's previous row."""
         random = Random(self._seed)  # noqa: S311
         latest: dict[Any, float] = {}
         for record in self._records:
@@ -90,7 +91,7 @@ class AsArrived:
 
 
 def _moment(record: Record) -> float | None:
-    """The row's time in Unix seconds; None where a worker could not read it."""
+    """The row's time in Unix seconds; None if a worker could not read it."""
     time = record.get(EVENT_TIME)
     return unix_seconds(time) if type(time) is str and is_rfc3339(time) else None
 
@@ -109,7 +110,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _times(moment: float | None, before: float, messages: int, random: Random) -> list[float | None]:
-    """When each message of a row comes, in order, to the millisecond; None is the row's own time."""
+    """The times of a row's messages, in order, to the millisecond; None stands for the row's own time."""
     if moment is None or not messages:
         return [None] * messages
     length = max(0.0, min(WITHIN_S, moment - before, moment - _EARLIEST))
@@ -119,7 +120,7 @@ def _times(moment: float | None, before: float, messages: int, random: Random) -
 
 
 def _message(record: Record, part: Record, at: float | None) -> Record:
-    """A row's message; `at` None leaves it the row's time."""
+    """A row's message at the time `at`; None keeps the row's time."""
     head = {name: record[name] for name in (PATIENT_ID, EVENT_TIME) if name in record}
     of_each = {name: record[name] for name in OF_EACH if not _is_missing(record.get(name))}
     return head | ({} if at is None else {EVENT_TIME: rfc3339(at)}) | of_each | part

@@ -1,4 +1,4 @@
-"""Reading the dead-letter topic: the letters on it, and which of them were put back."""
+"""Reads the dead-letter topic: the letters on it, and which of them were replayed."""
 
 import time
 from collections.abc import Generator
@@ -34,7 +34,7 @@ _FETCH_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter, where it stands, and when its source was sent (else it itself), in ms since 1970."""
+    """A dead letter, its position, and when its source (if unknown, the letter itself) was sent, in ms since 1970."""
 
     partition: int
     offset: int
@@ -50,7 +50,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Some letters: of this reason, field and input topic, from `since` (ms since 1970) on. None is any."""
+    """Selects letters by reason, field, input topic, and time (from `since` onwards, ms since 1970); None means any."""
 
     reason: Reason | None = None
     field: str | None = None
@@ -64,13 +64,13 @@ class Selection:
 
 
 class LetterBox:
-    """The dead-letter topic as it is when this is made, read as often as needed.
+    """The dead-letter topic as of construction, read as often as needed.
 
-    That is up to the first open transaction; or, if `settled`, up to its very end: reading then waits
-    `patience` seconds for open transactions, and fails when they don't end. With `made_since` (ms since 1970)
-    it begins with what became a dead letter then.
+    It is read up to the first open transaction; or, if `settled`, to its very end: reading then waits `patience`
+    seconds for open transactions, and fails if they don't end. With `made_since` (ms since 1970) it begins with
+    the letters made at that time.
 
-    Raises BrokerError, as every method does, where the topic is missing or can't be read.
+    Raises BrokerError, as every method does, if the topic is missing or can't be read.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LetterBox:
         self.unreadable = 0  # records seen that are neither letters nor marks
 
     def put_back(self) -> set[Position]:
-        """The positions of all letters that were put back."""
+        """The positions of all letters that were replayed."""
         marked = map(_marked, self._messages())
         return {position for position in marked if position is not None}
 
@@ -106,12 +106,12 @@ class LetterBox:
                 yield letter
 
     def newest(self, selection: Selection, limit: int) -> list[tuple[Letter, bool]]:
-        """The newest `limit` letters of `selection` and whether each was put back, the newest first.
+        """The newest `limit` letters of `selection`, newest first, and whether each was replayed.
 
-        Each partition is read backwards from its end, only as far as it takes.
+        Each partition is read backwards from its end, only as far as needed.
         """
         self.unreadable = 0
-        marked: set[Position | None] = set()  # complete, for a mark stands behind its letter
+        marked: set[Position | None] = set()  # complete, because a mark comes after its letter
 
         def keep(message: Message) -> Letter | None:
             marked.add(_marked(message))
@@ -126,7 +126,7 @@ class LetterBox:
         return messages(self._settings, self._topic, self._starts, self._ends, patience=self._patience)
 
     def _letter(self, message: Message) -> Letter | None:
-        """The letter that a record is, if it is one."""
+        """The record as a letter, if it is one."""
         if _marked(message) is not None:
             return None
         try:
@@ -147,9 +147,9 @@ class Sources:
         self._reader.close()
 
     def fetch(self, letter: Letter) -> Message | None:
-        """The message at the letter's source position; None where it is gone, or another one is there now.
+        """The message at the letter's source position; None if it was deleted, or another one is there now.
 
-        Raises BrokerError when no broker answers in time.
+        Raises BrokerError if no broker answers in time.
         """
         origin = letter.origin
         self._reader.assign([TopicPartition(origin.topic, origin.partition, origin.offset)])
@@ -161,11 +161,13 @@ class Sources:
                     return message if _is_source(message, letter) else None
                 if error.code() == KafkaError._PARTITION_EOF or is_gone(error):
                     return None
-        raise BrokerError(f"topic {origin.topic} can't be read: nothing came for {_FETCH_S:g} s; try again")
+        raise BrokerError(
+            f"topic {origin.topic} can't be read: nothing arrived for {_FETCH_S:g} s; try again"
+        )
 
 
 def _is_source(message: Message, letter: Letter) -> bool:
-    """Whether this is the message that the pointer was made of, and not one of a topic that was recreated."""
+    """Whether this is the pointer's own message, rather than one of a recreated topic."""
     key = letter.message.key()
     return (
         message.offset() == letter.origin.offset
@@ -181,7 +183,7 @@ def own_headers(message: Message) -> Headers:
 
 
 def _marked(message: Message) -> Position | None:
-    """The position of the letter that a record marks as put back; None where it is no mark."""
+    """The position of the letter that this record marks as replayed; None if it is not a mark."""
     partition, offset = message.partition(), read_replay_mark(own_headers(message))
     return None if partition is None or offset is None else (partition, offset)
 

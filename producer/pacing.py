@@ -1,4 +1,4 @@
-"""When each message is due."""
+"""Decides when each message is due."""
 
 import random
 import time
@@ -10,16 +10,16 @@ from producer.sources import Record
 from schemas.contract import EVENT_TIME
 
 Schedule = Callable[[Record], float]
-"""Called once a record, in order: when it is due, in seconds after the first."""
+"""Called once per record, in order; returns when it is due, in seconds after the first."""
 
 SLACK: Final = 0.001
-"""Up to so many seconds ahead of schedule a message is sent at once: a sleep is no finer."""
+"""A message due within this many seconds is sent at once: sleeping is no more precise."""
 
 _LONGEST_SLEEP = 0.1  # so that a stop is noticed
 
 
 def at_rate(rate: float) -> Schedule:
-    """`rate` messages a second, evenly. Each is due by its number, so errors do not add up."""
+    """`rate` messages a second, evenly. Due times follow from each message's number, so errors do not add up."""
     sent = -1
 
     def due(_: Record) -> float:
@@ -44,9 +44,9 @@ def poisson(rate: float, *, seed: int) -> Schedule:
 
 
 def by_event_time(speed: float) -> Schedule:
-    """`speed` times as fast as the event times go.
+    """Follows the event times, `speed` times as fast.
 
-    The gap between a record and the one before it decides. Where time goes back, as from the end of one stay
+    The delay is the gap between a record and the previous one. If time goes back, as from the end of one stay
     to the start of the next, or an event time can't be read, the record follows at once.
     """
     last: float | None = None
@@ -64,9 +64,9 @@ def by_event_time(speed: float) -> Schedule:
 
 
 class Pacer:
-    """Holds records back until they are due; without a schedule, not at all.
+    """Delays records until they are due; without a schedule it delays nothing.
 
-    The first call starts the clock. What falls behind is caught up at once, so the average rate is kept.
+    The first call starts the clock. Late records are sent at once, so the average rate holds.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Pacer:
 
 
 def unix_seconds(event_time: object) -> float | None:
-    """An RFC 3339 time as Unix seconds, one without a zone as UTC; None where it can't be read."""
+    """An RFC 3339 time as Unix seconds, as UTC if it names no zone; None if it can't be read."""
     try:
         when = datetime.fromisoformat(str(event_time))
     except ValueError:

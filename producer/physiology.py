@@ -1,8 +1,8 @@
-"""How the vitals of simulated patients behave: the tables, and the arithmetic over all patients at once.
+"""How simulated vitals behave: the tables, and the arithmetic over all patients at once.
 
-Means, spreads, correlations, memory and missingness are those measured on the hourly rows of the
-PhysioNet/CinC Challenge 2019, hospital B (Reyna et al., Crit Care Med 2020;48:210-217). That fever goes with
-faster pulse and breathing follows from the correlations and from the sepsis pattern; published slopes are
+Means, spreads, correlations, memory and missingness were measured on the hourly rows of the
+PhysioNet/CinC Challenge 2019, hospital B (Reyna et al., Crit Care Med 2020;48:210-217). The correlations and the
+sepsis pattern make pulse and breathing faster with fever; published slopes are
 7.2 /min of pulse and 1.4 /min of respiration per degree (Jensen et al., Acute Med 2019), and 8.5 /min of
 pulse in young men (Karjalainen and Viitasalo, Arch Intern Med 1986).
 
@@ -26,13 +26,13 @@ class Vital(NamedTuple):
     mean: float
     between: float  # sd of the patients' baselines
     within: float  # sd around a patient's baseline
-    noise: float  # share of that variance without memory
+    noise: float  # share of that variance that is uncorrelated noise
     circadian: float  # amplitude of the daily rhythm, highest in the late afternoon
-    low: float  # physiologic limits: readings are clipped to them
+    low: float  # physiologic limits, to which readings are clipped
     high: float
     decimals: int
-    lacking: float  # share of readings without it
-    memory_h: float  # how long a lack of it tends to last
+    lacking: float  # share of readings that lack it
+    memory_h: float  # how long it tends to be missing
 
 
 VITALS: Final[dict[str, Vital]] = dict(
@@ -44,7 +44,7 @@ VITALS: Final[dict[str, Vital]] = dict(
             Vital(36.92, 0.54, 0.48, 0.05, 0.2, 32, 42, 1, 0.62, 0.5),  # charted every few hours
             Vital(97.8, 2.1, 2.6, 0.55, 0.0, 50, 100, 0, 0.03, 1.0),
             Vital(128.5, 18.5, 15.6, 0.40, 3.0, 40, 280, 0, 0.03, 1.0),
-            Vital(67.0, 10.5, 9.2, 0.50, 2.0, 20, 180, 0, 0.00, 1.0),  # lacks where the systolic does
+            Vital(67.0, 10.5, 9.2, 0.50, 2.0, 20, 180, 0, 0.00, 1.0),  # missing whenever the systolic is
             Vital(0.0, 0.0, 5.0, 1.00, 0.0, 20, 220, 0, 0.01, 1.0),  # around diastole + pulse pressure / 3
         ),
         strict=True,
@@ -53,7 +53,7 @@ VITALS: Final[dict[str, Vital]] = dict(
 """The circadian amplitudes are about half of healthy people's, as the rhythm is blunted in intensive care."""
 
 AWAY: Final = 0.115
-"""Share of the time that a patient is off the monitor and nothing is sent."""
+"""Share of time in which a patient is off the monitor and nothing is sent."""
 
 _PRIMARY = STANDARD_FEATURES[:6]
 _SYSTOLIC, _DIASTOLIC, _MEAN_PRESSURE = 4, 5, 6
@@ -63,18 +63,18 @@ ILLNESSES: Final[dict[str, dict[str, float]]] = {
     "bleeding": dict(zip(_PRIMARY, (45, 9, -0.5, -1, -42, -16), strict=True)),
     "respiratory_failure": dict(zip(_PRIMARY, (22, 15, 0.2, -11, 8, 3), strict=True)),
 }
-"""What each illness adds when fully developed. An average patient then meets, in sepsis, SIRS and qSOFA
+"""What each fully developed illness adds. An average patient then meets, in sepsis, SIRS and qSOFA
 (pulse > 90, respiration >= 22, temperature > 38, systolic <= 100; Bone 1992, Singer 2016); in bleeding, ATLS
-class III as to pulse (120-140) with pressure and pulse pressure decreased (Rossaint et al., Crit Care
+class III by pulse (120-140) with lowered pressure and pulse pressure (Rossaint et al., Crit Care
 2010;14:R52, table 2); in respiratory failure, NEWS2's highest bands (respiration >= 25, SpO2 <= 91; Royal
 College of Physicians 2017)."""
 
-_WANDER_H = 5.0  # memory of a patient's slow ups and downs
+_WANDER_H = 5.0  # memory of a patient's slow fluctuations
 _PEAK_HOUR = 17.0
 _AGE_MEAN, _AGE_SD, _AGE_LOW, _AGE_HIGH = 60.9, 17.0, 18, 100
 _LEAST_PULSE_PRESSURE = 10.0
 
-# Correlations of the primary vitals' baselines, with the age last, and of what goes on around them.
+# Correlations of the primary vitals' baselines, age last, and of the fluctuations around them.
 _BASELINES = np.array(
     [
         [1.00, 0.24, 0.27, -0.05, -0.11, 0.09, -0.16],
@@ -99,14 +99,14 @@ _CHANGES = np.array(
 
 
 def draw_baselines(patients: int, random: Generator) -> tuple[Array, Array]:
-    """Baselines of the primary vitals, and ages in whole years that go with them."""
+    """Baselines of the primary vitals, and the matching ages in whole years."""
     latent = random.standard_normal((patients, 7)) @ np.linalg.cholesky(_BASELINES).T
     ages = np.clip(np.rint(_AGE_MEAN + _AGE_SD * latent[:, 6]), _AGE_LOW, _AGE_HIGH)
     return _primary("mean") + _primary("between") * latent[:, :6], ages
 
 
 def effects(outcomes: list[str], random: Generator) -> Array:
-    """What each patient's outcome adds when fully developed: nothing unless it is one of ILLNESSES."""
+    """What each patient's fully developed outcome adds: nothing unless it is one of ILLNESSES."""
     table = np.array(
         [[ILLNESSES.get(outcome, {}).get(name, 0.0) for name in _PRIMARY] for outcome in outcomes]
     )
@@ -114,19 +114,19 @@ def effects(outcomes: list[str], random: Generator) -> Array:
 
 
 def severity(hours: Array, onset_h: Array, ramp_h: Array) -> Array:
-    """From 0 at the onset, smoothly to 1 a ramp later, where it stays."""
+    """Rises smoothly from 0 at the onset to 1 after the ramp, and stays there."""
     share = np.clip((hours - onset_h) / ramp_h, 0, 1)
     return np.asarray(share * share * (3 - 2 * share))
 
 
 def circadian(clock_hours: Array) -> Array:
-    """The daily rhythm's part in the primary vitals at these times of day."""
+    """What the daily rhythm adds to the primary vitals at these times of day."""
     phase = np.cos(2 * np.pi * (clock_hours - _PEAK_HOUR) / 24)
     return np.outer(phase, _primary("circadian"))
 
 
 def measured(true: Array, random: Generator) -> Array:
-    """Primary vitals as a monitor shows all seven: within limits, the pressures consistent, rounded."""
+    """All seven vitals from the primary ones, as a monitor shows them: within limits, consistent, rounded."""
     low, high = _all("low"), _all("high")
     values = np.empty((len(true), len(VITALS)))
     values[:, :_MEAN_PRESSURE] = np.clip(true, low[:_MEAN_PRESSURE], high[:_MEAN_PRESSURE])
@@ -140,7 +140,7 @@ def measured(true: Array, random: Generator) -> Array:
 
 
 class Wander:
-    """Patients' ups and downs around their baselines: slow ones (Ornstein-Uhlenbeck) plus noise."""
+    """Patients' fluctuations around their baselines: slow ones (Ornstein-Uhlenbeck) plus noise."""
 
     def __init__(self, patients: int, step_h: float, random: Generator) -> None:
         self._random = random
@@ -162,7 +162,7 @@ class Wander:
 
 
 class Gaps:
-    """Who is off the monitor, and which vitals are lacking: each comes and goes as a two-state Markov chain."""
+    """Who is off the monitor and which vitals are missing, each as a two-state Markov chain."""
 
     def __init__(self, patients: int, step_h: float, random: Generator) -> None:
         self._random = random
@@ -173,7 +173,7 @@ class Gaps:
         self._state = random.random((patients, len(share))) < share
 
     def step(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Who is away (patients), and what is lacking (patients x 7), one step later."""
+        """Who is away (patients) and what is missing (patients x 7), one step later."""
         chance = np.where(self._state, self._stay, self._begin)
         self._state = self._random.random(self._state.shape) < chance
         lacking = self._state[:, :-1].copy()

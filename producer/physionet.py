@@ -1,8 +1,8 @@
-"""The PhysioNet/CinC Challenges' own files as records of the standard features.
+"""Reads the PhysioNet/CinC Challenges' own files as records of the standard features.
 
-Their times are relative to admission, so each stay begins at a fixed epoch of ours. Values are passed on as
-they are, implausible ones too. Of their variables those that have a standard feature are kept under its name, and with
-`all_variables` the others under the Challenge's own; the outcome that the Challenge asks for is never among them.
+Times in them are relative to admission, so each stay begins at a fixed epoch of ours. Values are not changed, even
+implausible ones. Variables with a standard feature are sent under its name, and with `all_variables` the others
+under the Challenge's name; the outcome that the Challenge asks for is never sent.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,12 +23,12 @@ from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
 
 EPOCH: Final = 1_546_300_800
-"""2019-01-01T00:00:00Z, the moment of every stay's admission, in Unix seconds."""
+"""2019-01-01T00:00:00Z in Unix seconds, taken as every stay's admission."""
 
 HOURLY: Final[dict[str, str]] = dict(
     zip(STANDARD_FEATURES, ("HR", "Resp", "Temp", "O2Sat", "SBP", "DBP", "MAP", "Age"), strict=True)
 )
-"""Standard feature: its column in the Challenge of 2019."""
+"""The 2019 Challenge's column for each standard feature."""
 
 EVENTS: Final[dict[str, tuple[str, str]]] = dict(
     zip(
@@ -46,13 +46,13 @@ EVENTS: Final[dict[str, tuple[str, str]]] = dict(
         strict=True,
     )
 )
-"""Standard feature: its parameter in the Challenge of 2012, and the one taken where a minute lacks that: the
-arterial line's pressure stands before the cuff's."""
+"""The 2012 Challenge's parameter for each standard feature, and the one used in minutes that lack it: the arterial
+line's pressure takes precedence over the cuff's."""
 
 _NO_VARIABLES: Final = {*HOURLY.values(), "stay_id", "hour", "SepsisLabel"}
 _PARAMETERS: Final = {parameter for group in EVENTS.values() for parameter in group if parameter}
-_FEATURES: Final = {first for first, _ in EVENTS.values()}  # what has a standard name
-_FIXED: Final = frozenset({"Age", "Gender", "Height", "ICUType"})  # charted once a stay
+_FEATURES: Final = {first for first, _ in EVENTS.values()}  # variables with a standard name
+_FIXED: Final = frozenset({"Age", "Gender", "Height", "ICUType"})  # charted once per stay
 _MISSING = -1  # in the files of 2012
 _EVENTS_HEADER = "Time,Parameter,Value"
 
@@ -60,7 +60,7 @@ _Event = tuple[str | None, int, str, float]  # stay, minute, parameter, value
 
 
 def read_psv(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
-    """2019: one stay a file, `p000001.psv`, one row an hour. The n-th row is at epoch + n hours."""
+    """2019: one stay per file, `p000001.psv`, one row per hour. The n-th row is at epoch + n hours."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv_reader(file, delimiter="|")
         header = next(rows, [])
@@ -68,7 +68,9 @@ def read_psv(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
         places = [_place(path, header, column) for column in sent.values()]
         for hour, row in enumerate(rows, 1):
             if len(row) != len(header):
-                raise SourceError(f"{path}, line {rows.line_num}: not as many values as the header has")
+                raise SourceError(
+                    f"{path}, line {rows.line_num}: the number of values differs from the header's"
+                )
             try:
                 values = [number(row[place]) for place in places]
             except UnreadableError as error:
@@ -90,13 +92,13 @@ def read_hourly_parquet(path: Path, *, all_variables: bool = False) -> Iterator[
 
 
 def _hourly(columns: Iterable[str], *, all_variables: bool) -> dict[str, str]:
-    """By field of the message, the file's column."""
+    """The file's column for each field of the message."""
     others = [name for name in columns if name not in _NO_VARIABLES] if all_variables else []
     return HOURLY | dict(zip(others, others, strict=True))
 
 
 def read_events_txt(path: Path, *, all_variables: bool = False) -> Iterator[Record]:
-    """2012: one stay a file, lines of `Time,Parameter,Value`, RecordID among the first."""
+    """2012: one stay per file, lines of `Time,Parameter,Value`, RecordID among the first."""
     return _messages(_events_txt(path, all_variables=all_variables), all_variables=all_variables)
 
 
@@ -110,20 +112,20 @@ _READERS: Final[dict[str, dict[str, Callable[..., Iterator[Record]]]]] = {
     "physionet2012": {".txt": read_events_txt, ".parquet": read_events_parquet},
 }
 FORMATS: Final[dict[str, dict[str, Reader]]] = {layout: {**readers} for layout, readers in _READERS.items()}
-"""A reader by suffix, by format."""
+"""The readers of each format, by suffix."""
 
 ALL_VARIABLES: Final[dict[str, dict[str, Reader]]] = {
     layout: {suffix: partial(reader, all_variables=True) for suffix, reader in readers.items()}
     for layout, readers in _READERS.items()
 }
-"""The same, but all variables are sent."""
+"""The same readers, sending all variables."""
 
 
 def _messages(events: Iterable[_Event], *, all_variables: bool) -> Iterator[Record]:
-    """One record for each minute of a stay in which a variable that is sent was charted.
+    """One record for each minute of a stay in which a variable to be sent was charted.
 
-    Of several values of a parameter in one minute the last in the file stands. What is charted once, such as the age,
-    is repeated in every record of its stay. -1 is missing.
+    The last of several values of a parameter in one minute counts. Parameters charted once, such as the age, are
+    repeated in every record of the stay. -1 means missing.
     """
     for stay, of_stay in groupby(events, key=itemgetter(0)):
         fixed: dict[str, float] = {}

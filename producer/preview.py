@@ -1,4 +1,4 @@
-"""What replay would send, and what it understood of each column, without sending anything."""
+"""What replay would send and how it reads each column, without sending anything."""
 
 import re
 from collections import Counter
@@ -18,10 +18,10 @@ from schemas.messages import plain
 from schemas.vitals import Decoder
 
 SHOWN: Final = 3
-"""So many messages, and examples of values, are shown."""
+"""How many messages, and examples of values, are shown."""
 
 PASSED_ON: Final = "passed on"
-"""The role of a column that is neither id nor time nor a standard feature."""
+"""The role of a column other than id, time and standard features."""
 
 _CHUNK: Final = 1000
 
@@ -39,10 +39,10 @@ _NUMBERS: Final = {int, float}
 
 @dataclass
 class Column:
-    """What is sent under one name.
+    """What is sent under one field name.
 
-    `rejected` counts values for which a worker makes the message a dead letter; of a column that is no standard
-    feature, only where the model has a feature of that name. `implausible` values are missing to the model.
+    `rejected` counts the values that make a worker reject the message; unless the column is a standard feature, only
+    with a model that has a feature of that name. `implausible` values are missing to the model.
     """
 
     name: str
@@ -57,19 +57,19 @@ class Column:
 
     @property
     def role(self) -> str:
-        """What the column is to a worker."""
+        """The column's meaning to a worker."""
         if self.name in (PATIENT_ID, EVENT_TIME):
             return self.name.replace("_", " ")
         return "vital" if self.name in FEATURES else PASSED_ON
 
     @property
     def unit(self) -> str | None:
-        """Of a vital."""
+        """The unit, for a vital."""
         return FEATURES[self.name].unit if self.name in FEATURES else None
 
     @property
     def type(self) -> str:
-        """What its values are in JSON; several where they differ."""
+        """The JSON types of its values; several if they differ."""
         if not self.values:
             return "null"
         kinds = self._types - ({int} if float in self._types else set())
@@ -82,7 +82,7 @@ class Column:
 
     @property
     def span(self) -> tuple[Any, Any] | None:
-        """The lowest and the highest number, or the earliest and the latest time that can be read."""
+        """The lowest and highest number, or the earliest and latest readable time."""
         if self.name != EVENT_TIME:
             return None if self.lowest is None else (self.lowest, self.highest)
         readable = filter(_is_time, self.texts)
@@ -90,7 +90,7 @@ class Column:
         return (min(times)[1], max(times)[1]) if times else None
 
     def add(self, value: Any) -> None:
-        """Take in one message's value."""
+        """Add one message's value."""
         if value is not None:
             self.values += 1
             self._types.add(type(value))
@@ -106,9 +106,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Preview:
-    """The first messages as they would be sent, by key and value, and all columns of those that were read.
+    """The first messages as they would be sent (key and value), and all columns of the messages read.
 
-    `whole` says whether that was all. `dead_letters` is what a worker with the standard features would make of them.
+    `whole` says whether all were read. `dead_letters` counts those a worker with the standard features would reject.
     """
 
     first: list[tuple[bytes | None, bytes]]
@@ -119,11 +119,11 @@ class Preview:
 
 
 def preview(records: Iterable[Record], *, most: int, write: Encoder = orjson.dumps) -> Preview:
-    """Read so many records at most; `write` makes messages of the first ones.
+    """Read at most `most` records; `write` encodes the first ones as messages.
 
     Raises:
         SourceError: a file is malformed.
-        UnwritableRowError: no message can be made of a row.
+        UnwritableRowError: a row can't be written as a message.
     """
     decode = Decoder(STANDARD_FEATURES)
     columns: dict[str, Column] = {}

@@ -1,4 +1,4 @@
-"""Publish: lines of JSON to the vitals topic, each checked against the contract first."""
+"""Publishes lines of JSON to the input topic, each checked against the contract first."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ _READ: Final = 1 << 16
 
 @dataclass(frozen=True)
 class Refusal:
-    """A line that was not sent: its number from 1, why, and the field concerned ('' where none is)."""
+    """A line that was not sent: its number from 1, the reason, and the field concerned ('' if none)."""
 
     line: int
     reason: Reason
@@ -36,7 +36,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PublishSummary:
-    """Messages sent, all of them acknowledged, and lines refused."""
+    """The numbers of messages sent, all acknowledged, and of lines refused."""
 
     sent: int
     refused: int
@@ -48,23 +48,23 @@ def publish(
     *,
     on_refused: Callable[[Refusal], None] = lambda _: None,
 ) -> PublishSummary:
-    """Send each line that decodes with the standard features, or the mapping's, to the input topic, as it was given.
+    """Send each line that decodes with the standard features, or the mapping's, unchanged to the input topic.
 
-    Where messages have schemas, lines are flat JSON, of which messages are made.
+    If messages have schemas, lines are flat JSON and are encoded with the schema.
 
-    Lines are sent as soon as they arrive; blank ones are skipped. Refused ones are told to `on_refused` and
-    counted, and the others sent. A KeyboardInterrupt ends the input like its end does.
+    Lines are sent as soon as they arrive; blank ones are skipped. Refused ones are passed to `on_refused` and
+    counted. A KeyboardInterrupt counts as the end of the input.
 
     Raises:
         SettingsError: there is no schema, or the mapping can't be used or reads headers.
-        RegistryError: the schema registry can't be asked.
+        RegistryError: the schema registry does not answer.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
-        DeliveryError: a message could not be delivered, or not in time; says how many were.
+        DeliveryError: a message could not be delivered in time; says how many were.
     """
     decode, write = _of_lines(settings)
     if decode.reads_headers:
         raise SettingsError(
-            f"--mapping {settings.mapping}: reads headers, which lines on stdin have not; give a mapping with paths"
+            f"--mapping {settings.mapping} reads headers, which lines on stdin don't have; give a mapping with paths"
         )
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "publish")
@@ -78,7 +78,7 @@ def publish(
 
 
 def _of_lines(settings: Settings) -> tuple[Decoder, Callable[[bytes], bytes]]:
-    """What reads a line, and what makes a message of it."""
+    """The decoder of a line, and the function that encodes it as a message."""
     if settings.value_format not in ("avro", "json-schema"):
         return make_decoder(settings), bytes
     write = make_encoder(settings)
@@ -95,7 +95,7 @@ def _send(
     write: Callable[[bytes], bytes],
     on_refused: Callable[[Refusal], None],
 ) -> int:
-    """How many lines were refused; the others are sent."""
+    """Send the good lines; returns how many were refused."""
     refused = 0
     with suppress(KeyboardInterrupt):
         for lines in _arriving(stream):
@@ -127,7 +127,7 @@ def _with_counts(error: DeliveryError, sender: Sender) -> DeliveryError:
 
 
 def _arriving(stream: BufferedIOBase) -> Iterator[dict[int, bytes]]:
-    """Lines by number, as many at once as have arrived, without their ends; no blank ones."""
+    """Numbered lines without line ends or blank lines, as many at once as have arrived."""
     first, rest = 1, b""
     while piece := stream.read1(_READ):
         *lines, rest = (rest + piece).split(b"\n")

@@ -1,18 +1,18 @@
-"""Putting dead letters back into the input topic, once each.
+"""Sends dead letters to the input topic again, once each.
 
-What was put back is marked on the dead-letter topic itself: one transaction holds the message on the input topic
-and, in the letter's own partition, a record without key and value that names the letter's offset. So both are
-there or neither is, and a replay that dies is simply run again. Why not elsewhere:
+A replayed letter is marked on the dead-letter topic itself: one transaction holds the message on the input topic
+and, in the letter's own partition, a record without key and value that names the letter's offset. So there are
+both or neither, and a replay that dies is simply run again. Alternatives, and why not:
 
-- Committed offsets of a group can't say that some letters were left out by a filter, and Kafka forgets them a
-  week after the group was last used, when the letters are still there.
-- The messages on the input topic would do as marks, but are deleted before the letters.
-- A mark in its letter's partition comes after it there, so retention, which deletes from the front, never takes
-  the mark first. And reading that partition is all it takes to know.
+- A group's committed offsets can't express that a filter skipped some letters, and Kafka deletes them a week after
+  the group was last used, while the letters remain.
+- The messages on the input topic could serve as marks, but retention deletes them before the letters.
+- In its letter's partition the mark comes after the letter, so retention, which deletes from the front, never
+  removes the mark first. And reading that one partition is enough to find it.
 
-Two replays can't do the same twice: the transactional id is the dead-letter topic's, and a replay takes it over,
-by which the brokers end what another one had open and refuse its next step, before it reads which letters are
-marked. It reads to the very end of the topic, past open transactions of workers, for a mark may stand behind one.
+Two replays can't send a letter twice. The transactional ID belongs to the dead-letter topic, and a replay takes it
+over before it reads which letters are marked; the brokers then abort another replay's open transaction and fence
+it. A replay reads to the very end of the topic, past open transactions of workers, because a mark may follow one.
 """
 
 import time
@@ -40,29 +40,29 @@ from schemas.messages import Plain
 from schemas.vitals import Decoder
 
 _TRANSACTIONAL: Final[dict[str, Any]] = {
-    # Readers of both topics wait behind an open transaction; this is how long a dead replay can make them.
+    # Readers of both topics wait for an open transaction; this bounds how long a dead replay can make them wait.
     "transaction.timeout.ms": 10_000,
     "message.timeout.ms": 10_000,
     "client.id": "vitalstream-dead-letters",
 }
 _START_S = 30.0
 _COMMIT_S = 30.0
-_BATCH = 500  # letters in a transaction,
-_BATCH_BYTES = 4_000_000  # or so many bytes of them
+_BATCH = 500  # letters per transaction,
+_BATCH_BYTES = 4_000_000  # or bytes of them
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "WRITE on both topics",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "WRITE on the transactional id",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "WRITE on the transactional ID",
 }
 
 
 class RedriveError(BrokerError):
-    """Putting letters back failed; what was committed before is marked, the rest is as it was."""
+    """A replay failed; letters committed before are marked, the rest are unchanged."""
 
 
 class Obstacle(StrEnum):
-    """Why a letter was not put back."""
+    """Why a letter was not replayed."""
 
     STILL_REJECTED = "still_rejected"
     NEEDS_MODEL = "needs_model"
@@ -72,10 +72,10 @@ class Obstacle(StrEnum):
 
 
 class Judge:
-    """Foretells whether a worker rejects a message: by decoding it and, with a model, by scoring it.
+    """Predicts whether a worker would reject a message, by decoding it and, with a model, scoring it.
 
-    `refused` gets a frame of features and gives the index labels of the rows that the model rejects. Without
-    it a letter whose field is not one that the decoder reads can't be judged.
+    `refused` takes a frame of features and returns the index labels of the rows that the model rejects. Without it,
+    letters whose field the decoder does not read can't be judged.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class Judge:
     ) -> None:
         self._decode = decode
         self._refused = refused
-        # A mapping's decoder reads all that its worker does.
+        # With a mapping, this decoder reads everything that the worker does.
         self._fields = None if decode.mapping else {"", PATIENT_ID, EVENT_TIME, *decode.features}
 
     def __call__(self, letters: Sequence[Letter], messages: Sequence[DeadLetter]) -> list[Obstacle | None]:
-        """What stands against each letter, given the message that would be sent."""
+        """The obstacle to each letter, if any, given the message that would be sent."""
         decoded = self._decode([Plain(message.value, message.headers) for message in messages])
         out = {reject.position for reject in decoded.rejects}
         if self._refused is not None:
@@ -108,20 +108,20 @@ class Judge:
     def _doubt(self, letter: Letter) -> Obstacle | None:
         if self._refused is None and self._needs_model(letter):
             return Obstacle.NEEDS_MODEL
-        # It can be decoded, so it was its result that did not fit into the risk topic.
+        # It can be decoded, so it was the result that did not fit into the risk topic.
         return Obstacle.RESULT_TOO_LARGE if letter.origin.reason is Reason.TOO_LARGE else None
 
 
 @dataclass
 class Redriven:
-    """What became of the selected letters that had not been put back before.
+    """What became of the selected letters that had not been replayed before.
 
-    `left` counts the others by obstacle, reason and field. In a dry run, `replayed` are those that would be.
+    `left` counts the remaining ones by obstacle, reason and field. In a dry run, `replayed` counts those that would be.
     """
 
     selected: int = 0
     replayed: int = 0
-    before: int = 0  # of the selection, put back by an earlier run
+    before: int = 0  # of the selection, replayed by an earlier run
     left: Counter[tuple[Obstacle, Reason, str]] = field(default_factory=Counter)
     stopped: bool = False
 
@@ -136,11 +136,11 @@ def redrive(
     stopped: Callable[[], bool] = lambda: False,
     patience: float = PATIENCE_S,
 ) -> Redriven:
-    """Put the selected letters of the input topic back into it, unless they were already.
+    """Send the selected letters of the input topic to it again, unless they were already replayed.
 
-    A message keeps its key, value and headers and gets a header `replayed.from`; its timestamp is of now, for
-    by its old one retention might delete it before it is read. With `force` also goes what would be rejected
-    again. `patience` is how many seconds an open transaction on the dead-letter topic may take.
+    A message keeps its key, value and headers and gets a header `replayed.from`. It gets a new timestamp: under the
+    old one, retention could delete it unread. `force` also sends letters that would be rejected again. `patience` is
+    how many seconds to wait for an open transaction on the dead-letter topic.
 
     Raises:
         BrokerError: the brokers can't be reached, or a topic is missing or can't be read.
@@ -212,7 +212,7 @@ def _obstacles(
     room: int,
     force: bool,
 ) -> list[Obstacle | None]:
-    """What stands against each letter; a message of None is gone."""
+    """The obstacle to each letter, if any; a message of None was deleted."""
     there = [row for row, message in enumerate(messages) if message is not None]
     known = [message for message in messages if message is not None]
     verdicts = judge([letters[row] for row in there], known) if there and not force else []
@@ -229,7 +229,7 @@ def _obstacles(
 
 
 class _Contents:
-    """The messages to be sent for letters: of a pointer, the source message is fetched."""
+    """The messages to send for the letters; a pointer's source message is fetched."""
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.dead_letter_topic
@@ -256,7 +256,7 @@ def _bytes(content: Any) -> bytes | None:
 
 
 class _Transactions:
-    """Sends letters and their marks, a batch in a transaction. Making one takes over from any other replay."""
+    """Sends letters and their marks, one batch per transaction. Creating one fences any other replay."""
 
     def __init__(self, settings: Settings) -> None:
         self._input = settings.input_topic
@@ -270,7 +270,7 @@ class _Transactions:
             self._producer.init_transactions(_START_S)
 
     def send(self, batch: Sequence[tuple[Letter, DeadLetter]]) -> None:
-        """Both or neither of each message and its mark, and of the whole batch."""
+        """Send the whole batch, messages and marks, or nothing."""
         try:
             with self._failing("sending"):
                 self._producer.begin_transaction()
@@ -281,7 +281,7 @@ class _Transactions:
                     )
                 self._commit()
         except RedriveError:
-            with suppress(KafkaException):  # if it can't, the brokers do so after 10 s
+            with suppress(KafkaException):  # if this fails, the brokers abort it after 10 s
                 self._producer.abort_transaction(5)
             raise
         self._done += len(batch)
@@ -319,17 +319,15 @@ class _Transactions:
     def _sentence(self, doing: str, error: KafkaError) -> str:
         topic = self._dead_letters
         if error.code() in _FENCED:
-            return (
-                f"another replay of topic {topic} has taken over, or this one was held up: run it again later"
-            )
+            return f"another replay of topic {topic} has taken over, or this one paused too long; run it again later"
         if right := _FORBIDDEN.get(error.code()):
             return f"a replay of topic {topic} needs the right {right}"
         return (
-            f"{doing} failed with {error.name()}: nothing is half done, and what was replayed is marked, so run it "
+            f"{doing} failed with {error.name()}; nothing is half done, and replayed letters are marked, so run it "
             "again"
         )
 
 
 def transactional_id(settings: Settings) -> str:
-    """The one that every replay of this dead-letter topic uses."""
+    """The transactional ID of every replay of this dead-letter topic."""
     return f"vitalstream-replay-{settings.dead_letter_topic}"

@@ -1,4 +1,4 @@
-"""Replay: records to the vitals topic, as a load test sends them."""
+"""Replays records to the input topic, as for a load test."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,7 @@ _PROGRESS_S = 0.1
 class ReplaySummary:
     """What a replay did; `seconds` runs from the first message to the last acknowledgement.
 
-    `complete` is False where it was stopped before all was sent.
+    `complete` is False if it was stopped before all were sent.
     """
 
     sent: int
@@ -45,7 +45,7 @@ class ReplaySummary:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a replay is: messages sent and acknowledged, and the rate of sending so far."""
+    """A replay's progress: messages sent and acknowledged, and the average rate."""
 
     sent: int
     acknowledged: int
@@ -66,19 +66,19 @@ def replay(
     """Send every record to the input topic, keyed by its patient id, and wait for the acknowledgements.
 
     Args:
-        records: sent `repeat` times over, iterated anew each time.
-        pacer: when each is due; as fast as possible where there is none.
-        skip: leave out so many messages at the beginning, all repetitions taken together.
-        limit: stop after so many messages are sent.
-        stopped: asked often; once it is true, what has been sent is flushed and the summary returned.
+        records: sent `repeat` times, iterated from the start each time.
+        pacer: when each record is due; without one they are sent as fast as possible.
+        skip: leave out this many messages at the beginning, counted over all repetitions.
+        limit: stop after sending this many messages.
+        stopped: called often; once it returns true, sent messages are flushed and the summary returned.
         on_progress: called some ten times a second.
 
     Raises:
-        SettingsError: no message of the value format can be made of a row.
+        SettingsError: a row can't be written in the value format.
         BrokerError: no broker answers, the topic is missing, or this user may not write to it.
-        DeliveryError: a message could not be delivered, or not in time.
+        DeliveryError: a message could not be delivered in time.
         SourceError: a file is malformed, or a row is not as the schema of the topic has it.
-        The last two say how much was sent and acknowledged, and how to go on.
+        The last two say how many were sent and acknowledged, and how to continue.
     """
     write = make_encoder(settings)
     require_topics(settings, [settings.input_topic])
@@ -106,15 +106,15 @@ def _how_to_go_on(sender: Sender, skip: int) -> str:
     if not sent:
         return "nothing was sent"
     if first == sent:
-        return f"sent {sent:,} before that: go on with --skip {skip + sent}"
+        return f"sent {sent:,} before that: continue with --skip {skip + sent}"
     return (
         f"sent {sent:,}, of which the brokers acknowledged {sender.acknowledged:,}; "
-        f"--skip {skip + first} leaves none of the others out, but may send up to {sent - first:,} a second time"
+        f"--skip {skip + first} omits none of the others, but may send up to {sent - first:,} a second time"
     )
 
 
 def encode(record: Record, write: Encoder = orjson.dumps) -> tuple[bytes | None, bytes]:
-    """A record as a message's key, the patient id where it has one, and value."""
+    """A record as a message's key (the patient id, if it has one) and value."""
     patient = record.get(PATIENT_ID)
     key = patient.encode() if isinstance(patient, str) and patient else None
     return key, write(record)

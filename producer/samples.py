@@ -1,4 +1,4 @@
-"""Samples of messages as they stand on a topic: the newest of it, or a file's."""
+"""Samples of messages: the newest of a topic, or those in a file."""
 
 import re
 from codecs import BOM_UTF8
@@ -16,9 +16,9 @@ from broker.settings import Settings
 
 
 def newest_messages(settings: Settings, topic: str, *, most: int) -> list[Message]:
-    """The newest messages of a topic, by timestamp, the oldest of them first.
+    """The newest messages of a topic, by timestamp, oldest first.
 
-    Raises BrokerError where it is missing or can't be read, SettingsError where it has none.
+    Raises BrokerError if the topic is missing or can't be read, SettingsError if it has no messages.
     """
     admin = Admin(settings)
     if topic not in admin.metadata.topics:
@@ -29,16 +29,16 @@ def newest_messages(settings: Settings, topic: str, *, most: int) -> list[Messag
     found = newest(settings, topic, starts, ends, count=most, keep=lambda message: message)
     messages = sorted(chain(*found.values()), key=lambda one: one.timestamp()[1])[-most:]
     if not messages:
-        raise SettingsError(f"--topic {topic} has no messages; give a file of some with --sample")
+        raise SettingsError(f"--topic {topic} has no messages; give a file of messages with --sample")
     return messages
 
 
 def load_sample(file: Path, *, option: str, most: int, value_format: str = "json") -> list[bytes]:
     """The first messages of a file, `most` at most.
 
-    JSON and FHIR are one message a line, or one alone that is of several lines. Messages of HL7 v2 begin with MSH, and
-    a file of any other format is one message. Raises SettingsError, naming `option`, where it can't be read or has
-    none.
+    A JSON or FHIR file has one message per line, or a single one over several lines. HL7 v2 messages begin with MSH; a
+    file of any other format is one message. Raises SettingsError, naming `option`, if it can't be read or has no
+    messages.
     """
     try:
         if value_format in ("json", "fhir"):
@@ -74,7 +74,7 @@ def _lines(file: Path, most: int) -> list[bytes]:
 
 
 def _is_one(text: bytes) -> bool:
-    """Whether it is one JSON object; lines of several are none."""
+    """Whether the text is a single JSON object, rather than several lines of them."""
     try:
         return isinstance(orjson.loads(text), dict)
     except ValueError:

@@ -15,26 +15,24 @@ from broker.log import kafka_logger
 from broker.settings import Settings
 
 PRODUCER_DEFAULTS: Final[dict[str, Any]] = {
-    "enable.idempotence": True,  # no duplicates, and a partition's order survives retries
-    "partitioner": "murmur2_random",  # as Java clients place keys
+    "enable.idempotence": True,  # no duplicates, and retries keep each partition's order
+    "partitioner": "murmur2_random",  # the Java client's partitioner
     "linger.ms": 5,
     "message.timeout.ms": 30_000,
-    "delivery.report.only.error": True,  # successes are counted by what is no longer queued
+    "delivery.report.only.error": True,  # successes are counted by what has left the queue
     "client.id": "vitalstream-producer",
 }
 
 _LOG = kafka_logger("vitalstream.kafka")
 _POLL_EVERY = 256  # messages; the queue holds 100,000
-_REPORTED_TOGETHER = (
-    16  # a failure is told of so many messages as one: a callback each costs a sixth of the speed
-)
+_REPORTED_TOGETHER = 16  # messages per failure report: a callback for each costs a sixth of the speed
 _ROOM_WAIT_S = 0.1
 _GIVING_UP_S = 1.0
 _GIVEN_UP = ("_PURGE_QUEUE", "_PURGE_INFLIGHT")
 
 
 class DeliveryError(BrokerError):
-    """Messages were sent that the broker has not acknowledged."""
+    """The broker has not acknowledged all messages sent."""
 
     def __init__(self, message: str, *, sent: int, acknowledged: int) -> None:
         super().__init__(message)
@@ -45,7 +43,7 @@ class DeliveryError(BrokerError):
 @dataclass
 class _Failures:
     count: int = 0
-    code: str = ""  # of the first, but for what we gave up ourselves
+    code: str = ""  # the first failure, unless we gave up ourselves
     first: int | None = None
 
     def add(self, number: int, error: Any, _: Any) -> None:
@@ -58,9 +56,9 @@ class _Failures:
 
 
 class Sender:
-    """An idempotent producer to one topic that knows how many messages the broker has acknowledged.
+    """An idempotent producer for one topic that counts acknowledged messages.
 
-    Raises SettingsError where librdkafka does not accept the properties.
+    Raises SettingsError if librdkafka does not accept the properties.
     """
 
     def __init__(self, settings: Settings, *, topic: str) -> None:
@@ -74,10 +72,10 @@ class Sender:
         self._on_delivery: Callable[[Any, Any], None]
 
     def send(self, key: bytes | None, value: bytes, *, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Queue one message; wait for room in the queue, or return False once `stopped()` is true.
+        """Queue one message, waiting for room in the queue; returns False once `stopped()` is true.
 
-        Raises DeliveryError where the message can't be queued (too large, say), or as soon as the delivery
-        of an earlier one is known to have failed.
+        Raises DeliveryError if the message can't be queued (too large, say), or as soon as the delivery of an
+        earlier one is known to have failed.
         """
         if self.sent % _REPORTED_TOGETHER == 0:
             self._on_delivery = partial(self._failures.add, self.sent)
@@ -103,9 +101,9 @@ class Sender:
         self._raise_on_failure()
 
     def flush(self, timeout: float) -> None:
-        """Wait until all is acknowledged; DeliveryError unless that is so within `timeout` seconds.
+        """Wait until all are acknowledged; raises DeliveryError if not within `timeout` seconds.
 
-        What is not acknowledged by then is given up: the counts change no more. The brokers may have it all the same.
+        Messages not acknowledged by then are given up and the counts are final. The brokers may have them all the same.
         """
         deadline = time.monotonic() + timeout
         try:
@@ -120,12 +118,12 @@ class Sender:
 
     @property
     def acknowledged(self) -> int:
-        """Messages that are neither queued nor failed."""
+        """The number of messages neither queued nor failed."""
         return max(0, self.sent - self._failures.count - len(self._producer))
 
     @property
     def acknowledged_first(self) -> int:
-        """How many of the first messages are acknowledged without a gap, or somewhat fewer; exact when all are.
+        """How many messages from the first are acknowledged without a gap, or slightly fewer; exact if all are.
 
         Known after `flush`.
         """
@@ -134,15 +132,15 @@ class Sender:
         return self.sent if self._failures.first is None else self._failures.first
 
     def _give_up(self) -> None:
-        """Have what is not acknowledged reported as failed."""
+        """Have unacknowledged messages reported as failed."""
         if len(self._producer):
-            with suppress(KafkaException, SystemError):  # a dead client has reported all it had
+            with suppress(KafkaException, SystemError):  # a dead client has reported everything
                 self._producer.purge()
                 self._producer.flush(_GIVING_UP_S)
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
-        """A client that has died raises its reason here; a SystemError where a delivery report ran into that."""
+        """A dead client raises its reason here; a SystemError if that happened in a delivery report."""
         try:
             yield
         except (KafkaException, SystemError) as raised:

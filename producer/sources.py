@@ -1,7 +1,7 @@
-"""Files of patient messages, read one record at a time whatever their size.
+"""Reads files of patient messages one record at a time, whatever their size.
 
-A record is a flat dict, `patient_id` and `event_time` first: what becomes one message. NaN and infinities,
-which JSON cannot say, become null when it is encoded. What `values.py` finds no safe reading for stops the file.
+A record is a flat dict, `patient_id` and `event_time` first, and becomes one message. NaN and infinities, which
+JSON lacks, are encoded as null. A value that `values.py` can't read safely stops the file.
 """
 
 import csv
@@ -46,29 +46,29 @@ from schemas.lookalike import difference, look_alikes
 Record = dict[str, Any]
 Reader = Callable[[Path], Iterator[Record]]
 Hear = Callable[[str], Any]
-"""Told each event time as the file has it."""
+"""Called with each event time as written in the file."""
 
 PARQUET_BATCH: Final = 4096
-_LINES = 64  # of NDJSON that are looked at together
-_BUFFER = 1 << 16  # read a column chunk piece by piece: a row group may be larger than memory
-_CHALLENGES = {  # columns by which their files are known
+_LINES = 64  # of NDJSON, checked together
+_BUFFER = 1 << 16  # read column chunks in pieces: a row group may be larger than memory
+_CHALLENGES = {  # columns that identify their files
     "physionet2019": {"HR", "O2Sat", "SBP"},
     "physionet2012": {"record_id", "minute", "Parameter", "Value"},
 }
-_EVENTS_HEADER = b"Time,Parameter,Value"  # of a .txt file of 2012
+_EVENTS_HEADER = b"Time,Parameter,Value"  # of a 2012 .txt file
 _DELIMITERS = (",", ";", "\t")
 _NAMED_DELIMITERS = (*_DELIMITERS, "|")
 
 
 class SourceError(VitalstreamError):
-    """A file is not what it should be; says where, never what is written there."""
+    """A file is malformed. The message says where, never what is written there."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Files and how each is read. Every iteration reads them again, in constant memory.
+    """Files and their readers. Every iteration reads them again, in constant memory.
 
-    `left_out` are visible files and folders in the given ones that no reader is for.
+    `left_out` are the visible files and folders in the given ones that have no reader.
     """
 
     files: tuple[tuple[Path, Reader], ...]
@@ -84,9 +84,9 @@ class Source:
 
 
 def find_source(paths: Sequence[Path], readers: dict[str, Reader]) -> Source:
-    """The files among `paths` and, sorted by name, those in its directories that `readers` has a suffix for.
+    """The files in `paths` and, sorted by name, those in its directories whose suffix is in `readers`.
 
-    Raises SettingsError where a path isn't there, or its suffix isn't known, or nothing is left to read.
+    Raises SettingsError if a path is missing, its suffix is unknown, or nothing is left to read.
     """
     files = tuple((path, reader) for path in _expand(paths, readers) if (reader := _reader(path, readers)))
     if not files:
@@ -99,7 +99,7 @@ def find_source(paths: Sequence[Path], readers: dict[str, Reader]) -> Source:
 def read_csv(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
     """CSV with a header line, separated by commas, semicolons or tabs, gzipped or not.
 
-    A cell that reads as a number is one; empty, NA, NaN and their like are null. An event time without a zone is UTC.
+    Cells that look like numbers are numbers; empty, NA, NaN and the like are null. An event time without a zone is UTC.
     """
     with (
         gzip.open(path, "rt", newline="", encoding="utf-8-sig")
@@ -124,7 +124,7 @@ def read_csv(path: Path, *, keep_going: bool = False, on_time: Hear | None = Non
 
 
 def _separator(line: str) -> str | None:
-    """What a `sep=` line names, or None if it is no such line."""
+    """The separator that a `sep=` line names; None for any other line."""
     name, equals, rest = line.strip("\r\n").strip('"').partition("=")
     return rest if equals and name.lower() == "sep" else None
 
@@ -132,8 +132,8 @@ def _separator(line: str) -> str | None:
 def _csv_records(
     path: Path, rows: Any, before: int, *, keep_going: bool, on_time: Hear | None
 ) -> Iterator[Record]:
-    """The records of CSV whose header is after `before` lines."""
-    line = before + 1  # on which the row begins
+    """The records of a CSV file whose header follows `before` lines."""
+    line = before + 1  # where the row begins
     try:
         header = next(rows)
         convert = _converters(path, header, keep_going=keep_going)
@@ -194,8 +194,8 @@ def _heard(to: Callable[[str], Any], on_time: Hear) -> Callable[[str], Any]:
 
 
 def read_ndjson(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
-    """One JSON object a line, passed on as it is, but for patient ids that are numbers, which become text, event times,
-    which become RFC 3339, and NaN and infinities, which become null.
+    """One JSON object per line, unchanged except that numeric patient ids become text, event times RFC 3339, and NaN
+    and infinities null.
 
     The first must have a patient id and an event time.
     """
@@ -213,11 +213,11 @@ def read_ndjson(path: Path, *, keep_going: bool = False, on_time: Hear | None = 
                 yield record
             before += len(lines)
     if first:
-        raise SourceError(f"{path} is empty; it needs one JSON object a line")
+        raise SourceError(f"{path} is empty; it needs one JSON object per line")
 
 
 def _usual(lines: Sequence[bytes]) -> list[Record] | None:
-    """The records of lines that need no closer look, as nearly all do not; None where one may need it."""
+    """The lines' records if none needs a closer look, as is nearly always so; None if one may need it."""
     try:
         records: list[Record] = [*map(orjson.loads, lines)]
         patients = [*map(itemgetter(PATIENT_ID), records)]
@@ -232,8 +232,8 @@ def _usual(lines: Sequence[bytes]) -> list[Record] | None:
 
 
 def _are_once(lines: Sequence[bytes], records: Sequence[Record]) -> bool:
-    """Whether no name is there twice in an object; False also where that can't be told at a glance."""
-    # A line has at least two quotes a name and two a text. So where that is all, all of them are counted.
+    """Whether no object has a name twice; False also if a quick check can't tell."""
+    # Every name and every text has at least two quotes. If a line has no more than that, none was overlooked.
     quotes = b"".join(lines).count(b'"') - 2 * sum(map(len, records))
     return quotes == 4 * len(records) or quotes == 2 * sum(
         type(value) is str for record in records for value in record.values()
@@ -268,11 +268,11 @@ def _unusual(path: Path, line_number: int, line: bytes, *, keep_going: bool, on_
 
 
 def _parsed_slowly(path: Path, line_number: int, line: bytes) -> Record:
-    """A line that holds NaN or Infinity, as Python's json writes them; nothing else is accepted that JSON is not."""
+    """A line with NaN or Infinity, as Python's json writes them; nothing else outside JSON is accepted."""
     _refuse_repeated(path, line_number, line)
     try:
         record = json.loads(line, parse_constant=lambda _: None)
-        orjson.dumps(record)  # refuses lone surrogates and integers of more than 64 bits
+        orjson.dumps(record)  # rejects lone surrogates and integers of more than 64 bits
     except (ValueError, TypeError, RecursionError):
         raise _no_object(path, line_number, line) from None
     if type(record) is not dict:
@@ -281,7 +281,7 @@ def _parsed_slowly(path: Path, line_number: int, line: bytes) -> Record:
 
 
 def _refuse_repeated(path: Path, line_number: int, line: bytes) -> None:
-    """Raises SourceError where the outermost object has a name twice."""
+    """Raises SourceError if the outermost object has a name twice."""
 
     def pairs(found: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         return found
@@ -289,14 +289,14 @@ def _refuse_repeated(path: Path, line_number: int, line: bytes) -> None:
     try:
         outermost = json.loads(line, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
-        return  # said better elsewhere
+        return  # reported better elsewhere
     if line.lstrip().startswith(b"{") and (twice := _twice([name for name, _ in outermost])) is not None:
         raise SourceError(f"{path}, line {line_number} has the field {twice} twice; keep one of them")
 
 
 def _no_object(path: Path, line_number: int, line: bytes) -> SourceError:
     if line_number == 1 and line.lstrip().startswith(b"["):
-        return SourceError(f"{path} holds a JSON array; write one object a line, as jq -c '.[]' does")
+        return SourceError(f"{path} holds a JSON array; write one object per line, as jq -c '.[]' does")
     if not _is_utf8(line) or (line_number == 1 and b"\0" in line):
         return _not_utf8(path, line_number)
     return SourceError(f"{path}, line {line_number} is not a JSON object; correct or remove it")
@@ -343,8 +343,8 @@ def _convert(record: Record, *, keep_going: bool) -> None:
 
 
 def read_parquet(path: Path, *, keep_going: bool = False, on_time: Hear | None = None) -> Iterator[Record]:
-    """Parquet. Numbers keep their exact value; an event time of timestamp type is written as RFC 3339 in UTC,
-    for which one without a zone is taken."""
+    """Parquet. Numbers keep their exact value; an event time of timestamp type is written as RFC 3339 in UTC, and one
+    without a zone is taken as UTC."""
     names: list[str] = pq.read_schema(path).names
     _check_columns(path, names)
     before = 0
@@ -382,16 +382,16 @@ _READERS: Final = {
     ".jsonl.gz": read_ndjson,
 }
 TABLES: Final[dict[str, Reader]] = {**_READERS}
-"""The general layout, `patient_id, event_time`, features: a reader by the end of the file's name."""
+"""The readers of the plain layout (`patient_id, event_time`, features), by the end of the file's name."""
 
 
 def tables(*, keep_going: bool = False, on_time: Hear | None = None) -> dict[str, Reader]:
-    """The readers of TABLES, with more to do.
+    """The readers of TABLES with these options.
 
     Args:
-        keep_going: what has no safe reading, such as a bare date, is passed on as it is, to be a dead letter; patient
-            ids excepted.
-        on_time: told of each event time before it is read.
+        keep_going: send values that can't be read safely, such as a bare date, as they are, to become dead letters;
+            except patient ids.
+        on_time: called with each event time before it is read.
     """
     return {
         suffix: partial(reader, keep_going=keep_going, on_time=on_time) for suffix, reader in _READERS.items()
@@ -399,7 +399,7 @@ def tables(*, keep_going: bool = False, on_time: Hear | None = None) -> dict[str
 
 
 def parquet_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The record batches of a Parquet file, only these columns, in this order."""
+    """The record batches of a Parquet file, with only these columns in this order."""
     with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
         names = file.schema_arrow.names
         missing = sorted({*(columns or ())} - {*names})
@@ -421,7 +421,7 @@ def _check_columns(path: Path, names: Collection[str]) -> None:
     if (twice := _twice(names)) is not None:
         raise SourceError(f"{path} has the column {twice} twice; keep one of them")
     if blank := next((name for name in names if name != name.strip()), None):
-        raise SourceError(f"{path} has the column {blank!a}, with blanks at its edges; remove them")
+        raise SourceError(f"{path} has the column {blank!a}, with blanks at its start or end; remove them")
 
 
 def _remedy(name: str, names: Collection[str]) -> str:
@@ -464,7 +464,7 @@ def _left_out(folder: Path, readers: dict[str, Reader]) -> list[Path]:
 
 
 def _is_visible_file(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")  # as macOS names resource forks
+    return path.is_file() and not path.name.startswith(".")  # macOS's names for resource forks
 
 
 def _reader(path: Path, readers: dict[str, Reader]) -> Reader | None:
@@ -477,7 +477,7 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _hint(paths: Sequence[Path]) -> str:
-    """Which --format the files there are of, if they look like one."""
+    """The --format that the files there seem to have, if any."""
     there = chain.from_iterable(path.iterdir() if path.is_dir() else [path] for path in paths)
     found = next((hint for path in there if path.is_file() and (hint := _challenge(path))), None)
     return "" if found is None else f"; send {found}"
@@ -495,7 +495,7 @@ def _challenge(path: Path) -> str | None:
 
 
 def _explained(read: Reader, path: Path) -> Iterator[Record]:
-    """The file's records; what the libraries say about bad content becomes a sentence without the content."""
+    """The file's records; libraries' errors become a sentence that does not quote the content."""
     try:
         yield from read(path)
     except UnicodeDecodeError:

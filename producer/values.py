@@ -1,7 +1,7 @@
-"""Patient ids, event times and numbers as files write them: one conversion each, whatever the file's layout.
+"""Converts patient ids, event times and numbers from the way files write them, the same for all layouts.
 
-What has one meaning is written the way our messages write it. What has none, or more than one, raises
-UnreadableError: nothing here guesses, and nothing becomes text only because Python can print it.
+A value with one meaning is written the way our messages write it. One with none, or more than one, raises
+UnreadableError: nothing is guessed, and nothing becomes text just because Python can print it.
 """
 
 import math
@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from schemas.contract import TIMESTAMP
 
 NULLS: Final = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none"})
-"""What a text file writes, in any case, for a missing value."""
+"""The ways text files write a missing value, in upper or lower case."""
 
 NOBODY: Final = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null"})
-"""What programs write for a missing id where they make text of it: all who have none would be one patient."""
+"""What programs write when a missing id becomes text; all patients without one would count as one patient."""
 
 is_rfc3339 = re.compile(TIMESTAMP).fullmatch
 _as_time = re.compile(
@@ -30,9 +30,9 @@ _as_time = re.compile(
     r"([0-9]{2})(?::([0-9]{2})(?::([0-9]{2}))?|([0-9]{2})([0-9]{2}))(?:[.,]([0-9]+))?"
     r"(?: ?([Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?))?"
 ).fullmatch
-_is_integer = re.compile("[+-]?[0-9]{1,18}").fullmatch  # what JSON writers take for an integer
+_is_integer = re.compile("[+-]?[0-9]{1,18}").fullmatch  # what JSON writers treat as an integer
 _has_decimal_comma = re.compile("[+-]?[0-9]+(,[0-9]+)+").fullmatch
-# As programs write floats, and nobody an id: "007.0" and "12E4" are text.
+# The way programs write floats, but nobody writes an id: "007.0" and "12E4" are text.
 _is_float = re.compile(
     r"[+-]?(?:(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[Ee][+-]?[0-9]+)?|[1-9][0-9]*[Ee][+-][0-9]+|inf)"
 ).fullmatch
@@ -40,17 +40,17 @@ _is_float = re.compile(
 _NO_TIME = "is not a time with one meaning; write RFC 3339, such as 2026-01-05T08:30:00+01:00"
 _NO_ID = "holds a number that is not an exact whole number, so patients may be mixed up; write it as text"
 _NO_ID_CELL = _NO_ID.replace("as text", "without decimal point and exponent")
-_NOBODY = "is a text that programs write for a missing id, so patients may be mixed up; write null"
+_NOBODY = "is what programs write for a missing id, so patients may be mixed up; write null"
 _NOT_UTF8 = "holds bytes that are not UTF-8; write it as text"
 _COMMA = "holds a number with a comma; write it with a decimal point"
 
-_EXACT: Final = {16: 2**11, 32: 2**24, 64: 2**53}  # from here on, floats of so many bits skip integers
+_EXACT: Final = {16: 2**11, 32: 2**24, 64: 2**53}  # above this, floats of that many bits skip integers
 _YEARS: Final = (-62_135_596_800, 253_402_300_799)  # 0001 to 9999 in Unix seconds
 _TICKS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class UnreadableError(ValueError):
-    """A value has no safe reading. Says what is wrong in words, without the value; `row` counts from 0."""
+    """A value can't be read safely. The message does not quote it; `row` counts from 0."""
 
     def __init__(self, problem: str, row: int = 0) -> None:
         super().__init__(problem)
@@ -58,9 +58,9 @@ class UnreadableError(ValueError):
 
 
 def instant(text: str) -> str:
-    """An event time's text as RFC 3339. Valid RFC 3339 is returned as it is; without a zone it is UTC.
+    """An event time's text as RFC 3339. Valid RFC 3339 is returned unchanged; without a zone it is UTC.
 
-    Every digit of a fraction and the offset are kept. Raises UnreadableError for a bare date and all else.
+    All digits of a fraction and the offset are kept. Raises UnreadableError for a bare date or anything else.
     """
     return text if is_rfc3339(text) else _rewritten(text)
 
@@ -90,7 +90,7 @@ def _offset(zone: str | None) -> str:
 
 
 def zone(text: str) -> str | None:
-    """The offset in an event time's text, as RFC 3339 has it; None where there is none, which is taken as UTC.
+    """The UTC offset in an event time's text, in RFC 3339 form; None if there is none, which means UTC.
 
     Raises UnreadableError.
     """
@@ -102,7 +102,7 @@ def zone(text: str) -> str | None:
 
 
 def event_time(value: Any) -> str | None:
-    """An event time as JSON has it: text, or null, which stays null. Raises UnreadableError."""
+    """An event time from JSON: text, or null, which stays null. Raises UnreadableError."""
     if type(value) is str:
         return instant(value)
     if value is None:
@@ -119,10 +119,10 @@ def cell_time(text: str) -> str | None:
 
 @lru_cache(maxsize=1 << 16)
 def cell_id(text: str) -> str | None:
-    """A patient id's cell, as it is, or None where it says missing; a float without its ".0".
+    """A patient id's cell unchanged, or None if it means missing; a float loses its ".0".
 
-    Nulls make a column of whole numbers one of floats before it is written. Raises UnreadableError for a float
-    that may stand for several patients, and for a number with a comma.
+    Programs with nulls in a column of whole numbers write it as floats. Raises UnreadableError for a float that may
+    stand for several patients, and for a number with a comma.
     """
     number = text.strip()
     if number.lower() in NULLS:
@@ -137,13 +137,13 @@ def cell_id(text: str) -> str | None:
         raise UnreadableError(_NO_ID_CELL) from None
 
 
-# As pandas, R and spreadsheets write them.
+# As written by pandas, R and spreadsheets.
 _BOOLEANS: Final = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
 
 
 @lru_cache(maxsize=1 << 16)  # vitals take few values, and a look-up is far cheaper than a conversion
 def number(cell: str) -> float | int | str | None:
-    """A cell's text as a number or boolean where it is one, None where it says missing, else as it is.
+    """A cell's text as a number or boolean if it is one, None if it means missing, else unchanged.
 
     Raises UnreadableError for a number with a comma, which may stand for decimals or for thousands.
     """
@@ -156,7 +156,7 @@ def number(cell: str) -> float | int | str | None:
         if _has_decimal_comma(text):
             raise UnreadableError(_COMMA) from None
         return _BOOLEANS.get(text, cell)
-    if "_" in text or not text.isascii():  # Python's way of writing numbers, nobody else's
+    if "_" in text or not text.isascii():  # only Python writes numbers so
         return cell
     if _is_integer(text):
         return int(text)
@@ -164,14 +164,14 @@ def number(cell: str) -> float | int | str | None:
 
 
 def text_id(text: str) -> str:
-    """A patient id that is text already, as it is. Raises UnreadableError where it says that there is none."""
+    """A textual patient id unchanged. Raises UnreadableError if it means that there is none."""
     if text in NOBODY:
         raise UnreadableError(_NOBODY)
     return text
 
 
 def whole(value: float, bits: int = 64) -> str:
-    """A patient id that is a float, without ".0". Raises UnreadableError where it may stand for several."""
+    """A float patient id without its ".0". Raises UnreadableError if it may stand for several."""
     if not abs(value) < _EXACT[bits] or value != int(value):
         raise UnreadableError(_NO_ID)
     return str(int(value))
@@ -197,9 +197,9 @@ def ids(column: Any) -> list[str | None]:
 
 
 def times(column: Any, *, keep_going: bool = False) -> list[Any]:
-    """An Arrow column of event times as RFC 3339, null as None. Timestamps are written in UTC.
+    """An Arrow column of event times as RFC 3339 text, null as None. Timestamps are written in UTC.
 
-    Raises UnreadableError at the first that can't be read; with `keep_going` those are returned as they are.
+    Raises UnreadableError at the first that can't be read; with `keep_going` those are returned unchanged.
     """
     column = _decoded(column)
     values = plain(column)
@@ -211,15 +211,15 @@ def times(column: Any, *, keep_going: bool = False) -> list[Any]:
 
 
 def time_texts(column: Any) -> list[str | None]:
-    """An Arrow column of event times as the file has them, before they are read; empty where they are no texts."""
+    """An Arrow column of event times as written in the file; empty if they are not text."""
     column = _decoded(column)
     return [] if pa.types.is_nested(column.type) else list(column.cast(pa.string()).to_pylist())
 
 
 def plain(column: Any) -> list[Any]:
-    """An Arrow column as values for JSON; a null among floats is NaN. Numbers keep their exact value.
+    """An Arrow column as JSON values; a null among floats becomes NaN. Numbers keep their exact value.
 
-    Raises UnreadableError for a type that JSON has no form for, and for bytes that are not UTF-8.
+    Raises UnreadableError for a type without a JSON form, and for bytes that are not UTF-8.
     """
     column = _decoded(column)
     kind = column.type
@@ -237,7 +237,7 @@ def plain(column: Any) -> list[Any]:
 
 
 def _is_json(kind: Any) -> bool:
-    """Whether values of an Arrow type are numbers, text, booleans, or lists and objects of these."""
+    """Whether an Arrow type is numbers, text, booleans, or lists and objects of these."""
     if pa.types.is_struct(kind):
         return all(_is_json(field.type) for field in kind)
     if pa.types.is_nested(kind) and hasattr(kind, "value_type"):
@@ -252,7 +252,7 @@ def _is_json(kind: Any) -> bool:
 
 
 def _decoded(column: Any) -> Any:
-    """The column without dictionary and extension type, and bytes and UUIDs as text."""
+    """The column without dictionary or extension types, with bytes and UUIDs as text."""
     if column.type == pa.uuid():
         return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
     if isinstance(column.type, pa.BaseExtensionType):
@@ -306,7 +306,7 @@ def _whole_decimal(value: Decimal) -> str:
 
 
 def _decimals(column: Any) -> list[Any]:
-    """By way of their text: Arrow's own cast to float64 is off by a bit for one in seven."""
+    """Convert by way of text: Arrow's own cast to float64 is off by one bit for one value in seven."""
     texts = column.cast(pa.string())
     if column.type.scale > 0:
         return plain(texts.cast(pa.float64()))
@@ -320,7 +320,7 @@ def _within_years(column: Any) -> bool:
 
 
 def _written(column: Any) -> list[str | None]:
-    """Timestamps as RFC 3339 in UTC, to the microsecond, or to the nanosecond where they go that far."""
+    """Timestamps as RFC 3339 in UTC, to the microsecond, or the nanosecond if they are that fine."""
     moments = np.asarray(column.to_numpy(zero_copy_only=False))
     unit: Literal["us", "ns"] = "us"
     if column.type.unit == "ns" and _has_nanoseconds(moments):

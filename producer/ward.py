@@ -37,8 +37,8 @@ FRAME_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Patient:
-    """A simulated patient. `outcome` is `stable` or an illness, which begins to show `onset_h` hours after
-    the ward's start and is fully developed `ramp_h` hours later."""
+    """A simulated patient. `outcome` is `stable` or an illness, which begins `onset_h` hours after the ward's start
+    and is fully developed `ramp_h` hours later."""
 
     patient_id: str
     age: int
@@ -48,7 +48,7 @@ class Patient:
 
 
 class Reading(NamedTuple):
-    """What a patient's monitor sends at one time: the standard features in order, None where one is lacking."""
+    """What a patient's monitor sends at one time: the standard features in order, None if missing."""
 
     patient: Patient
     at: float  # Unix seconds
@@ -57,21 +57,21 @@ class Reading(NamedTuple):
 
 class _Tick(NamedTuple):
     at: Array  # patients, Unix seconds
-    values: Array  # patients x 7 vitals, NaN where lacking
+    values: Array  # patients x 7 vitals, NaN if missing
     present: NDArray[np.bool_]  # patients
 
 
 class Ward:
-    """Patients and their readings, the same for the same arguments.
+    """Patients and their readings; the same arguments give the same ward.
 
     Args:
-        patients: how many.
-        seed: another one makes other patients.
-        deteriorating: the share of them who fall ill; the illnesses take turns.
-        onset_h: range of hours after the start in which that begins.
-        ramp_h: range of hours it takes to develop fully.
+        patients: their number.
+        seed: the random seed.
+        deteriorating: the share who fall ill; the illnesses alternate.
+        onset_h: range of hours after the start in which illness begins.
+        ramp_h: range of hours in which it develops fully.
 
-    Raises SettingsError where these make no sense.
+    Raises SettingsError if these make no sense.
     """
 
     def __init__(
@@ -84,9 +84,7 @@ class Ward:
         ramp_h: tuple[float, float] = (3.0, 9.0),
     ) -> None:
         if patients < 1 or not 0 <= deteriorating <= 1:
-            raise SettingsError(
-                "a ward has at least one patient, and a share from 0 to 1 of them deteriorates"
-            )
+            raise SettingsError("a ward needs at least one patient, of whom a share from 0 to 1 deteriorates")
         if not 0 <= onset_h[0] <= onset_h[1] or not 0 < ramp_h[0] <= ramp_h[1]:
             raise SettingsError("onset_h and ramp_h are ranges of hours, low to high, the ramp above 0")
         random = np.random.default_rng([seed, 0])
@@ -105,7 +103,7 @@ class Ward:
         )
 
     def readings(self, start: datetime, interval_s: float) -> Iterator[Reading]:
-        """Readings without end, in order of time: one a patient each `interval_s`, none while off the monitor.
+        """Endless readings in order of time: one per patient every `interval_s`, none while off the monitor.
 
         `start` is the ward's hour 0, with a zone; its time of day sets the daily rhythm. The same arguments
         give the same readings.
@@ -121,9 +119,9 @@ class Ward:
         """The readings of the first `hours` as a DataFrame to train with.
 
         Columns: `patient_id`, `event_time` (UTC), the standard features (float64, NaN where lacking),
-        `outcome`, and `label`: 1 from the onset of an illness on, else 0.
+        `outcome`, and `label`: 1 from the onset of an illness onwards, else 0.
         """
-        import pandas as pd  # here, as sending does without
+        import pandas as pd  # imported here, because sending does not need it
 
         ticks = [*islice(self._ticks(start, interval_s), int(hours * 3600 / interval_s))]
         values = np.concatenate([np.column_stack([tick.values, self._ages]) for tick in ticks])
@@ -170,6 +168,6 @@ def _outcomes(patients: int, deteriorating: float, random: Generator) -> list[st
 
 
 def _plain(column: Array, vital: Any) -> list[float | None]:
-    """A vital's values for JSON: whole numbers where it is shown as such, None for NaN."""
+    """A vital's values for JSON: whole numbers if shown as such, None for NaN."""
     kind = float if vital.decimals else int
     return [None if value != value else kind(value) for value in column.tolist()]  # noqa: PLR0124

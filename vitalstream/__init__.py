@@ -1,1 +1,1 @@
-"""The command line and the demo: they wire the rooms together."""
+"""The command line and the demo, which connect the other packages."""

@@ -1,4 +1,4 @@
-"""`vitalstream audit`: the verdict, line by line, and a bar on the way to it."""
+"""`vitalstream audit`: runs the audit with a progress bar and prints its verdict."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _EXIT_CODES: Final = {"clean": 0, "failed": 1, "incomplete": 3}
 
 
 def audit(settings: Settings, models: Sequence[Path], *, json: bool) -> None:
-    """Audit, print, and end with code 1 if something is disproved, with 3 if something could not be judged."""
+    """Audit and print; exit with code 1 if an invariant failed, with 3 if something could not be judged."""
     with _progress() as on_progress:
         found = run_audit(settings, models=models, on_progress=on_progress)
     typer.echo(orjson.dumps(_document(found)).decode() if json else "\n".join(_lines(found)))
@@ -93,7 +93,7 @@ def _document(found: Audit) -> dict[str, Any]:
 
 @contextmanager
 def _progress() -> Iterator[reading.OnProgress]:
-    """A bar for each pass, on stderr where that is a terminal; nothing elsewhere."""
+    """A progress bar for each pass, on stderr if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None

@@ -1,4 +1,4 @@
-"""Patients by their current risk, and how a risk is drawn."""
+"""Patients ranked by their current risk, and how a risk is drawn."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from schemas.printable import printable
 from schemas.results import RiskResult
 
 STEADY: Final = 0.02
-"""Risks that differ by less are the same to the trend arrow."""
+"""The trend arrow treats a smaller change as none."""
 
 _HISTORY = 32
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -30,12 +30,12 @@ class PatientRisk:
 
     @property
     def risk(self) -> float | None:
-        """The current risk; None where the model gave none."""
+        """The current risk; None if the model gave none."""
         return self.result.risk_probability
 
     @property
     def direction(self) -> str:
-        """Where the current risk went from the one before: `up`, `down`, `steady`, or '' where either is unknown."""
+        """How the risk changed since the previous one: `up`, `down`, `steady`, or '' if either is unknown."""
         return "" if self.risk is None else direction(self.history)
 
 
@@ -49,7 +49,7 @@ class Board:
         return len(self._patients)
 
     def add(self, result: RiskResult, at: float) -> PatientRisk:
-        """Take in a result that was published at `at`, in Unix seconds."""
+        """Add a result that was published at `at`, in Unix seconds."""
         patient = self._patients.setdefault(result.patient_id, PatientRisk(result, at))
         patient.result, patient.at = result, at
         if result.risk_probability is not None:
@@ -57,18 +57,18 @@ class Board:
         return patient
 
     def ranked(self, min_risk: float | None = None) -> list[PatientRisk]:
-        """Patients by risk, the highest first, those without one last; only from `min_risk` on if given."""
+        """Patients by risk, highest first and those without a risk last; only those of at least `min_risk` if given."""
         patients = [one for one in self._patients.copy().values() if reaches(one.result, min_risk)]
         return sorted(patients, key=lambda one: (-_known(one.risk), one.result.patient_id))
 
 
 def reaches(result: RiskResult, min_risk: float | None) -> bool:
-    """Whether a result has at least this risk; without `min_risk` any has."""
+    """Whether the result's risk is at least `min_risk`; always true without one."""
     return min_risk is None or _known(result.risk_probability) >= min_risk
 
 
 def shortened(text: str, width: int) -> str:
-    """Text from a message in at most `width` columns of a terminal, cut in its middle: ids differ at their ends."""
+    """Text from a message in at most `width` terminal columns, cut in the middle, because ids differ at their ends."""
     safe = printable(text, MAX_PATIENT_ID)
     if cell_len(safe) <= width:
         return safe
@@ -78,7 +78,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def direction(history: Sequence[float]) -> str:
-    """Where the latest of these risks went: `up`, `down`, `steady`, or '' where there is no former one."""
+    """How the latest of these risks changed: `up`, `down`, `steady`, or '' if there is no previous one."""
     if len(history) < 2:  # noqa: PLR2004
         return ""
     change = history[-1] - history[-2]
@@ -94,7 +94,7 @@ def arrow(patient: PatientRisk) -> Text:
 
 
 def colour(result: RiskResult) -> str:
-    """Red from the threshold on, yellow from half of it on, else green."""
+    """Red from the threshold upwards, yellow from half of it, otherwise green; dim without a risk."""
     if result.risk_probability is None:
         return "dim"
     if result.risk_label:
@@ -103,7 +103,7 @@ def colour(result: RiskResult) -> str:
 
 
 def risk_bar(result: RiskResult, width: int) -> Text:
-    """The risk as a number and a bar of at most `width` characters, in colour: 6 columns more than that."""
+    """The risk as a number and a coloured bar, in at most `width` + 6 columns."""
     if result.risk_probability is None:
         return Text(unscored(result), "dim")
     whole, eighths = divmod(round(min(1.0, max(0.0, result.risk_probability)) * width * 8), 8)

@@ -1,6 +1,6 @@
-"""The `vitalstream` command. It reads options, hands them to a room, and prints; the rooms decide.
+"""The `vitalstream` command. It parses options, calls the package that does the work, and prints.
 
-What a command needs is imported inside it, so that `--help` answers at once.
+Each command imports what it needs in its body, so that `--help` is fast.
 """
 
 import functools
@@ -24,7 +24,7 @@ from vitalstream.usage import UsageError, in_our_words
 if TYPE_CHECKING:
     from broker.settings import Settings
 
-# Plain help: rich would take [lowest, highest] for markup, and keep the line breaks of docstrings.
+# Plain help: rich would read [lowest, highest] as markup and keep the docstrings' line breaks.
 _Typer = functools.partial(
     typer.Typer,
     no_args_is_help=True,
@@ -37,9 +37,9 @@ app = _Typer(
     help="Score a Kafka topic of patient vitals with a scikit-learn model, exactly once. Not a medical device.",
     epilog="Each setting is a flag, else VITALSTREAM_<NAME>, else in the TOML file given by --config.",
 )
-topics_app = _Typer(help="Make or check the topics.")
-mapping_app = _Typer(help="Make a first mapping, or check one, with messages of the topic.")
-model_app = _Typer(help="Pin, inspect or make a model file.")
+topics_app = _Typer(help="Create or check the topics.")
+mapping_app = _Typer(help="Draft a mapping from sample messages, or check one against them.")
+model_app = _Typer(help="Pin or inspect a model file, or make a demo model.")
 letters_app = _Typer(help="List, show or replay messages that were not scored.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(mapping_app, name="mapping")
@@ -69,9 +69,9 @@ def _root(
 
 
 def main() -> None:
-    """Run the command; an error raised on purpose becomes one line on stderr and its exit code."""
-    # Process 1 of a container is not ended by a signal that it has no handler for. Commands that have something
-    # to finish set one of their own.
+    """Run the command; print an expected error as one line on stderr and exit with its code."""
+    # As process 1 of a container, a signal without a handler is ignored. Commands with work to finish install
+    # their own handler.
     signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     try:
         sys.exit(app(standalone_mode=False))
@@ -93,14 +93,14 @@ def main() -> None:
 def consume(settings: "Settings", *, json: Json = False) -> None:
     """Score the input topic, one risk result per message, exactly once, until stopped.
 
-    Start it as often as you like with the same --group: Kafka shares the partitions out. SIGTERM or Ctrl-C
-    finishes the current chunk, commits it and leaves the group. When another model is pinned, it takes over within
-    seconds, or at once on SIGHUP; one that can't be used is refused, and the old one goes on.
+    Run any number of workers with the same --group: Kafka divides the partitions among them. SIGTERM or Ctrl-C
+    finishes the current chunk, commits it and leaves the group. A newly pinned model takes over within seconds, or
+    at once on SIGHUP; a model that can't be used is refused, and the old one stays.
     """
     from consumer.stop import end_when_asked
 
-    end_when_asked()  # first, for the imports take seconds
-    gc.disable()  # a tenth of that time: it looks for garbage among modules that stay
+    end_when_asked()  # first, because the imports take seconds
+    gc.disable()  # saves a tenth of the import time: modules are not garbage
     from vitalstream.work import run_workers
 
     gc.freeze()
@@ -114,7 +114,7 @@ Layout = Annotated[
 AllVariables = Annotated[
     bool,
     typer.Option(
-        "--all-variables", help="with a PhysioNet format, also send the variables that have no standard name"
+        "--all-variables", help="with a PhysioNet format, also send variables without a standard name"
     ),
 ]
 
@@ -123,59 +123,60 @@ AllVariables = Annotated[
 @with_settings("bootstrap_servers", "input_topic", *OF_INPUT)
 def replay(
     settings: "Settings",
-    files: Annotated[list[Path], typer.Argument(help="files, or directories of them", metavar="FILE")],
+    files: Annotated[list[Path], typer.Argument(help="files or directories", metavar="FILE")],
     *,
     layout: Layout = "plain",
     all_variables: AllVariables = False,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, metavar="N", help="send so many messages a second")
+        float | None, typer.Option(min=0.001, metavar="N", help="send N messages a second")
     ] = None,
     speed: Annotated[
-        float | None, typer.Option(min=0.001, metavar="X", help="send by event time, X times as fast")
+        float | None, typer.Option(min=0.001, metavar="X", help="follow event times, X times as fast")
     ] = None,
     poisson: Annotated[
-        bool, typer.Option("--poisson", help="let messages arrive at random, --rate on average")
+        bool,
+        typer.Option(
+            "--poisson", help="space messages at random (a Poisson process), --rate a second on average"
+        ),
     ] = False,
     skip: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="leave out the first N messages, counted over all repetitions"),
+        typer.Option(min=0, metavar="N", help="skip the first N messages, counted over all repetitions"),
     ] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="stop after N messages, not counting skipped ones")
+        int | None, typer.Option(min=1, metavar="N", help="stop after sending N messages")
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="send the files N times")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="another number makes other random arrivals")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="random seed for arrival times")] = 0,
     keep_going: Annotated[
         bool,
         typer.Option(
             "--keep-going",
-            help="send an unreadable time, or a number with a comma, as the text it is: it becomes a dead letter",
+            help="send unreadable times and numbers with a comma as they are; they become dead letters",
         ),
     ] = False,
     as_arrived: Annotated[
         bool,
         typer.Option(
             "--as-arrived",
-            help="send as devices do: of each row a message for each device that measured something, at its own time",
+            help="send one message per row and device that measured something, each at its own time",
         ),
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="send nothing: show the first messages and what is read in each column"
-        ),
+        typer.Option("--dry-run", help="send nothing; show the first messages and how each column is read"),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Send the rows of files to the vitals topic, at a given pace or as fast as it goes.
+    """Send the rows of files to the input topic, at a given pace or as fast as possible.
 
     Files in the plain format (.csv, .tsv, .parquet, .ndjson, .jsonl; text also with .gz) have the columns patient_id,
-    event_time (a time without zone is taken as UTC) and any features. A time that has no single meaning, such as a
-    bare date, stops its file with the line. physionet2019 and physionet2012 read those Challenges' own
-    files, as downloaded. Without --rate or --speed it sends as fast as it can. With --as-arrived monitor, cuff and
-    thermometer send for themselves, in the hour before their row's time. Try new files with --dry-run, which needs no
-    broker. With --value-format or --mapping each row becomes a message from which a worker with the same
-    settings reads it: its features where the mapping has them, or under the first of their codes.
+    event_time (UTC if it names no zone) and any features. An ambiguous time, such as a bare date, stops the command,
+    which names the line. physionet2019 and physionet2012 read those Challenges' files as downloaded. Without --rate or
+    --speed it sends as fast as it can. With --as-arrived, monitor, cuff and thermometer each send their own messages,
+    in the hour before the row's time. Try new files with --dry-run, which needs no broker. With --value-format or
+    --mapping, each row becomes a message that a worker with the same settings can read: each feature is at its path in
+    the mapping, or under its first code.
     """
     if dry_run:
         from vitalstream.dry_run import show
@@ -216,15 +217,15 @@ def replay(
 @app.command()
 @with_settings("bootstrap_servers", "input_topic", *OF_INPUT)
 def publish(settings: "Settings", *, json: Json = False) -> None:
-    """Send messages, one JSON object a line on stdin, to the vitals topic.
+    """Send messages from stdin, one JSON object per line, to the input topic.
 
-    Each line is checked as a worker with the standard features would: it must be a JSON object of at most 256 KiB
-    with patient_id (a text of 1 to 128 characters) and event_time (RFC 3339 with a zone), in which each of
+    Each line is checked as a worker with the standard features would check it: a JSON object of at most 256 KiB
+    with patient_id (1 to 128 characters) and event_time (RFC 3339 with a zone), in which each of
     heart_rate, respiratory_rate, temperature, spo2, systolic_bp, diastolic_bp, mean_arterial_pressure and age is
-    a number, null or absent. Other fields are not looked at, and neither is whether a value is plausible. A line
-    that fails is named by number and reason and not sent; the exit code is then 1. With --mapping a line is what the
-    mapping says, and its key the patient's id; with --value-format fhir or hl7v2 it is a message of that format. With
-    avro or json-schema lines are flat JSON, of which messages are made by the newest schema of the topic.
+    a number, null or absent. Other fields and the plausibility of values are not checked. A line that fails is reported
+    by number and reason and not sent; the exit code is then 1. With --mapping, a line has the mapping's shape and the
+    patient's id is the key; with --value-format fhir or hl7v2 it is a message of that format. With avro or json-schema,
+    lines are flat JSON and are encoded with the topic's newest schema.
     """
     from vitalstream import produce
 
@@ -233,9 +234,7 @@ def publish(settings: "Settings", *, json: Json = False) -> None:
 
 WithState = Annotated[
     bool,
-    typer.Option(
-        "--state", help="also the state topic of --group, which a worker needs whose model has a history"
-    ),
+    typer.Option("--state", help="also the state topic of --group, which a model with a history needs"),
 ]
 
 
@@ -250,19 +249,19 @@ def create_topics(
         int | None, typer.Option(min=1, metavar="N", help="partitions of each topic  [default: 4]")
     ] = None,
     replication_factor: Annotated[
-        int, typer.Option(min=-1, metavar="N", help="copies of each partition; -1: the brokers' default")
+        int, typer.Option(min=-1, metavar="N", help="copies of each partition; -1 for the brokers' default")
     ] = -1,
     state: WithState = False,
     json: Json = False,
 ) -> None:
-    """Make those of the topics that are missing, with the right settings.
+    """Create the missing topics, with the right settings.
 
-    A topic that is there stays as it is. Where it has not what --partitions or --replication-factor ask for, or is
-    compacted, it is said how to change that; exit code 1.
+    An existing topic is not changed. If it differs from --partitions or --replication-factor, or is
+    compacted, the command says how to change that and exits with code 1.
 
-    With --schema-registry it also registers schemas: with --value-format avro or json-schema that of messages for
-    --model, or for the standard features, and with --result-format avro that of results. A subject that holds other
-    schemas stays as it is.
+    With --schema-registry it also registers schemas: with --value-format avro or json-schema, the one of messages for
+    --model or for the standard features; with --result-format avro, the one of results. A subject that holds other
+    schemas is not changed.
     """
     from vitalstream import topics
 
@@ -274,45 +273,43 @@ def create_topics(
 @topics_app.command("check")
 @with_settings("bootstrap_servers", "group", *TOPIC_SETTINGS)
 def check_topics(settings: "Settings", *, state: WithState = False, json: Json = False) -> None:
-    """Say what differs from what `topics create` makes; exit code 1 when something is wrong."""
+    """Show how the topics differ from what `topics create` makes; exit code 1 if something is wrong."""
     from vitalstream import topics
 
     topics.check(settings, state=state, json=json)
 
 
 SampleFile = Annotated[
-    Path | None, typer.Option("--sample", metavar="FILE", help="messages as on the topic, one a line")
+    Path | None, typer.Option("--sample", metavar="FILE", help="messages as on the topic, one per line")
 ]
 SampleTopic = Annotated[
     str | None,
-    typer.Option("--topic", metavar="NAME", help="or a topic, of which the newest messages are read"),
+    typer.Option("--topic", metavar="NAME", help="or a topic, whose newest messages are read"),
 ]
-SampleSize = Annotated[
-    int, typer.Option(min=1, max=100_000, metavar="N", help="how many messages are looked at")
-]
+SampleSize = Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="how many messages to read")]
 
 
 @mapping_app.command("check")
 @with_settings("bootstrap_servers", *OF_FORMAT, "ranges")
 def check_mapping(
     settings: "Settings",
-    mapping: Annotated[Path, typer.Argument(metavar="FILE", help="mapping, or the name of a ready-made one")],
+    mapping: Annotated[
+        Path, typer.Argument(metavar="FILE", help="mapping file, or the name of a built-in one")
+    ],
     *,
     sample: SampleFile = None,
     topic: SampleTopic = None,
     limit: SampleSize = 1000,
     payload: Annotated[
         bool,
-        typer.Option(
-            "--payload", help="also what stands where messages are wrong, which may identify a patient"
-        ),
+        typer.Option("--payload", help="also show the rejected values, which may identify a patient"),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show what a mapping finds in messages: share, values and units of each feature, and what would be rejected.
+    """Show what a mapping finds in messages: each feature's share, values and units, and what would be rejected.
 
-    Exit code 0: every message for us is read, and every feature is in one. 1: some would be rejected, or a feature is
-    in none. 2: the mapping makes no sense, or there are no messages. Of single messages nothing is shown without
+    Exit code 0: every relevant message is read, and every feature occurs. 1: some would be rejected, or a feature
+    never occurs. 2: the mapping is invalid, or there are no messages. Nothing of single messages is shown without
     --payload.
     """
     from vitalstream import mapping as mappings
@@ -329,10 +326,10 @@ def suggest_mapping(
     topic: SampleTopic = None,
     limit: SampleSize = 1000,
 ) -> None:
-    """Print a first mapping for messages, by the names, codes and units in them that are known.
+    """Print a first mapping for messages, from the names, codes and units it recognises in them.
 
-    What it only supposes, such as the unit of values without one, and other numbers stand in comments. Look at each
-    line, then try it with mapping check. Exit code 1 where it found no patient, no time or no feature.
+    Guesses, such as the unit of values without one, and other numbers are written as comments. Review each
+    line, then try it with mapping check. Exit code 1 if it found no patient, no time or no feature.
     """
     from vitalstream import mapping as mappings
 
@@ -354,27 +351,23 @@ def pin_model(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="rows as the model was fitted to (CSV, Parquet or NDJSON): the card says which features are numbers, "
+            help="rows like the training data (CSV, Parquet or NDJSON): the card says which features are numbers, "
             "booleans or categories, and their typical values",
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="for the card: what the model is called")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="for the card: which version of it")
-    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="for the card: the model's name")] = None,
+    version: Annotated[str | None, typer.Option(metavar="TEXT", help="for the card: its version")] = None,
     note: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="for the card: what readers should know")
+        str | None, typer.Option(metavar="TEXT", help="for the card: what its readers should know")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write <FILE>.sha256, so that exactly these bytes are loaded, and <FILE>.card.json, the model's card.
+    """Write <FILE>.sha256, so that only these bytes are loaded, and <FILE>.card.json, the model's card.
 
-    The card keeps what is said here of positive class, threshold and features, so that no other command has to be given
-    it; what is said there counts first. Pinning the same file again keeps what its card says.
+    The card keeps the positive class, threshold and features given here, so that no other command needs them; options
+    given there take precedence. Pinning the same file again keeps what its card says.
 
-    Pin only what you trust: the model is loaded, and so runs its code, to see whether a worker can use it.
+    Pin only what you trust: to check it, the command loads the model, and loading runs its code.
     """
     from vitalstream import model
 
@@ -384,7 +377,7 @@ def pin_model(
 @model_app.command("inspect")
 @with_settings(*OF_MODEL, "ranges", "min_features")
 def inspect_model(settings: "Settings", path: ModelFile, *, json: Json = False) -> None:
-    """Show what a worker would make of a pinned model: its features, classes, threshold and versions."""
+    """Show how a worker would use a pinned model: its features, classes, threshold and versions."""
     from vitalstream import model
 
     model.inspect(settings, path, json=json)
@@ -395,9 +388,9 @@ def make_demo_model(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="where to save it")] = Path("demo.joblib"),
     *,
     data: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="also write simulated readings there, to replay")
+        Path | None, typer.Option(metavar="CSV", help="also write simulated rows there, to replay")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="another number makes other simulated patients")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="random seed for the simulated patients")] = 0,
     json: Json = False,
 ) -> None:
     """Make and pin a small model from simulated patients, for trying things out."""
@@ -414,19 +407,19 @@ def broker(
     ] = 9092,
     data_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="directory to keep topics in; without it they are gone at the end"),
+        typer.Option(metavar="DIR", help="directory to keep topics in; without it they are lost at exit"),
     ] = None,
     kafka_version: Annotated[
         str,
         typer.Option(
-            metavar="VERSION", help="which Apache Kafka; 4.3 and later lose transactions on restart"
+            metavar="VERSION", help="Apache Kafka version; 4.3 and later lose transactions on restart"
         ),
     ] = KAFKA_VERSION,
 ) -> None:
     """Run a real single-node Apache Kafka in the foreground, for trying things out.
 
-    Takes it from Maven Central's jars, which are fetched once; needs Java 17+ and Maven. It listens on
-    127.0.0.1 only, without security.
+    Downloads the jars from Maven Central once; needs Java 17+ and Maven. It listens on 127.0.0.1 only,
+    without security.
     """
     from vitalstream.local_broker import run
 
@@ -439,9 +432,9 @@ def watch(
     settings: "Settings",
     *,
     from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="show what is there already, too")
+        bool, typer.Option("--from-beginning", help="also show existing results")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="end after N results")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="stop after N results")] = None,
     min_risk: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="P", help="show only risks of at least P")
     ] = None,
@@ -449,8 +442,8 @@ def watch(
 ) -> None:
     """Follow the risk topic: a live table of patients by risk, or lines where there is no terminal.
 
-    Reads what is committed, of all partitions, and leaves no trace. A patient not seen for 5 minutes is dimmed, and
-    it is said when nothing comes. --json prints each result as it stands on the topic, one a line; Avro as JSON.
+    Reads committed results of all partitions and commits no offsets. A patient not seen for 5 minutes is dimmed, and
+    a note appears when nothing arrives. --json prints each result as on the topic, one per line; Avro as JSON.
     """
     from vitalstream.watch import watch as follow
 
@@ -464,23 +457,19 @@ def demo(
     *,
     bootstrap_servers: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="real Kafka to run on; without it an embedded broker"),
+        typer.Option(metavar="HOST:PORT", help="Kafka to run on; an embedded broker by default"),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, metavar="S", help="how long messages are sent")] = 20,
-    patients: Annotated[
-        int, typer.Option(min=1, max=10_000, metavar="N", help="how many patients are in the ward")
-    ] = 40,
-    rate: Annotated[
-        float, typer.Option(min=1, max=2000, metavar="N", help="how many messages are sent a second")
-    ] = 200,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="another number makes another ward")] = 0,
+    seconds: Annotated[float, typer.Option(min=1, metavar="S", help="how long to send messages")] = 20,
+    patients: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="patients in the ward")] = 40,
+    rate: Annotated[float, typer.Option(min=1, max=2000, metavar="N", help="messages per second")] = 200,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="random seed for the ward")] = 0,
     json: Json = False,
 ) -> None:
-    """Show the whole system at work on this machine: simulated patients, a worker, results, and a check.
+    """Run the whole system on this machine: simulated patients, a worker, results, and a check.
 
-    Makes and pins a small model, starts an embedded broker (or uses the Kafka that is given, with topics of
-    its own that are deleted at the end), sends a simulated ward with some malformed messages, and scores it by
-    a real worker process. Ends by itself; exit code 1 unless every message is accounted for exactly once.
+    Makes and pins a small model, starts an embedded broker (or uses the given Kafka, with topics of
+    its own that are deleted at the end), sends a simulated ward with some malformed messages, and scores it with
+    a real worker process. Exit code 1 unless every message is accounted for exactly once.
     """
     from vitalstream.demo.command import demo as show
 
@@ -498,11 +487,11 @@ def demo(
 @app.command()
 @with_settings("bootstrap_servers", "group", "input_topic", "output_topic", "dead_letter_topic", *OF_RESULTS)
 def status(settings: "Settings", *, json: Json = False) -> None:
-    """Show how the group is: its workers, what waits in each partition and for how long, dead letters, models.
+    """Show the group's state: its workers, each partition's backlog and its age, dead letters, models.
 
-    Asks the brokers alone, and changes nothing. Exit code 0 when all is well; 3 when the group has no worker, a
+    Asks only the brokers and changes nothing. Exit code 0 if all is well; 3 if the group has no worker, a
     partition has none, a message has waited for more than 60 seconds, or messages were deleted before they were
-    scored; 1 when the brokers do not answer.
+    scored; 1 if the brokers do not answer.
     """
     from vitalstream.status.command import status as show
 
@@ -512,7 +501,7 @@ def status(settings: "Settings", *, json: Json = False) -> None:
 Models = Annotated[
     list[Path] | None,
     typer.Option(
-        "--model", metavar="FILE", help=f"{OPTIONS['model'].help}; again for each other model that has scored"
+        "--model", metavar="FILE", help=f"{OPTIONS['model'].help}; repeat for each model that has scored"
     ),
 ]
 
@@ -532,12 +521,12 @@ Models = Annotated[
 def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 
-    Reads the four topics once, in bounded memory, while workers may go on. With --model it scores everything
-    again and compares the values, each with the model that its result names: after a change of model, give
-    --model several times. Also says how many messages still wait.
+    Reads the four topics once, in bounded memory; workers may keep running. With --model it scores everything
+    again with the model that each result names, and compares the values: after a change of model, give
+    --model several times. Also says how many messages are still waiting.
 
-    Exit code 0: all is clean. 1: something is wrong; the first offenders are named. 3: nothing is wrong in what
-    is left, but some could not be judged, since records were deleted or compacted; it says how many and why.
+    Exit code 0: all is clean. 1: something is wrong; the first offenders are listed. 3: nothing is wrong in what
+    is left, but some could not be judged because records were deleted or compacted; it says how many and why.
     """
     from vitalstream.audit import audit as judge
 
@@ -551,12 +540,12 @@ def sweep(
     *,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="file of rows, as for replay; without it simulated patients"),
+        typer.Option(metavar="FILE", help="file of rows, as for replay; simulated patients by default"),
     ] = None,
     layout: Layout = "plain",
     all_variables: AllVariables = False,
     chunk_sizes: Annotated[
-        str, typer.Option(metavar="N,N,...", help="numbers of rows at once, to compare")
+        str, typer.Option(metavar="N,N,...", help="chunk sizes to compare")
     ] = "1,10,30,100,300,1000,3000",
     rows: Annotated[
         int | None,
@@ -568,21 +557,22 @@ def sweep(
         float, typer.Option(min=0.1, metavar="S", help="longest time to spend on each chunk size")
     ] = 3,
     kafka: Annotated[
-        bool, typer.Option("--kafka", help="measure end to end on --bootstrap-servers, on topics of its own")
+        bool,
+        typer.Option("--kafka", help="measure end to end on --bootstrap-servers, with topics of its own"),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="also draw the result there; needs the extra plot")
+        Path | None, typer.Option(metavar="FILE.png", help="also draw the result; needs the extra `plot`")
     ] = None,
     json: Json = False,
 ) -> None:
     """Measure what each chunk size costs with your model and rows on this machine, and recommend one.
 
-    Alone it times scoring, as a worker does it and, where that differs, by plain predict_proba. With --kafka a
+    By default it times scoring alone: the worker's path and, where that differs, plain predict_proba. With --kafka a
     worker process scores a backlog for each size, and an audit checks that every row came out exactly once; the
-    throughput is then that of the whole worker. A file with fewer rows than --rows is taken over and over. With
-    --mapping or --value-format, --data is a file of messages as they stand on the topic; without it simulated
+    throughput is then that of the whole worker. A file with fewer rows than --rows is repeated. With
+    --mapping or --value-format, --data is a file of messages as on the topic; without it, simulated
     patients are written in that format.
-    Recommended is the knee: the smallest size with 90 % of the best throughput. Ctrl-C shows what there is so far.
+    It recommends the knee: the smallest size with 90 % of the best throughput. Ctrl-C shows the results so far.
     """
     from vitalstream.sweep.command import sweep as measure
 
@@ -600,11 +590,15 @@ def sweep(
     )
 
 
-OfReason = Annotated[Reason | None, typer.Option("--reason", help="only those with this reason")]
-OfField = Annotated[str | None, typer.Option("--field", metavar="NAME", help="only those with this field")]
+OfReason = Annotated[Reason | None, typer.Option("--reason", help="only dead letters with this reason")]
+OfField = Annotated[
+    str | None, typer.Option("--field", metavar="NAME", help="only dead letters with this field")
+]
 Since = Annotated[
     str | None,
-    typer.Option("--since", metavar="WHEN", help="only of messages sent since: a time, or 90m, 2h, 3d ago"),
+    typer.Option(
+        "--since", metavar="WHEN", help="only of messages sent since this time, or since 90m, 2h, 3d ago"
+    ),
 ]
 
 
@@ -618,11 +612,11 @@ def list_dead_letters(
     since: Since = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="list the newest N, with the positions that show takes"),
+        typer.Option(min=1, metavar="N", help="list the newest N, with their positions for `show`"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Count the dead letters by reason and field, or list the newest of them. Shows nothing of patients."""
+    """Count the dead letters by reason and field, or list the newest. Shows no patient data."""
     from vitalstream import dead_letters
 
     selection = dead_letters.select(reason=reason, field=field, since=since)
@@ -644,7 +638,7 @@ def show_dead_letter(
     ],
     *,
     payload: Annotated[
-        bool, typer.Option("--payload", help="also key, headers and value, which may identify a patient")
+        bool, typer.Option("--payload", help="also show key, headers and value, which may identify a patient")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -664,14 +658,16 @@ def replay_dead_letters(
     reason: OfReason = None,
     field: OfField = None,
     since: Since = None,
-    force: Annotated[bool, typer.Option("--force", help="replay even what would be rejected again")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be replayed")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also replay what would be rejected again")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be replayed, without sending")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Put dead letters back into the input topic after a fix, once each however often this is run.
+    """Send dead letters to the input topic again after a fix, once each however often this is run.
 
-    What would be rejected again stays: it is decoded with the standard features (or the mapping's) or, with --model,
-    decoded and scored as a worker would. Exit code 1 when something that was selected stays.
+    A letter that would be rejected again stays: it is decoded with the standard features (or the mapping's) or, with
+    --model, decoded and scored as a worker would. Exit code 1 if any selected letter stays.
     """
     from vitalstream import dead_letters, redrive
 

@@ -1,4 +1,4 @@
-"""What a file of rows tells of a model's features: whether they are numbers, booleans or categories, and of what."""
+"""Finds in a file of rows whether a model's features are numbers, booleans or categories, and of which values."""
 
 import gzip
 from collections.abc import Callable, Sequence
@@ -44,13 +44,13 @@ _READERS: Final[dict[str, Callable[[Path], pd.DataFrame]]] = {
 
 
 def described(path: Path, features: Sequence[str]) -> tuple[Feature, ...]:
-    """The features as the columns of their names in a CSV, Parquet or NDJSON file show them.
+    """The features, as described by the columns of the same names in a CSV, Parquet or NDJSON file.
 
-    Raises SettingsError where the file can't be read, or has no such column of numbers, booleans or text.
+    Raises SettingsError if the file can't be read, or lacks such a column of numbers, booleans or text.
     """
     frame = _read(path)
     if missing := [name for name in features if name not in frame.columns]:
-        raise SettingsError(f"--data {path}: has no column {', '.join(missing)}, which the model wants")
+        raise SettingsError(f"--data {path}: has no column {', '.join(missing)}, which the model needs")
     return tuple(_described(path, name, frame[name]) for name in features)
 
 
@@ -63,8 +63,10 @@ def _read(path: Path) -> pd.DataFrame:
         return reader(path)
     except OSError as error:
         raise SettingsError(f"--data {path}: {error.strerror or 'cannot be read'}; check the path") from None
-    except ValueError:  # pandas' and pyarrow's own are such; their text may quote what is written there
-        raise SettingsError(f"--data {path}: is not what its name ends in; check the file") from None
+    except ValueError:  # pandas and pyarrow raise subclasses, whose text may quote the file
+        raise SettingsError(
+            f"--data {path}: the content does not match the file's suffix; check the file"
+        ) from None
 
 
 def _described(path: Path, name: str, column: pd.Series) -> Feature:

@@ -1,6 +1,6 @@
-"""`vitalstream dead-letters list` and `show`: what is there, the newest, and one of them.
+"""`vitalstream dead-letters list` and `show`: the counts, the newest letters, and a single one.
 
-A letter's key, payload and own headers may tell of a patient. They are printed by `show --payload` alone.
+A letter's key, payload and own headers may identify a patient. Only `show --payload` prints them.
 """
 
 import re
@@ -29,12 +29,12 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class NoSuchLetterError(VitalstreamError):
-    """No dead letter is of that message."""
+    """The message has no dead letter."""
 
 
 @dataclass
 class _Group:
-    """Letters of one reason and field."""
+    """The dead letters with the same reason and field."""
 
     letters: int = 0
     replayed: int = 0
@@ -49,15 +49,15 @@ class _Group:
 
 
 def select(*, reason: Reason | None, field: str | None, since: str | None) -> Selection:
-    """The letters that the options name.
+    """The dead letters that the options select.
 
-    Raises SettingsError where `since` is neither a time nor a duration.
+    Raises SettingsError if `since` is neither a time nor a duration.
     """
     return Selection(reason=reason, field=field, since=None if since is None else _parse_since(since) * 1000)
 
 
 def list_letters(settings: Settings, selection: Selection, *, json: bool) -> None:
-    """Print how many letters there are by reason and field, how many were replayed, and from when they are."""
+    """Print the number of letters by reason and field, how many were replayed, and their first and last times."""
     letter_box = LetterBox(settings, settled=False)
     put_back = letter_box.put_back()
     groups: dict[tuple[str, str], _Group] = {}
@@ -74,7 +74,7 @@ def list_letters(settings: Settings, selection: Selection, *, json: bool) -> Non
     replayed = sum(group.replayed for group in groups.values())
     typer.echo(f"{letters:,} dead letters on {settings.dead_letter_topic}, {replayed:,} of them replayed")
     if letter_box.unreadable:
-        typer.echo(f"{letter_box.unreadable:,} records there are no dead letters")
+        typer.echo(f"{letter_box.unreadable:,} records on it are not dead letters")
 
 
 def _documents(groups: dict[tuple[str, str], _Group]) -> Iterator[dict[str, Any]]:
@@ -99,7 +99,7 @@ def _table(groups: dict[tuple[str, str], _Group]) -> Table:
 
 
 def list_newest(settings: Settings, selection: Selection, limit: int, *, json: bool) -> None:
-    """Print the newest `limit` letters, the newest first, with the positions that `show` takes."""
+    """Print the newest `limit` letters, newest first, with the positions that `show` takes."""
     letter_box = LetterBox(settings, settled=False)
     newest = letter_box.newest(selection, limit)
     if json:
@@ -108,7 +108,7 @@ def list_newest(settings: Settings, selection: Selection, limit: int, *, json: b
         return
     if newest:
         print_table(_newest_table(newest))
-    typer.echo(f"{len(newest):,} dead letters on {settings.dead_letter_topic}, the newest first")
+    typer.echo(f"{len(newest):,} dead letters on {settings.dead_letter_topic}, newest first")
 
 
 def _newest_table(newest: Sequence[tuple[Letter, bool]]) -> Table:
@@ -127,7 +127,7 @@ def _minute(milliseconds: float) -> str:
 
 
 def show(settings: Settings, partition: int, offset: int, *, payload: bool, json: bool) -> None:
-    """Print the dead letters of the input's message at this position; its content only if `payload`."""
+    """Print the dead letters of the input message at this position; its content only with `payload`."""
     letter_box = LetterBox(settings, settled=False)
     put_back = letter_box.put_back()
     documents = []
@@ -139,8 +139,8 @@ def show(settings: Settings, partition: int, offset: int, *, payload: bool, json
                 documents.append(found | (_content(letter, sources, settings) if payload else {}))
     if not documents:
         raise NoSuchLetterError(
-            f"topic {settings.dead_letter_topic} has no dead letter of partition {partition} offset {offset} of an "
-            "input topic; give the source message's position, as the worker's log and dead-letters list --limit do"
+            f"topic {settings.dead_letter_topic} has no dead letter for partition {partition} offset {offset} of an "
+            "input topic; give the source message's position, as in the worker's log or from dead-letters list --limit"
         )
     if json:
         print_json({"dead_letters": documents})
@@ -152,7 +152,7 @@ def show(settings: Settings, partition: int, offset: int, *, payload: bool, json
 
 
 def _about(settings: Settings, letter: Letter, *, replayed: bool) -> dict[str, Any]:
-    """Where the letter stands and what its `dlq.*` headers say; of the rest the sizes only."""
+    """The letter's position and its `dlq.*` headers; only the sizes of everything else."""
     own = [(name, value) for name, value in own_headers(letter.message) if not name.startswith(PREFIX)]
     return {
         "dead_letter": f"{settings.dead_letter_topic}-{letter.partition}@{letter.offset}",
@@ -167,10 +167,10 @@ def _about(settings: Settings, letter: Letter, *, replayed: bool) -> dict[str, A
 
 
 def _content(letter: Letter, sources: Sources, settings: Settings) -> dict[str, Any]:
-    """Key, headers and value as the sender sent them; a value that is no text as the worker reads it."""
+    """Key, headers and value as sent; a value that is not text as the worker decodes it."""
     message = sources.fetch(letter) if letter.origin.pointer else letter.message
     if message is None:
-        return {"value": None, "note": "too large to be kept here, and gone from the input topic"}
+        return {"value": None, "note": "too large to be kept here, and no longer on the input topic"}
     own = {f"header {name}": value for name, value in own_headers(message) if not name.startswith(PREFIX)}
     parts = {**own, "key": message.key()}
     shown = {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}
@@ -198,7 +198,7 @@ def _hex(content: bytes) -> str:
 
 
 def _parse_since(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time (without zone: UTC) or of a time so long ago, such as 2h."""
+    """Unix seconds of an RFC 3339 time (UTC if it names no zone) or of a duration ago, such as 2h."""
     if ago := re.fullmatch(r"([0-9]+)([smhd])", text):
         return datetime.now(UTC).timestamp() - int(ago[1]) * _SECONDS[ago[2]]
     try:
@@ -211,17 +211,17 @@ def _parse_since(text: str) -> float:
 
 
 def _text(content: bytes, decode: Callable[[bytes], str] = bytes.decode) -> str:
-    """As text where it is some, else in hex."""
+    """As text if it is text, else in hex."""
     try:
         return (
             decode(content).encode().decode()
-        )  # not with surrogates, which stand for bytes that are no text
+        )  # not with surrogates, which stand for bytes that are not text
     except (UnicodeError, RefusedError):
         return _hex(content)
 
 
 def _line(value: Any) -> str:
-    """A value on one line, without what a terminal would obey."""
+    """A value on one line, without control characters."""
     if value is None:
         return "(none)"
     if isinstance(value, bool):

@@ -26,7 +26,7 @@ _DETERIORATING = 0.3
 
 @dataclass(frozen=True)
 class DemoModel:
-    """A model that was made: its file's SHA-256, its AUROC on held-out patients, and the rows it saw."""
+    """The model made: its file's SHA-256, its AUROC on held-out patients, and the number of training rows."""
 
     sha256: str
     auroc: float
@@ -36,8 +36,8 @@ class DemoModel:
 def make_demo_model(path: Path, *, seed: int = 0) -> DemoModel:
     """Train a logistic regression on the standard features of simulated patients, save it, and pin it.
 
-    The label is whether a patient has begun to deteriorate. The AUROC is that of other simulated patients'
-    readings. Raises SettingsError where `path` can't be written.
+    The label is whether a patient has begun to deteriorate. The AUROC is measured on other simulated
+    patients. Raises SettingsError if `path` can't be written.
     """
     features, label = _readings(_TRAINING, seed)
     model = make_pipeline(
@@ -49,9 +49,9 @@ def make_demo_model(path: Path, *, seed: int = 0) -> DemoModel:
 
 
 def write_readings(path: Path, *, seed: int = 0) -> int:
-    """Write the readings of other simulated patients as CSV, to replay; returns the number of rows.
+    """Write rows of other simulated patients as CSV, to replay; returns their number.
 
-    They come in the order of time, as from a ward. Raises SettingsError where `path` can't be written.
+    They are in order of time, as from a ward. Raises SettingsError if `path` can't be written.
     """
     frame = Ward(patients=_WARD, seed=seed + 2, deteriorating=_DETERIORATING).frame(hours=_HOURS)
     columns = [PATIENT_ID, EVENT_TIME, *STANDARD_FEATURES]
@@ -72,7 +72,7 @@ def _readings(patients: int, seed: int) -> tuple[Any, Any]:
 def _save(model: Any, path: Path) -> str:
     try:
         joblib.dump(model, path)
-        card_path(path).unlink(missing_ok=True)  # it would be that of what was there before
+        card_path(path).unlink(missing_ok=True)  # it would describe an earlier model
         return pin_model(path)
     except OSError as error:
         raise SettingsError(f"cannot write the model to {path}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""`vitalstream replay --dry-run`: what would be sent, and what was understood of each column."""
+"""`vitalstream replay --dry-run`: what would be sent, and how each column is read."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -44,8 +44,8 @@ def show(
     """Print the first messages and the columns of the files. Sends nothing and needs no broker.
 
     Raises:
-        SettingsError: the files or the format can't be had, or a row is not as the schema has it.
-        RegistryError: the schema registry can't be asked.
+        SettingsError: the files can't be read, there is no such format, or a row does not fit the schema.
+        RegistryError: the schema registry does not answer.
         SourceError: a file is malformed.
     """
     write = make_encoder(settings)
@@ -83,7 +83,7 @@ def show(
 
 
 def document(what: Preview, zones: list[str]) -> dict[str, Any]:
-    """All of it for a program."""
+    """The report as JSON."""
     return {
         "sent": 0,
         "messages": what.messages,
@@ -119,14 +119,14 @@ def document(what: Preview, zones: list[str]) -> dict[str, Any]:
 
 
 def _message(value: bytes) -> str:
-    """JSON as it is sent, each segment of HL7 on its own line, and hex of what is no text."""
+    """JSON as sent, HL7 with each segment on its own line, and anything else in hex."""
     if value.startswith((b"{", b"MSH")):
         return value.decode().replace("\r", "\n")
     return f"hex of {len(value)} bytes: {value.hex()}"
 
 
 def table(what: Preview) -> Table:
-    """One line a column."""
+    """One line per column."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("column", "read as", "type", "values"):
         table.add_column(name, overflow="fold")
@@ -143,22 +143,22 @@ def table(what: Preview) -> Table:
 def remarks(what: Preview, zones: set[str], layout: str, *, all_variables: bool) -> Iterator[str]:
     """What deserves a second look."""
     if layout != PLAIN:
-        yield f"event_time: the files count from admission, which is taken for {rfc3339(EPOCH)}"
+        yield f"event_time: the files count from admission, which is taken to be {rfc3339(EPOCH)}"
         if not all_variables:
-            yield "other variables of the files are not sent; with --all-variables they are"
+            yield "other variables of the files are sent only with --all-variables"
     elif _NO_ZONE in zones:
         others = sorted(zones - {_NO_ZONE})
         yield f"event_time: without a zone, taken as UTC{f'; others have {_listed(others)}' if others else ''}"
     for column in what.columns:
         if column.implausible:
             found = _messages(column.implausible)
-            yield f"{column.name}: out of physiologic range in {found}, so missing to the model; is the unit right?"
+            yield f"{column.name}: outside physiologic limits in {found}, so missing to the model; is the unit right?"
         if column.rejected and (column.has_numbers or column.role != PASSED_ON):
             yield f"{_escaped(column.name)}: {_rejected(column)}"
     if passed_on := [_escaped(column.name) for column in what.columns if column.role == PASSED_ON]:
         yield f"{_listed(passed_on)}: ignored unless the model has a feature of that name"
     if what.dead_letters:
-        yield f"dead letters of a model with the standard features: {what.dead_letters:,} of {what.messages:,} messages"
+        yield f"dead letters with a model of the standard features: {what.dead_letters:,} of {what.messages:,} messages"
 
 
 def _rejected(column: Column) -> str:
@@ -177,7 +177,7 @@ def _heading(what: Preview, skip: int) -> str:
         f"all {_messages(what.messages)}" if what.whole else f"the first {_messages(what.messages)} of more"
     )
     after = f" after {skip:,} skipped ones" if skip else ""
-    return f"read {read}{after}; nothing was sent. The first as they would be sent:"
+    return f"read {read}{after}; nothing was sent. The first messages as they would be sent:"
 
 
 def _values(column: Column) -> str:
@@ -190,7 +190,7 @@ def _values(column: Column) -> str:
 
 
 def _end(value: Any) -> str:
-    """A number to four places, or a time to the minute, with its zone."""
+    """A number to four digits, or a time to the minute with its zone."""
     return f"{value[:10]} {value[11:16]}{zone(value)}" if isinstance(value, str) else str(round(value, 4))
 
 
@@ -200,7 +200,7 @@ def _short(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without the control characters that a file may have for a terminal."""
+    """Without control characters."""
     return orjson.dumps(text)[1:-1].decode()
 
 

@@ -15,23 +15,23 @@ from consumer.errors import stops_consumer
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "allow.auto.create.topics": False,
-    "fetch.queue.backoff.ms": 10,  # at its default a full queue stalls a partition for a second
+    "fetch.queue.backoff.ms": 10,  # with the default, a full queue stalls a partition for a second
     "client.id": "vitalstream-follower",
 }
 _OWN: Final[dict[str, Any]] = {
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
-    "auto.offset.reset": "earliest",  # where retention overtakes the reader
+    "auto.offset.reset": "earliest",  # if retention overtakes the reader
 }
-_MOST = 1000  # messages taken at once
+_MOST = 1000  # messages per read
 _ANSWER_S = 10.0
 
 
 class Follower:
-    """Reads all partitions that these topics have now, read_committed, from their ends or beginnings on.
+    """Reads all present partitions of these topics, read_committed, from their ends or beginnings onwards.
 
-    Its group id is its own and nothing is committed: nobody else notices. What is committed after the
-    constructor has returned is read for certain.
+    It has a group ID of its own and commits nothing, so it disturbs nobody. It reads everything that is
+    committed after the constructor has returned.
 
     Raises:
         BrokerError: no broker answers, or a topic is missing.
@@ -57,9 +57,9 @@ class Follower:
         self._consumer.close()
 
     def read(self, patience: float) -> list[Message]:
-        """The messages that are there; waits up to `patience` seconds for the first.
+        """The available messages; waits up to `patience` seconds for the first.
 
-        Raises BrokerError for what can't be waited out.
+        Raises BrokerError if reading fails for good.
         """
         messages = self._consumer.consume(1, patience)
         if messages:
@@ -75,9 +75,9 @@ class Follower:
         if error is None:
             return True
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            return False  # nothing of a group is wanted: offsets are neither asked for nor committed
+            return False  # no group: offsets are neither fetched nor committed
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicError(f"topic {message.topic()} is gone", topics=(str(message.topic()),))
         if stops_consumer(error):
             raise BrokerError(f"reading {self._topics} failed with {error.name()}; check this user's rights")
-        return False  # the client deals with it
+        return False  # the client retries by itself

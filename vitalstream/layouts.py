@@ -1,4 +1,4 @@
-"""Files and `--format`: how the commands that take them find and read them."""
+"""Input files and `--format`: how the commands find and read them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,10 +24,10 @@ def readers(
     keep_going: bool = False,
     on_time: Hear | None = None,
 ) -> dict[str, Reader]:
-    """The readers of a layout by suffix.
+    """A layout's readers by file suffix.
 
     Raises:
-        SettingsError: there is no such layout, or it has no use for `all_variables` or `keep_going`.
+        SettingsError: there is no such layout, or it does not support `all_variables` or `keep_going`.
     """
     if layout not in LAYOUTS:
         raise SettingsError(f"--format: there is no format {layout} (known: {', '.join(LAYOUTS)})")
@@ -36,25 +36,27 @@ def readers(
             raise SettingsError("--all-variables: plain files are sent with all their columns; leave it out")
         return sources.tables(keep_going=keep_going, on_time=on_time)
     if keep_going:
-        raise SettingsError(f"--keep-going: {layout} files have no event times to pass on; leave it out")
+        raise SettingsError(
+            f"--keep-going: {layout} files have no event times to send as they are; leave it out"
+        )
     return (physionet.ALL_VARIABLES if all_variables else physionet.FORMATS)[layout]
 
 
 def tell_look_alikes(names: Iterable[str]) -> None:
-    """Say on stderr which columns only look like a standard feature."""
+    """Name on stderr the columns that only look like a standard feature."""
     for name, feature in look_alikes(names, STANDARD_FEATURES):
         typer.echo(
             f"column {name!a} is not {feature}: it has {difference(name, feature)}; a model with {feature} does not "
-            "see it, so rename it if they are the same",
+            "see it; rename the column if they are the same",
             err=True,
         )
 
 
 def find(files: list[Path], how: dict[str, Reader]) -> Source:
-    """The files and those in folders; says on stderr what in a folder is not read.
+    """The given files and those in given directories; names the skipped ones on stderr.
 
     Raises:
-        SettingsError: a file isn't there, or none of these readers is for it, or nothing is left to read.
+        SettingsError: a file is missing or has no reader, or no file is left to read.
     """
     source = sources.find_source(files, how)
     if source.left_out:

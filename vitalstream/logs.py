@@ -1,4 +1,4 @@
-"""The log on stderr, as lines of text or as one JSON object a line."""
+"""The log on stderr, as text or as one JSON object per line."""
 
 import logging
 import multiprocessing
@@ -23,26 +23,24 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 
 def log_to_stderr(format_: Format = "text") -> None:
-    """Send log lines to stderr; the first call in a process decides how."""
+    """Send log lines to stderr; the first call in a process decides the format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("httpx2").setLevel(
-        logging.WARNING
-    )  # else a line for each question to a schema registry
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else each request to a schema registry is logged
     if format_ == "json":
         logging.captureWarnings(True)
 
 
 def warn(texts: Iterable[str], format_: Format) -> None:
-    """Warnings on stderr from before the work begins."""
+    """Send warnings to stderr before the work begins."""
     log_to_stderr(format_)
     for text in texts:
         log.warning("%s", text)
 
 
 def name_worker(name: str) -> None:
-    """The `worker` of every line from now on."""
+    """Set the `worker` of every later line."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, JsonFormatter):
             handler.formatter.worker = name
@@ -50,10 +48,10 @@ def name_worker(name: str) -> None:
 
 @contextmanager
 def errors_in_the_log(format_: Format) -> Iterator[None]:
-    """End the process with its exit code when the block raises, after a log line without the error's text.
+    """If the block raises, log a line without the error's text and end the process with its exit code.
 
-    The text of an error that nobody raised on purpose may hold a patient's values. Those raised on purpose have
-    a sentence that does not; they pass, for the command line to print, unless the log is JSON.
+    The text of an unexpected error may hold a patient's values. The text of a VitalstreamError does not; it is
+    re-raised for the command line to print, unless the log is JSON.
     """
     try:
         yield
@@ -63,24 +61,24 @@ def errors_in_the_log(format_: Format) -> Iterator[None]:
         log.error("%s", error)
         sys.exit(error.exit_code)
     except Exception:
-        log.critical("ended by an unexpected error", exc_info=True)
+        log.critical("stopped by an unexpected error", exc_info=True)
         sys.exit(1)
 
 
 class TextFormatter(logging.Formatter):
-    """Lines of text. Of an exception its class and where it was raised, never its own text."""
+    """Lines of text. An exception is logged by class and stack, never with its text."""
 
     def formatException(self, ei: ExcInfo) -> str:  # noqa: N802
-        """`ValueError` and the stack, innermost last."""
+        """The exception's class and its stack, innermost frame last."""
         return "\n  ".join([_class_name(ei), *_frames(ei)])
 
 
 class JsonFormatter(logging.Formatter):
-    """`time` (RFC 3339), `level`, `logger`, `message`, `worker`; `error` and `stack` where one is."""
+    """`time` (RFC 3339), `level`, `logger`, `message`, `worker`; `error` and `stack` with an exception."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Of several workers each has a number at once, and its name when it has found one.
+        # One of several workers has its number at once, and its name as soon as it has found one.
         self.worker = multiprocessing.current_process().name if multiprocessing.parent_process() else ""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""`vitalstream mapping`: a first mapping, and what a mapping finds in messages before a worker reads by it."""
+"""`vitalstream mapping`: drafts a mapping, and shows what one finds in messages before a worker uses it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _LONGEST: Final = 60  # characters of a name
 
 @dataclass(frozen=True)
 class Sample:
-    """Messages, where they come from, and what each is called there."""
+    """Messages, their source, and each one's name there."""
 
     source: str
     messages: Sequence[Message]
@@ -40,7 +40,7 @@ class Sample:
 def take_sample(settings: Settings, *, sample: Path | None, topic: str | None, limit: int) -> Sample:
     """The first messages of a file, or the newest of a topic.
 
-    Raises SettingsError where neither or both are given, or there are none.
+    Raises SettingsError if neither or both are given, or there are no messages.
     """
     if sample is not None and topic is None:
         values = load_sample(sample, option="--sample", most=limit, value_format=settings.value_format)
@@ -50,7 +50,7 @@ def take_sample(settings: Settings, *, sample: Path | None, topic: str | None, l
         found: Sequence[Any] = newest_messages(settings, topic, most=limit)
         places = [f"{one.partition()}@{one.offset()}" for one in found]
         return Sample(f"topic {topic}", found, places, [one.key() for one in found])
-    raise SettingsError("give messages to look at: either --sample FILE or --topic NAME")
+    raise SettingsError("give the messages to read: either --sample FILE or --topic NAME")
 
 
 def check(
@@ -63,7 +63,7 @@ def check(
     payload: bool,
     json: bool,
 ) -> None:
-    """Print what the mapping finds in the sample; exit code 1 unless every message and feature is read."""
+    """Print what the mapping finds in the sample; exit with code 1 unless every message and feature is read."""
     settings = _of(settings, topic).model_copy(update={"mapping": mapping})
     known = load_mapping(mapping, value_format=settings.value_format)
     decode = make_decoder(settings)
@@ -91,24 +91,24 @@ def check(
 
 
 def _of(settings: Settings, topic: str | None) -> Settings:
-    """With the topic as the input topic, by which a schema registry knows the schemas."""
+    """With `topic` as the input topic, whose name the registry's subjects follow."""
     return settings if topic is None else settings.model_copy(update={"input_topic": topic})
 
 
 class IncompleteMappingError(VitalstreamError):
-    """Something was not found that every mapping has."""
+    """Something that every mapping needs was not found."""
 
 
 def suggest(settings: Settings, *, sample: Path | None, topic: str | None, limit: int) -> None:
     """Print a first mapping for the sample.
 
     Raises:
-        IncompleteMappingError: patient, time or features were not found; what was is printed.
+        IncompleteMappingError: patient, time or features were not found; what was found is printed first.
     """
     if settings.value_format in BY_CODE:
         raise SettingsError(
-            f"--value-format {settings.value_format}: there is a ready-made mapping by codes; begin with vitalstream "
-            f"mapping check {settings.value_format}, and copy it if it lacks codes of yours"
+            f"--value-format {settings.value_format}: use the built-in mapping by codes; begin with vitalstream "
+            f"mapping check {settings.value_format}, and copy it if it lacks some of your codes"
         )
     taken = take_sample(settings, sample=sample, topic=topic, limit=limit)
     documents = make_documents(_of(settings, topic))
@@ -120,13 +120,13 @@ def suggest(settings: Settings, *, sample: Path | None, topic: str | None, limit
         raise SettingsError(f"{taken.source} has no message that is an object; see --value-format")
     suggestion = suggest_mapping(found)
     typer.echo(
-        f"# A first mapping, from {_messages(len(found))}. Look at each line, at units above all, then try it with\n"
+        f"# A first mapping, from {_messages(len(found))}. Review each line, above all the units, then try it with\n"
         "# vitalstream mapping check.\n"
     )
     typer.echo(suggestion.text, nl=False)
     if suggestion.missing:
         raise IncompleteMappingError(
-            f"no {', no '.join(suggestion.missing)} found by name; say in the mapping where they stand, as "
+            f"no {', no '.join(suggestion.missing)} found by name; add their paths to the mapping, as "
             "docs/formats.md shows"
         )
 
@@ -202,16 +202,16 @@ def _rejected(one: Rejected, taken: Sample, *, payload: bool) -> dict[str, Any]:
 def _remarks(found: Coverage) -> Iterator[str]:
     if found.absent:
         yield (
-            f"no message has {', '.join(map(printable, found.absent))}: correct the path or code, or say absent = true"
+            f"no message has {', '.join(map(printable, found.absent))}: correct the path or code, or set absent = true"
         )
     for one in found.features:
         if one.implausible:
             yield (
-                f"{printable(one.name)} is outside of its limits in {_messages(one.implausible)}, and so missing to "
+                f"{printable(one.name)} is outside its limits in {_messages(one.implausible)}, and so missing to "
                 "the model: is the unit right?"
             )
     if found.empty:
-        yield f"{_messages(found.empty)} would be scored without any feature"
+        yield f"{_messages(found.empty)} would be scored with no features"
 
 
 def _alike(names: Names, messages: Sequence[Message]) -> Iterator[str]:
@@ -224,7 +224,7 @@ def _alike(names: Names, messages: Sequence[Message]) -> Iterator[str]:
 
 
 def _keys(taken: Sample, columns: Columns) -> Iterator[str]:
-    """Kafka keeps the order of a key alone."""
+    """Kafka keeps order only within a key."""
     if not taken.keys:
         return
     patients = zip(columns.positions, columns.patient_ids, strict=True)
@@ -234,7 +234,7 @@ def _keys(taken: Sample, columns: Columns) -> Iterator[str]:
     if others:
         yield (
             f"the key of {_messages(others)} is not the patient's id: messages of one patient may be scored in another "
-            "order than they were sent in"
+            "order than they were sent"
         )
 
 

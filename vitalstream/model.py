@@ -34,13 +34,13 @@ def pin(
     note: str | None,
     json: bool,
 ) -> None:
-    """Write the hash of a model that a worker can use beside it, and its card: from now on these bytes are loaded.
+    """Write the hash and card of a model that a worker can use next to it: from then on only these bytes are loaded.
 
-    What an earlier card of the same bytes says stays, where nothing else is given. `data` is a file with a column for
-    each feature; `name`, `version` and `note` are only for the card.
+    What is not given is kept from an earlier card of the same bytes. `data` is a file with a column for each feature;
+    `name`, `version` and `note` are only for the card.
 
     Raises:
-        SettingsError: it can't be used, the data does not fit, or the files can't be written.
+        SettingsError: the model can't be used, the data does not fit it, or the files can't be written.
     """
     try:
         sha256 = model_file.model_sha256(path)
@@ -64,14 +64,14 @@ def pin(
         typer.echo(orjson.dumps({"path": str(path), "sha256": sha256, "card": card.document()}).decode())
         return
     typer.echo(f"{sha256}  {path}")
-    typer.echo(f"pinned in {path}.sha256; a model runs code as it loads, so pin what you trust")
+    typer.echo(f"pinned in {path}.sha256; loading a model runs its code, so pin only what you trust")
     typer.echo(f"card in {card_path(path)}: {model.scorer.prepared.decision}")
     if card.history is not None:
         typer.echo(f"history: {_of_history(card.history)}")
 
 
 def _in_data(data: Path, settings: Settings, path: Path, card: Card) -> tuple[Feature, ...]:
-    """The model's features as rows of data show them; which values its categories have, it knows better itself."""
+    """The model's features as described by rows of data; the values of its own categories take precedence."""
     given = settings.of_model
     model = load_model(path, sha256=card.sha256, trusted=given.pop("trusted"), code=given.pop("code"))
     prepared = prepare(model, **given, card=card)
@@ -81,7 +81,7 @@ def _in_data(data: Path, settings: Settings, path: Path, card: Card) -> tuple[Fe
 
 
 def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
-    """Make and pin a small model from simulated patients, and with `data` a file of others to replay."""
+    """Make and pin a small model from simulated patients; with `data`, also a file of others to replay."""
     made = make_demo_model(path, seed=seed)
     rows = write_readings(data, seed=seed) if data is not None else 0
     if json:
@@ -89,11 +89,11 @@ def make_demo(path: Path, *, data: Path | None, seed: int, json: bool) -> None:
         return
     typer.echo(f"{path}: logistic regression, {made.rows:,} readings, AUROC {made.auroc:.2f}; {DISCLAIMER}")
     if data is not None:
-        typer.echo(f"{data}: {rows:,} readings of other simulated patients, to replay")
+        typer.echo(f"{data}: {rows:,} rows of other simulated patients, to replay")
 
 
 def inspect(settings: Settings, path: Path, *, json: bool) -> None:
-    """Load a pinned model and print what a worker would use it for.
+    """Load a pinned model and print how a worker would use it.
 
     Raises:
         SettingsError: a worker can't use it.
@@ -142,15 +142,15 @@ def _with_model(settings: Settings, path: Path) -> Settings:
 
 
 def _range_checks(ranges: Mapping[str, tuple[float, float] | None]) -> str:
-    """Which features are checked for values that no body can have, and which are not."""
+    """Which features are checked against physiologic limits, and which are not."""
     checked = [f"{name} {limits[0]:g} to {limits[1]:g}" for name, limits in ranges.items() if limits]
     unchecked = [name for name, limits in ranges.items() if not limits]
-    none = f"none for {', '.join(unchecked)} (--ranges FILE gives them some)" if unchecked else ""
+    none = f"none for {', '.join(unchecked)} (set some with --ranges FILE)" if unchecked else ""
     return "; ".join(filter(None, [", ".join(checked), none]))
 
 
 def _of_card(card: Card | None) -> list[str]:
-    """Its name, version and note, each where there is one."""
+    """Its name, version and note, as far as given."""
     return (
         [line for line in (" ".join(filter(None, [card.name, card.version])), card.note) if line]
         if card
@@ -159,7 +159,7 @@ def _of_card(card: Card | None) -> list[str]:
 
 
 def _of_history(history: History) -> str:
-    """Some of what it gives, and its recipe."""
+    """Some of its columns, and its recipe."""
     shown, left = history.gives[:_SHOWN], len(history.gives) - _SHOWN
     more = f" and {left} more" if left > 0 else ""
     return f"gives the model {', '.join(shown)}{more}; recipe {history.recipe_sha256}"

@@ -1,6 +1,6 @@
-"""From the table of settings to the options of a command, and from what was given to a Settings object.
+"""Turns the table of settings into a command's options, and the given options into a Settings object.
 
-A flag that is not given is None, so that the environment and the configuration file have their turn.
+A flag that is not given is None, so that the environment and the configuration file apply.
 """
 
 import functools
@@ -16,7 +16,7 @@ from broker.options import OPTIONS
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout, and nothing else there")]
 
 _CONFIG = typer.Option(
-    "--config", metavar="FILE", help="TOML file of settings, and of librdkafka properties under kafka"
+    "--config", metavar="FILE", help="TOML file of settings, with librdkafka properties under kafka"
 )
 _PROPERTIES = typer.Option(
     "-X", metavar="KEY=VALUE", help="any librdkafka property, or schema.registry.*; repeatable"
@@ -24,22 +24,22 @@ _PROPERTIES = typer.Option(
 
 
 OF_MODEL = ("threshold", "positive_class", "features", "code", "trusted_types")
-"""What can be told of a model beside its file."""
+"""Settings that describe a model."""
 
 OF_FORMAT = ("value_format", "schema_registry", "schema_subject", "schema_file")
-"""How the messages of the input topic are written."""
+"""Settings for the format of input messages."""
 
 OF_RESULTS = ("result_format", "schema_registry")
-"""How results are written."""
+"""Settings for the format of results."""
 
 OF_INPUT = (*OF_FORMAT, "mapping")
-"""What can be told of the messages of the input topic."""
+"""Settings that describe the input topic's messages."""
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of these settings, `--config`, `-X` and `--secrets-dir`.
 
-    It is called with Settings first, after a warning of what is unsafe in them.
+    The command receives the Settings as its first argument, after warnings about what is unsafe in them.
     """
     if "model" in names:
         names += OF_MODEL
@@ -86,7 +86,7 @@ def _annotation(name: str) -> Any:
         else f"{setting.help}  [default: {setting.default}]",
         metavar=setting.metavar,
     )
-    return Annotated[str | None, option]  # text, for Settings to check as it does the environment
+    return Annotated[str | None, option]  # text, which Settings checks as it does the environment's
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:

@@ -1,4 +1,4 @@
-"""Topics and groups of a run's own: named like nobody else's, and deleted when it is over."""
+"""Topics and groups of one run, with unique names, deleted at its end."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from broker.settings import Settings
 
 
 def renamed(settings: Settings, prefix: str, **changes: object) -> Settings:
-    """The settings with topics and a group whose names begin with `prefix`, and with `changes`."""
+    """The settings with `changes`, and with new topics and a group whose names begin with `prefix`."""
     names = {
         "input_topic": f"{prefix}-vitals",
         "output_topic": f"{prefix}-risk",
@@ -24,7 +24,7 @@ def renamed(settings: Settings, prefix: str, **changes: object) -> Settings:
 
 
 def delete(settings: Settings, topics: Sequence[str]) -> None:
-    """Delete these topics and the group of `settings`, as far as they are there and that is allowed."""
+    """Delete these topics and the group of `settings`, as far as they exist and that is allowed."""
     with contextlib.suppress(BrokerError, KafkaException):
         client = Admin(settings).client
         gone = client.delete_topics(list(topics)) | client.delete_consumer_groups([settings.group])

@@ -1,4 +1,4 @@
-"""`vitalstream replay` and `publish`: the producers, with progress and a closing line."""
+"""`vitalstream replay` and `publish`: the producers, with a progress bar and a closing line."""
 
 import signal
 import sys
@@ -24,11 +24,11 @@ from producer.publish import publish as publish_lines
 from vitalstream.layouts import find, readers, tell_look_alikes
 
 CHECKED_FIRST = 50_000
-"""So many messages are read once before anything is sent, and by a dry run."""
+"""How many messages are read ahead, before anything is sent, and in a dry run."""
 
 
 class RefusedLinesError(VitalstreamError):
-    """Some lines given to publish do not follow the schema."""
+    """Some lines for publish do not follow the schema."""
 
 
 def replay(
@@ -68,7 +68,7 @@ def replay(
             on_progress=on_progress,
         )
     if skip and summary.complete and not summary.sent:
-        raise SettingsError(f"--skip {skip}: the files have no more messages than that, so none was sent")
+        raise SettingsError(f"--skip {skip}: the files have no more messages than that, so nothing was sent")
     result: dict[str, Any] = {
         "sent": summary.sent,
         "acknowledged": summary.acknowledged,
@@ -89,19 +89,19 @@ def replay(
         typer.echo(of_rows(arrivals))
     if not summary.complete:
         rest = "" if limit is None else f" --limit {limit - summary.sent}"
-        typer.echo(f"stopped before the end: go on with --skip {skip + summary.sent}{rest}")
+        typer.echo(f"stopped before the end: continue with --skip {skip + summary.sent}{rest}")
 
 
 def of_rows(arrivals: AsArrived) -> str:
-    """How many rows the messages are of."""
+    """How many rows the messages come from."""
     return (
-        f"{arrivals.rows:,} rows were read, each to be a message for each device; "
-        f"{arrivals.empty:,} hold no measurement and give none"
+        f"{arrivals.rows:,} rows were read, to be sent as one message per device; "
+        f"{arrivals.empty:,} hold no measurement and become none"
     )
 
 
 def _check(source: Iterable[sources.Record], *, last: int, stop: Stop) -> None:
-    """Read so many messages, before anything is sent, and tell of names that look like others. Raises SourceError."""
+    """Read the first messages before any is sent, and name columns that look like others. Raises SourceError."""
     names: dict[str, None] = {}
     try:
         for record in islice(source, last):
@@ -114,12 +114,12 @@ def _check(source: Iterable[sources.Record], *, last: int, stop: Stop) -> None:
 
 
 def publish(settings: Settings, *, json: bool) -> None:
-    """Send the lines on stdin that follow the schema; name the others by number."""
+    """Send the lines on stdin that follow the schema; report the others by number."""
 
     def refused(refusal: Refusal) -> None:
         typer.echo(f"line {refusal.line} not sent: {refusal.reason} {refusal.field}".rstrip(), err=True)
 
-    # SIGTERM ends the input as Ctrl-C does: what was read is sent.
+    # SIGTERM ends the input as Ctrl-C does; what was read is still sent.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     summary = publish_lines(settings, sys.stdin.buffer, on_refused=refused)  # type: ignore[arg-type]
     if json:
@@ -132,9 +132,9 @@ def publish(settings: Settings, *, json: bool) -> None:
 
 def _schedule(*, rate: float | None, speed: float | None, poisson: bool, seed: int) -> pacing.Schedule | None:
     if rate is not None and speed is not None:
-        raise SettingsError("--rate and --speed exclude each other")
+        raise SettingsError("--rate and --speed can't be combined; give one")
     if poisson and rate is None:
-        raise SettingsError("--poisson needs --rate, the messages a second on average")
+        raise SettingsError("--poisson needs --rate, the average in messages a second")
     if speed is not None:
         return pacing.by_event_time(speed)
     if rate is None:
@@ -144,7 +144,7 @@ def _schedule(*, rate: float | None, speed: float | None, poisson: bool, seed: i
 
 @contextmanager
 def _progress(limit: int | None, rate: float | None) -> Iterator[Callable[[replays.Progress], None]]:
-    """A bar on stderr where that is a terminal; nothing elsewhere."""
+    """A progress bar on stderr, if that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None

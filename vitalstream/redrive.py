@@ -1,4 +1,4 @@
-"""`vitalstream dead-letters replay`: puts them back, and says what became of each kind."""
+"""`vitalstream dead-letters replay`: replays dead letters and reports the outcome by kind."""
 
 from collections.abc import Collection, Iterator
 from typing import Any, Final
@@ -22,22 +22,22 @@ from vitalstream.dead_letters import print_json
 
 _WORDS: Final = {
     Obstacle.STILL_REJECTED: "would be rejected again",
-    Obstacle.NEEDS_MODEL: "only the model can tell: give --model",
+    Obstacle.NEEDS_MODEL: "can't be judged without the model: give --model",
     Obstacle.RESULT_TOO_LARGE: "its result did not fit into the risk topic",
-    Obstacle.GONE: "too large to be kept here, and gone from the input topic",
+    Obstacle.GONE: "too large to be kept here, and no longer on the input topic",
     Obstacle.TOO_LARGE: "does not fit into the input topic",
 }
 
 
 class NotReplayedError(VitalstreamError):
-    """Some of the selected dead letters were not put back."""
+    """Some of the selected dead letters were not replayed."""
 
 
 def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bool, json: bool) -> None:
-    """Put the selected letters back and print what became of them.
+    """Replay the selected letters and print what became of them.
 
     Raises:
-        NotReplayedError: not all of them went.
+        NotReplayedError: some were not replayed.
     """
     judge = _judge(settings)
     stop = Stop()
@@ -64,7 +64,7 @@ def replay(settings: Settings, selection: Selection, *, force: bool, dry_run: bo
 
 
 def _judge(settings: Settings) -> Judge:
-    """By the model where one is named, else by the standard features."""
+    """Judges by the model if one is given, else by the standard features."""
     if settings.model is None:
         return Judge(make_decoder(settings))
     model = models.load(settings)
@@ -74,7 +74,7 @@ def _judge(settings: Settings) -> Judge:
 
 
 def _refused(frame: pd.DataFrame, scorer: RiskScorer, min_features: int) -> Collection[int]:
-    """The rows that the model rejects. One at a time: a worker would take many such in a chunk for its own fault."""
+    """The rows that the model rejects, asked one at a time: many in one chunk would count as the model's own fault."""
     no_input = features_present(frame) < min_features
     rows = range(len(frame))
     return [frame.index[n] for n in rows if _is_refused(frame.iloc[[n]], scorer, no_input[[n]])]

@@ -1,4 +1,4 @@
-"""Tables and counts as reports print them."""
+"""Prints tables and counts for reports."""
 
 from collections.abc import Collection
 from typing import Final
@@ -9,11 +9,11 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 _WIDTH: Final = 250
-"""Where there is no terminal to tell its own."""
+"""The width where there is no terminal."""
 
 
 def make_table(*names: str, right: Collection[str] = (), folds: str = "") -> Table:
-    """A table with these columns, some flush right. Where there is no room, `folds` alone takes several lines."""
+    """A table with these columns, some right-aligned. If space is short, only the column `folds` is wrapped."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         justify: JustifyMethod = "right" if name in right else "left"
@@ -22,12 +22,12 @@ def make_table(*names: str, right: Collection[str] = (), folds: str = "") -> Tab
 
 
 def at_most(count: int, *, exact: bool) -> str:
-    """A count as a report says it."""
+    """A count in the words of a report."""
     return f"{count:,}" if exact else f"at most {count:,}"
 
 
 def print_table(table: Table) -> None:
-    """On stdout, with an empty line after it. Texts are printed as they are: brackets and colons mean nothing."""
+    """Print it on stdout, followed by an empty line. Texts are literal: brackets and colons are no markup."""
     width = None if Console().is_terminal else _WIDTH
     console = Console(width=width, markup=False, emoji=False)
     console.print(table)

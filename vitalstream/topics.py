@@ -1,4 +1,4 @@
-"""`vitalstream topics`: makes or checks the topics."""
+"""`vitalstream topics`: creates or checks the topics."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -19,9 +19,9 @@ from broker.topics import (
 def create(
     settings: Settings, *, partitions: int | None, replication_factor: int, state: bool, json: bool
 ) -> None:
-    """Make the topics that are missing and print what was done to each.
+    """Create the missing topics and print what was done to each.
 
-    Ends with code 1 when a topic that was there is not as asked for, or loses results.
+    Exits with code 1 if an existing topic is not as asked for, or would lose results.
     """
     subjects = _registered(settings)
     made = create_topics(
@@ -35,7 +35,7 @@ def create(
     if json:
         _print_json({"topics": dict(made), "subjects": dict(subjects), "findings": findings})
     for name, done in made if not json else ():
-        typer.echo(f"{name}: {'created' if done == 'created' else 'was there already'}")
+        typer.echo(f"{name}: {'created' if done == 'created' else 'already exists'}")
     for subject, outcome in subjects if not json else ():
         typer.echo(f"subject {subject}: {_OUTCOMES[outcome]}")
     _tell(findings, json=json)
@@ -44,12 +44,12 @@ def create(
 _OUTCOMES: Final = {
     "registered": "registered",
     "exists": "was registered already",
-    "differs": "holds other schemas, and stays as it is",
+    "differs": "holds other schemas and was not changed",
 }
 
 
 def _registered(settings: Settings) -> Sequence[tuple[str, str]]:
-    """What became of each subject; none without a registry."""
+    """What became of each subject; empty without a registry."""
     if settings.schema_registry is None:
         return ()
     from consumer import model as models
@@ -60,7 +60,7 @@ def _registered(settings: Settings) -> Sequence[tuple[str, str]]:
 
 
 def check(settings: Settings, *, state: bool, json: bool) -> None:
-    """Print what differs from `topics create`; ends with code 1 when something of it stops or loses results."""
+    """Print what differs from `topics create`; exits with code 1 if a difference stops scoring or loses results."""
     findings = check_topics(settings, state=state)
     if json:
         _print_json({"findings": findings})

@@ -1,11 +1,11 @@
-"""What typer finds wrong with a command line, in the words and the form of all our errors."""
+"""Rewords typer's errors about a command line to match all our other errors."""
 
 import re
 from typing import Any, Final
 
 import typer
 
-# From click, or from typer's own copy of it: neither has to be known by name here.
+# click's class, or that of typer's own copy of click: this finds either.
 UsageError: Final[Any] = typer.BadParameter.__mro__[1]
 
 _WORDS: Final = (
@@ -19,7 +19,7 @@ _WORDS: Final = (
 
 
 def in_our_words(error: Any) -> str:
-    """One line; of a group without a command its help."""
+    """One line; the help for a group without a command."""
     text: str = error.format_message()
     if text.startswith("Usage:"):
         return text

@@ -1,4 +1,4 @@
-"""`vitalstream watch`: follows the risk topic, as a live table, as lines, or as NDJSON."""
+"""`vitalstream watch`: follows the risk topic as a live table, as lines, or as NDJSON."""
 
 import os
 import sys
@@ -39,9 +39,9 @@ from vitalstream.tables import make_table
 PATIENCE_S = 0.1
 FRAMES_PER_S = 8
 QUIET_S = 10.0
-"""From then on the table says for how long nothing has come."""
+"""After this long the table says how long nothing has arrived."""
 OLD_S = 300.0
-"""A patient who was last seen so long ago is dimmed."""
+"""A patient last seen this long ago is dimmed."""
 
 _AROUND_TABLE = 6  # lines: title, header, rules, "more", notes
 _WIDE = 110  # columns from which on there is room to spare
@@ -51,7 +51,7 @@ _SILENCE_S = 60.0
 
 
 class Output(ABC):
-    """Where results go. Leaving it as a context manager ends it."""
+    """Where results go; a context manager."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,17 +63,17 @@ class Output(ABC):
 
     @abstractmethod
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
-        """Take in a result, to be shown only if `wanted`."""
+        """Take a result, to be shown only if `wanted`."""
 
     @abstractmethod
     def refresh(self, notes: str, quiet: float) -> None:
-        """Called after each read, several times a second; nothing has come for `quiet` seconds."""
+        """Called after each read, several times a second; nothing has arrived for `quiet` seconds."""
 
 
 def watch(
     settings: Settings, *, from_beginning: bool, limit: int | None, min_risk: float | None, json: bool
 ) -> None:
-    """Show results until stopped, idle, or `limit` of them (with at least `min_risk`) were shown."""
+    """Show results of at least `min_risk` until stopped, idle, or `limit` of them were shown."""
     load = make_result_loader(settings)
     stop = Stop()
     stop.listen(grace=False)
@@ -131,7 +131,7 @@ class _Watching:
 
     @property
     def notes(self) -> str:
-        """What was skipped, if anything."""
+        """A note on what was skipped, if anything."""
         if not self.skipped:
             return ""
         values = "1 value" if self.skipped == 1 else f"{self.skipped:,} values"
@@ -167,7 +167,7 @@ class _Watching:
 
 
 class Silence:
-    """Says on stderr that nothing comes: after a minute, after two, after four, and so on."""
+    """Says on stderr that nothing arrives: after a minute, two, four, and so on."""
 
     def __init__(self) -> None:
         self._next = _SILENCE_S
@@ -182,7 +182,7 @@ class Silence:
 
 
 class JsonLines(Output):
-    """Each value as it stands on the topic, one a line; of Avro, the same result as JSON."""
+    """Each value as on the topic, one per line; Avro as JSON."""
 
     def __init__(self) -> None:
         self._silence = Silence()
@@ -192,7 +192,7 @@ class JsonLines(Output):
         value: Any = message.value()
         if not value.startswith(b"{"):
             value = orjson.dumps(result)
-        # Ours has no line breaks; in somebody else's JSON they can only stand between its parts.
+        # Our JSON has no line breaks; in other JSON they can only be whitespace between tokens.
         if wanted:
             sys.stdout.buffer.write(value.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 
@@ -203,7 +203,7 @@ class JsonLines(Output):
 
 
 class Lines(Output):
-    """One line a result, to be read in a log."""
+    """One line per result, as for a log."""
 
     def __init__(self) -> None:
         self._board = Board()
@@ -228,7 +228,7 @@ class Lines(Output):
 
 
 class LiveTable(Output):
-    """A table of patients by current risk that fills the terminal; its last state stays when it ends."""
+    """A full-screen table of patients by current risk; its last state stays on the terminal."""
 
     def __init__(self, console: Console, topic: str, *, min_risk: float | None) -> None:
         self._console = console
@@ -249,10 +249,10 @@ class LiveTable(Output):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
-        self._console.print(self._frame(spare=2))  # the prompt comes below
+        self._console.print(self._frame(spare=2))  # so that the prompt comes below
 
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
-        """Take in the result; a patient whose risk has fallen leaves the table."""
+        """Take the result; a patient whose risk has fallen leaves the table."""
         self._board.add(result, _published(message))
         self._results += 1
 
@@ -286,11 +286,11 @@ def _line(*parts: tuple[str, str]) -> Text:
 
 
 def _table(patients: list[PatientRisk], *, width: int) -> Table:
-    """Whole cells on a terminal of 52 columns or more; where the event time has no room, it is left out."""
+    """Whole cells on a terminal of 52 columns or more, without the event time if it does not fit."""
     event_time = ["event time"] if width >= _WITH_TIME else []
     columns = ["patient", "risk", "label", "trend", *event_time, "seen"]
     name, line = (24, 24) if width >= _WIDE else (16, 0)
-    bar = width - name - line - (56 if event_time else 34)  # beside number, label, arrow, times and gaps
+    bar = width - name - line - (56 if event_time else 34)  # besides number, label, arrow, times and gaps
     table = make_table(*columns, right={"seen"})
     now = time.time()
     for patient in patients:
@@ -316,7 +316,7 @@ def _cells(patient: PatientRisk, seen: float, *, name: int, bar: int, line: int)
 
 
 def _second(event_time: str) -> str:
-    """A time as 2026-01-05T08:30:00Z, whatever its zone and fraction; as it stands where it is none."""
+    """A time of any zone and precision as 2026-01-05T08:30:00Z; any other text unchanged."""
     try:
         time_ = datetime.fromisoformat(event_time).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -334,11 +334,11 @@ def age(seconds: float) -> str:
 
 
 def _published(message: Message) -> float:
-    """When the result was produced, in Unix seconds; now, where the topic does not tell."""
+    """When the result was produced, in Unix seconds; now, if the topic has no timestamps."""
     _, milliseconds = message.timestamp()
     return milliseconds / 1000 if milliseconds > 0 else time.time()
 
 
 def _forget_stdout() -> None:
-    """The reader has gone, as `head` does: what is still buffered has nowhere to go, and that is fine."""
+    """Discard what is buffered: the reader has gone, as `head` does, and that is fine."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

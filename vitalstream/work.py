@@ -24,11 +24,11 @@ from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
 
 
 def run_workers(settings: Settings, *, json: bool) -> None:
-    """Run the workers that `settings` ask for until they are stopped or idle; `json` reports on stdout."""
+    """Run the workers that `settings` ask for until stopped or idle; with `json`, report on stdout."""
     run = work_and_report if json else work
     log_to_stderr(settings.log_format)
     if settings.workers > 1:
-        Hangups.ignore()  # its workers look by themselves
+        Hangups.ignore()  # its workers do that themselves
         with errors_in_the_log(settings.log_format):
             run_pool(settings, stop=Stop(), run=run)
     else:
@@ -36,9 +36,9 @@ def run_workers(settings: Settings, *, json: bool) -> None:
 
 
 def work(settings: Settings, stop: Stop, *observers: Observer, parent: Connection | None = None) -> None:
-    """One worker in this process, watched for stalls, and with its HTTP endpoints.
+    """Run one worker in this process, with a watchdog for stalls and its HTTP endpoints.
 
-    It tells `parent` about its health. `stop` listens to signals from when there is something to finish.
+    It reports its health to `parent`. `stop` handles signals as soon as there is work to finish.
     """
     log_to_stderr(settings.log_format)
     health = Health(stall_after=settings.stall_after)
@@ -58,12 +58,12 @@ def work(settings: Settings, stop: Stop, *observers: Observer, parent: Connectio
                 hangups=hangups,
             )
         finally:
-            gc.unfreeze()  # the Kafka clients are to be closed before the interpreter is
+            gc.unfreeze()  # close the Kafka clients before the interpreter shuts down
 
 
 @contextmanager
 def _serving(settings: Settings, health: Health) -> Iterator[list[Observer]]:
-    """The endpoints that `settings` ask for, and who has to listen for them."""
+    """Serve the endpoints that `settings` ask for; yields the observers that feed them."""
     if settings.http is None:
         yield []
         return
@@ -76,10 +76,10 @@ def _serving(settings: Settings, health: Health) -> Iterator[list[Observer]]:
 
 
 class Beginning(Observer):
-    """When the worker is about to join the group, the log learns its name, and signals are left to it.
+    """As the worker is about to join the group: gives the log its name and leaves signals to it.
 
-    What is loaded by then stays. Looking for garbage in it took 100 ms each time, in which nothing was scored: once a
-    start, and at chunks of 1000 rows three times in 600,000.
+    Everything loaded by then stays, so it is frozen. Each garbage collection over it took 100 ms, in which nothing
+    was scored: once at the start, and at chunks of 1000 rows three times in 600,000.
     """
 
     def __init__(self, stop: Stop, hangups: Hangups) -> None:
@@ -87,8 +87,8 @@ class Beginning(Observer):
         self._hangups = hangups
 
     def started(self, *, worker: str, **_: object) -> None:
-        """From now on."""
-        gc.collect()  # what is garbage by now must not stay: the Kafka clients that have looked for topics and rights
+        """Begin."""
+        gc.collect()  # don't freeze garbage: the Kafka clients that checked topics and rights
         gc.freeze()
         name_worker(worker)
         self._stop.listen()
@@ -96,7 +96,7 @@ class Beginning(Observer):
 
 
 def work_and_report(settings: Settings, stop: Stop, *, parent: Connection | None = None) -> None:
-    """One worker in this process, and one JSON object about what it did on stdout."""
+    """Run one worker in this process and print a JSON report of its work on stdout."""
     report = Report()
     try:
         work(settings, stop, report, parent=parent)
@@ -128,14 +128,14 @@ class Report(Observer):
         self._uncommitted_no_input += metrics.no_input
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """What became visible."""
+        """Count what became visible."""
         self._counts.update(transactions=1, chunks=chunks, rows=rows, no_input=self._uncommitted_no_input)
         self._uncommitted_no_input = 0
         self._dead_letters += self._uncommitted
         self._uncommitted.clear()
 
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """Failures that were recovered from."""
+        """Count recovered failures."""
         self._counts.update(recoveries=1)
         self._uncommitted.clear()  # read again
         self._uncommitted_no_input = 0

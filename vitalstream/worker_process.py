@@ -1,4 +1,4 @@
-"""A worker as a process of its own: `vitalstream consume`, for the demo and the sweep."""
+"""Runs `vitalstream consume` in a process of its own, for the demo and the sweep."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ import orjson
 from broker.errors import VitalstreamError
 from broker.settings import ENV_PREFIX, Settings
 
-_STOP_S: Final = 15.0  # a worker ends itself within 10
+_STOP_S: Final = 15.0  # a worker stops within 10
 _TAIL: Final = 15  # lines
 
 
 class WorkerError(VitalstreamError):
-    """The worker ended by itself, or not as it should; `log` has its last lines."""
+    """The worker exited early or with an error; `log` has its last lines."""
 
     def __init__(self, message: str, *, log: str) -> None:
         super().__init__(message)
@@ -25,12 +25,12 @@ class WorkerError(VitalstreamError):
 
 
 class WorkerProcess:
-    """A running `vitalstream consume` with these settings, which logs to a file in `directory`."""
+    """A running `vitalstream consume` with these settings, logging to a file in `directory`."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._log = directory / "worker.log"
         with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop it.
+            # A session of its own: Ctrl-C in the terminal reaches only us, and we stop it.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "vitalstream", "consume"],
                 env=_environment(settings, directory),
@@ -44,10 +44,10 @@ class WorkerProcess:
         """Raises WorkerError unless it runs."""
         code = self._process.poll()
         if code is not None:
-            raise WorkerError(f"the worker ended by itself with code {code}", log=self._tail())
+            raise WorkerError(f"the worker exited with code {code}", log=self._tail())
 
     def stop(self) -> None:
-        """Have it finish what it has begun (SIGTERM) and end; raises WorkerError unless it did."""
+        """Have it finish its current work and exit (SIGTERM); raises WorkerError if it fails."""
         self._process.terminate()
         try:
             code = self._process.wait(_STOP_S)
@@ -55,12 +55,12 @@ class WorkerProcess:
             self.kill()
             message = f"the worker did not end within {_STOP_S:g} s of SIGTERM and was killed"
             raise WorkerError(message, log=self._tail()) from None
-        # One that does not listen to signals yet is ended by it, and has begun nothing.
+        # Before it handles signals, SIGTERM ends it, and it has begun nothing.
         if code not in (0, -signal.SIGTERM):
             raise WorkerError(f"the worker ended with code {code} when stopped", log=self._tail())
 
     def kill(self) -> None:
-        """End it at once, if it still runs."""
+        """Kill it, if it still runs."""
         self._process.kill()
         self._process.wait()
 
@@ -69,7 +69,7 @@ class WorkerProcess:
 
 
 def _environment(settings: Settings, directory: Path) -> dict[str, str]:
-    """Settings by environment, as an argument would show a password to everybody on this machine."""
+    """Pass settings in the environment: arguments would show passwords to everybody on this machine."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     given = settings.model_dump(mode="json", exclude_defaults=True)
     given["kafka"] = orjson.dumps(settings.kafka).decode()

@@ -114,7 +114,8 @@ def test_as_arrived_it_sends_the_devices_messages_and_says_of_how_many_rows(
     send_files(settings, [tmp_path], **sent | {"skip": 30})
     assert f"sent {len(messages) - 30:,}, acknowledged" in (out := capsys.readouterr().out)
     assert (
-        "101 rows were read, each to be a message for each device; 1 hold no measurement and give none" in out
+        "101 rows were read, to be sent as one message per device; 1 hold no measurement and become none"
+        in out
     )
     assert (shown["sent"], shown["rows_without_measurement"]) == (20, 0)
     assert 10 < shown["rows_read"] <= 100
@@ -181,7 +182,7 @@ def test_a_stopped_replay_says_how_to_go_on(settings: Settings, tmp_path: Path, 
         running.process.send_signal(signal.SIGINT)
         assert running.end() == 0
     (sent,) = map(int, re.findall(r"^sent ([0-9]+), acknowledged \1 ", running.out))
-    (rest,) = re.findall(r"^stopped before the end: go on with (.*)$", running.out, re.MULTILINE)
+    (rest,) = re.findall(r"^stopped before the end: continue with (.*)$", running.out, re.MULTILINE)
     assert sent < 250
     assert rest == f"--skip {sent}" + ("" if limit is None else f" --limit {limit - sent}")
     again = vitalstream(*command[:6], *rest.split(), "--json")
@@ -237,7 +238,7 @@ def test_what_came_before_a_bad_line_is_there(settings: Settings, tmp_path: Path
     write_ndjson(tmp_path / "a.ndjson", simulated(10))
     with (tmp_path / "a.ndjson").open("ab") as file:
         file.write(b"not json\n")
-    with pytest.raises(SourceError, match=r"line 11 .*; sent 10 before that: go on with --skip 10"):
+    with pytest.raises(SourceError, match=r"line 11 .*; sent 10 before that: continue with --skip 10"):
         replay(settings, find_source([tmp_path], TABLES))
     assert len(arrived(settings)) == 10
 
@@ -248,7 +249,7 @@ def test_going_on_after_a_bad_line_sends_the_rest_once(settings: Settings, tmp_p
     lines = good.read_bytes().splitlines(keepends=True)
     bad.write_bytes(b"".join([*lines[:12], b"not json\n", *lines[13:]]))
     replay(settings, find_source([good], TABLES), limit=5)
-    with pytest.raises(SourceError, match=r"sent 7 before that: go on with --skip 12$"):
+    with pytest.raises(SourceError, match=r"sent 7 before that: continue with --skip 12$"):
         replay(settings, find_source([bad], TABLES), skip=5)
     replay(settings, find_source([good], TABLES), skip=12)
     assert by_patient(arrived(settings)) == expected(find_source([good], TABLES))
@@ -290,7 +291,7 @@ def test_a_long_file_is_checked_up_to_its_first_messages_only(
     """Compressed, too: what counts is how much there is to read."""
     monkeypatch.setattr(produce, "CHECKED_FIRST", 5)
     lines = [orjson.dumps(record) for record in simulated(10)]
-    for bad, said in ((4, "; nothing was sent"), (5, "; sent 5 before that: go on with --skip 5")):
+    for bad, said in ((4, "; nothing was sent"), (5, "; sent 5 before that: continue with --skip 5")):
         content = b"\n".join([*lines[:bad], b"not json", *lines[bad:]])
         (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(content))
         with pytest.raises(SourceError, match=f"line {bad + 1} .*{said}$"):
@@ -346,7 +347,7 @@ def test_the_skip_that_a_failed_delivery_gives_leaves_nothing_out(settings: Sett
 def test_a_message_that_the_client_refuses_has_all_before_it_sent(settings: Settings) -> None:
     records: list[Record] = [{"patient_id": f"p{n % 9}", "event_time": "t"} for n in range(50)]
     records[40]["note"] = "x" * 3_000_000
-    with pytest.raises(DeliveryError, match=r"sent 40 before that: go on with --skip 40$"):
+    with pytest.raises(DeliveryError, match=r"sent 40 before that: continue with --skip 40$"):
         replay(settings, records)
     assert len(arrived(settings)) == 40
 
@@ -451,7 +452,7 @@ def test_lines_and_rows_become_avro_by_the_schema(settings: Settings, tmp_path: 
     assert summary == PublishSummary(sent=1, refused=2)
     assert refused == [Refusal(2, Reason.WRONG_TYPE, ""), Refusal(3, Reason.WRONG_TYPE, "heart_rate")]
     rows = [orjson.loads(line) for line in lines]
-    with pytest.raises(SourceError, match=r"a row is not as the schema has it.* go on with --skip 1"):
+    with pytest.raises(SourceError, match=r"a row is not as the schema has it.* continue with --skip 1"):
         replay(given, rows)
     value = avro.written(schema, rows[0])
     assert by_patient(arrived(settings)) == {b"p1": [value, value]}

@@ -503,9 +503,7 @@ def test_ids_that_pandas_made_text_of_without_their_nulls_are_refused(
     ids = pd.Series(["p", float("nan")]).astype(str)
     write = write_parquet if name == "a.parquet" else write_ndjson
     write(tmp_path / name, [{"patient_id": str(one), "event_time": T} for one in ids])
-    with pytest.raises(
-        SourceError, match=f"{place}: patient_id is a text that programs write for a missing id"
-    ):
+    with pytest.raises(SourceError, match=f"{place}: patient_id is what programs write for a missing id"):
         sent(find_source([tmp_path], readers))
 
 
@@ -528,7 +526,7 @@ def test_ndjson_ids_that_may_mix_patients_up_are_refused(tmp_path: Path, written
     ("line", "what"),
     [
         (f'{{"patient_id":"a","event_time":"{T}","x":1,"x":2}}', " has the field x twice"),
-        (f'{{"patient_id":"nan","event_time":"{T}"}}', ": patient_id is a text that programs write"),
+        (f'{{"patient_id":"nan","event_time":"{T}"}}', ": patient_id is what programs write"),
         ('{"patient_id":"a","event_time":"2026-01-05"}', ": event_time is not a time with one meaning"),
         ("1", " is not a JSON object"),
     ],
@@ -654,7 +652,7 @@ def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, g
             " has no column event_time; rename 'event\\xa0time' to event_time: it has U+00A0 NO-BREAK SPACE in "
             "place of _",
         ),
-        ("a.csv", b"patient_id,event_time, x\n", " has the column ' x', with blanks at its edges; remove them"),
+        ("a.csv", b"patient_id,event_time, x\n", " has the column ' x', with blanks at its start or end; remove them"),
         ("a.csv", "patient_id,event_time\n".encode("utf-16"), ", line 1 is not UTF-8 text"),
         ("a.csv", "patient_id,event_time\n".encode("utf-16-le"), ", line 1 is not UTF-8 text"),
         ("a.ndjson", '{"patient_id":"p"}\n'.encode("utf-16"), ", line 1 is not UTF-8 text"),
@@ -664,7 +662,7 @@ def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, g
         ("a.csv", b"patient_id|event_time|x\n", " has no column patient_id; separate its cells by commas, semicolons"),
         ("a.csv", b"patient_id event_time x\n", " has no column patient_id; separate its cells by commas, semicolons"),
         ("a.csv", b"sep=\npatient_id,event_time\n", ", line 1: sep= must name one of "),
-        ("a.ndjson", b'[{"patient_id":"p"}]', " holds a JSON array; write one object a line"),
+        ("a.ndjson", b'[{"patient_id":"p"}]', " holds a JSON array; write one object per line"),
         ("a.csv", b'patient_id,event_time\n,\n"q,2026\nr,2026\n', " is not valid CSV from line 3 onwards"),
         ("a.csv.gz", b"no gzip", " can't be read (BadGzipFile)"),
         ("a.csv.gz", gzip.compress(b"patient_id,event_time\n", mtime=0)[:-4], " can't be read (EOFError)"),

@@ -183,7 +183,7 @@ def test_list_counts_by_reason_and_field_and_shows_no_patient(topics: Topics) ->
     text = topics.run("list").stdout
     assert re.search(r"wrong_type +heart_rate +2 +0 +2026-01-05T07:30Z +2026-01-05T07:31Z", text)
     assert f"4 dead letters on {topics.settings.dead_letter_topic}, 0 of them replayed" in text
-    assert "1 records there are no dead letters" in text
+    assert "1 records on it are not dead letters" in text
     assert CANARY not in text + str(found)
     done = vitalstream("dead-letters", "list", *topics.flags("list"))
     assert (done.returncode, done.stdout, done.stderr) == (0, text, "")
@@ -220,7 +220,7 @@ def test_the_newest_are_listed_with_what_show_takes(topics: Topics) -> None:
         rf"0 +15 +bad_time +event_time +{at} +yes",
     ]
     assert re.search(" *\n *".join(rows), text)
-    assert f"3 dead letters on {topics.settings.dead_letter_topic}, the newest first" in text
+    assert f"3 dead letters on {topics.settings.dead_letter_topic}, newest first" in text
     assert CANARY not in text + str(newest)
 
 
@@ -283,7 +283,7 @@ def test_show_prints_no_control_characters(topics: Topics) -> None:
 
 
 def test_show_says_when_there_is_none(topics: Topics) -> None:
-    assert "no dead letter of partition 3 offset 4 " in topics.run("show", "3", "4", code=1).stderr
+    assert "no dead letter for partition 3 offset 4 " in topics.run("show", "3", "4", code=1).stderr
 
 
 # --- replay

@@ -184,7 +184,7 @@ def test_a_worker_that_dies_is_told_of_with_its_last_lines() -> None:
         os.kill(worker, signal.SIGKILL)
 
         assert demo.end() == 1
-        assert "the worker ended by itself with code -9" in demo.err
+        assert "the worker exited with code -9" in demo.err
         assert "vitalstream.worker: assigned partitions" in demo.err
         assert [pid for pid in started if is_running(pid)] == []
 

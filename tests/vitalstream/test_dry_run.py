@@ -118,7 +118,7 @@ def test_json_tells_what_was_understood_of_each_column(tmp_path: Path) -> None:
 def test_a_table_and_what_deserves_a_second_look(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD)
     lines = dry(tmp_path).splitlines()
-    assert lines[0] == "read all 4 messages; nothing was sent. The first as they would be sent:"
+    assert lines[0] == "read all 4 messages; nothing was sent. The first messages as they would be sent:"
     assert lines[1].startswith('10001  {"patient_id":"10001","event_time":"2026-01-05T08:30:00Z",')
     assert lines[2].startswith('no key  {"patient_id":null,')
     cells = [line.split() for line in lines]
@@ -127,11 +127,11 @@ def test_a_table_and_what_deserves_a_second_look(tmp_path: Path) -> None:
     assert lines[-7:] == [
         "event_time: without a zone, taken as UTC; others have +01:00",
         "patient_id: no patient id in 1 message (null), which become dead letters",
-        "temperature: out of physiologic range in 1 message, so missing to the model; is the unit right?",
+        "temperature: outside physiologic limits in 1 message, so missing to the model; is the unit right?",
         "lactate: no number in 1 message (-), which become dead letters, if the model has this feature",
         "spo2: no number in 2 messages (?, >200), which become dead letters",
         "ward, lactate: ignored unless the model has a feature of that name",
-        "dead letters of a model with the standard features: 2 of 4 messages",
+        "dead letters with a model of the standard features: 2 of 4 messages",
     ]
 
 
@@ -143,8 +143,8 @@ def test_it_shows_what_devices_would_send(tmp_path: Path) -> None:
     assert first.items() >= {"patient_id": None}.items()  # with its zone it is before the others
     assert len(first) < 5
     assert dry(tmp_path, "--as-arrived").splitlines()[:2] == [
-        "5 rows were read, each to be a message for each device; 1 hold no measurement and give none",
-        "read all 10 messages; nothing was sent. The first as they would be sent:",
+        "5 rows were read, to be sent as one message per device; 1 hold no measurement and become none",
+        "read all 10 messages; nothing was sent. The first messages as they would be sent:",
     ]
     assert document(tmp_path, "--as-arrived", "--seed", "1")["first"] != found["first"]
 
@@ -219,7 +219,7 @@ def test_physionet_files(tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays())
     year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
     shown = dry(tmp_path, "--format", year)
-    assert "event_time: the files count from admission, which is taken for 2019-01-01T" in shown
+    assert "event_time: the files count from admission, which is taken to be 2019-01-01T" in shown
     assert "with --all-variables" in shown
     assert "with --all-variables" not in dry(tmp_path, "--format", year, "--all-variables")
     with pytest.raises(VitalstreamError, match="no format moon"):

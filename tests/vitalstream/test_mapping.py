@@ -150,13 +150,13 @@ def without(name: str, **vitals: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("documents", "note"),
     [
-        ([message(pulse=None)], "no message has heart_rate: correct the path or code, or say absent = true"),
+        ([message(pulse=None)], "no message has heart_rate: correct the path or code, or set absent = true"),
         (
             [without("temp", Temp={"value": 37})],
             "the messages' vitals.Temp.value only looks like the mapping's vitals.temp.value (T in place of t)",
         ),
-        ([*GOOD, message(temp=None, pulse=None)], "1 message would be scored without any feature"),
-        ([*GOOD, message(pulse=800)], "heart_rate is outside of its limits in 1 message, and so missing"),
+        ([*GOOD, message(temp=None, pulse=None)], "1 message would be scored with no features"),
+        ([*GOOD, message(pulse=800)], "heart_rate is outside its limits in 1 message, and so missing"),
     ],
 )
 def test_what_deserves_a_second_look_is_noted(files: Files, documents: list[Any], note: str) -> None:
@@ -177,8 +177,8 @@ def test_a_sample_may_be_one_message_of_several_lines(files: Files) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give messages to look at: either --sample FILE or --topic NAME"),
-        (("--sample", "{here}/s.ndjson", "--topic", "vitals"), "give messages to look at: either"),
+        ((), "give the messages to read: either --sample FILE or --topic NAME"),
+        (("--sample", "{here}/s.ndjson", "--topic", "vitals"), "give the messages to read: either"),
         (("--sample", "{here}/none.ndjson"), "--sample .*: no such file or directory; check the path"),
         (("--sample", "{here}"), "--sample .*: is a directory; check the path"),
         (("--sample", "{here}/empty.ndjson"), "has no messages; write one a line"),
@@ -268,7 +268,7 @@ def test_what_can_not_be_suggested_is_told(
 
 def test_of_formats_by_codes_there_are_ready_made_mappings(files: Files) -> None:
     with pytest.raises(
-        SettingsError, match="there is a ready-made mapping by codes; begin with vitalstream mapping"
+        SettingsError, match="use the built-in mapping by codes; begin with vitalstream mapping"
     ):
         invoke("suggest", "--value-format", "fhir", "--sample", str(files.sample))
 

@@ -186,7 +186,7 @@ def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None
     found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
     assert found["ranges"] == {"spo2": [1, 100], "Temp": None}
     shown = vitalstream("model", "inspect", str(path))
-    assert "ranges    spo2 1 to 100; none for Temp (--ranges FILE gives them some)" in shown
+    assert "ranges    spo2 1 to 100; none for Temp (set some with --ranges FILE)" in shown
 
 
 # --- the card
@@ -282,7 +282,7 @@ def test_the_data_tells_dtypes_and_typical_values(tmp_path: Path) -> None:
     ]
     assert "features  age, on_oxygen (boolean)" in vitalstream("model", "inspect", str(path))
     data.write_text("age\n20\n80\n")
-    with pytest.raises(SettingsError, match=r"rows\.csv: has no column on_oxygen, which the model wants"):
+    with pytest.raises(SettingsError, match=r"rows\.csv: has no column on_oxygen, which the model needs"):
         vitalstream("model", "pin", str(path), *GIVEN, "--data", str(data))
 
 

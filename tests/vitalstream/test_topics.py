@@ -32,7 +32,7 @@ def test_topics_with_other_partitions_than_asked_for_are_no_success(settings: Se
 
     assert code == 1
     for topic in settings.topics:
-        assert f"{topic}: was there already" in out
+        assert f"{topic}: already exists" in out
         assert f"error: {topic} has 4 partitions, not 8; kafka-topics.sh " in out
     assert partitions(settings.bootstrap_servers, settings.input_topic) == [0, 1, 2, 3]
 
@@ -41,7 +41,7 @@ def test_who_asks_for_nothing_else_is_told_nothing_else(settings: Settings) -> N
     for more in ((), ("--partitions", "4"), ("--partitions", "4", "--replication-factor", "1")):
         code, out = create(settings, *more)
         assert code == 0
-        assert out.splitlines() == [f"{topic}: was there already" for topic in settings.topics]
+        assert out.splitlines() == [f"{topic}: already exists" for topic in settings.topics]
 
 
 def test_the_state_topic_is_made_where_it_is_asked_for(settings: Settings) -> None:

@@ -1,15 +1,15 @@
-"""Accounting: is there exactly one result or dead letter for each message that was sent?"""
+"""Checks that each message sent has exactly one result or dead letter."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-_NAMED: Final = 5  # offenders of a kind that are named
+_NAMED: Final = 5  # positions named per kind of offence
 
 
 class Position(NamedTuple):
-    """Where a message stands."""
+    """The topic position of a message."""
 
     topic: str
     partition: int
@@ -21,10 +21,10 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What accounting found; each list holds source positions in order.
+    """The offending source positions, each list in order.
 
     `missing` has neither result nor dead letter, `doubled` several of one kind, `both` one of each kind, and
-    `invented` is told of by a result or dead letter but was never acknowledged as sent.
+    A `missing` message has neither result nor dead letter, a `doubled` one several of one kind, one in `both` has
     """
 
     sent: int
@@ -37,7 +37,7 @@ class Verdict:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of each kind of offence."""
+        """The number of offences of each kind."""
         return {name: len(found) for name, found in self._offences()}
 
     @property
@@ -46,7 +46,7 @@ class Verdict:
         return not any(self.counts.values())
 
     def offenders(self) -> list[str]:
-        """A sentence for each kind of offence there is, with the first positions."""
+        """A sentence for each kind of offence found, with the first positions."""
         return [
             f"{len(found):,} {name}: {', '.join(map(str, found[:_NAMED]))}"
             + (", ..." if len(found) > _NAMED else "")
@@ -60,7 +60,7 @@ class Verdict:
 
 
 class Accounts:
-    """What was sent, and what came of it. Times are Unix seconds."""
+    """What was sent and what became of it. Times are Unix seconds."""
 
     def __init__(self) -> None:
         self._sent: dict[Position, float] = {}
@@ -69,31 +69,31 @@ class Accounts:
         self._seen_at: dict[Position, float] = {}
 
     def sent(self, position: Position, at: float) -> None:
-        """The broker has acknowledged a message whose producer's timestamp is `at`."""
+        """Record that the broker acknowledged a message; `at` is its producer's timestamp."""
         self._sent[position] = at
 
     def scored(self, position: Position, at: float) -> None:
-        """A reader has had the result of the message since `at`."""
+        """Record that a reader received the message's result at `at`."""
         self._scored[position] += 1
         self._seen_at.setdefault(position, at)
 
     def dead_lettered(self, position: Position, at: float) -> None:
-        """A reader has had the dead letter of the message since `at`."""
+        """Record that a reader received the message's dead letter at `at`."""
         self._dead[position] += 1
         self._seen_at.setdefault(position, at)
 
     @property
     def in_flight(self) -> int:
-        """Messages of which nothing has come yet."""
+        """Messages without a result or dead letter so far."""
         return max(0, len(self._sent) - len(self._seen_at))
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Sent, scored and dead-lettered so far."""
+        """The numbers sent, scored and dead-lettered so far."""
         return len(self._sent), self._scored.total(), self._dead.total()
 
     def waits(self, *, since: float) -> list[float]:
-        """Seconds from a message's timestamp to its result or dead letter, of those sent after `since`."""
+        """Seconds from timestamp to result or dead letter, for the messages sent after `since`."""
         return [
             self._seen_at[position] - at
             for position, at in self._sent.items()
@@ -101,7 +101,7 @@ class Accounts:
         ]
 
     def verdict(self) -> Verdict:
-        """The findings on what is known now."""
+        """The findings so far."""
         accounted = self._scored.keys() | self._dead.keys()
         return Verdict(
             *self.counts,

@@ -12,18 +12,18 @@ from broker.topics import create_topics, require_topics
 from vitalstream.own_topics import delete, renamed
 
 _VISIBLE_S = 10.0
-_UNTIL_IDLE_S = 120.0  # a worker whose demo was killed ends by itself
+_UNTIL_IDLE_S = 120.0  # so that a worker stops if its demo was killed
 
 
 @contextlib.contextmanager
 def embedded(settings: Settings) -> Iterator[Settings]:
-    """Settings for an embedded broker, which lasts as long as the block.
+    """Settings for an embedded broker that runs for the length of the block.
 
-    That it keeps only the newest 5 MB of a partition is no matter however long the demo is: worker and reader
-    follow live, and at the highest rate that is half a minute of falling behind.
+    It keeps only the newest 5 MB of each partition. That is enough for any length of demo: worker and reader
+    follow live, and 5 MB is half a minute of lag at the highest rate.
     """
     with EmbeddedBroker() as broker:
-        # The mock cluster answers a fetch only when the whole wait is over.
+        # The mock cluster answers a fetch only after the full wait.
         kafka = {"fetch.wait.max.ms": "10", **settings.kafka}
         own = _named(settings, bootstrap_servers=broker.bootstrap_servers, kafka=kafka)
         touch_topics(own, own.topics)
@@ -32,7 +32,7 @@ def embedded(settings: Settings) -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def given(settings: Settings, bootstrap_servers: str) -> Iterator[Settings]:
-    """Settings with four new topics on a cluster. They are deleted again, but kept after a failure."""
+    """Settings with four new topics on a cluster; deleted at the end, but kept after a failure."""
     own = _named(settings, bootstrap_servers=bootstrap_servers)
     create_topics(own)
     _await_topics(own)
@@ -46,7 +46,7 @@ def _named(settings: Settings, **changes: object) -> Settings:
 
 
 def _await_topics(settings: Settings) -> None:
-    """A broker may know a topic a moment later than the one that made it."""
+    """Another broker may learn of a topic a moment after the one that created it."""
     deadline = time.monotonic() + _VISIBLE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""`vitalstream demo`: prepares a run, has it run, and says how it ended."""
+"""`vitalstream demo`: prepares a run, runs it, and reports the outcome."""
 
 import signal
 import sys
@@ -40,15 +40,15 @@ def demo(
 ) -> None:
     """Run the whole system for `seconds` of sending, and print a summary with the check.
 
-    Without `bootstrap_servers`, and none among what was given in `settings`, it makes its own broker.
+    Starts a broker of its own unless `bootstrap_servers` is given, here or in `settings`.
 
     Raises:
         CheckFailedError: after the summary; names the first offenders.
-        VitalstreamError: something did not work; the worker's last lines are then on stderr.
+        VitalstreamError: something failed; the worker's last lines are then on stderr.
     """
     stop = Stop()
     stop.listen(grace=False)
-    signal.signal(signal.SIGHUP, lambda *_: stop.request())  # a closed terminal leaves no processes either
+    signal.signal(signal.SIGHUP, lambda *_: stop.request())  # a closed terminal leaves no processes
     if bootstrap_servers is None and "bootstrap_servers" in settings.model_fields_set:
         bootstrap_servers = settings.bootstrap_servers
     where = bootstrap_servers or EMBEDDED
@@ -72,7 +72,7 @@ def demo(
             stopped=lambda: stop.requested,
             seconds=seconds,
             patients=patients,
-            seed=seed + 2,  # other patients than those of the model
+            seed=seed + 2,  # other patients than the training data's
             rate=rate,
         )
         try:

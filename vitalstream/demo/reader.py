@@ -1,4 +1,4 @@
-"""The demo's reader: what a consumer of the results, metrics and dead letters sees, read_committed."""
+"""The demo's reader: a read_committed consumer of the results, metrics and dead letters."""
 
 import time
 from collections import Counter
@@ -17,11 +17,11 @@ from vitalstream.demo.accounts import Accounts, Position
 from vitalstream.follow import Follower
 
 _PATIENCE_S = 0.1
-_LAST_PATIENCE_S = 0.6  # longer than a broker may hold back an answer
+_LAST_PATIENCE_S = 0.6  # longer than a broker may delay its answer
 
 
 class Reader:
-    """Follows the worker's three topics and tells `accounts` what came."""
+    """Follows the worker's three topics and records what arrives in `accounts`."""
 
     def __init__(self, settings: Settings, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -36,7 +36,7 @@ class Reader:
         self.dead_letters: Counter[Reason] = Counter()
         self.chunks = 0
         self.scored = 0
-        self.scoring_ms = 0.0  # in the core, by its own metrics
+        self.scoring_ms = 0.0  # spent scoring, by the worker's metrics
 
     @property
     def latency_ms(self) -> float:
@@ -45,12 +45,12 @@ class Reader:
 
     @property
     def rows_per_chunk(self) -> float:
-        """Mean rows of a chunk, dead letters included."""
+        """Mean rows per chunk, dead letters included."""
         rows = self.scored + self.dead_letters.total()
         return rows / self.chunks if self.chunks else 0.0
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Read until `stopped`, and then until nothing more comes.
+        """Read until `stopped`, and then until nothing more arrives.
 
         Raises BrokerError or MessageError.
         """

@@ -1,4 +1,4 @@
-"""One run: a simulated ward, a worker process, a reader, and accounts of what came of each message."""
+"""One run: a simulated ward, a worker process, a reader, and accounts of each message's outcome."""
 
 import time
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from vitalstream.worker_process import WorkerProcess
 
 _LOOK_EVERY_S: Final = 0.05
 _WARM_UP_S: Final = 90.0  # for the worker to import, join its group and score the first message
-_SETTLE_S: Final = 15.0  # without any result, for what is on its way when sending has ended
+_SETTLE_S: Final = 15.0  # without any result, for messages in flight when sending ends
 _SETTLE_STOPPED_S: Final = 4.0
 
 
 class Demo:
-    """Runs the worker on `seconds` of simulated messages; afterwards its attributes tell what happened.
+    """Runs the worker on `seconds` of simulated messages; its attributes then hold the outcome.
 
     `started_at` (Unix seconds) is when the second message could be sent: the first one is sent alone, and
     its result awaited, so that what follows is not the worker's start. `seconds_taken` runs from there until
-    everything was accounted for.
+    The first message is sent alone and its result awaited, so that the worker's start is not measured. The second
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Demo:
         """Run it all; the worker logs into `directory`.
 
         Raises:
-            WorkerError: the worker ended by itself, or not with 0.
-            BrokerError: sending or reading failed, or the worker scores nothing.
+            WorkerError: the worker exited early, or with a code other than 0.
+            BrokerError: sending or reading failed, or the worker scored nothing.
         """
         worker = WorkerProcess(self._settings, directory)
         with ThreadPoolExecutor(max_workers=2) as pool, self._view:
@@ -110,7 +110,7 @@ class Demo:
     def _wait(
         self, done: Callable[[], bool], timeout: float, worker: WorkerProcess, reading: "Future[None]"
     ) -> bool:
-        """Draw until `done` (true), or until asked to stop or the time is over (false)."""
+        """Draw until `done` (returns true), or until stopped or out of time (false)."""
         deadline = time.monotonic() + timeout
         while not done():
             if self._stopped() or time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The simulated ward on the vitals topic: readings at a pace, and now and then a malformed message."""
+"""Sends a simulated ward to the input topic at a given rate, with occasional malformed messages."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from schemas.contract import EVENT_TIME, MAX_MESSAGE_BYTES, STANDARD_FEATURES, R
 from vitalstream.demo.accounts import Accounts, Position
 
 WARD_HOURS: Final = 48.0
-"""Hours of the ward that the whole demo shows, whatever the seconds it takes."""
+"""Hours of ward time in a demo, however long it runs."""
 
 DETERIORATING: Final = 0.3
 MALFORMED_EVERY: Final = 100  # messages
@@ -34,9 +34,9 @@ class SimulationError(BrokerError):
 
 
 class Simulation:
-    """Sends `messages` readings of a ward at `rate` a second, as independent arrivals.
+    """Sends `messages` messages of a ward at `rate` a second, as independent arrivals.
 
-    The same arguments make the same messages. Each acknowledged one is told to `accounts`.
+    The same arguments make the same messages. `accounts` records each acknowledged one.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class Simulation:
         )
 
     def send_first(self) -> None:
-        """Send the first message alone; what it takes is not the pace of the others.
+        """Send the first message alone, as it takes longer than the others.
 
-        Raises SimulationError when it is not acknowledged.
+        Raises SimulationError if it is not acknowledged.
         """
         self._send(*next(self._records))
         self._finish()
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Send the others, each when it is due, until all are or `stopped`, and have them acknowledged.
+        """Send the others, each when due, until all are sent or `stopped`; then wait for acknowledgements.
 
-        Raises SimulationError when one is not.
+        Raises SimulationError if one is not acknowledged.
         """
 
         def tick() -> bool:
@@ -79,7 +79,7 @@ class Simulation:
 
     @property
     def clock(self) -> str:
-        """The ward's time of the latest message sent, RFC 3339."""
+        """The ward time of the latest message sent, RFC 3339."""
         return self._at
 
     def _simulated(self, patients: int, seed: int) -> Iterator[tuple[Record, bytes]]:
@@ -142,4 +142,4 @@ FLAWS: Final[dict[Reason, Callable[[Record], bytes]]] = {
     Reason.EMPTY: lambda _: b"",
     Reason.TOO_LARGE: lambda reading: _with(reading, note="x" * MAX_MESSAGE_BYTES),
 }
-"""How a reading is spoilt so that it becomes a dead letter of each reason."""
+"""How to spoil a message so that it becomes a dead letter of each reason."""

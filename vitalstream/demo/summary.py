@@ -1,4 +1,4 @@
-"""What the demo says at its end."""
+"""The demo's closing summary."""
 
 import math
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from schemas.contract import Reason
 from vitalstream.demo.accounts import Verdict
 from vitalstream.demo_model import DISCLAIMER, DemoModel
 
-MEASURED: Final = "from the producer's timestamp until a read_committed reader has the result"
+MEASURED: Final = "from the producer's timestamp until a read_committed consumer has the result"
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The demo's numbers; the waits and the rate leave out the first message, which was sent alone."""
+    """The demo's numbers. Latencies and rate leave out the first message, which was sent alone."""
 
     verdict: Verdict
     dead_letters: Mapping[Reason, int]
     waits: list[float]  # seconds, end to end
     seconds: float  # from the second message until all were accounted for
-    rate: float  # messages a second that were to be simulated
+    rate: float  # the target, in messages a second
     latency_ms: float  # a row in the core
     rows_per_chunk: float
     model: DemoModel
@@ -34,29 +34,29 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether the check holds; what was cut off by an interrupt may lack its results."""
+        """Whether the check holds; after an interrupt, messages may lack their results."""
         verdict = self.verdict
         return verdict.ok or (self.interrupted and not (verdict.doubled or verdict.invented or verdict.both))
 
     @property
     def rows_per_s(self) -> float:
-        """Messages that came through a second."""
+        """Messages completed per second."""
         return len(self.waits) / self.seconds if self.seconds else 0.0
 
     def wait_ms(self, quantile: float) -> float | None:
-        """A quantile (nearest rank) of the end-to-end times; None where there are none."""
+        """A quantile (nearest rank) of the end-to-end times; None if there are none."""
         if not self.waits:
             return None
         return 1000 * sorted(self.waits)[math.ceil(quantile * len(self.waits)) - 1]
 
     @property
     def unproven(self) -> str:
-        """What the run can't prove, and what would."""
+        """What the run can't prove, and what could."""
         if not self.embedded:
             return ""
         return (
-            f"that readers never see what is not committed. {EmbeddedBroker.limitations}"
-            " Run the demo with --bootstrap-servers HOST:PORT to prove that too, on a real Kafka."
+            f"that readers never see uncommitted results. {EmbeddedBroker.limitations}"
+            " Run the demo with --bootstrap-servers HOST:PORT to prove that on a real Kafka."
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a frame that fills a terminal, or a line now and then."""
+"""What the demo shows while it runs: a full-screen view on a terminal, else a line now and then."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -64,7 +64,7 @@ class View:
 
     @contextmanager
     def step(self, text: str) -> Iterator[list[str]]:
-        """Tell of a step of the preparation; what is added to the list is told when it is done."""
+        """Announce a step of the preparation; what the block adds to the list is shown when the step is done."""
         done: list[str] = []
         if self._live:
             with self.console.status(text):
@@ -74,7 +74,7 @@ class View:
         self.console.print(Text.assemble(("  ✓ ", "green"), " ".join([text, *done])), soft_wrap=True)
 
     def draw(self, look: Callable[[], Scene]) -> None:
-        """Show the scene that `look` gives, if it is time for that."""
+        """Show the scene that `look` returns, if a frame is due."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -135,7 +135,7 @@ def _header(scene: Scene, width: int) -> Table:
 def _patients(board: Board, width: int, height: int) -> Panel:
     patients = board.ranked()
     room = max(1, height - 3)
-    free = max(2, width - 26)  # beside border, gaps, id, number and arrow
+    free = max(2, width - 26)  # besides border, gaps, id, number and arrow
     bar = min(40, free // 2)
     line = min(32, free - bar)
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")

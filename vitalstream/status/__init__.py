@@ -1,1 +1,1 @@
-"""`vitalstream status`: a group and its topics at this moment."""
+"""`vitalstream status`: the current state of a group and its topics."""

@@ -14,11 +14,11 @@ from vitalstream.status.gather import DEAD_LETTERS_S, Partition, Status, gather,
 from vitalstream.tables import at_most, make_table, print_table
 
 NEEDS_SOMEBODY: Final = 3
-"""Exit code when there is a problem; 1 is for brokers that do not answer."""
+"""The exit code for a problem; 1 is for brokers that do not answer."""
 
 
 def status(settings: Settings, *, json: bool) -> None:
-    """Print how the group is, and end with `NEEDS_SOMEBODY` when there is a problem."""
+    """Print the group's state; exit with `NEEDS_SOMEBODY` if there is a problem."""
     found = gather(settings)
     wrong = [*problems(found, settings.input_topic)]
     if json:

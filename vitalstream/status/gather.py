@@ -1,4 +1,4 @@
-"""What the brokers tell of a group and its topics at this moment. Nothing is changed, and no group is joined."""
+"""Asks the brokers for the current state of a group and its topics, without changing or joining anything."""
 
 import time
 from collections import Counter
@@ -31,12 +31,12 @@ from schemas.result_format import make_result_loader
 from schemas.results import RiskResult
 
 DEAD_LETTERS_S: Final = 3600
-"""Dead letters of so many seconds are counted."""
+"""Count the dead letters of this many seconds."""
 
 TOO_OLD_S: Final = 60
-"""A message that waits for longer is a problem, as it is to the alert VitalstreamOldestUnprocessedTooOld."""
+"""A message that waits longer is a problem, as for the alert VitalstreamOldestUnprocessedTooOld."""
 
-_COUNTED = 100  # messages of a partition; of those behind them only the offsets are known
+_COUNTED = 100  # messages read of a partition; of later ones only the offsets are known
 _GROWTH = 10
 _ANSWER_S = 5.0
 
@@ -45,7 +45,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker in the group, by its name unless a property sets another client.id, and its input partitions."""
+    """A worker in the group and its input partitions. Its name is the client.id, unless a property sets another."""
 
     client_id: str
     host: str
@@ -54,11 +54,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """How far the group is in an input partition, whose messages stand from `start` to below `end`.
+    """The group's progress in an input partition, which holds the offsets from `start` to below `end`.
 
-    `committed` is None before the group's first commit, and `recreated` if it is of an earlier topic of this name.
-    `waiting` messages are not scored, or at most so many unless they are `counted`. The first of them has the timestamp
-    `oldest_at`, in seconds since 1970; None where there is none or it can't be read.
+    `committed` is None before the group's first commit. `recreated`: that commit belongs to an earlier topic of the
+    same name. `waiting` messages are not scored yet; an upper bound unless `counted`. `oldest_at` is the timestamp of
+    the first of them in Unix seconds; None if there is none or it can't be read.
     """
 
     partition: int
@@ -73,7 +73,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """A model whose results are the newest of these partitions of the risk topic, and when it made the last."""
+    """A model whose results are the newest in these partitions of the risk topic, and when it made the last one."""
 
     model: str
     scored_at: str
@@ -82,7 +82,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All of it, `at` a time in seconds since 1970. What could not be found out is None, and `notes` say why."""
+    """Everything found at the time `at`, in Unix seconds. What could not be determined is None; `notes` say why."""
 
     at: float
     group: str
@@ -95,7 +95,7 @@ class Status:
 
     @property
     def waiting(self) -> int:
-        """Messages that are not scored, at most so many unless they are `counted`."""
+        """Messages not scored yet; an upper bound unless `counted`."""
         return sum(one.waiting for one in self.partitions)
 
     @property
@@ -105,7 +105,7 @@ class Status:
 
     @property
     def oldest_s(self) -> float | None:
-        """For how many seconds the oldest message has waited; None where none does, or it can't be read."""
+        """How long the oldest message has waited, in seconds; None if none waits or it can't be read."""
         times = [one.oldest_at for one in self.partitions if one.oldest_at is not None]
         return max(0.0, self.at - min(times)) if times else None
 
@@ -114,7 +114,7 @@ def gather(settings: Settings) -> Status:
     """Ask the brokers.
 
     Raises:
-        BrokerError: they can't be reached, the input topic is missing, or this user may not DESCRIBE it or the group.
+        BrokerError: they don't answer, the input topic is missing, or this user may not DESCRIBE it or the group.
     """
     require_topics(settings, [settings.input_topic])
     admin = Admin(settings)
@@ -133,7 +133,7 @@ def gather(settings: Settings) -> Status:
 
 
 def problems(found: Status, topic: str) -> Iterator[str]:
-    """What somebody must act on, one sentence each."""
+    """The problems that somebody must act on, one sentence each."""
     owned = {number for member in found.members for number in member.partitions}
     idle = [one.partition for one in found.partitions if one.partition not in owned]
     if not found.members:
@@ -156,7 +156,7 @@ def problems(found: Status, topic: str) -> Iterator[str]:
 
 
 def _noted(notes: list[str], find: Callable[[], Found]) -> Found | None:
-    """What was found; or None, and a note on why not."""
+    """The result; None, with a note, if the brokers refuse it."""
     try:
         return find()
     except (BrokerError, RegistryError) as error:
@@ -167,7 +167,7 @@ def _noted(notes: list[str], find: Callable[[], Found]) -> Found | None:
 def _group(admin: Admin, settings: Settings) -> tuple[ConsumerGroupState, list[Member]]:
     group, describe = settings.group, admin.client.describe_consumer_groups
     found = admin.ask(
-        f"who is in group {group}",
+        f"the members of group {group}",
         lambda: describe([group], request_timeout=admin.timeout)[group].result(),  # noqa: PLW0108 (asks each time)
     )
     members = [
@@ -203,16 +203,16 @@ def _partitions(admin: Admin, settings: Settings, notes: list[str]) -> list[Part
 
 
 def _committed(admin: Admin, settings: Settings) -> tuple[Offsets, set[int]]:
-    """The group's committed offsets, and the partitions in which they are of an earlier topic of this name."""
+    """The group's committed offsets, and the partitions where they belong to an earlier topic of the same name."""
     topic = settings.input_topic
     names, describe = TopicCollection([topic]), admin.client.describe_topics
     described = admin.ask(
         f"which topic {topic} is",
         lambda: describe(names, request_timeout=admin.timeout)[topic].result(),  # noqa: PLW0108 (asks each time)
     )
-    # Through a consumer that joins nothing: the admin client's own question for a group's offsets ends the process
-    # when the coordinator goes away meanwhile (an assertion of librdkafka 2.16).
-    # read_uncommitted tells the offsets as they are while a worker's transaction is about to change them.
+    # Ask through a consumer that joins nothing: the admin client's request for a group's offsets aborts the process
+    # if the coordinator goes away meanwhile (an assertion of librdkafka 2.16).
+    # read_uncommitted returns the offsets even while a worker's transaction is about to change them.
     own = {"group.id": settings.group, "isolation.level": "read_uncommitted", "log_level": 0}
     with closing(Consumer(settings.client() | own)) as consumer:
         asked = [TopicPartition(topic, number) for number in admin.metadata.topics[topic].partitions]
@@ -236,9 +236,9 @@ def _committed(admin: Admin, settings: Settings) -> tuple[Offsets, set[int]]:
 def _first_waiting(
     settings: Settings, starts: Offsets, ends: Offsets
 ) -> dict[int, tuple[int, bool, float | None]]:
-    """Of each partition: how many messages stand there, whether that is counted, and the first one's timestamp.
+    """For each partition: the number of messages, whether it is exact, and the first one's timestamp.
 
-    Offsets are no count of messages: ends and aborted parts of transactions take some as well.
+    Offsets do not count messages: transaction markers and aborted messages take some as well.
     """
     first: dict[int, Message] = {}
     count = Counter[int]()

@@ -1,1 +1,1 @@
-"""`vitalstream sweep`: what each chunk size costs with a model and rows of one's own, and which to take."""
+"""`vitalstream sweep`: measures what each chunk size costs with your model and rows, and recommends one."""

@@ -1,4 +1,4 @@
-"""`vitalstream sweep`: checks what is asked for, measures, and tells."""
+"""`vitalstream sweep`: checks its options, measures, and reports."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ ROWS, KAFKA_ROWS = 20_000, 100_000
 _LARGEST: Final = 100_000  # what --chunk-size takes
 
 Begin = Callable[[str], None]
-"""Tells what is measured now."""
+"""Called with what is being measured."""
 
 
 class ModelRaisedError(VitalstreamError):
@@ -52,21 +52,21 @@ def sweep(
     plot: Path | None,
     json: bool,
 ) -> None:
-    """Measure each chunk size, and print a table and a recommendation; what there is so far, once interrupted.
+    """Measure each chunk size, then print a table and a recommendation; after an interrupt, the results so far.
 
     Raises:
-        SettingsError: the sizes, the model, the rows or the picture can't be had.
+        SettingsError: the sizes, the model, the rows or the plot's path can't be used.
         ModelRaisedError: the model can't score the rows.
-        VitalstreamError: with `kafka`, what the worker, the brokers or the audit have to say.
+        VitalstreamError: with `kafka`, the worker, the brokers or the audit failed.
     """
     stop = Stop()
     stop.listen(grace=False)
     rows = rows or (KAFKA_ROWS if kafka else ROWS)
     sizes = parse_sizes(chunk_sizes, rows=rows)
     if data is None and layout != PLAIN:
-        raise SettingsError("--format: says how the file of --data is read; give one")
+        raise SettingsError("--format describes the file given by --data; give one")
     if settings.schema_registry is not None and settings.schema_subject is None:
-        # The topics of --kafka have other names than the one whose schemas these are.
+        # The topics of --kafka have other names than the topic that these schemas belong to.
         settings = settings.model_copy(update={"schema_subject": f"{settings.input_topic}-value"})
     if plot is not None:
         require_plot(plot)
@@ -95,7 +95,7 @@ def parse_sizes(text: str, *, rows: int) -> list[int]:
     """The chunk sizes of a comma-separated list, ascending.
 
     Raises:
-        SettingsError: one is no size, or larger than half of `rows`.
+        SettingsError: one is not a size, or larger than half of `rows`.
     """
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= _LARGEST for word in words):
@@ -118,7 +118,7 @@ def _core(
     seconds: float,
     stop: Stop,
 ) -> Report:
-    """Scoring alone, of the fast path and of predict_proba in turns."""
+    """Measure scoring alone, the fast path and predict_proba in turns."""
     frame = load_frame(messages, make_decoder(settings, model))
     if len(frame) < sizes[-1]:
         raise SettingsError(
@@ -153,7 +153,7 @@ def _end_to_end(
     seconds: float,
     stop: Stop,
 ) -> Report:
-    """A worker for each size on a real Kafka."""
+    """Measure a worker process for each size on a real Kafka."""
     from vitalstream.sweep import end_to_end
 
     costs: list[ChunkCost] = []
@@ -180,10 +180,10 @@ def _end_to_end(
 def _round(step: Measurement, seconds: float) -> None:
     try:
         step.run(seconds)
-    except Exception as error:  # whatever the model raises; its text may quote the rows
+    except Exception as error:  # a model may raise anything, and its text may quote the rows
         raise ModelRaisedError(
             f"the model raised {type(error).__name__} on a chunk of {step.chunk_size:,} rows; "
-            "give rows that it can score with --data"
+            "use --data with rows that it can score"
         ) from None
 
 

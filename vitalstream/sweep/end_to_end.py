@@ -27,19 +27,19 @@ from vitalstream.worker_process import WorkerProcess
 _PATIENCE_S: Final = 0.1
 _WARM_UP_S: Final = 90.0  # for the worker to import, join its group and commit the first chunk
 _SETTLE_S: Final = 15.0
-_UNTIL_IDLE_S: Final = 60.0  # a worker whose sweep was killed ends by itself
+_UNTIL_IDLE_S: Final = 60.0  # so that a worker stops if its sweep was killed
 
 
 class NotOnceError(VitalstreamError):
-    """A row of the backlog did not come out exactly once."""
+    """A row of the backlog was not scored exactly once."""
 
 
 @contextmanager
 def backlog(settings: Settings, messages: Messages, *, stopped: Callable[[], bool]) -> Iterator[Settings]:
-    """Settings whose input topic is new and holds the messages; all four are deleted again, come what may.
+    """Settings with new topics, the input holding the messages; all four are always deleted at the end.
 
     Raises:
-        BrokerError: the brokers can't be reached, or refuse us the topics.
+        BrokerError: the brokers can't be reached, or refuse to create the topics.
     """
     own = renamed(
         settings,
@@ -48,7 +48,7 @@ def backlog(settings: Settings, messages: Messages, *, stopped: Callable[[], boo
         workers=1,
         http=None,
         log_format="text",
-        latency_goal_ms=OPTIONS["latency_goal_ms"].default,  # goes with a chunk size that is not given
+        latency_goal_ms=OPTIONS["latency_goal_ms"].default,  # set together with the chunk size
     )
     try:
         create_topics(own)
@@ -75,15 +75,15 @@ def measure(
     directory: Path,
     stopped: Callable[[], bool],
 ) -> list[ChunkCost]:
-    """Have a worker score the backlog of `rows`, for `seconds` at most, and audit it; nothing once stopped.
+    """Have a worker score the backlog of `rows`, for `seconds` at most, and audit it; None once stopped.
 
-    Throughput runs from the first chunk to the last one, with everything in between: reading, decoding, scoring,
-    encoding, committing. The other numbers are of scoring alone, as the worker tells them on the metrics topic.
+    Throughput is measured from the first chunk to the last, with all work in between: reading, decoding, scoring,
+    encoding, committing. The other numbers are of scoring alone, as the worker's metrics messages report them.
 
     Raises:
-        WorkerError: the worker ended by itself, or not with 0.
+        WorkerError: the worker exited early, or with a code other than 0.
         NotOnceError: a consumed row has no result or dead letter, or more than one.
-        BrokerError: reading failed, or the worker scores nothing.
+        BrokerError: reading failed, or the worker scored nothing.
     """
     prefix = f"{base.group}-{chunk_size}"
     settings = renamed(base, prefix, input_topic=base.input_topic, chunk_size=chunk_size)
@@ -107,7 +107,7 @@ class _Run:
         self._chunks: list[ChunkMetrics] = []
         self._backlog = rows
         self.rows = 0
-        self.began = 0.0  # when the first chunk was read here
+        self.began = 0.0  # when this reader saw the first chunk
 
     @property
     def done(self) -> bool:
@@ -121,10 +121,12 @@ class _Run:
             self.rows += chunk.rows
 
     def cost(self, chunk_size: int) -> ChunkCost:
-        """Raises VitalstreamError if there are fewer than two chunks to measure between."""
+        """Raises VitalstreamError if there are fewer than two chunks, between which to measure."""
         first, *others = sorted(self._chunks, key=lambda chunk: chunk.at)
         if not others:
-            raise VitalstreamError(f"one chunk of {chunk_size} took all there was; raise --rows or --seconds")
+            raise VitalstreamError(
+                f"one chunk of {chunk_size} took the whole backlog; raise --rows or --seconds"
+            )
         rows = sum(chunk.rows for chunk in others)
         took = datetime.fromisoformat(others[-1].at) - datetime.fromisoformat(first.at)
         scored = [chunk.scored - chunk.no_input for chunk in others]  # by the model
@@ -142,7 +144,7 @@ class _Run:
 def _work(
     settings: Settings, run: _Run, *, seconds: float, directory: Path, stopped: Callable[[], bool]
 ) -> bool:
-    """Run a worker until the backlog is done or the time is over; whether it was that that ended it."""
+    """Run a worker until the backlog is scored or the time is up; returns whether it was one of these."""
     worker = WorkerProcess(settings, directory)
     started = time.monotonic()
     try:
@@ -158,7 +160,7 @@ def _work(
 
 
 def _check(settings: Settings, run: _Run) -> None:
-    """The audit's judgement, after which all that was consumed is also read here."""
+    """Audit the run, then read the metrics of everything that was consumed."""
     found = audit(settings)
     deadline = time.monotonic() + _SETTLE_S
     while run.rows < found.messages and time.monotonic() < deadline:

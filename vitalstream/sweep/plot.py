@@ -8,15 +8,15 @@ from typing import Any, Final
 from broker.errors import SettingsError
 from real_time.sweep import ChunkCost, knee, recommendation
 
-_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"  # told apart by colour-blind eyes, too
-_WIDTH: Final = 80  # characters of a line of the title
+_BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#777777"  # distinct also for the colour-blind
+_WIDTH: Final = 80  # characters per line of the title
 
 
 def require_plot(path: Path) -> None:
-    """Return if a picture can be drawn and written to `path`.
+    """Check that a plot can be drawn and written to `path`.
 
     Raises:
-        SettingsError: matplotlib is not installed, or `path` can't be a picture.
+        SettingsError: matplotlib is not installed, or `path` can't be such a file.
     """
     try:
         import matplotlib  # noqa: F401
@@ -29,7 +29,7 @@ def require_plot(path: Path) -> None:
 
 
 def draw(path: Path, costs: Sequence[ChunkCost], *, throughput: str, plain: Sequence[ChunkCost] = ()) -> None:
-    """Write the picture; `throughput` says of what, and `plain` is the model's own predict_proba.
+    """Write the plot; `throughput` labels the rate, and `plain` holds the costs of the model's own predict_proba.
 
     Raises:
         SettingsError: `path` can't be written.

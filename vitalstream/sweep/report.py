@@ -1,4 +1,4 @@
-"""What a sweep found, as a table and as JSON."""
+"""The results of a sweep, as a table and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +14,13 @@ END_TO_END = "end to end"
 _MEANING = {
     CORE: "rows/s, latency_ms (a row), and p50 and p99 of a chunk are of scoring alone; --kafka measures a worker",
     END_TO_END: "rows/s are of the whole worker; latency_ms (a row), and p50 and p99 of a chunk, of its scoring; "
-    "every consumed row came out exactly once",
+    "every consumed row was scored exactly once",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The costs by chunk size, and `plain`, those of the model's own predict_proba where it differs."""
+    """The costs by chunk size, and `plain`, those of the model's own predict_proba if it differs."""
 
     what: str
     model: str
@@ -30,14 +30,14 @@ class Report:
     interrupted: bool = False
 
     def lines(self) -> str:
-        """What the numbers are of, and the recommendation."""
+        """What the numbers measure, and the recommendation."""
         if not self.costs:
             return "stopped before anything was measured"
         stopped = "stopped early: " if self.interrupted else ""
         return f"{_MEANING[self.what]}\n{stopped}{recommendation(self.costs)}"
 
     def table(self) -> Table:
-        """One line a chunk size, the knee in bold."""
+        """One line per chunk size, the knee in bold."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         names = ["chunk size", "rows/s", "latency_ms", "p50 ms", "p99 ms"]
         for name in names + (["predict_proba"] if self.plain else []):
@@ -57,7 +57,7 @@ class Report:
         return table
 
     def document(self) -> dict[str, Any]:
-        """All of it for a program."""
+        """The results as JSON."""
         plain = {cost.chunk_size: cost.throughput for cost in self.plain}
         return {
             "measured": self.what,

@@ -1,4 +1,4 @@
-"""The rows of a sweep: a file's or simulated ones, as messages."""
+"""The rows of a sweep, from a file or simulated, as messages."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, cycle, islice
@@ -28,10 +28,10 @@ Messages = list[tuple[bytes | None, bytes]]
 def load_rows(
     data: Path | None, readers: dict[str, Reader], *, features: Sequence[str], rows: int
 ) -> Messages:
-    """So many rows with all the features: of `data`, over and over if it has fewer, else simulated.
+    """`count` rows with all the features: from `data`, repeated if it has fewer, else simulated.
 
     Raises:
-        SettingsError: there are no such rows; says which features are lacking.
+        SettingsError: the rows lack features of the model; the message names them.
         SourceError: `data` is malformed.
     """
     if data is None:
@@ -47,23 +47,23 @@ def load_rows(
 
 
 def written(settings: Settings, rows: Messages) -> Messages:
-    """Rows as messages of the format and the mapping of these settings.
+    """Rows as messages in the format and mapping of these settings.
 
     Raises:
-        SettingsError: none can be made.
-        RegistryError: the schema registry can't be asked.
+        SettingsError: the rows can't be written so.
+        RegistryError: the schema registry does not answer.
     """
     write = make_encoder(settings)
     return [(key, write(orjson.loads(row))) for key, row in rows]
 
 
 def load_messages(data: Path, decode: Decoder, *, rows: int, value_format: str) -> Messages:
-    """So many messages of the mapping's shape, of `data`, over and over if it has fewer; those rejected are left out.
+    """`count` messages in the mapping's shape from `data`, repeated if it has fewer; rejected ones are left out.
 
-    Raises SettingsError where there are none.
+    Raises SettingsError if there are none.
     """
     if decode.reads_headers:
-        raise SettingsError("--mapping: reads headers, which the messages of --data have not; leave one out")
+        raise SettingsError("--mapping reads headers, which the messages of --data don't have; leave one out")
     values = load_sample(data, option="--data", most=rows, value_format=value_format)
     decoded = decode(plain(values))
     accepted = zip(decoded.patient_ids, decoded.frame.index, strict=True)
@@ -76,7 +76,7 @@ def load_messages(data: Path, decode: Decoder, *, rows: int, value_format: str) 
 
 
 def load_frame(messages: Messages, decode: Decoder) -> pd.DataFrame:
-    """What a worker would score of the messages; those it would reject are left out."""
+    """The rows that a worker would score; messages it would reject are left out."""
     return decode(plain(value for _, value in messages)).frame
 
 
