@@ -1,13 +1,32 @@
 """What is known of patients, folded again from the messages that the group consumed."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
 import pandas as pd
 
 from audit.model import OfflineModel
 from audit.reading import Batch
+from real_time.history import Past
 from real_time.history.records import StateRecords
 from real_time.history.rows import rows_in, times_or_nan
 from schemas.histories import fit_for_history
 from schemas.vitals import Decoded, Decoder
+
+_HOUR: Final = 3_600_000_000  # microseconds
+_DECIMALS: Final = 4  # of the hours in a result
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the patients of those messages that have a patient and a time, by position in the batch."""
+
+    features: pd.DataFrame
+    """What the history gives."""
+    told: pd.Series
+    """What results tell of it."""
 
 
 class Fold:
@@ -22,8 +41,8 @@ class Fold:
         self.records = StateRecords(self.patients.layout, history.recipe_sha256)
         self._decode = decode
 
-    def take(self, batch: Batch) -> pd.DataFrame:
-        """What the history gives for those that have a patient and a time, by position in the batch."""
+    def take(self, batch: Batch) -> Known:
+        """What is known at each of these messages."""
         decoded = self._decode(batch.messages)
         decoded, times = fit_for_history(
             decoded, batch.messages, times_or_nan(decoded.event_times), key_must_match=True
@@ -38,7 +57,27 @@ class Fold:
         )
         past = patients.apply(rows, batch.partitions[positions.to_numpy()].tolist())
         patients.commit()
-        return pd.DataFrame(past.features, index=positions, columns=layout.names, copy=False)
+        features = pd.DataFrame(past.features, index=positions, columns=layout.names, copy=False)
+        told = _told(past, layout.columns, layout.limits)
+        return Known(features, pd.Series(told, index=positions, dtype=object))
+
+
+def _told(past: Past, columns: Sequence[str], limits: Sequence[int]) -> list[dict[str, Any]]:
+    rows = zip(
+        past.seen.tolist(), np.round(past.ages / _HOUR, _DECIMALS).tolist(), past.ages.tolist(), strict=True
+    )
+    return [
+        {
+            "rows_seen": int(count),
+            "hours_since_first_seen": float(np.round(since / _HOUR, _DECIMALS)),
+            "carried_forward": {
+                name: hour
+                for name, hour, age, limit in zip(columns, hours, ages, limits, strict=True)
+                if 0 < age <= limit
+            },
+        }
+        for (count, since), hours, ages in rows
+    ]
 
 
 def taken(decoded: Decoded, batch: Batch) -> Decoded:

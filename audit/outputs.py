@@ -14,7 +14,7 @@ from audit.cluster import Offsets
 from audit.findings import Findings, Invariant
 from audit.heads import Heads
 from audit.letters import cause, content
-from audit.published import Floats, Published, UInts, fingerprints
+from audit.published import Floats, Published, UInts, fingerprints, past_fingerprints
 from audit.reading import Batch, headers_of
 from audit.scope import Scope
 from broker.topics import Cleanup
@@ -177,6 +177,7 @@ class Results:
                 self._scope.numbers(sources[rows], offsets[rows]),
                 probabilities[rows],
                 carried=_fingerprints(batch, columns)[rows],
+                pasts=past_fingerprints(columns["history"])[rows],
                 models=[columns["model"][row] for row in rows.tolist()],
             )
 

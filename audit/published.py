@@ -21,10 +21,11 @@ UInts: TypeAlias = np.ndarray[Any, np.dtype[np.uint32]]
 class Published:
     """By message in scope: what its result and its dead letter say, in sparse files.
 
-    Fourteen bytes of a result: its probability, a fingerprint of all else it holds of its message, and which of the
-    `models`, given by their hashes, it is by. Eight of a dead letter: fingerprints of what it holds of its message, and
-    of the cause it gives. Without models, nothing is kept of results, and else of those whose messages were read by
-    `mapping`. `unknown` counts the results by any other model, by what they say its hash is.
+    Eighteen bytes of a result: its probability, a fingerprint of all else it holds of its message and one of what it
+    tells of the patient's past, and which of the `models`, given by their hashes, it is by. Eight of a dead letter:
+    fingerprints of what it holds of its message, and of the cause it gives. Without models, nothing is kept of results,
+    and else of those whose messages were read by `mapping`. `unknown` counts the results by any other model, by what
+    they say its hash is.
     """
 
     def __init__(self, size: int, *, models: Sequence[str], mapping: str | None) -> None:
@@ -35,6 +36,7 @@ class Published:
         self._folder = tempfile.TemporaryDirectory(prefix="vitalstream-audit-")
         self._probabilities = self._file("probabilities", np.float64, size)
         self._carried = self._file("carried", np.uint32, size)
+        self._pasts = self._file("pasts", np.uint32, size)
         self._by = self._file("models", np.uint16, size)
         self._contents = self._file("contents", np.uint32, size)
         self._causes = self._file("causes", np.uint32, size)
@@ -45,7 +47,7 @@ class Published:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._probabilities, self._carried, self._by, self._contents, self._causes
+        del self._probabilities, self._carried, self._pasts, self._by, self._contents, self._causes
         self._folder.cleanup()
 
     def add_results(
@@ -54,11 +56,13 @@ class Published:
         probabilities: Floats,
         *,
         carried: UInts,
+        pasts: UInts,
         models: Sequence[str],
     ) -> None:
         """Keep what results say; NaN stands for null. `models` are the hashes they give."""
         self._probabilities[numbers] = probabilities
         self._carried[numbers] = carried
+        self._pasts[numbers] = pasts
         self._by[numbers] = [self._models.get(sha256, 0) for sha256 in models]
         self.unknown.update(sha256 for sha256 in models if sha256 not in self._models)
 
@@ -79,6 +83,10 @@ class Published:
         """The fingerprints of what the results hold of their messages."""
         return np.array(self._carried[numbers])
 
+    def pasts(self, numbers: Ints) -> UInts:
+        """The fingerprints of what the results tell of patients' pasts."""
+        return np.array(self._pasts[numbers])
+
     def contents(self, numbers: Ints) -> UInts:
         """The fingerprints of what the dead letters hold of their messages."""
         return np.array(self._contents[numbers])
@@ -95,7 +103,12 @@ class Published:
 def fingerprints(keys: Sequence[bytes | None], *columns: Sequence[Any]) -> UInts:
     """A number for each row of keys and columns, which hold what results say of their messages."""
     codes = (
-        zlib.crc32(orjson.dumps(rest), zlib.crc32(key or b""))
+        zlib.crc32(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS), zlib.crc32(key or b""))
         for key, *rest in zip(keys, *columns, strict=True)
     )
     return np.fromiter(codes, np.uint32, len(keys))
+
+
+def past_fingerprints(told: Sequence[Any]) -> UInts:
+    """A number for what each result tells of its patient's past."""
+    return fingerprints([None] * len(told), told)

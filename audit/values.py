@@ -9,10 +9,10 @@ from threadpoolctl import threadpool_limits
 
 from audit.bitmap import Bitmap, Bools, Ints
 from audit.findings import Findings, Invariant
-from audit.history import Fold, taken
+from audit.history import Fold, Known, taken
 from audit.letters import cause
 from audit.model import NOT_A_NUMBER, OfflineModel, ulps
-from audit.published import Floats, Published, UInts, fingerprints
+from audit.published import Floats, Published, UInts, fingerprints, past_fingerprints
 from audit.reading import Batch
 from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.presence import features_present
@@ -116,10 +116,10 @@ class _ByModel:
         self._min_features = min_features
         self._published = published
 
-    def check(self, check: "_Check", known: pd.DataFrame | None) -> Ints:
+    def check(self, check: "_Check", known: Known | None) -> Ints:
         """Compare the results and dead letters that `check` is about; the numbers of messages that are for others.
 
-        `known` is what the model's history gives, if it has one, by position in the whole batch.
+        `known` is what the model's history knows, if it has one, by position in the whole batch.
         """
         decoded = self._decode(check.batch.messages)
         if known is not None:
@@ -128,10 +128,11 @@ class _ByModel:
         accepted = decoded.frame.index.to_numpy()
         present = features_present(decoded.frame)
         enough = present >= self._min_features
-        asked = decoded.frame if known is None else known.loc[check.rows[accepted]]
+        asked = decoded.frame if known is None else known.features.loc[check.rows[accepted]]
         self._check_letters(check, asked, accepted, enough)
         rows = np.flatnonzero(check.results[accepted])
         earlier = self._check_carried(check, decoded, accepted, rows, present)
+        self._check_past(check, known, accepted[rows])
         self._check_scores(check, asked.iloc[rows], accepted[rows], enough[rows] | earlier)
         return check.numbers[[one.position for one in decoded.rejects if one.reason is Reason.NOT_FOR_US]]
 
@@ -180,6 +181,12 @@ class _ByModel:
             "the worker had other --ranges or --min-features)",
         )
         return earlier
+
+    def _check_past(self, check: "_Check", known: Known | None, rows: Ints) -> None:
+        """What a result tells of its patient's past; nothing where the model has no history."""
+        told = [None] * len(rows) if known is None else known.told.loc[check.rows[rows]].tolist()
+        wrong = past_fingerprints(told) != self._published.pasts(check.numbers[rows])
+        check.accuse_score(rows[wrong], "what it tells of the patient's past is not what the messages give")
 
     def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints, asked: Bools) -> None:
         """The model was asked about the `asked` rows; the others have no score."""

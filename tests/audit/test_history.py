@@ -4,6 +4,7 @@ What a worker would write is made by hand: by `predict_proba` of all messages of
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ ROWS = 160
 PATIENTS = 12
 AHEAD, OTHER_KEY, CORRUPT = 77, 85, 91
 """Messages by number: one of which the time is far ahead, one with another patient's key, and one that is no JSON."""
+HOUR = pd.Timedelta("1h")
 HISTORY = PatientHistory(windows=[Window("6h", of=("min", "mean"))])
 
 
@@ -111,11 +113,13 @@ def make(kafka: str, tree: Path, path: Path) -> Stated:
     model: Any = load_model(path)
     records = StateRecords(model[0].start().layout, model[0].recipe_sha256)
     scores: dict[tuple[int, int], float] = {}
+    told: dict[tuple[int, int], dict[str, Any]] = {}
     states: list[Record] = []
     ends: dict[int, int | None] = {}
     for partition in made.committed:
         frame = _frame(kafka, settings.input_topic, partition)
         scores |= zip(frame.index, model.predict_proba(frame)[:, 1], strict=True)
+        told |= zip(frame.index, _told(frame), strict=True)
         patients, written_here = model[0].start(), 0
         for part in (frame.iloc[: len(frame) // 2], frame.iloc[len(frame) // 2 :]):  # two transactions
             patients.advance(part)
@@ -127,7 +131,7 @@ def make(kafka: str, tree: Path, path: Path) -> Stated:
     for one in [one for one in made.results if one.place not in scores]:
         made.results.remove(one)
         _dead_letter(made, one)
-    made.results = [_scored(one, scores[one.place], path) for one in made.results]
+    made.results = [_scored(one, scores[one.place], path, told[one.place]) for one in made.results]
     return Stated(made, states, ends)
 
 
@@ -142,9 +146,34 @@ def _frame(kafka: str, topic: str, partition: int) -> pd.DataFrame:
     return frame[(frame["event_time"] < "2027") & (frame["key"].map(bytes.decode) == frame["patient_id"])]
 
 
-def _scored(result: Record, score: float, path: Path) -> Record:
+def _told(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What results tell of the past, by the text of docs/history.md: values are carried for 8 hours."""
+    first: dict[str, Any] = {}
+    clock: dict[str, Any] = {}
+    seen: Counter[str] = Counter()
+    last: dict[tuple[str, str], Any] = {}
+    for patient, time, *values in frame[["patient_id", "event_time", *FEATURES]].itertuples(index=False):
+        at = pd.Timestamp(time)
+        first[patient], clock[patient] = min(first.get(patient, at), at), max(clock.get(patient, at), at)
+        seen[patient] += 1
+        for name, value in zip(FEATURES, values, strict=True):
+            if not pd.isna(value):
+                last[patient, name] = max(last.get((patient, name), at), at)
+        ages = {
+            name: (clock[patient] - last[patient, name]) / HOUR
+            for name in FEATURES
+            if (patient, name) in last
+        }
+        yield {
+            "rows_seen": seen[patient],
+            "hours_since_first_seen": round((clock[patient] - first[patient]) / HOUR, 4),
+            "carried_forward": {name: round(age, 4) for name, age in ages.items() if 0 < age <= 8},
+        }
+
+
+def _scored(result: Record, score: float, path: Path, told: dict[str, Any]) -> Record:
     return result.saying(
-        risk_probability=float(score), risk_label=int(score >= 0.5), model=pinned_sha256(path)
+        risk_probability=float(score), risk_label=int(score >= 0.5), model=pinned_sha256(path), history=told
     )
 
 
@@ -204,6 +233,18 @@ def test_a_score_that_is_off_by_a_bit_or_without_a_past_is_found(stated: Stated)
     assert offenders(found, Invariant.CORRECT) == {
         (*results[number].place, "its probability is 1 units in the last place off offline scoring")
     }
+
+
+def test_what_a_result_tells_of_the_past_is_compared(stated: Stated) -> None:
+    results = stated.written.results
+    number = next(n for n, one in enumerate(results) if one.json["history"]["carried_forward"])
+    told = results[number].json["history"]
+    fresh = dict.fromkeys(told["carried_forward"], 0.0)
+    results[number] = results[number].saying(history=told | {"carried_forward": fresh})
+    results[number + 1] = results[number + 1].saying(history=None)
+    found = judged(stated.copied())
+    problem = "what it tells of the patient's past is not what the messages give"
+    assert offenders(found, Invariant.CORRECT) == {(*results[n].place, problem) for n in (number, number + 1)}
 
 
 def test_state_that_is_not_what_the_messages_give_is_found(stated: Stated) -> None:
