@@ -11,12 +11,14 @@ from tests.consumer.accounts import end_offsets, hangs, read_accounts, require_e
 from tests.consumer.conftest import patient_rows
 from tests.consumer.scores import require_offline_scores
 from tests.consumer.stage import Stage
+from tests.consumer.state_accounts import require_state_is_fold
 from tests.kafka import wait_until
 
 pytestmark = pytest.mark.kafka
 
 ROWS = 10_000
 FEW_ROWS = 2_000
+HISTORY_ROWS = 600
 DELIVERED = (Step.FLUSHED, Step.OFFSETS_SENT)  # an open transaction's results are in the topic
 
 
@@ -104,3 +106,26 @@ def stable(settings: Settings) -> int:
     """How far read_committed readers of the output topic's partition 0 get."""
     ends = end_offsets(settings, settings.output_topic, isolation=IsolationLevel.READ_COMMITTED)
     return ends[0]
+
+
+def test_killed_at_any_step_what_is_known_of_patients_is_that_of_what_is_committed(stage: Stage) -> None:
+    steps = (Step.SCORED, Step.PRODUCED, Step.FLUSHED, Step.OFFSETS_SENT, Step.COMMITTED)
+    every = {
+        step: stage.settings(model="history", partitions=2, chunk_size=20, commit_interval_ms=0)
+        for step in steps
+    }
+    rows = [*patient_rows(HISTORY_ROWS)]
+    for settings in every.values():
+        stage.send_patients(settings, rows)
+    killed = {step: stage.dying(settings, step) for step, settings in every.items()}
+    for step, settings in every.items():
+        assert killed[step].wait(timeout=120) == -signal.SIGKILL, killed[step].log
+        assert stage.committed(settings) < HISTORY_ROWS, f"not before the end: {step}"
+    for settings in every.values():
+        stage.worker(settings)
+    for step, settings in every.items():
+        stage.wait_committed(settings, HISTORY_ROWS, timeout=120)
+        try:
+            require_state_is_fold(settings, rows=HISTORY_ROWS)
+        except AssertionError as error:
+            raise AssertionError(f"killed when {step}: {error}") from error

@@ -22,12 +22,12 @@ from broker.topics import create_topics
 from consumer import commit
 from consumer import model as models
 from consumer.errors import Action, KafkaCallError
-from consumer.observer import Observer
+from consumer.observer import Observer, Observers
 from consumer.restoring import StateLostError, StateReader, make_state_reader
 from consumer.run import run_worker
 from consumer.sending import Sender
-from consumer.state import StateLimitError
-from real_time.history import PatientHistory, Window
+from consumer.state import State, StateLimitError
+from real_time.history import PatientHistory, Patients, Window
 from real_time.history.records import StateRecords
 from real_time.model_file import pin_model
 from tests.conftest import MakeSettings
@@ -92,9 +92,21 @@ def send(settings: Settings, rows: pd.DataFrame) -> None:
     )
 
 
-def run(settings: Settings, observer: Observer | None = None) -> None:
-    """A worker, until nothing comes any more."""
-    run_worker(settings, observer=observer or Observer(), should_stop=lambda: False)
+class Counter(Observer):
+    """How many rows were committed, as far as the worker knows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
+        self.rows += rows
+
+
+def run(settings: Settings, observer: Observer | None = None, *, rows: int = 1_000_000) -> None:
+    """A worker, until it has committed so many rows, or nothing comes any more."""
+    counter = Counter()
+    told = Observers(counter, observer or Observer())
+    run_worker(settings, observer=told, should_stop=lambda: counter.rows >= rows)
 
 
 class Restored(Observer):
@@ -113,7 +125,7 @@ class Restored(Observer):
 def test_a_worker_scores_with_the_past_that_another_left(begin: Begin) -> None:
     settings, rows = begin(), stays(90)
     send(settings, rows[:60])
-    run(settings)
+    run(settings, rows=60)
     require_state_is_fold(settings, rows=60)
     before = state_ends(settings)
 
@@ -121,7 +133,7 @@ def test_a_worker_scores_with_the_past_that_another_left(begin: Begin) -> None:
     more = rows[60:].assign(patient_id="p-0")
     send(settings, more)
     told = Restored()
-    run(settings, told)
+    run(settings, told, rows=30)
     require_state_is_fold(settings, rows=90)
     assert told.patients == {partition: len(known) for partition, known in read_state(settings).items()}
     assert sum(after != before[partition] for partition, after in state_ends(settings).items()) == 1
@@ -180,9 +192,63 @@ def test_what_a_failed_transaction_took_in_counts_once(
     settings = begin(commit_interval_ms=0)
     send(settings, stays(120))
     made = flaw(monkeypatch, of, name, at={2, 4, 5})
-    run(settings)
+    run(settings, rows=120)
     assert made.calls > 5
     require_state_is_fold(settings, rows=120)
+
+
+# --- each guard, switched off on purpose
+
+
+def _always_undone(itself: Any, starts: Any) -> None:
+    itself._patients.rollback()
+    itself._close()
+
+
+def _always_kept(itself: Any, starts: Any) -> None:
+    itself._patients.commit()
+    itself._close()
+
+
+def _only_what_changed(itself: Any) -> Any:
+    return itself._written
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "instead", "flaw"),
+    [
+        pytest.param(Patients, "rollback", lambda _: None, (Flaw, Sender, "flush"), id="undo log"),
+        pytest.param(
+            State, "settled", _always_undone, (Happened, commit.Transactions, "_end"), id="asking, committed"
+        ),
+        pytest.param(
+            State, "settled", _always_kept, (Unknown, commit.Transactions, "_end"), id="asking, not committed"
+        ),
+        pytest.param(State, "ends", _only_what_changed, None, id="ends of idle partitions"),
+    ],
+)
+def test_without_a_guard_state_is_not_that_of_the_messages(  # noqa: PLR0917
+    of: type,
+    name: str,
+    instead: Any,
+    flaw: tuple[type[Flaw], type, str] | None,
+    begin: Begin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, rows = begin(commit_interval_ms=0), stays(80)
+    monkeypatch.setattr(of, name, instead)
+    if flaw is not None:
+        flaw[0](monkeypatch, *flaw[1:], at={2, 4})
+    send(settings, rows[:60])
+    with pytest.raises((AssertionError, StateLostError)):
+        _run_twice(settings, rows)
+
+
+def _run_twice(settings: Settings, rows: pd.DataFrame) -> None:
+    run(settings, rows=60)
+    send(settings, rows[60:].assign(patient_id="p-0"))
+    run(settings, rows=20)
+    require_state_is_fold(settings, rows=80)
 
 
 # --- what the topic must hold

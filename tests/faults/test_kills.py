@@ -77,6 +77,27 @@ def test_killed_at_every_failpoint(begin: Begin, records: Records) -> None:
     assert sum(found.aborted.values()) > 0, "no transaction was cut off"
 
 
+def test_killed_at_every_failpoint_with_a_history(begin: Begin, records: Records) -> None:
+    trial = begin("worker with a history killed at a failpoint", chunk_size=50, model="history")
+    trial.load(records, rate=500)
+    killed = kill_at_failpoints(trial, rounds=1)
+    for slot in SLOTS:
+        trial.worker(instance=slot)
+    trial.finish()
+    assert killed == 6
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_with_a_history_killed_a_hundred_times(begin: Begin, records: Records) -> None:
+    trial = begin("worker with a history killed at a failpoint", chunk_size=50, model="history")
+    trial.load(records, rate=500)
+    killed = kill_at_failpoints(trial, rounds=14)
+    kill_at_random(trial, kills=16)
+    trial.finish()
+    assert killed == 84
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("partitions", [1, 8])
