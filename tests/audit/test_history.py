@@ -224,6 +224,16 @@ def test_what_the_messages_give_is_clean_while_workers_go_on(stated: Stated) -> 
     assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
 
 
+def test_what_a_worker_writes_is_clean(kafka: str, model: Path) -> None:
+    settings = fresh_settings(kafka, model=model)
+    create_topics(settings, state=True, partitions=4, replication_factor=1)
+    produce(kafka, settings.input_topic, messages())
+    work(settings)
+    found = judged(settings)
+    assert found.clean, (found.offenders, found.unjudged)
+    assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
+
+
 def test_a_score_that_is_off_by_a_bit_or_without_a_past_is_found(stated: Stated) -> None:
     results = stated.written.results
     number = len(results) // 2
