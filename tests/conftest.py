@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import hypothesis
 import pytest
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from broker.errors import BrokerError
 from broker.settings import Settings
@@ -47,6 +48,12 @@ def schema_registry() -> Iterator[str]:
             url = stack.enter_context(running_registry())
         except BrokerError as error:
             pytest.fail(str(error), pytrace=False)
+        # The first calls of each kind take it seconds, on a busy machine more than our client waits.
+        client = SchemaRegistryClient({"url": url, "timeout": 60})
+        schema = Schema('{"type": "string"}', "AVRO")
+        client.register_schema("warm-value", schema)
+        client.clear_caches()  # type: ignore[no-untyped-call]
+        client.lookup_schema("warm-value", schema)
         yield url
 
 

@@ -128,6 +128,7 @@ class _Watching:
         self._until_idle = until_idle
         self.skipped = 0
         self._first_skipped = ""
+        self._framed = False  # whether one of them begins as Avro behind a schema ID does
 
     @property
     def notes(self) -> str:
@@ -135,7 +136,8 @@ class _Watching:
         if not self.skipped:
             return ""
         values = "1 value" if self.skipped == 1 else f"{self.skipped:,} values"
-        return f"skipped {values} that are not results, the first at {self._first_skipped}"
+        hint = "; of Avro, give --result-format avro and --schema-registry" if self._framed else ""
+        return f"skipped {values} that are not results, the first at {self._first_skipped}{hint}"
 
     def follow(self, follower: Follower) -> None:
         """Read and show until it ends."""
@@ -157,6 +159,7 @@ class _Watching:
             result = self._read(message.value())
         except MessageError:
             self.skipped += 1
+            self._framed = self._framed or (message.value() or b"").startswith(b"\0")
             place = f"{message.topic()}[{message.partition()}]@{message.offset()}"
             self._first_skipped = self._first_skipped or place
             return

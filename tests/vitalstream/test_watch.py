@@ -156,6 +156,7 @@ def test_what_is_no_result_is_counted_and_never_shown(settings: Settings) -> Non
             (b"k", b"SECRET-1", 0),
             (b"k", None, 0),
             (b"k", b'{"patient_id": "SECRET-2"}', 0),
+            (b"k", b"\x00\x00\x00\x00\x07SECRET-3", 0),
             *rows(("ann", 0.5)),
         ],
     )
@@ -163,7 +164,8 @@ def test_what_is_no_result_is_counted_and_never_shown(settings: Settings) -> Non
 
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1
-    assert f"skipped 3 values that are not results, the first at {settings.output_topic}[0]@0" in done.stderr
+    assert f"skipped 4 values that are not results, the first at {settings.output_topic}[0]@0" in done.stderr
+    assert "; of Avro, give --result-format avro and --schema-registry" in done.stderr
     assert "SECRET" not in done.stdout + done.stderr
 
 
