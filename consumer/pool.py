@@ -2,11 +2,12 @@
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
@@ -16,7 +17,7 @@ from broker.settings import Settings
 from consumer import model as models
 from consumer.pool_health import PoolHealth
 from consumer.ready import require_ready
-from consumer.stop import Stop, end_when_asked
+from consumer.stop import Hangups, Stop, end_when_asked
 
 log = logging.getLogger("vitalstream.worker")
 
@@ -35,10 +36,11 @@ class WorkerDiedError(VitalstreamError):
     """A worker process ended with an error; the others were stopped."""
 
 
-def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
+def run_pool(settings: Settings, *, stop: Stop, run: RunWorker, hangups: Hangups) -> None:
     """Run `settings.workers` processes, each calling `run`, until all have ended by themselves or `stop`.
 
-    When one ends with an error the others are stopped: half a service that looks whole is worse than none.
+    `hangups` go to all of them. When one ends with an error the others are stopped: half a service that looks whole is
+    worse than none.
 
     Raises:
         SettingsError, BrokerError: what one worker would refuse at its start, said once.
@@ -59,8 +61,9 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker) -> None:
                 processes.append(context.Process(target=_work, args=arguments, name=name))
                 processes[-1].start()
             pipes[receiver] = name
+        hangups.listen()  # from now on: a process inherits that signals are ignored, and not that they are heard
         try:
-            _watch(processes, pipes, health, stop)
+            _watch(processes, pipes, health, stop, hangups)
         finally:
             health.stopping()
             _end(processes)
@@ -94,10 +97,16 @@ def _serving(settings: Settings, health: PoolHealth) -> Iterator[None]:
 
 
 def _watch(
-    processes: Sequence[SpawnProcess], pipes: dict[Connection, str], health: PoolHealth, stop: Stop
+    processes: Sequence[SpawnProcess],
+    pipes: dict[Connection, str],
+    health: PoolHealth,
+    stop: Stop,
+    hangups: Hangups,
 ) -> None:
     """Return when the workers are to be ended: all are done, one failed, or a stop was asked for."""
     while not stop.requested:
+        if hangups.wait(0):
+            _hang_up(processes)
         running = [process.sentinel for process in processes if process.is_alive()]
         for ready in wait([*running, *pipes], timeout=WAIT_S):
             if isinstance(ready, Connection):
@@ -114,6 +123,13 @@ def _hear(pipe: Connection, pipes: dict[Connection, str], health: PoolHealth) ->
         health.told(pipes[pipe], pipe.recv())
     except EOFError:  # the worker has ended
         del pipes[pipe]
+
+
+def _hang_up(processes: Sequence[SpawnProcess]) -> None:
+    for process in processes:
+        if process.is_alive() and process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGHUP)
 
 
 def _end(processes: Sequence[SpawnProcess]) -> None:

@@ -230,11 +230,11 @@ def _threshold(
         return _checked_threshold(given), "the given"
     source = "the model's own"
     if card is not None and card.threshold is not None:
-        of = None if card.positive_class is None else classes[_positive(classes, card.positive_class)]
-        own, source = (
-            OwnThreshold(card.threshold, classes[positive] if of is None else of, True),
-            "the card's",
-        )
+        of = positive if card.positive_class is None else _positive(classes, card.positive_class)
+        told = OwnThreshold(card.threshold, classes[of], True)
+        if own is None or told != own._replace(label=_label(own, classes)):  # pin repeats the model's own
+            source = "the card's"
+        own = told
     if own is None:
         return _DEFAULT_THRESHOLD, "the default"
     remedy = "give the threshold to use instead, on the command line --threshold"
@@ -242,13 +242,17 @@ def _threshold(
         raise ThresholdError(
             f"the model's own threshold, {own.value:g}, is for its decision_function, not for a probability: {remedy}"
         )
-    label = classes[1] if own.label is None else own.label
+    label = _label(own, classes)
     if label != classes[positive]:
         raise ThresholdError(
             f"{source} threshold, {own.value:g}, is for the probability of {label}, "
             f"and the risk is that of {classes[positive]}: {remedy}"
         )
     return _checked_threshold(own.value), source
+
+
+def _label(own: OwnThreshold, classes: tuple[Any, Any]) -> Any:
+    return classes[1] if own.label is None else own.label
 
 
 def _checked_threshold(threshold: Any) -> float:

@@ -485,7 +485,15 @@ def demo(
 
 
 @app.command()
-@with_settings("bootstrap_servers", "group", "input_topic", "output_topic", "dead_letter_topic", *OF_RESULTS)
+@with_settings(
+    "bootstrap_servers",
+    "group",
+    "input_topic",
+    "output_topic",
+    "dead_letter_topic",
+    *OF_RESULTS,
+    "from_timestamp",
+)
 def status(settings: "Settings", *, json: Json = False) -> None:
     """Show the group's state: its workers, each partition's backlog and its age, dead letters, models.
 

@@ -28,9 +28,9 @@ def run_workers(settings: Settings, *, json: bool) -> None:
     run = work_and_report if json else work
     log_to_stderr(settings.log_format)
     if settings.workers > 1:
-        Hangups.ignore()  # its workers do that themselves
+        Hangups.ignore()  # until there are workers to look
         with errors_in_the_log(settings.log_format):
-            run_pool(settings, stop=Stop(), run=run)
+            run_pool(settings, stop=Stop(), run=run, hangups=Hangups())
     else:
         run(settings, Stop())
 

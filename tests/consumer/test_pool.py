@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 
 import pytest
 
+from real_time import pin_model
 from tests.consumer.accounts import require_exactly_once, wait_settled
 from tests.consumer.conftest import patient_rows
 from tests.consumer.processes import Process, gone
@@ -39,6 +41,24 @@ def test_both_work_and_sigterm_to_the_parent_ends_all(stage: Stage) -> None:
     reports = [line for line in pool.out.splitlines() if line]
     assert len(reports) == 2
     assert sum(int(re.findall(r'"rows":(\d+)', line)[0]) for line in reports) == ROWS
+
+
+def test_sighup_to_the_parent_has_each_worker_look_at_the_model_again(stage: Stage) -> None:
+    """By itself a worker looks once at files that it refused."""
+    path = stage.folder / "risk.joblib"
+    settings = stage.settings(workers=2)
+    shutil.copyfile(settings.model or "", path)
+    settings = settings.model_copy(update={"model": path})
+    pin_model(path)
+    pool = stage.worker(settings)
+    joined(pool)
+    path.write_bytes(b"no model")
+    pin_model(path)
+    refusal = "refuses the pinned model and goes on with the old one"
+    pool.logged(refusal, times=2)
+    pool.signal(signal.SIGHUP)
+    pool.logged(refusal, times=4)
+    pool.stop()
 
 
 def test_one_that_dies_takes_the_rest_down_and_nothing_is_lost(stage: Stage) -> None:

@@ -135,7 +135,9 @@ def test_the_card_counts_before_the_model_and_what_is_given_before_the_card() ->
     assert RiskScorer(MODEL, card=card, threshold=0.2).prepared.threshold_from == "the given"
     own = FixedThresholdClassifier(LogisticRegression(), threshold=0.2).fit(X, [0, 0, 1, 1])
     assert RiskScorer(own, card=Card(SHA256)).threshold == 0.2
-    assert RiskScorer(own, card=Card(SHA256, threshold=0.6)).threshold == 0.6
+    for threshold, source in ((0.6, "the card's"), (0.2, "the model's own")):  # which pin repeats in the card
+        prepared = RiskScorer(own, card=Card(SHA256, threshold=threshold)).prepared
+        assert (prepared.threshold, prepared.threshold_from) == (threshold, source)
     risk = run_streaming_inference(X, MODEL, 2, card=card)
     expected = run_streaming_inference(X, MODEL, 2, positive_class="died", threshold=0.9)
     pd.testing.assert_frame_equal(risk, expected)

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def text(settings: Settings, *, code: int) -> str:
     return done.stdout
 
 
-def status(settings: Settings, *, code: int) -> dict[str, Any]:
-    done = CliRunner().invoke(app, ["status", "--json", *flags(settings)])
+def status(settings: Settings, *more: str, code: int) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["status", "--json", *flags(settings), *more])
     assert done.exit_code == code, done.stdout or done.exception
     document: dict[str, Any] = orjson.loads(done.stdout)
     return document
@@ -180,6 +180,22 @@ def test_a_message_that_waits_for_long_needs_somebody(settings: Settings) -> Non
     (problem,) = found["problems"]
     assert re.fullmatch(r"the oldest message has waited for 4\d\d s, more than 60 s", problem)
     assert "2 messages wait, the oldest for 6 min " in told
+
+
+def test_what_is_older_than_where_a_new_group_begins_does_not_wait(settings: Settings) -> None:
+    """It never will be scored; where the group has committed, that counts."""
+    producer = Producer(client(settings))
+    now = time.time()
+    for seconds, partition in ((400, 0), (400, 1), (200, 1), (400, 2)):
+        sent = round((now - seconds) * 1000)
+        producer.produce(settings.input_topic, message(), partition=partition, timestamp=sent)
+    assert not producer.flush(30)
+    with closing(Consumer(client(settings, **{"group.id": settings.group}))) as consumer:
+        commit(consumer, settings, {2: 0})
+    since = datetime.fromtimestamp(now - 300, UTC).isoformat()
+    for more, waiting in (((), [1, 2, 1, 0]), (("--from-timestamp", since), [0, 1, 1, 0])):
+        found = status(settings, *more, code=NEEDS_SOMEBODY)
+        assert [one["waiting"] for one in found["input"]["partitions"]] == waiting
 
 
 def test_what_was_deleted_unscored_needs_somebody(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from confluent_kafka import (
 from broker.admin import Admin
 from broker.errors import BrokerError
 from broker.notes import read_note
-from broker.reading import Offsets, end_offsets, first_offsets, messages, newest
+from broker.reading import Offsets, end_offsets, first_offsets, messages, newest, offsets_at
 from broker.settings import Settings
 from broker.topics import require_topics
 from producer.letters import LetterBox
@@ -187,7 +187,8 @@ def _partitions(admin: Admin, settings: Settings, notes: list[str]) -> list[Part
     topic = settings.input_topic
     committed, recreated = _committed(admin, settings)
     starts, ends = first_offsets(admin, topic), end_offsets(admin, topic)
-    left = {number: max(start, committed.get(number, start)) for number, start in starts.items()}
+    begins = starts if settings.from_ms is None else _beginnings(admin, topic, settings.from_ms, ends)
+    left = {number: max(start, committed.get(number, begins[number])) for number, start in starts.items()}
     read = _noted(notes, lambda: _first_waiting(settings, left, ends)) or {}
     return [
         Partition(
@@ -200,6 +201,12 @@ def _partitions(admin: Admin, settings: Settings, notes: list[str]) -> list[Part
         )
         for number in sorted(starts)
     ]
+
+
+def _beginnings(admin: Admin, topic: str, milliseconds: int, ends: Offsets) -> Offsets:
+    """Where the group begins in partitions of which it has committed nothing."""
+    since = offsets_at(admin, topic, milliseconds)
+    return {number: since[number] if since[number] >= 0 else end for number, end in ends.items()}
 
 
 def _committed(admin: Admin, settings: Settings) -> tuple[Offsets, set[int]]:
