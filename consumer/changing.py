@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from real_time.usable import Model, files_of
 log = logging.getLogger("vitalstream.worker")
 
 LOOK_EVERY_S: Final = 2.0
+_SWITCH_S: Final = 0.0005
 LEAVE_S: Final = 1.0  # how long an ending worker waits for a model that is being loaded
 
 
@@ -123,7 +125,7 @@ class ChangingScorer:
             return
         self._seen = marks
         try:
-            with _without_collector():
+            with _in_the_background():
                 self._prepare()
         except models.HalfReplacedError as error:
             self._troubled = True
@@ -185,15 +187,20 @@ def _require_same_past(old: Model, new: Model) -> None:
 
 
 @contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Look for no garbage meanwhile, nor later in what is loaded by then, as at the start (see work.Beginning).
+def _in_the_background() -> Iterator[None]:
+    """Keep what a thread does meanwhile from holding up the worker's.
 
-    It took up to 200 ms at once, in which nothing was scored, and was most of the longest gap of a change.
+    A call of the worker's to Kafka lets the other thread run, and waits for its turn afterwards: up to 5 ms by default,
+    some ten times a transaction. And no garbage is looked for, nor later in what is loaded by then, as at the start
+    (see work.Beginning): that took up to 200 ms at once, and was most of the longest gap of a change.
     """
+    usual = sys.getswitchinterval()
     gc.disable()
+    sys.setswitchinterval(_SWITCH_S)
     try:
         yield
     finally:
+        sys.setswitchinterval(usual)
         gc.freeze()
         gc.enable()
 

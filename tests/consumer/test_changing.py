@@ -3,6 +3,7 @@
 import gc
 import shutil
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -136,12 +137,16 @@ def test_another_model_is_prepared_and_scores_once_it_may(ward: Ward) -> None:
     assert ward.told.told == [("ready", new), ("changed", new)]
 
 
-def test_nobody_looks_for_garbage_while_a_model_is_loaded(ward: Ward) -> None:
-    made = ward.score._make
+def test_while_a_model_is_loaded_nobody_looks_for_garbage_and_the_worker_has_its_turn_soon(
+    ward: Ward,
+) -> None:
+    made, usual = ward.score._make, sys.getswitchinterval()
     collecting: list[bool] = []
+    turns: list[float] = []
 
     def make(model: Any, observer: Observer, *, trial: bool = False) -> ChunkScorer:
         collecting.append(gc.isenabled())
+        turns.append(sys.getswitchinterval())
         return made(model, observer)
 
     ward.score._make = make
@@ -149,6 +154,8 @@ def test_nobody_looks_for_garbage_while_a_model_is_loaded(ward: Ward) -> None:
     ward.score.look()
     assert collecting == [False, False]
     assert gc.isenabled()
+    assert max(turns) <= usual / 10
+    assert sys.getswitchinterval() == usual
     assert gc.get_freeze_count() > 10_000
 
 
