@@ -57,7 +57,7 @@ class Block:
             return [self]
         return [self._cut(start, start + size) for start in range(0, len(self), size)]
 
-    @cached_property
+    @property
     def spans(self) -> dict[int, tuple[int, int]]:
         """The first and the last offset of each partition."""
         return {

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from schemas.contract import NO_FAULT, RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.decoding import make_decoder
 from schemas.mapping import BY_CODE
-from schemas.metrics import ChunkMetrics
+from schemas.metrics import ChunkMetrics, encode_metrics
 from schemas.presence import features_present
 from schemas.result_format import Write, as_json
 from schemas.results import encode_results
@@ -176,7 +176,7 @@ class ChunkScorer:
                     [letter.key for letter in letters],
                     [letter.headers for letter in letters],
                 ),
-                Records(Role.METRICS, [one.encode() for one in metrics]),
+                Records(Role.METRICS, encode_metrics(metrics)),
             ],
             chunks=len(metrics),
             rows=len(block),
@@ -390,7 +390,8 @@ class _Tolerant:
     def _ask(self, chunk: pd.DataFrame) -> Floats:
         before = len(self.raised)
         risk = self._bisect(chunk)
-        if len(self.raised) - before == len(chunk) >= SYSTEMIC_ROWS:
+        raised = len(self.raised) - before
+        if raised and raised == len(chunk) >= SYSTEMIC_ROWS:
             raise _failed_on_all(len(chunk), [*self.raised.values()][-1])
         return risk
 
@@ -461,12 +462,14 @@ def _waits_ms(rows: Block, now: float) -> Floats:
     return np.where(times >= 0, now * 1000 - times, np.inf)
 
 
-def _quantiles(waits: Floats, positions: Ints, block: Block) -> Iterator[list[float | None]]:
+def _quantiles(waits: Floats, positions: Ints, block: Block) -> list[list[float | None]]:
     """Of each chunk's rows at these positions: median, 99th percentile (nearest rank) and maximum; None of no rows."""
     grid = np.full((len(block.chunks), min(len(block), block.pace.chunk_size)), np.inf)
     grid.flat[positions] = waits
     grid.sort(axis=1)
     counts = np.isfinite(grid).sum(axis=1, keepdims=True)
     ranks = np.maximum(1, np.ceil(counts * [0.5, 0.99, 1.0])).astype(np.int64) - 1
-    for values in np.take_along_axis(grid, ranks, axis=1).tolist():
-        yield [None if math.isinf(value) else round(value, 3) for value in values]
+    found: list[list[float | None]] = np.round(np.take_along_axis(grid, ranks, axis=1), 3).tolist()
+    for number in np.flatnonzero(counts == 0).tolist():
+        found[number] = [None, None, None]
+    return found

@@ -68,8 +68,8 @@ def stream_dataframe(df: pd.DataFrame, chunk_size: int) -> Iterator[pd.DataFrame
 
     Raises ChunkSizeTypeError or ChunkSizeError at the call unless `chunk_size` is an integer of at least 1.
     """
-    size = _checked_chunk_size(chunk_size)
-    return (df.iloc[start : start + size] for start in range(0, len(df), size))
+    size, rows = _checked_chunk_size(chunk_size), df.iloc
+    return (rows[start : start + size] for start in range(0, len(df), size))
 
 
 def process_stream(
@@ -151,7 +151,8 @@ def _timed_stream(
         start = perf_counter_ns()
         result = process_fn(chunk)
         elapsed_ns = perf_counter_ns() - start
-        part = _part(result, chunk, number)
+        rows = len(chunk)
+        part = _part(result, chunk, rows, number)
         if parts and not _have_same_columns(part, parts[-1]):
             raise ResultShapeError(
                 f"process_fn returned other columns for chunk {number} than for the chunk before",
@@ -160,7 +161,7 @@ def _timed_stream(
         parts.append(part)
         total_ns += elapsed_ns
         if on_chunk is not None:
-            on_chunk(_metrics(len(chunk), elapsed_ns))
+            on_chunk(_metrics(rows, elapsed_ns))
     joined = _joined(parts, df.index)
     return (joined.infer_objects() if isinstance(result, list) else joined), total_ns
 
@@ -193,8 +194,11 @@ def _metrics(rows: int, elapsed_ns: int) -> StreamMetrics:
     return StreamMetrics(latency_ms=elapsed_ns / 1e6 / rows, throughput_rows_per_s=rows * 1e9 / elapsed_ns)
 
 
-def _part(result: Any, chunk: pd.DataFrame, number: int) -> _Part:
+def _part(result: Any, chunk: pd.DataFrame, rows: int, number: int) -> _Part:
     """`result` as a DataFrame on the chunk's index; an array of one dimension as a copy of it."""
+    # Copied: process_fn may fill the same buffer for each chunk.
+    if type(result) is np.ndarray and result.shape == (rows,):
+        return result.copy()
     if not isinstance(result, pd.DataFrame | pd.Series | np.ndarray | list):
         raise ResultTypeError(
             f"process_fn must return a DataFrame, Series, array or list; for chunk {number} it returned "
@@ -206,19 +210,16 @@ def _part(result: Any, chunk: pd.DataFrame, number: int) -> _Part:
             f"process_fn must return one or two dimensions; for chunk {number} it returned {len(shape)}",
             chunk=number,
         )
-    if shape[0] != len(chunk):
+    if shape[0] != rows:
         raise ResultShapeError(
-            f"process_fn returned {shape[0]} rows for the {len(chunk)} rows of chunk {number}", chunk=number
+            f"process_fn returned {shape[0]} rows for the {rows} rows of chunk {number}", chunk=number
         )
     if isinstance(result, pd.DataFrame):
         return _on_index(result, chunk.index, number)
     if isinstance(result, pd.Series):
         name = RESULT if result.name is None else result.name
         return _on_index(result.to_frame(name), chunk.index, number)
-    # Arrays are copied: process_fn may fill the same buffer for each chunk.
-    if isinstance(result, np.ndarray):
-        if type(result) is np.ndarray and result.ndim == 1:
-            return result.copy()
+    if isinstance(result, np.ndarray):  # copied, too
         columns = _RESULT_COLUMN if result.ndim == 1 else None
         return pd.DataFrame(result, index=chunk.index, columns=columns, copy=True)
     # Lists stay objects until all chunks are there, so that one without a None gets no dtype of its own.

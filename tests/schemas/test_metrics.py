@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from broker.errors import VitalstreamError
 from schemas import load_schema
-from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
+from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics, encode_metrics
 
 SCHEMA = load_schema("risk-metrics")
 LATER = ("chunk_size", "max_wait_ms", "no_input", "skipped")  # fields that came with a later version
@@ -34,16 +34,28 @@ METRICS = ChunkMetrics(
     max_wait_ms=27.5,
     no_input=3,
 )
+(VALUE,) = encode_metrics([METRICS])
 
 
 @pytest.mark.parametrize("closed_by", ClosedBy)
 def test_metrics_validate_and_come_back_the_same(closed_by: ClosedBy) -> None:
     metrics = replace(METRICS, closed_by=closed_by)
-    value = metrics.encode()
+    (value,) = encode_metrics([metrics])
 
     Draft202012Validator(SCHEMA).validate(json.loads(value))
     assert decode_metrics(value) == metrics
     assert isinstance(decode_metrics(value).closed_by, ClosedBy)
+
+
+def test_each_chunk_has_a_value_of_its_own_whatever_its_texts_say() -> None:
+    hostile = ('},{"chunk_id":', ',{"chunk_id":"x"},', '\\"},{"chunk_id":"', '[{"chunk_id":1}]', "", "ü\n")
+    chunks = [
+        replace(METRICS, chunk_id=text, worker=text, offsets={text: [1, 2], "chunk_id": [3, 4]})
+        for text in (*hostile, "plain")
+    ]
+    values = encode_metrics(chunks)
+    assert [*map(decode_metrics, values)] == chunks
+    assert values == [orjson.dumps(chunk) for chunk in chunks]
 
 
 def test_fields_are_in_the_order_of_the_contract() -> None:
@@ -52,14 +64,14 @@ def test_fields_are_in_the_order_of_the_contract() -> None:
         "end_to_end_ms_p50, end_to_end_ms_p99, end_to_end_ms_max, lag, offsets, model, at"
     )
     later = ", " + ", ".join(LATER)
-    assert ", ".join(json.loads(METRICS.encode())) == names + later
+    assert ", ".join(json.loads(VALUE)) == names + later
     assert ", ".join(SCHEMA["required"]) == names
     assert ", ".join(SCHEMA["properties"]) == names + later
     assert ", ".join(field.name for field in fields(METRICS)) == names + later
 
 
 def test_metrics_of_earlier_versions_are_read() -> None:
-    earlier = {name: value for name, value in json.loads(METRICS.encode()).items() if name not in LATER}
+    earlier = {name: value for name, value in json.loads(VALUE).items() if name not in LATER}
     assert decode_metrics(orjson.dumps(earlier)) == replace(
         METRICS, chunk_size=None, max_wait_ms=None, no_input=0
     )
@@ -70,4 +82,4 @@ def test_metrics_of_earlier_versions_are_read() -> None:
 )
 def test_what_are_no_metrics_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(VitalstreamError, match=next(iter(change))):
-        decode_metrics(orjson.dumps(orjson.loads(METRICS.encode()) | change))
+        decode_metrics(orjson.dumps(orjson.loads(VALUE) | change))
