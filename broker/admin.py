@@ -1,4 +1,4 @@
-"""An admin connection to the cluster, or one plain sentence on why there is none."""
+"""An admin connection to the cluster, or one sentence on why there is none."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from broker.errors import BrokerError, SettingsError
 from broker.obstacles import Obstacles
 from broker.settings import Settings, is_secret
 
-# What is so for a moment after a topic or group was made or a broker went; an answer does not say that it passes.
+# Transient after a topic or group was created or a broker left, though the error does not say so.
 _PASSES = frozenset({
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR,
@@ -19,25 +19,25 @@ _PASSES = frozenset({
 })  # fmt: skip
 _POLL_SECONDS = 0.02
 _ASK_AGAIN_SECONDS = 0.1
-_SLICE_SECONDS = 0.5  # so that a refusal is noticed early, not at the end of the whole wait
+_SLICE_SECONDS = 0.5  # so that a refusal is noticed before the whole wait is over
 
 
 Answer = TypeVar("Answer")
 
 
 class Admin:
-    """A reachable cluster: its admin client, kept alive as long as this, and the topics it lists.
+    """A reachable cluster: its admin client, which lives as long as this object, and the topics it lists.
 
     Raises:
         SettingsError: librdkafka does not accept the properties.
-        BrokerError: no broker answers within `timeout` seconds, or they refuse us.
+        BrokerError: no broker answers within `timeout` seconds, or they reject us.
     """
 
     def __init__(self, settings: Settings, *, timeout: float = 10) -> None:
         self.servers = settings.bootstrap_servers
         self.timeout = timeout
         self._obstacles = Obstacles(self.servers)
-        # librdkafka's own log on stderr would repeat each failed connection; one sentence is raised instead.
+        # librdkafka would log each failed connection on stderr; one sentence is raised instead.
         config = settings.client({"log_level": 0}) | {"error_cb": self._obstacles.note}
         try:
             self.client = AdminClient(config)
@@ -47,14 +47,14 @@ class Admin:
 
     @property
     def is_mock(self) -> bool:
-        """Whether this is librdkafka's mock cluster, which has no controller to administer it."""
+        """Whether this is librdkafka's mock cluster, which has no controller and can't be administered."""
         return self.metadata.controller_id not in self.metadata.brokers
 
     def ask(self, what: str, question: Callable[[], Answer]) -> Answer:
-        """The answer to a question about `what`, which is asked again while a refusal may pass.
+        """The answer to a request about `what`, repeated while an error may be transient.
 
         Raises:
-            BrokerError: the brokers refuse to tell, or do not within `timeout` seconds.
+            BrokerError: the brokers refuse, or don't answer within `timeout` seconds.
         """
         deadline = time.monotonic() + self.timeout
         while True:
@@ -69,10 +69,10 @@ class Admin:
             time.sleep(_ASK_AGAIN_SECONDS)
 
     def wait_for(self, topics: Sequence[str]) -> None:
-        """Return once each topic has a leader for every partition.
+        """Wait until each topic has a leader for every partition.
 
         Raises:
-            BrokerError: one has not within `timeout` seconds.
+            BrokerError: one does not within `timeout` seconds.
         """
         deadline = time.monotonic() + self.timeout
         while late := [name for name in topics if not self._is_led(name)]:
@@ -94,12 +94,12 @@ class Admin:
             try:
                 return self.client.list_topics(timeout=min(left, _SLICE_SECONDS))
             except KafkaException:
-                self.client.poll(0)  # for the obstacles
+                self.client.poll(0)  # to learn of the obstacles
         raise BrokerError(self._obstacles.sentence(self.timeout))
 
 
 def properties_refused(error: KafkaException, settings: Settings) -> SettingsError:
-    """What to raise when a client can't be made of the settings."""
+    """The error for settings from which no client can be made."""
     reason = _without_secrets(error.args[0].str(), settings)
     return SettingsError(f"librdkafka refuses the -X properties: {reason}")
 

@@ -1,4 +1,4 @@
-"""Calls that don't keep to the time they are given."""
+"""Bounds calls that may not return in time."""
 
 import threading
 import weakref
@@ -13,9 +13,9 @@ _Calls: TypeAlias = "SimpleQueue[tuple[Callable[[], Any], SimpleQueue[_Outcome]]
 
 
 class Bounded:
-    """Makes calls in a thread of its own, one after the other, and waits for each as long as it is told to.
+    """Makes calls one at a time in a thread of its own, and waits for each only for a limited time.
 
-    The thread is kept for the next call: making one for each took 0.17 ms of the 3 that a small transaction takes.
+    The thread is kept for the next call: starting one took 0.17 of the 3 ms of a small transaction.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,8 @@ class Bounded:
         """What `call` returns or raises.
 
         Raises:
-            TimeoutError: it has done neither within `seconds`. It runs on in a thread that nobody waits for, and keeps
-                whatever it uses alive.
+            TimeoutError: it has done neither within `seconds`. It keeps running in a thread that nobody waits for, and
+                keeps alive whatever it uses.
         """
         calls = self._calls = self._calls or self._begin()
         outcome: SimpleQueue[_Outcome] = SimpleQueue()
@@ -35,7 +35,7 @@ class Bounded:
         try:
             result, error = outcome.get(timeout=seconds)
         except BaseException as interruption:
-            self._end()  # when the call does, which no other may wait for
+            self._end()  # this thread ends with its call, and no later call may wait for it
             self._calls = None
             if isinstance(interruption, Empty):
                 raise TimeoutError from None
@@ -44,7 +44,9 @@ class Bounded:
             try:
                 raise error
             finally:
-                del error  # its traceback has this frame, and would go in a circle with what the call uses
+                del (
+                    error
+                )  # its traceback refers to this frame: a cycle that would keep alive what the call uses
         return result  # type: ignore[no-any-return]
 
     def _begin(self) -> _Calls:
@@ -65,4 +67,4 @@ def _serve(calls: _Calls) -> None:
             outcome.put((call(), None))
         except BaseException as error:
             outcome.put((None, error))
-        del given, call, outcome  # what they use must not live until the next call
+        del given, call, outcome  # don't keep alive what they use until the next call

@@ -1,4 +1,4 @@
-"""What in the settings is unsafe, though it works, and what in the environment looks like a slip."""
+"""Warns of settings that work but are unsafe, and of environment variables that look misspelt."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _PLAIN = ("plaintext", "sasl_plaintext")
 
 
 def cautions(settings: Settings, properties: Sequence[str] = ()) -> list[str]:
-    """One sentence for each such thing, naming the setting; `properties` are those given by `-X`."""
+    """One sentence per warning, naming the setting; `properties` are those given by `-X`."""
     return [
         *_misspelt(os.environ),
         *_on_the_command_line(properties),
@@ -22,7 +22,7 @@ def cautions(settings: Settings, properties: Sequence[str] = ()) -> list[str]:
 
 
 def _misspelt(names: Iterable[str]) -> list[str]:
-    """No refusal: Kubernetes itself sets VITALSTREAM_PORT and the like for a service of that name."""
+    """Only a warning: Kubernetes itself sets VITALSTREAM_PORT and the like for a service of that name."""
     ours = [name for name in names if name.startswith(ENV_PREFIX)]
     meant = {name: closest(name.removeprefix(ENV_PREFIX)) for name in ours}
     return [
@@ -48,7 +48,7 @@ def _in_plain_text(settings: Settings) -> list[str]:
     if protocol.lower() not in _PLAIN or not far:
         return []
     return [
-        f"security.protocol is {protocol.lower()}: patients' data travel unencrypted to {', '.join(far)}; "
+        f"security.protocol is {protocol.lower()}: patient data is sent unencrypted to {', '.join(far)}; "
         "set it to SSL or SASL_SSL"
     ]
 
@@ -60,11 +60,11 @@ def _login_in_plain_text(settings: Settings) -> list[str]:
     far = [url.hostname or "" for url in map(urlsplit, urls) if not _is_loopback(url.hostname or "")]
     if not far or not any(map(is_secret, settings.registry_properties)):
         return []
-    return [f"--schema-registry: its login travels unencrypted to {', '.join(far)}; use https://"]
+    return [f"--schema-registry: its login is sent unencrypted to {', '.join(far)}; use https://"]
 
 
 def _hosts(servers: str) -> list[str]:
-    """Of `HOST:PORT` or `PROTOCOL://HOST:PORT`, comma-separated; an IPv6 address is in brackets."""
+    """The hosts in a comma-separated list of `HOST:PORT` or `PROTOCOL://HOST:PORT`; IPv6 addresses are in brackets."""
     bare = (one.strip().rpartition("//")[2] for one in servers.split(","))
     return list(dict.fromkeys(re.sub(r":\d+$", "", one).strip("[]") for one in bare if one))
 

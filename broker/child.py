@@ -1,4 +1,4 @@
-"""A child process that never outlives this one, however this one ends."""
+"""A child process that never outlives this one, however this one dies."""
 
 import contextlib
 import signal
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class Child:
-    """A running command whose output goes to a file. Ctrl-C in the terminal reaches us alone, not it.
+    """A running command whose output goes to a file. Ctrl-C in the terminal reaches only us.
 
-    A shell waits beside it on a pipe that only we hold, and kills it once that closes: the kernel closes it
-    for us even after a kill -9. Linux alone could do so too (PR_SET_PDEATHSIG), but that fires when the
-    starting *thread* ends.
+    A shell waits on a pipe that only we hold, and kills the child once the pipe closes: the kernel closes it
+    even after a kill -9. Linux's PR_SET_PDEATHSIG could do the same, but it fires when the starting *thread*
+    ends.
     """
 
     def __init__(self, command: Sequence[str], *, log_file: Path) -> None:
@@ -33,7 +33,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None once it has ended."""
+        """Its process id; None once it has ended."""
         return self._process.pid if self._process.poll() is None else None
 
     def wait(self, *, timeout: float | None = None) -> int:
@@ -47,19 +47,19 @@ class Child:
         return code
 
     def terminate(self, *, timeout: float) -> None:
-        """Ask it to end, and kill it after `timeout` seconds."""
+        """Ask it to exit (SIGTERM), and kill it after `timeout` seconds."""
         self._process.send_signal(signal.SIGTERM)  # does nothing once it has ended
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(timeout=timeout)
         self.kill()
 
     def kill(self) -> None:
-        """End it at once (kill -9)."""
+        """Kill it at once (kill -9)."""
         self._dismiss_guard()
         self._process.kill()
         self._process.wait()
 
     def _dismiss_guard(self) -> None:
-        """A guard that outlives what it guards signals a process id that has become somebody else's by then."""
+        """End the guard with the child: it would later kill an unrelated process with a reused process id."""
         self._guard.kill()
         self._guard.communicate()

@@ -17,16 +17,16 @@ from confluent_kafka.admin import AdminClient
 from broker.errors import BrokerError
 from broker.settings import Settings
 
-PARTITIONS = 4  # of each topic; the mock cluster has no way to ask for another number
+PARTITIONS = 4  # per topic; the mock cluster can't create another number
 
 _START_SECONDS = 30
 _STOP_SECONDS = 5
 
 
 class EmbeddedBroker:
-    """A mock Kafka broker on 127.0.0.1 as a child process, which ends when this process does.
+    """A mock Kafka broker on 127.0.0.1, as a child process that ends when this process does.
 
-    Topics come into being at first use: see `touch_topics`.
+    Topics are created at first use: see `touch_topics`.
     """
 
     limitations = (
@@ -53,13 +53,13 @@ class EmbeddedBroker:
         self.stop()
 
     def start(self) -> None:
-        """Start the broker; `bootstrap_servers` is known and answers on return.
+        """Start the broker; on return `bootstrap_servers` is known and answers.
 
         Raises:
-            BrokerError: its process ended instead.
+            BrokerError: its process ended.
         """
-        # -P: a folder named broker where the user happens to be is not meant. A session of its own:
-        # Ctrl-C in the terminal reaches us alone, and we stop it.
+        # -P: don't import a folder named broker from the current directory. A session of its own: Ctrl-C in the
+        # terminal reaches only us, and we stop it.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "broker.embedded"],
             stdin=subprocess.PIPE,
@@ -71,10 +71,10 @@ class EmbeddedBroker:
         self.bootstrap_servers = self._process.stdout.readline().strip()
         if not self.bootstrap_servers:
             self.stop()
-            raise BrokerError("the embedded broker ended while starting; what it said is above")
+            raise BrokerError("the embedded broker ended while starting; its output is above")
 
     def stop(self) -> None:
-        """End the broker, and all that it holds."""
+        """Stop the broker; its topics are lost."""
         if self._process is None:
             return
         with contextlib.suppress(BrokenPipeError), self._process:  # leaving the block closes its stdin
@@ -85,7 +85,7 @@ class EmbeddedBroker:
 
 
 def touch_topics(settings: Settings, names: Iterable[str], *, timeout: float = 10) -> None:
-    """Bring topics into being on the embedded broker, which makes a topic when it is asked about it.
+    """Create topics on the embedded broker, which creates a topic when asked about it.
 
     Raises:
         BrokerError: the broker does not answer within `timeout` seconds.

@@ -1,4 +1,4 @@
-"""Apache Kafka's own jars, fetched once from Maven Central into the user's cache; and a Java to run them."""
+"""Fetches Apache Kafka's jars once from Maven Central into the user's cache, and finds a Java to run them."""
 
 import fcntl
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from broker.errors import BrokerError
 
-KAFKA_VERSION = "4.2.1"  # a single broker of 4.3 or later breaks transactions as it restarts (KAFKA-20734)
+KAFKA_VERSION = "4.2.1"  # from 4.3 on, a single broker's restart breaks transactions (KAFKA-20734)
 MINIMUM_JAVA = 17
 _FETCH_SECONDS = 600
 _COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-# Without log4j a failing broker says nothing.
+# Without log4j a failing broker logs nothing.
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -53,10 +53,10 @@ def find_java() -> str:
 
 
 def kafka_jars(version: str = KAFKA_VERSION) -> Path:
-    """The folder of Kafka's jars in the user's cache; the first call fetches them, which takes seconds.
+    """The directory of Kafka's jars in the user's cache; the first call fetches them, which takes seconds.
 
     Raises:
-        BrokerError: this is no version, Maven is missing, or it could not fetch them.
+        BrokerError: there is no such version, Maven is missing, or it could not fetch them.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise BrokerError(
@@ -84,7 +84,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _fetch(jars: Path, version: str) -> None:
-    """Fill a folder beside `jars`, then rename it: the folder is there whole or not at all."""
+    """Fill a directory next to `jars`, then rename it, so that `jars` is complete or absent."""
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerError(

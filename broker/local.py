@@ -1,6 +1,6 @@
 """A real single-node Apache Kafka on this machine, for trying things out and for tests.
 
-Not for production: one node, replication factor 1, plain text, 127.0.0.1 only.
+Not for production: one node, replication factor 1, unencrypted, 127.0.0.1 only.
 """
 
 import atexit
@@ -24,8 +24,8 @@ from broker.child import Child
 from broker.errors import BrokerError
 from broker.jars import KAFKA_VERSION, find_java, kafka_jars
 
-# What makes one node enough, and quick to start and to notice a dead client. tests/kafka.py gives the
-# same to the container.
+# Lets one node suffice, start quickly and notice a dead client soon. tests/kafka.py sets the same in the
+# container.
 SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "5",
@@ -45,10 +45,10 @@ SINGLE_NODE_PROPERTIES: Mapping[str, str] = {
 }
 
 _HOST = "127.0.0.1"
-_NEWER = "UnsupportedVersionException"  # Kafka's word in its log for a folder of a newer version
+_NEWER = "UnsupportedVersionException"  # in Kafka's log if a newer version has written to the directory
 _FAST_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-# Below the ports the kernel hands out (32768 and up on Linux): while the broker is down for a restart, a
-# client that keeps connecting can be given the very port it connects to, and then holds it.
+# Below the kernel's ephemeral ports (32768 and up on Linux): while the broker is down for a restart, a client
+# that keeps connecting could be given the very port it connects to, and then occupy it.
 _PORTS = range(20_000, 32_768)
 _LOG4J = """\
 appender.console.type = Console
@@ -61,18 +61,18 @@ rootLogger.appenderRef.console.ref = console
 
 
 class LocalKafka:
-    """One Apache Kafka broker, as a child process that never outlives this one.
+    """An Apache Kafka broker, as a child process that never outlives this one.
 
     Used as a context manager, or with `start` and `stop`.
 
     Args:
-        port: where clients connect; None takes a free one and keeps it over restarts.
-        data_dir: where topics are kept; None is a temporary folder, removed by `stop`.
-        overrides: server properties over ours.
-        heap: Java's maximum heap, as `-Xmx` takes it.
-        fast_start: a quarter of the start-up time for a slower broker; right for tests, not for measuring.
+        port: where clients connect; None takes a free port and keeps it across restarts.
+        data_dir: where topics are kept; None means a temporary directory, removed by `stop`.
+        overrides: server properties that override ours.
+        heap: Java's maximum heap, as for `-Xmx`.
+        fast_start: start in a quarter of the time, but run slower; for tests, not for measuring.
         start_timeout: seconds until the broker must answer.
-        version: which Apache Kafka.
+        version: the Apache Kafka version.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class LocalKafka:
 
     @property
     def log_file(self) -> Path:
-        """What the broker printed."""
+        """The broker's log."""
         return self._dir / "broker.log"
 
     def __enter__(self) -> Self:
@@ -124,8 +124,8 @@ class LocalKafka:
         """Start the broker and wait until it answers.
 
         Raises:
-            BrokerError: no Java or Maven, the port is taken, or the broker did not come up; the last lines
-                of its log are in the message then. Nothing is left running.
+            BrokerError: no Java or Maven, the port is taken, or the broker did not start; then the message has the
+                last lines of its log. Nothing is left running.
         """
         if self.pid is not None:
             return
@@ -139,7 +139,7 @@ class LocalKafka:
             raise
 
     def stop(self, *, timeout: float = 15) -> None:
-        """End the broker in an orderly way, by force after `timeout` seconds; remove a temporary data_dir."""
+        """Shut the broker down, by force after `timeout` seconds, and remove a temporary data_dir."""
         if self._child is not None:
             self._child.terminate(timeout=timeout)
             self._child = None
@@ -152,18 +152,18 @@ class LocalKafka:
             self._dir = Path()
 
     def kill(self) -> None:
-        """End the broker at once (kill -9); its data stay for `start`."""
+        """Kill the broker at once (kill -9); its data stays for `start`."""
         if self._child is not None:
             self._child.kill()
             self._child = None
 
     def restart(self) -> None:
-        """Kill -9 the broker, then start it again with the same port and data."""
+        """Kill the broker (kill -9), then start it again with the same port and data."""
         self.kill()
         self.start()
 
     def wait(self, *, timeout: float | None = None) -> int:
-        """Wait until the broker ends by itself; its exit code.
+        """Wait until the broker exits by itself; returns its exit code.
 
         Raises:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
@@ -181,7 +181,7 @@ class LocalKafka:
         (self._dir / "server.properties").write_text(properties)
 
     def _claim_folder(self) -> None:
-        """Kafka has a lock of its own, but its controller writes to the folder before it looks at that."""
+        """Lock the directory: Kafka has a lock of its own, but its controller writes before checking it."""
         if self._claim is not None:
             return
         claim = (self._dir / "lock").open("w")
@@ -190,7 +190,7 @@ class LocalKafka:
         except OSError:
             claim.close()
             raise BrokerError(
-                f"another local Kafka uses {self._dir}; choose another folder with --data-dir"
+                f"another local Kafka uses {self._dir}; choose another directory with --data-dir"
             ) from None
         self._claim = claim
 
@@ -244,7 +244,7 @@ class LocalKafka:
         if _NEWER in self.log_file.read_text(errors="replace"):
             return (
                 f"a newer Kafka than {self._version} has written to {self._dir}; give its --kafka-version, or "
-                "choose another folder with --data-dir"
+                "choose another directory with --data-dir"
             )
         return f"the local Kafka ended while starting:{self._tail()}"
 
@@ -262,7 +262,7 @@ def _answers(admin: AdminClient) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that a broker can still have after a restart."""
+    """A port of 127.0.0.1 that a broker can have again after a restart."""
     candidates = random.sample(_PORTS, 100)
     for port in candidates:
         if not _taken(port):
@@ -286,6 +286,4 @@ def _binds(probe: socket.socket, port: int) -> bool:
 
 def _refuse_taken(port: int) -> None:
     if _taken(port):
-        raise BrokerError(
-            f"port {port}, which the local Kafka is to use, is taken; choose another with --port"
-        )
+        raise BrokerError(f"port {port} is taken; choose another for the local Kafka with --port")

@@ -1,7 +1,7 @@
-"""librdkafka's log lines, through Python's logging and not all of them.
+"""Passes librdkafka's log lines to Python's logging, at a limited rate.
 
-A client that can't reach a broker says so twenty times a second. One line of a kind in ten seconds is enough,
-with the number of those left out.
+A client that can't reach a broker logs it twenty times a second. One line of each kind every ten seconds is enough,
+with the number of lines left out.
 """
 
 import logging
@@ -14,7 +14,7 @@ INTERVAL_S: Final = 10.0
 
 
 def kafka_logger(name: str) -> logging.Logger:
-    """The logger `name`, for a client's `logger=`, with at most one line of a kind in `INTERVAL_S`."""
+    """The logger `name`, for a client's `logger=`, with at most one line of each kind per `INTERVAL_S`."""
     logger = logging.getLogger(name)
     if not any(isinstance(one, Throttle) for one in logger.filters):
         logger.addFilter(Throttle())
@@ -22,7 +22,7 @@ def kafka_logger(name: str) -> logging.Logger:
 
 
 class Throttle(logging.Filter):
-    """Lets one line of each kind through per interval. librdkafka begins a line with its kind, such as FAIL."""
+    """Passes one line of each kind per interval. librdkafka begins a line with its kind, such as FAIL."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class Throttle(logging.Filter):
         self._left_out: Counter[str] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to let the line through; if so, the number left out before it is added."""
+        """Whether to pass the line; if so, adds the number of lines left out before it."""
         text = record.getMessage()
         kind, _, _ = text.partition(" ")
-        # The coordinator of a broker just started is busy for a moment; the client asks again by itself.
+        # The coordinator of a newly started broker is busy for a moment; the client retries by itself.
         if record.levelno < logging.WARNING or text.endswith("retrying"):
             return False
         now = self._clock()

@@ -1,13 +1,13 @@
-"""Every setting's default and meaning, written once: for the settings object and the command line.
+"""Every setting's default and help, shared by the settings object and the command line.
 
-Imports next to nothing, so that `--help` answers at once.
+Imports almost nothing, so that `--help` is fast.
 """
 
 from typing import Any, Final, NamedTuple
 
 
 class Option(NamedTuple):
-    """What a setting is."""
+    """A setting's default and help."""
 
     default: Any
     metavar: str
@@ -22,64 +22,64 @@ OPTIONS: Final[dict[str, Option]] = {
     "dead_letter_topic": Option("vitals-dead-letter", "TOPIC", "messages that can't be scored"),
     "group": Option("vitalstream", "NAME", "consumer group"),
     "secrets_dir": Option(
-        None, "DIR", "directory of files named as librdkafka properties, such as sasl.password"
+        None, "DIR", "directory of files named after librdkafka properties, such as sasl.password"
     ),
     "model": Option(None, "FILE", "fitted classifier (joblib, pickle, skops), pinned by <FILE>.sha256"),
     "trusted_types": Option(
-        "", "TYPE,TYPE", "types that a .skops model may be made of, besides those that skops trusts by itself"
+        "", "TYPE,TYPE", "types that a .skops model may contain, besides those that skops itself trusts"
     ),
     "threshold": Option(
         None,
         "P",
-        "risk_label is 1 at or above this probability; without it the model's own threshold, else 0.5",
+        "risk_label is 1 at or above this probability; by default the model's own threshold, else 0.5",
     ),
     "positive_class": Option(
         None,
         "CLASS",
-        "the class whose probability is the risk; 1 of {0, 1} and {-1, 1} and True need not be named",
+        "the class whose probability is the risk; not needed for classes {0, 1}, {-1, 1} or booleans",
     ),
-    "code": Option(None, "DIR", "folder of the model's own Python modules, for a model that needs any"),
+    "code": Option(None, "DIR", "directory of the model's own Python modules, if it needs any"),
     "features": Option(
-        None, "NAME,NAME", "the names of the features, in order, of a model that was fitted without names"
+        None, "NAME,NAME", "the features' names, in order, for a model that was fitted without names"
     ),
     "ranges": Option(
         None,
         "FILE",
-        "limits other than the physiologic ones: a TOML file of feature = [lowest, highest], or off for none",
+        "TOML file of limits that replace the physiologic ones, feature = [lowest, highest]; or off",
     ),
     "min_features": Option(
         1,
         "N",
-        "ask the model only about messages with so many of its features; results of the others say no_input",
+        "score only messages with at least N of the model's features; results of others say no_input",
     ),
     "value_format": Option(
         "json",
         "FORMAT",
-        "how messages are written: json, json-schema (JSON behind a schema's id), avro, fhir or hl7v2",
+        "format of messages: json, json-schema (JSON after a schema ID), avro, fhir or hl7v2",
     ),
     "schema_registry": Option(
         None,
         "URL",
-        "registry of the schemas that messages name; its login is -X schema.registry.basic.auth.user.info",
+        "schema registry for the schema IDs in messages; log in with -X schema.registry.basic.auth.user.info",
     ),
     "schema_subject": Option(
-        None, "NAME", "subject that these schemas must belong to; without it the input topic's own"
+        None, "NAME", "subject that these schemas must belong to; the input topic's by default"
     ),
     "schema_file": Option(
         None,
         "FILE",
-        "with --value-format avro and no registry, the schema that all messages are written with",
+        "the schema of all messages, for --value-format avro without a registry",
     ),
     "result_format": Option(
         "json",
         "FORMAT",
-        "how results are written: json, or avro behind the ID of a schema in --schema-registry",
+        "format of results: json, or avro after the ID of a schema in --schema-registry",
     ),
     "mapping": Option(
-        None, "FILE", "where messages hold patient, time and features, and in which units: a TOML file"
+        None, "FILE", "TOML file that says where messages hold patient, time and features, and in which units"
     ),
     "skip_foreign": Option(
-        False, "", "make no dead letter of messages that the mapping says are not for us, and only count them"
+        False, "", "only count messages that the mapping marks as not for us, instead of dead-lettering them"
     ),
     "max_patients": Option(
         1_000_000, "N", "with a model that has a history, stop rather than hold the state of more patients"
@@ -88,16 +88,18 @@ OPTIONS: Final[dict[str, Option]] = {
     "chunk_size": Option(
         100,
         "ROWS",
-        "rows scored at once, at most; auto finds size and wait for --latency-goal-ms by itself",
+        "most rows scored at once; auto chooses size and wait to meet --latency-goal-ms",
     ),
-    "max_wait_ms": Option(0, "MS", "how long a chunk may wait to fill; 0 takes what is there"),
+    "max_wait_ms": Option(
+        0, "MS", "how long a chunk may wait to fill; 0 takes the messages that are available"
+    ),
     "latency_goal_ms": Option(
-        50, "MS", "with --chunk-size auto, aim at 99 % of results within this time, for the least CPU"
+        50, "MS", "with --chunk-size auto, aim for 99 % of results within this time, with the least CPU"
     ),
     "commit_interval_ms": Option(
         25,
         "MS",
-        "how long a transaction may gather chunks under backlog; under a long one at least 200 ms",
+        "how long a transaction may collect chunks under backlog; with a long backlog at least 200 ms",
     ),
     "delivery": Option(
         "exactly-once", "HOW", "exactly-once, or at-least-once for brokers without transactions"
@@ -105,11 +107,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "max_dead_letter_ratio": Option(
         0.5,
         "SHARE",
-        "stop when more of the last 1,000 messages are rejected (once there are 500), or 500 in a row; 1: never",
+        "stop if more of the last 1,000 messages are rejected (from 500 on), or 500 in a row; 1: never",
     ),
-    "instance": Option(
-        None, "NAME", "this worker's name, unique in the group; without it made of host and slot"
-    ),
+    "instance": Option(None, "NAME", "this worker's name, unique in the group; by default host and slot"),
     "workers": Option(1, "N", "worker processes to run"),
     "http": Option(
         None,
@@ -119,13 +119,13 @@ OPTIONS: Final[dict[str, Option]] = {
     "stall_after": Option(
         120, "SECONDS", "after this long without progress while messages wait, log all stacks and fail /livez"
     ),
-    "log_format": Option("text", "FORMAT", "the log on stderr as text, or as json, one object a line"),
+    "log_format": Option(
+        "text", "FORMAT", "format of the log on stderr: text, or json with one object per line"
+    ),
     "from_timestamp": Option(
         None,
         "TIME",
-        "where a new group begins: with the first message of this time (RFC 3339) or later; without it with the oldest",
+        "a new group begins with the first message at or after this time (RFC 3339); by default with the oldest",
     ),
-    "until_idle": Option(
-        None, "SECONDS", "stop when no message has come for this long; without it keep running"
-    ),
+    "until_idle": Option(None, "SECONDS", "stop after this long without a message; by default keep running"),
 }

@@ -1,4 +1,4 @@
-"""Reading stretches of a topic outside any consumer group: which offsets there are, and the messages between two."""
+"""Reads ranges of a topic outside any consumer group: the available offsets, and the messages between two."""
 
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -17,19 +17,19 @@ Offsets = dict[int, int]
 """An offset for each partition of a topic."""
 
 PATIENCE_S: Final = 25.0
-"""A dead worker's transaction is aborted after 10 s, and brokers look for such every 10 s."""
+"""A dead worker's transaction expires after 10 s, and brokers check for expired ones every 10 s."""
 
 _READER: Final[dict[str, Any]] = {
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
-    "enable.partition.eof": True,  # the last offsets may hold no message, but the end of a transaction
+    "enable.partition.eof": True,  # the last offsets may be transaction markers rather than messages
     "auto.offset.reset": "error",
     "allow.auto.create.topics": False,
     "fetch.queue.backoff.ms": 10,
     "queued.max.messages.kbytes": 16_384,
     "client.id": "vitalstream-reader",
 }
-_MOST = 1000  # messages taken at once
+_MOST = 1000  # messages per read
 _FIRST_STEP = 100  # offsets
 _GROWTH = 10
 _SPEC: Any = OffsetSpec  # has no types
@@ -41,21 +41,21 @@ Kept = TypeVar("Kept")
 
 
 def first_offsets(admin: Admin, topic: str) -> Offsets:
-    """The first offset that retention has left. Raises BrokerError, as the others do, where brokers do not tell."""
+    """The first offset that retention has left. Raises BrokerError, as the others do, if the brokers don't answer."""
     return _offsets(admin, topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
 
 
 def end_offsets(admin: Admin, topic: str, *, settled: bool = False) -> Offsets:
-    """The offset after the last message that can be read: the last stable offset.
+    """The offset after the last readable message: the last stable offset.
 
-    If `settled`, the very end, which will be that once open transactions are settled.
+    If `settled`, the very end, which becomes the last stable offset once open transactions end.
     """
     isolation = IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED
     return _offsets(admin, topic, _SPEC.latest(), isolation)
 
 
 def offsets_at(admin: Admin, topic: str, milliseconds: int) -> Offsets:
-    """The first offset with a timestamp from then (ms since 1970) on; -1 where none is so young."""
+    """The first offset with a timestamp of at least `since` (ms since 1970); -1 if there is none."""
     return _offsets(admin, topic, _SPEC.for_timestamp(milliseconds), IsolationLevel.READ_UNCOMMITTED)
 
 
@@ -64,7 +64,7 @@ def messages(
 ) -> Generator[Message]:
     """The committed messages from `starts` to below `ends`, in order within a partition.
 
-    Raises BrokerError when they can't be read, or nothing comes for `patience` seconds.
+    Raises BrokerError if they can't be read, or nothing arrives for `patience` seconds.
     """
     with closing(make_reader(settings)) as reader:
         left = {number for number, start in starts.items() if start < ends[number]}
@@ -84,7 +84,7 @@ def messages(
                 moved_at = time.monotonic()
             elif time.monotonic() - moved_at > patience:
                 raise BrokerError(
-                    f"topic {topic} can't be read to its end: for {patience:g} s nothing came, or a "
+                    f"topic {topic} can't be read to its end: nothing arrived for {patience:g} s, or a "
                     "transaction on it was open; try again in a minute"
                 )
 
@@ -98,10 +98,10 @@ def newest(
     count: int,
     keep: Callable[[Message], Kept | None],
 ) -> Mapping[int, list[Kept]]:
-    """Of each partition the last `count` of what `keep` makes of its messages, the newest last; None is left out.
+    """The last `count` results of `keep` over each partition's messages, newest last; None is left out.
 
-    Reads backwards from `ends`, in growing steps and only as far as it takes: from where a partition's reading ends,
-    `keep` has seen all that stands behind.
+    Reads backwards from `ends`, in growing steps and only as far as needed: `keep` sees every message from where the
+    reading of a partition stops up to its end.
     """
     found: dict[int, list[Kept]] = {number: [] for number in starts}
     step = max(_FIRST_STEP, count)
@@ -124,23 +124,23 @@ def newest(
 
 def make_reader(settings: Settings) -> Consumer:
     """A consumer that commits nothing, for partitions assigned by hand."""
-    own = {"group.id": settings.group}  # librdkafka wants one
+    own = {"group.id": settings.group}  # librdkafka requires one
     return Consumer(settings.client(_READER) | own, logger=kafka_logger("vitalstream.kafka"))
 
 
 def is_gone(error: KafkaError) -> bool:
-    """Whether the offset asked for is not there any more."""
+    """Whether the requested offset no longer exists."""
     return error.code() in _GONE
 
 
 def _progress(event: Message, topic: str) -> tuple[int, int] | None:
-    """Partition, and the offset up to which it is read; None of what the client deals with itself."""
+    """The partition and the offset up to which it is read; None for errors that the client handles itself."""
     error, partition, offset = event.error(), event.partition(), event.offset()
     code = None if error is None else error.code()
     if partition is not None and offset is not None and code in (None, KafkaError._PARTITION_EOF):
         return partition, offset + (code is None)
     if error is not None and is_gone(error):
-        raise BrokerError(f"topic {topic} was deleted from while it was read; try again")
+        raise BrokerError(f"messages of topic {topic} were deleted while it was read; try again")
     if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         raise BrokerError(f"topic {topic} can't be read: this user has no READ right on it")
     return None

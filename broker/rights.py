@@ -1,6 +1,6 @@
-"""The rights that each command needs from Kafka's authorizer: the least that it can work with.
+"""The minimum rights that each command needs from Kafka's authorizer.
 
-Kafka's READ and WRITE each include DESCRIBE. docs/security.md shows this table, and tests set exactly these.
+Kafka's READ and WRITE each include DESCRIBE. docs/security.md shows this table, and tests grant exactly these.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ Kind = Literal["topic", "group", "transactional id"]
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """An operation on the one resource of a name, or on all whose names begin so if `prefixed`.
+    """An operation on the resource of this name, or if `prefixed`, on all whose names begin with it.
 
-    The name has settings in it, in braces.
+    The name contains settings in braces.
     """
 
     operation: Operation
@@ -33,7 +33,7 @@ class Right:
     optional: bool = False
 
     def name(self, settings: Settings) -> str:
-        """The name, or the beginning of the names, under these settings."""
+        """The name, or the prefix of names, under these settings."""
         return self.template.format(**vars(settings))
 
 
@@ -52,10 +52,10 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         *_topics("WRITE", *_OUTPUTS),
         Right("READ", "group", "{group}"),
         Right("WRITE", "transactional id", "{group}-", prefixed=True),
-        # Whether the input is compacted, and the outputs' max.message.bytes; else Kafka's default is taken.
+        # Whether the input is compacted, and the outputs' max.message.bytes; without it, Kafka's default is assumed.
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
-    # Beside those, with a model that has a history.
+    # In addition, with a model that has a history.
     "consume with a history": (
         *_topics("READ", _STATE),
         *_topics("WRITE", _STATE),
@@ -74,7 +74,7 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
     "audit": (
         *_topics("READ", *_ALL),
         Right("DESCRIBE", "group", "{group}"),
-        # Whether they are compacted; without it, what compaction might explain is not judged.
+        # Whether they are compacted; without it, whatever compaction might explain is not judged.
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
     "audit with a history": _topics("READ", _STATE),
@@ -102,14 +102,14 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
         *_topics("READ", _DEAD),
         *_topics("WRITE", _DEAD, _INPUT),
         Right("WRITE", "transactional id", "vitalstream-replay-{dead_letter_topic}"),
-        # For letters that are but pointers, and for max.message.bytes.
+        # For letters that are only pointers, and for max.message.bytes.
         *_topics("READ", _INPUT, optional=True),
         *_topics("DESCRIBE_CONFIGS", _DEAD, _INPUT, optional=True),
     ),
     "topics create": (
         *_topics("CREATE", *_ALL),
         *_topics("DESCRIBE", *_ALL),
-        # How those that are there are cleaned up.
+        # The cleanup policy of existing topics.
         *_topics("DESCRIBE_CONFIGS", *_ALL, optional=True),
     ),
     "topics create --state": (
@@ -123,12 +123,12 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
 
 
 def require_rights(settings: Settings, command: str, *, timeout: float = 10) -> None:
-    """Return unless the brokers say that this user lacks a right of `command` on a topic.
+    """Check that this user has the rights of `command` on every topic, as far as the brokers report them.
 
-    It would be found out anyway, but the one on dead letters perhaps months later.
+    Otherwise a missing right would be noticed only on first use: for dead letters perhaps months later.
 
     Raises:
-        TopicError: names what is lacking, all of it.
+        TopicError: names all missing rights.
         BrokerError: the brokers can't be reached within `timeout` seconds.
     """
     rights = [one for one in RIGHTS[command] if one.kind == "topic" and not one.optional]
@@ -148,7 +148,7 @@ def require_rights(settings: Settings, command: str, *, timeout: float = 10) -> 
 
 
 def _allowed(admin: Admin, names: set[str]) -> dict[str, Any]:
-    """What this user may do on each topic; a topic of which the brokers don't tell is left out."""
+    """This user's rights on each topic; topics on which the brokers don't report are left out."""
     if admin.is_mock:
         return {}
     futures = admin.client.describe_topics(

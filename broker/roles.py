@@ -1,4 +1,4 @@
-"""What the topics are for: their names, and how `topics create` makes them. Imports next to nothing, as options.py."""
+"""The topics' roles, names, and settings for `topics create`. Imports almost nothing, like options.py."""
 
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 class Role(StrEnum):
-    """A topic's role, by the setting that names it; the state topic is named after input topic and group."""
+    """A topic's role, by the setting that names it; the state topic's name derives from input topic and group."""
 
     INPUT = "input_topic"
     RESULTS = "output_topic"
@@ -19,13 +19,13 @@ class Role(StrEnum):
 
 
 class Kind(NamedTuple):
-    """How a role's topic is named and made."""
+    """How a role's topic is named and created."""
 
     name: str
-    """Settings in braces."""
+    """Contains settings in braces."""
     config: dict[str, str]
     before_growing: str
-    """What to know before partitions are added: most keys move to another one, and order holds within one only."""
+    """Advice before adding partitions: most keys move to another one, and order holds only within one."""
 
     def of(self, settings: Any) -> str:
         """The topic's name under these settings."""
@@ -54,13 +54,13 @@ TOPICS: Final[dict[Role, Kind]] = {
         "stop the workers first and let readers finish, or a patient's results may be read out of order",
     ),
     Role.METRICS: Kind("{metrics_topic}", _kept(7), "readers must not expect order across partitions"),
-    # Kept longer, for somebody to look at them, and larger: they hold the whole source message and our headers.
+    # Kept longer, for somebody to read them, and larger: they hold the whole source message and our headers.
     Role.DEAD_LETTERS: Kind(
         "{dead_letter_topic}",
         _kept(30, max_message_bytes=2 * DEFAULT_MAX_MESSAGE_BYTES),
         "replay the dead letters first, or a patient's may be replayed out of order",
     ),
-    # Small segments, for the newest one is never compacted: a restore reads all that is in it.
+    # Small segments, because the newest one is never compacted and a restore reads all of it.
     Role.STATE: Kind(
         "{input_topic}-state-{group}",
         {"cleanup.policy": "compact", "segment.bytes": str(50 * 1024 * 1024)},

@@ -1,8 +1,7 @@
-"""All settings, in one immutable object made once at the edge.
+"""All settings, in one immutable object created once at the edge.
 
 A value comes from the command line, else from `VITALSTREAM_<NAME>`, else from the TOML file given by
-`--config`, else from the default written here. librdkafka's own properties keep their names and travel in
-`kafka`.
+`--config`, else from the default here. librdkafka's own properties keep their names, in `kafka`.
 """
 
 import math
@@ -39,7 +38,7 @@ from broker.roles import TOPIC_SETTINGS, TOPICS, Role
 
 ENV_PREFIX = "VITALSTREAM_"
 
-# Properties that decide what is delivered or who we are; they follow from settings of ours.
+# Properties that decide delivery or identity; they are derived from our own settings.
 OWNED_PROPERTIES = {
     "bootstrap.servers": "--bootstrap-servers",
     "metadata.broker.list": "--bootstrap-servers",
@@ -93,20 +92,20 @@ _PROPERTIES: Final = (
     '{"security.protocol": "SSL"}'
 )
 _NAME: Final = "must be 1 to {} letters (A to Z), digits, dots, hyphens or underscores"
-# What a value must be, of the settings that are no numbers and no choice between words.
+# What a value must be, for settings that are neither numbers nor a choice of words.
 _WORDS: Final = {
-    "bootstrap_servers": "must be HOST:PORT with a port from 1 up to 65535, or several of them with commas between",
+    "bootstrap_servers": "must be HOST:PORT with a port from 1 up to 65535, or several separated by commas",
     **dict.fromkeys(TOPIC_SETTINGS, _NAME.format(249)),
     "group": _NAME.format(200),
     "instance": _NAME.format(100),
-    "trusted_types": "must be full names of types with commas between, such as sklearn.tree._tree.Tree",
+    "trusted_types": "must be full names of types separated by commas, such as sklearn.tree._tree.Tree",
     "positive_class": "must be one of the model's two classes",
-    "features": "must be names with commas between, such as heart_rate,spo2",
+    "features": "must be names separated by commas, such as heart_rate,spo2",
     "ranges": "must be a TOML file, or off",
     "skip_foreign": "must be true or false",
     "chunk_size": "must be a whole number from 1 up to 100,000, or auto",
     "kafka": _PROPERTIES,
-    "schema_registry": "must be http:// or https:// with host and path, or several with commas between; a login goes "
+    "schema_registry": "must be http:// or https:// with host and path, or several separated by commas; a login goes "
     "into schema.registry.basic.auth.user.info",
     "schema_subject": "must be the name of a subject",
     "from_timestamp": "must be a time with a zone, such as 2026-01-05T08:30:00Z",
@@ -115,7 +114,7 @@ _WORDS: Final = {
 
 
 class Settings(BaseModel):
-    """What a run of vitalstream is told. Frozen; safe to print: secrets in `kafka` never show."""
+    """All settings of a run. Immutable, and safe to print: secrets in `kafka` never show."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -192,7 +191,7 @@ class Settings(BaseModel):
     @classmethod
     def _refuse_no_brokers(cls, servers: str) -> str:
         found = [_BROKER.fullmatch(one.strip()) for one in servers.split(",")]
-        # librdkafka takes a port modulo 65536.
+        # librdkafka takes ports modulo 65536.
         if not all(one and 0 < int(one["port"] or 1) <= _LAST_PORT for one in found):
             raise ValueError(_WORDS["bootstrap_servers"])
         return servers
@@ -200,7 +199,7 @@ class Settings(BaseModel):
     @field_validator("kafka", mode="before")
     @classmethod
     def _as_text(cls, properties: Any) -> Any:
-        """Numbers and booleans, as TOML and JSON have them, the way librdkafka wants them."""
+        """Numbers and booleans from TOML and JSON, in the form that librdkafka takes."""
         if not isinstance(properties, dict):
             return properties
         return {
@@ -233,17 +232,17 @@ class Settings(BaseModel):
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """The types that a skops file may hold beside skops' own, one by one."""
+        """The types that a skops file may contain besides skops' own."""
         return tuple(filter(None, self.trusted_types.split(",")))
 
     @property
     def from_ms(self) -> int | None:
-        """`from_timestamp` in milliseconds since 1970, as Kafka has it."""
+        """`from_timestamp` in milliseconds since 1970, as for Kafka."""
         return None if self.from_timestamp is None else math.ceil(1000 * self.from_timestamp.timestamp())
 
     @property
     def of_model(self) -> dict[str, Any]:
-        """What is told of the model beside its file, as `real_time.usable.load_usable` takes it."""
+        """The settings that describe the model, for `real_time.usable.load_usable`."""
         return {
             "trusted": self.trusted,
             "threshold": self.threshold,
@@ -253,7 +252,7 @@ class Settings(BaseModel):
         }
 
     def topic(self, role: Role) -> str:
-        """The name of a role's topic."""
+        """The name of the role's topic."""
         return TOPICS[role].of(self)
 
     @property
@@ -272,13 +271,13 @@ class Settings(BaseModel):
         return tuple(self.topic(Role(name)) for name in TOPIC_SETTINGS)
 
     def client(self, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A librdkafka configuration: ours for every client, `defaults`, then the user's own properties over them."""
+        """A librdkafka configuration: ours for all clients, overridden by `defaults`, then by the user's properties."""
         own = {name: value for name, value in self.kafka.items() if not name.startswith(_REGISTRY)}
         return {"bootstrap.servers": self.bootstrap_servers, **_CLIENT, **(defaults or {}), **own}
 
     @property
     def registry_properties(self) -> dict[str, str]:
-        """The properties of the schema registry's client, which are given like librdkafka's, as `schema.registry.…`."""
+        """The registry client's properties, which are given like librdkafka's, as `schema.registry.…`."""
         return {
             name.removeprefix(_REGISTRY): value
             for name, value in self.kafka.items()
@@ -286,7 +285,7 @@ class Settings(BaseModel):
         }
 
     def shown(self) -> dict[str, Any]:
-        """The settings as plain values fit for a log: values of secret properties are replaced by `***`."""
+        """The settings as plain values for a log, with `***` for secrets."""
         shown = self.model_dump(mode="json", exclude_none=True)
         shown["kafka"] = {k: "***" if is_secret(k) else v for k, v in self.kafka.items()}
         return shown
@@ -298,13 +297,13 @@ def flag(name: str) -> str:
 
 
 def closest(name: str) -> str | None:
-    """The setting that somebody may have meant who wrote this name."""
+    """The setting that a misspelt name probably means."""
     close = get_close_matches(name.lower().replace("-", "_"), Settings.model_fields, 1)
     return close[0] if close else None
 
 
 def is_secret(property_name: str) -> bool:
-    """Whether the value of this librdkafka property must never be shown."""
+    """Whether this librdkafka property's value must never be shown."""
     name = property_name.lower()
     return not name.endswith(_PLACES) and any(word in name for word in _SECRET_WORDS)
 
@@ -331,8 +330,8 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
 
     Args:
         config: TOML file with the settings' names as keys and a `[kafka]` table of librdkafka properties.
-        properties: `key=value` pairs given by `-X`, laid over those from `secrets_dir`, and these over those from the
-            environment or the file.
+        properties: `key=value` pairs given by `-X`; they override those from `secrets_dir`, which override those from
+            the environment or the file.
         flags: values from the command line; None means not given.
 
     Raises:
@@ -341,7 +340,7 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
     sources = type("_Sources", (_Sources,), {"_file": {} if config is None else _read(config)})
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        # exclude_unset, so that model_fields_set tells what was given.
+        # exclude_unset, so that model_fields_set tells which settings were given.
         found = sources(**given).model_dump(exclude_unset=True)
         given_kafka = dict(map(_property, properties))
         found["kafka"] = {**found.get("kafka", {}), **_secrets(found.get("secrets_dir")), **given_kafka}
@@ -355,17 +354,17 @@ def load_settings(*, config: Path | None = None, properties: Sequence[str] = (),
 
 
 def _read(config: Path) -> dict[str, Any]:
-    """What the file says, checked by itself, so that an error names the file."""
+    """The file's settings, checked separately, so that an error names the file."""
     try:
         found = tomllib.loads(config.read_text(encoding="utf-8-sig"))
         Settings(**found)
     except OSError as error:
         raise SettingsError(f"--config {config}: {(error.strerror or '').lower()}; check the path") from None
     except ValidationError as error:
-        # Whether settings fit together is told when all of them are known.
+        # Whether settings fit together is checked once all are known.
         if sentences := [one for name, one in _sentences(error, given_as=str).items() if name]:
             raise SettingsError(f"--config {config}: {'; '.join(sentences)}") from None
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8 text"
         raise SettingsError(f"--config {config}: {reason[:1].lower()}{reason[1:]}") from None
     return found
@@ -375,7 +374,7 @@ def _refuse_what_has_no_effect(settings: Settings) -> None:
     auto, given = settings.chunk_size == "auto", settings.model_fields_set
     if settings.result_format == "avro" and settings.schema_registry is None:
         raise SettingsError(
-            "--result-format avro: results name their schema to a registry; add --schema-registry"
+            "--result-format avro needs a registry for the results' schema; add --schema-registry"
         )
     if (
         settings.schema_registry is not None
@@ -388,14 +387,12 @@ def _refuse_what_has_no_effect(settings: Settings) -> None:
         )
     if settings.schema_registry is not None and settings.schema_file is not None:
         raise SettingsError(
-            "--schema-file: messages name their schemas to --schema-registry; leave one of them out"
+            "--schema-file and --schema-registry: messages have one or the other; leave one out"
         )
     if settings.schema_subject is not None and settings.schema_registry is None:
-        raise SettingsError("--schema-subject: a subject is one of a registry's; add --schema-registry")
+        raise SettingsError("--schema-subject needs a registry; add --schema-registry")
     if settings.schema_file is not None and settings.value_format != "avro":
-        raise SettingsError(
-            "--schema-file: only Avro is read by a schema; add --value-format avro, or leave it out"
-        )
+        raise SettingsError("--schema-file is only for Avro; add --value-format avro, or leave it out")
     if settings.workers > 1 and settings.instance is not None:
         raise SettingsError(
             f"--instance {settings.instance}: an instance is one worker; leave it out with --workers, or start each "
@@ -403,16 +400,14 @@ def _refuse_what_has_no_effect(settings: Settings) -> None:
         )
     if auto and "max_wait_ms" in given:
         raise SettingsError(
-            "--max-wait-ms: --chunk-size auto chooses the wait by itself; give --latency-goal-ms in its place"
+            "--max-wait-ms: --chunk-size auto chooses the wait by itself; give --latency-goal-ms instead"
         )
     if not auto and "latency_goal_ms" in given:
-        raise SettingsError(
-            "--latency-goal-ms: a latency goal needs --chunk-size auto; add it, or leave out the goal"
-        )
+        raise SettingsError("--latency-goal-ms needs --chunk-size auto; add it, or leave out the goal")
 
 
 def _secrets(folder: Path | None) -> dict[str, str]:
-    """Properties as files of their names, the way Kubernetes and Docker mount secrets."""
+    """Properties from files of the same names, the way Kubernetes and Docker mount secrets."""
     if folder is None:
         return {}
     try:
@@ -433,8 +428,8 @@ def _property(text: str) -> tuple[str, str]:
 
 
 def _sentences(error: ValidationError, given_as: Callable[[str], str] | None = None) -> dict[str, str]:
-    """By setting, what is wrong with it in words, without the value: it may be a secret."""
-    # The first error of each setting: of one that takes a number or a word, each kind has its own.
+    """What is wrong with each setting, without its value, which may be a secret."""
+    # Only the first error of each setting: pydantic reports one for each type of a union.
     errors = {str(one["loc"][0]) if one["loc"] else "": one for one in reversed(error.errors())}
     return {name: _sentence(name, one, given_as or _given) for name, one in reversed(errors.items())}
 
@@ -454,9 +449,9 @@ def _given(name: str) -> str:
 
 
 def _rule(name: str, *within: object) -> str:
-    """What a value of this setting must be, in words."""
+    """What this setting's value must be, in words."""
     if name == "kafka" and within:
-        return f"{within[0]} must be a text, a number or a boolean; put a name with dots in quotes"
+        return f"{within[0]} must be text, a number or a boolean; put names with dots in quotes"
     if name in _WORDS:
         return _WORDS[name]
     kind, bounds = Settings.model_fields[name].annotation, Settings.model_fields[name].metadata

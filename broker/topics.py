@@ -1,4 +1,4 @@
-"""The topics: made with the right settings, checked, required at start."""
+"""Creates the topics with the right settings, checks them, and requires them at start."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from broker.roles import DEFAULT_MAX_MESSAGE_BYTES, TOPIC_SETTINGS, TOPICS, Role
 from broker.settings import Settings, flag
 
 DEFAULT_PARTITIONS = 4
-BROKER_DEFAULT = -1  # Kafka's own way to say: the replication factor the brokers are set to
+BROKER_DEFAULT = -1  # Kafka's value for the brokers' default replication factor
 
 _LIMIT = "max.message.bytes"
 _CLEANUP = "cleanup.policy"
@@ -22,7 +22,7 @@ _CLEANUP = "cleanup.policy"
 
 @dataclass(frozen=True)
 class Finding:
-    """What `topics check` has to say of a topic: an `error` stops or loses results, a `warning` may."""
+    """A finding of `topics check`: an `error` stops scoring or loses results, a `warning` may."""
 
     topic: str
     level: Literal["error", "warning", "note"]
@@ -31,14 +31,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Cleanup:
-    """What brokers delete by themselves: `compacts` all but the last message of each key, `expires` the oldest."""
+    """What brokers delete: `compacts`, all but the last message of each key; `expires`, the oldest messages."""
 
     compacts: bool
     expires: bool
 
 
 def roles(*, state: bool) -> list[Role]:
-    """The roles of the topics of a worker, the input first; one whose model has a history has a `state` topic, too."""
+    """The roles of a worker's topics, the input first; a model with a history has a `state` topic, too."""
     return [role for role in TOPICS if state or role is not Role.STATE]
 
 
@@ -50,10 +50,10 @@ def create_topics(
     state: bool = False,
     timeout: float = 30,
 ) -> list[tuple[str, Literal["created", "exists"]]]:
-    """Make those of the topics that are not there; one that is there stays as it is.
+    """Create the missing topics; existing ones are not changed.
 
-    A state topic gets as many partitions as the input has. On return the brokers answer for all of them: they learn of
-    a topic some moments after it is made.
+    A state topic gets as many partitions as the input has. Returns once all brokers know the topics, which takes some
+    moments after creation.
 
     Raises:
         TopicError: the brokers refuse a topic.
@@ -61,7 +61,9 @@ def create_topics(
     """
     admin = Admin(settings, timeout=timeout)
     if admin.is_mock:
-        raise BrokerError(f"the Kafka at {admin.servers} can't create topics; it makes them at first use")
+        raise BrokerError(
+            f"the Kafka at {admin.servers} can't create topics on request; it creates them at first use"
+        )
     source = admin.metadata.topics.get(settings.input_topic)
     counts = {Role.STATE: len(source.partitions)} if source else {}
     new = [
@@ -80,7 +82,7 @@ def create_topics(
 
 
 def check_topics(settings: Settings, *, state: bool = False, timeout: float = 10) -> list[Finding]:
-    """What is wrong with, or different from `topics create` in, the topics; empty when nothing is.
+    """What is wrong with the topics, or differs from what `topics create` makes; empty if nothing does.
 
     Raises:
         BrokerError: the brokers can't be reached.
@@ -110,7 +112,7 @@ def differences(
 ) -> list[Finding]:
     """How these existing topics differ from those that `create_topics` would make.
 
-    It is an `error` where something else was asked for. None asks for no number of partitions in particular.
+    A difference from what was asked for is an `error`. `partitions` None accepts any number.
 
     Raises:
         BrokerError: the brokers can't be reached.
@@ -132,11 +134,11 @@ def differences(
 
 
 def require_topics(settings: Settings, names: Sequence[str], *, timeout: float = 10) -> None:
-    """Return if the cluster answers and has all these topics.
+    """Check that the cluster answers and has all these topics.
 
     Raises:
-        TopicError: names those that are missing, and how to make them.
-        BrokerError: the brokers can't be reached within `timeout` seconds, or refuse us.
+        TopicError: names the missing ones, and how to create them.
+        BrokerError: the brokers can't be reached within `timeout` seconds, or reject us.
     """
     missing = _missing(Admin(settings, timeout=timeout), names)
     if missing:
@@ -154,9 +156,9 @@ def require_topics(settings: Settings, names: Sequence[str], *, timeout: float =
 
 
 def require_state_topic(settings: Settings, *, timeout: float = 10) -> None:
-    """Return if the state topic is there, has the input's number of partitions and is compacted.
+    """Check that the state topic exists, has as many partitions as the input, and is compacted.
 
-    Where this user may not see its configuration, it counts as compacted.
+    If this user may not see its configuration, it counts as compacted.
 
     Raises:
         TopicError: says what is wrong, and the remedy.
@@ -178,7 +180,7 @@ def _flag(topic: str, settings: Settings) -> str:
 
 
 def _create_command(settings: Settings, *, state: bool = False) -> str:
-    """What makes the topics of these settings."""
+    """The command that creates the topics of these settings."""
     names = ("bootstrap_servers", *TOPIC_SETTINGS, *(["group"] if state else []))
     changed = {
         name: getattr(settings, name) for name in names if getattr(settings, name) != OPTIONS[name].default
@@ -188,7 +190,7 @@ def _create_command(settings: Settings, *, state: bool = False) -> str:
 
 
 def message_limits(settings: Settings, names: Iterable[str], *, timeout: float = 10) -> dict[str, int]:
-    """Each topic's `max.message.bytes`; Kafka's default where the brokers do not tell.
+    """Each topic's `max.message.bytes`; Kafka's default if the brokers don't report it.
 
     Raises:
         BrokerError: the brokers can't be reached.
@@ -199,7 +201,7 @@ def message_limits(settings: Settings, names: Iterable[str], *, timeout: float =
 
 
 def cleanups(settings: Settings, names: Sequence[str], *, timeout: float = 10) -> dict[str, Cleanup]:
-    """How each topic is cleaned up; a topic whose configuration this user may not see is left out.
+    """Each topic's cleanup policy; topics whose configuration this user may not see are left out.
 
     Raises:
         BrokerError: the brokers can't be reached.
@@ -252,12 +254,12 @@ def _shape_findings(role: Role, topics: Any, settings: Settings) -> list[Finding
     name = settings.topic(role)
     findings = []
     if any(len(partition.replicas) == 1 for partition in topics[name].partitions.values()):
-        findings.append(Finding(name, "warning", "has one replica: what one broker loses is lost"))
+        findings.append(Finding(name, "warning", "has one replica: data that one broker loses is lost"))
     return findings + _narrow_findings(role, topics, settings)
 
 
 def _narrow_findings(role: Role, topics: Any, settings: Settings) -> list[Finding]:
-    """The results should have no fewer partitions than the input, and the state must have as many."""
+    """The results should have at least as many partitions as the input; the state must have the same number."""
     name, source = settings.topic(role), topics.get(settings.input_topic)
     if source is None:
         return []
@@ -280,7 +282,7 @@ def _partition_findings(role: Role, found: int, asked: int | None, settings: Set
         return []
     name = settings.topic(role)
     if found > asked:
-        remedy = "Kafka can't take partitions away: leave out --partitions"
+        remedy = "Kafka can't remove partitions: leave out --partitions"
     else:
         grow = f"kafka-topics.sh {_at(settings)} --alter --topic {name} --partitions {asked}"
         remedy = f"{grow} adds them and moves most keys to another partition: {TOPICS[role].before_growing}"
@@ -321,7 +323,7 @@ def _config_findings(role: Role, config: Mapping[str, str] | None, settings: Set
 
 
 def _loss_by(policy: str, wanted: str) -> str:
-    """What is lost with a cleanup policy; '' where nothing is."""
+    """What a cleanup policy loses; '' if nothing."""
     if wanted == "delete" and "compact" in policy:
         return "all but the last message of each patient"
     return "what is known of patients" if wanted == "compact" and policy != wanted else ""

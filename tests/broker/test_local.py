@@ -222,7 +222,7 @@ def transacting(servers: str, topic: str) -> Iterator[list[None]]:
 
 def test_two_in_one_folder_are_refused_in_one_sentence(broker: LocalKafka) -> None:
     folder = broker.log_file.parent
-    with pytest.raises(BrokerError, match=f"another local Kafka uses {folder}; choose another folder"):
+    with pytest.raises(BrokerError, match=f"another local Kafka uses {folder}; choose another directory"):
         LocalKafka(data_dir=folder, fast_start=True).start()
     AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=10)
 
@@ -233,7 +233,7 @@ def test_a_folder_of_a_newer_kafka_is_refused_in_one_sentence(tmp_path: Path) ->
     with pytest.raises(BrokerError) as error:
         LocalKafka(data_dir=tmp_path, fast_start=True, version="4.2.1").start()
     assert str(error.value) == (
-        f"a newer Kafka than 4.2.1 has written to {tmp_path}; give its --kafka-version, or choose another folder "
+        f"a newer Kafka than 4.2.1 has written to {tmp_path}; give its --kafka-version, or choose another directory "
         "with --data-dir"
     )
 

@@ -91,7 +91,7 @@ def test_another_service() -> None:
 def test_a_server_that_hangs_up_such_as_one_that_wants_tls() -> None:
     with listening(lambda client: None) as address:
         assert obstacle(address).startswith(
-            ": connections to it end without an answer; check security.protocol (-X) if it wants TLS or a password"
+            ": connections to it close without an answer; check security.protocol (-X) if it requires TLS or a password"
         )
 
 
@@ -99,7 +99,7 @@ def test_a_server_that_is_silent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert obstacle(address) == (
-            f"; check --bootstrap-servers {LOCAL}, and security.protocol (-X) if it wants TLS or a password"
+            f"; check --bootstrap-servers {LOCAL}, and security.protocol (-X) if it requires TLS or a password"
         )
 
 

@@ -86,7 +86,7 @@ def test_the_users_properties_lie_over_a_clients_defaults() -> None:
         ),
         (
             {"bootstrap_servers": "k:1,,"},
-            "must be HOST:PORT with a port from 1 up to 65535, or several of them with commas between",
+            "must be HOST:PORT with a port from 1 up to 65535, or several separated by commas",
         ),
         ({"bootstrap_servers": "k:9092,[::1]:65536"}, "must be HOST:PORT with a port from 1 up to 65535"),
         ({"bootstrap_servers": "k:0"}, "must be HOST:PORT with a port from 1 up to 65535"),
@@ -138,7 +138,7 @@ def test_all_bad_settings_are_told_at_once() -> None:
         ('[kafka]\n"group.id" = "x"', "kafka: group.id is set by vitalstream itself; use --group instead"),
         (
             '[kafka]\nsecurity.protocol = "SSL"',
-            "kafka: security must be a text, a number or a boolean; put a name",
+            "kafka: security must be text, a number or a boolean; put names",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_state_topic_is_compacted_and_as_wide_as_the_input(unmade: Settings) -
     assert (state, "created") in create_topics(unmade, partitions=5, state=True)
     assert partitions(unmade.bootstrap_servers, state) == [0, 1, 2]
     assert {one.message for one in check_topics(unmade, state=True)} == {
-        "has one replica: what one broker loses is lost"
+        "has one replica: data that one broker loses is lost"
     }
     assert differences(unmade, [state], partitions=3) == []
     require_state_topic(unmade)
@@ -111,7 +111,7 @@ def test_what_is_asked_of_existing_topics_is_compared_with_what_they_are(unmade:
     (fewer,) = differences(unmade, [risk], partitions=1)
     assert (fewer.level, fewer.message) == (
         "error",
-        "has 3 partitions, not 1; Kafka can't take partitions away: leave out --partitions; or use a new topic "
+        "has 3 partitions, not 1; Kafka can't remove partitions: leave out --partitions; or use a new topic "
         "(--output-topic)",
     )
     (copies,) = differences(unmade, [vitals], replication_factor=3)
@@ -206,7 +206,7 @@ def test_dead_letters_may_be_larger_than_messages(settings: Settings) -> None:
                 "sasl.username": "nurse",
                 "sasl.password": "hunter2",
             },
-            "refuses the credentials; check sasl.mechanism",
+            "rejects the credentials; check sasl.mechanism",
         ),
     ],
 )

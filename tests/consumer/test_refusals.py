@@ -54,7 +54,7 @@ def test_an_unreachable_broker(stage: Stage, silent_server: str) -> None:
     line = refusal(stage.worker(settings), 1)
     # A client gives up a silent connection after 10 s, too, and when it does so first the sentence says that as well.
     assert line.startswith(f"can't reach Kafka at {silent_server} within 10 s")
-    assert "security.protocol (-X) if it wants TLS or a password" in line
+    assert "security.protocol (-X) if it requires TLS or a password" in line
     assert "--bootstrap-servers" in line
 
 

@@ -281,7 +281,7 @@ def test_full_chunks_say_nothing_of_waiting() -> None:
     [
         ({"chunk_size": "some"}, "--chunk-size (VITALSTREAM_CHUNK_SIZE): "),
         ({"chunk_size": "auto", "max_wait_ms": 0}, "--max-wait-ms: --chunk-size auto chooses the wait"),
-        ({"latency_goal_ms": 50}, "--latency-goal-ms: a latency goal needs --chunk-size auto"),
+        ({"latency_goal_ms": 50}, "--latency-goal-ms needs --chunk-size auto"),
         ({"chunk_size": "auto", "latency_goal_ms": 0}, "--latency-goal-ms"),
     ],
 )

@@ -247,7 +247,7 @@ def test_settings_are_refused_in_words(tmp_path: Path) -> None:
         make_decoder(settings(tmp_path, schema_file=tmp_path / "no.avsc"))
     with pytest.raises(SettingsError, match="avsc: it has the type Vitals inside itself; messages can't be"):
         make_decoder(settings(tmp_path, LINKED))
-    with pytest.raises(SettingsError, match="--schema-file: only Avro is read by a schema"):
+    with pytest.raises(SettingsError, match="--schema-file is only for Avro"):
         load_settings(schema_file=tmp_path / "vitals.avsc")
     with pytest.raises(SettingsError, match=r"--value-format .* must be json"):
         load_settings(value_format="xml")

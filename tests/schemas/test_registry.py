@@ -376,7 +376,7 @@ def test_the_login_comes_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
     given = ["schema.registry.basic.auth.user.info=ward:s3cret"]
     assert any("on this machine can read" in one for one in cautions(load_settings(), given))
     far = asking("http://registry.example:8081", secrets_dir=tmp_path)
-    assert any("travels unencrypted to registry.example" in one for one in cautions(far))
+    assert any("is sent unencrypted to registry.example" in one for one in cautions(far))
     assert not cautions(asking("https://registry.example", secrets_dir=tmp_path))
 
 
@@ -411,10 +411,10 @@ UNUSABLE: dict[str, Callable[[], object]] = {
     "--value-format json has no schemas; give avro or json-schema": lambda: load_settings(
         schema_registry="http://r"
     ),
-    "--schema-subject: a subject is one of a registry": lambda: load_settings(schema_subject="s"),
-    "leave one of them out": lambda: asking("http://r", schema_file=Path("f")),
+    "--schema-subject needs a registry": lambda: load_settings(schema_subject="s"),
+    "leave one out": lambda: asking("http://r", schema_file=Path("f")),
     "must be http:// or https://": lambda: asking("registry:8081"),
-    "or several with commas between": lambda: asking("http://r,ftp://s"),
+    "or several separated by commas": lambda: asking("http://r,ftp://s"),
     "a login goes into schema.registry.basic.auth.user.info": lambda: asking("http://user:pw@registry"),
     "there is no schema.registry.no.such; there are": lambda: with_property("no.such=1"),
     "there is no schema.registry.timeout": lambda: with_property("timeout=9"),

@@ -88,5 +88,5 @@ def test_a_registry_that_does_not_take_the_schema_ends_the_start(status: int, wo
 
 
 def test_avro_needs_a_registry() -> None:
-    with pytest.raises(SettingsError, match="--result-format avro: results name their schema to a registry"):
+    with pytest.raises(SettingsError, match="--result-format avro needs a registry for the results"):
         load_settings(result_format="avro")

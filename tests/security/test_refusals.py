@@ -18,9 +18,11 @@ PASSWORD = "canary-of-a-key"
 
 UNVERIFIED = r"shows a certificate that can't be verified; check ssl\.ca\.location"
 NO_TLS = r"and this client do not agree on TLS; check security\.protocol"
-NO_CERTIFICATE = r"refuses this client's certificate, or wants to see one; check ssl\.certificate\.location"
-NO_ANSWER = r"can't reach Kafka at .* end without an answer; check security\.protocol \(-X\) if it wants TLS"
-CREDENTIALS = r"refuses the credentials; check sasl\.mechanism, sasl\.username and sasl\.password"
+NO_CERTIFICATE = r"rejects this client's certificate, or requires one; check ssl\.certificate\.location"
+NO_ANSWER = (
+    r"can't reach Kafka at .* close without an answer; check security\.protocol \(-X\) if it requires TLS"
+)
+CREDENTIALS = r"rejects the credentials; check sasl\.mechanism, sasl\.username and sasl\.password"
 
 Change = Callable[[SecuredKafka, Settings, Authority], Settings]
 
