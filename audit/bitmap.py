@@ -1,4 +1,4 @@
-"""One bit a message: what makes topics of any size fit into memory."""
+"""One bit per message, so that topics of any size fit into memory."""
 
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ class Bitmap:
         self._bytes: Bytes = np.zeros((size + 7) // 8, dtype=np.uint8)
 
     def add(self, members: Ints) -> Bools:
-        """Add `members`; tells of each whether it was in already, or stands earlier in `members`."""
+        """Add `members`; returns for each whether it was already in, or occurs earlier in `members`."""
         again = self.has(members)
         if len(members) > 1 and not (members[1:] > members[:-1]).all():
             first = np.zeros(len(members), dtype=np.bool_)
@@ -32,7 +32,7 @@ class Bitmap:
         return again
 
     def has(self, members: Ints) -> Bools:
-        """Of each of `members` whether it is in."""
+        """Whether each of `members` is in."""
         found: Bools = (self._bytes[members >> 3] & _BIT[members & 7]) != 0
         return found
 
@@ -42,12 +42,12 @@ class Bitmap:
             self._bytes[where] |= mask
 
     def clear_range(self, start: int, stop: int) -> None:
-        """Take every integer of the range out."""
+        """Remove every integer of the range."""
         for where, mask in _pieces(start, stop):
             self._bytes[where] &= np.uint8(~mask & _FULL)
 
     def count(self, start: int = 0, stop: int | None = None) -> int:
-        """How many are in, in the range."""
+        """How many integers of the range are in."""
         stop = self.size if stop is None else stop
         if stop - start < _SHORT:  # nearly every chunk: one integer is sooner counted than three slices
             content = int.from_bytes(self._bytes[start >> 3 : (stop + 7) >> 3].tobytes(), "little")
@@ -56,7 +56,7 @@ class Bitmap:
         return sum(int(np.bitwise_count(self._bytes[where] & mask).sum()) for where, mask in pieces)
 
     def last(self, start: int, stop: int) -> int | None:
-        """The greatest that is in, in the range; None when there is none."""
+        """The greatest integer of the range that is in; None if there is none."""
         for where, mask in reversed(_pieces(start, stop)):
             found = np.flatnonzero(self._bytes[where] & mask)
             if len(found):

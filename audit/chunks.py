@@ -1,4 +1,4 @@
-"""The pass over the metrics topic: every chunk whole, none twice, and together all there is."""
+"""The pass over the metrics topic: every chunk is whole, none overlap, and together they are complete."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ class Chunks:
         self._findings = findings
 
     def __call__(self, batch: Batch) -> None:
-        """Take a batch in."""
+        """Process a batch."""
         self.records += len(batch)
         self.heads.see(batch)
         places = zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)
@@ -98,7 +98,7 @@ class Chunks:
         return problems + (self._torn(metrics, spans, ranges) if judged else [])
 
     def _spans(self, metrics: ChunkMetrics) -> list[Span]:
-        """The chunk's spans; none at all where any is amiss."""
+        """The chunk's spans; empty if any is malformed."""
         spans = []
         for name, bounds in metrics.offsets.items():
             match self._sources.get(name), bounds:
@@ -120,7 +120,7 @@ class Chunks:
         return overlaps
 
     def _judged(self, spans: Sequence[Span], ranges: Sequence[tuple[int, int]]) -> bool:
-        """Whether all of the chunk lies in scope."""
+        """Whether the whole chunk is in scope."""
         return all(
             stop - start == last + 1 - first
             for (_, first, last), (start, stop) in zip(spans, ranges, strict=True)

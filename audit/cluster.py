@@ -1,4 +1,4 @@
-"""Offsets: where the group stands, where topics begin and end, and up to where transactions are settled."""
+"""Offsets: the group's, the topics' beginnings and ends, and up to where transactions have ended."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Offsets = dict[int, int]
 """An offset for each partition of a topic."""
 
 _POLL_S = 0.1
-_ANSWER_S = 5.0  # how long one question for committed offsets may take before it is asked again
+_ANSWER_S = 5.0  # how long a request for committed offsets may take before it is repeated
 _NEVER = 1 << 62
 _NOT_YET = (KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError._TIMED_OUT, KafkaError._WAIT_COORD)
 _SPEC: Any = OffsetSpec  # has no types
@@ -34,8 +34,8 @@ _SPEC: Any = OffsetSpec  # has no types
 class Cluster:
     """The cluster, asked about the topics and the group of `settings`.
 
-    Transactions open now may take `patience` seconds to be settled. Raises BrokerError where the
-    brokers can't be reached or a topic is missing, NotAuditableError where they refuse to tell.
+    Transactions open now may take `patience` seconds to end. Raises BrokerError if the brokers can't be
+    reached or a topic is missing, NotAuditableError if they refuse an answer.
     """
 
     def __init__(self, settings: Settings, *, patience: float, topics: Sequence[str] | None = None) -> None:
@@ -63,7 +63,7 @@ class Cluster:
             time.sleep(_POLL_S)
 
     def last_committed(self) -> Offsets:
-        """The same, but what an open transaction is about to change is told as it was before."""
+        """The same, but with the old offsets where an open transaction is about to change them."""
         try:
             return self._committed(stable=False)
         except KafkaException as exception:
@@ -90,7 +90,7 @@ class Cluster:
             raise _refused(f"which topic {self._input} is", exception.args[0]) from None
 
     def starts(self, topic: str) -> Offsets:
-        """The first offset that is left."""
+        """The first remaining offset."""
         return self._ends(topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
 
     def begins(self) -> Offsets:
@@ -105,7 +105,7 @@ class Cluster:
         }
 
     def ends(self, topic: str) -> Offsets:
-        """The offset after the last record, be its transaction settled or not."""
+        """The offset after the last record, even of an open transaction."""
         return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_UNCOMMITTED)
 
     def at_time(self, topic: str, ms: int) -> Offsets:
@@ -118,7 +118,7 @@ class Cluster:
         return cleanups(self._settings, self._settings.topics)
 
     def stable(self, topic: str) -> Offsets:
-        """The last stable offset: all transactions before it are settled."""
+        """The last stable offset: all transactions before it have ended."""
         return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_COMMITTED)
 
     def settled(self, topic: str, ends: Offsets) -> Offsets:

@@ -1,4 +1,4 @@
-"""Why an audit can't be made."""
+"""Why an audit is impossible."""
 
 from broker.errors import VitalstreamError
 

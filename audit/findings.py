@@ -1,4 +1,4 @@
-"""What an audit claims, and who disproves it."""
+"""The audit's invariants, and the records that disprove them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from audit.bitmap import Bitmap
 from audit.scope import Scope
 
 NAMED: Final = 10
-"""Offenders that are named; the others are counted."""
+"""How many offenders are named; the others are only counted."""
 
 
 class Invariant(StrEnum):
-    """What must hold; `claim` says it in words."""
+    """An invariant; `claim` states it in words."""
 
     claim: str
 
     def __new__(cls, code: str, claim: str) -> "Invariant":
-        """With its claim beside its code."""
+        """Set its claim next to its code."""
         self = str.__new__(cls, code)
         self._value_ = code
         self.claim = claim
@@ -37,7 +37,7 @@ class Invariant(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """What disproves a claim, and where it stands."""
+    """A record that disproves an invariant, and its position."""
 
     invariant: Invariant
     topic: str

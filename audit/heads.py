@@ -1,4 +1,4 @@
-"""What is left of an output topic: which of its records may have been deleted."""
+"""The remaining beginning of an output topic, which shows whose records may have been deleted."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,7 +12,7 @@ from audit.reading import Batch
 from broker.topics import Cleanup
 
 SLACK_MS: Final = 3_600_000
-"""How far the clocks of producers and workers may be apart before a time proves nothing."""
+"""How far producers' and workers' clocks may differ before a time proves nothing."""
 
 _NEVER = 1 << 62
 

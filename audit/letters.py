@@ -1,4 +1,4 @@
-"""Whether each dead letter is its own message, as it came."""
+"""Checks that each dead letter holds its own message unchanged."""
 
 import zlib
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The model that results are compared with, and how near they must come."""
+"""The model that results are compared with, and the tolerance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,17 +49,17 @@ class OfflineModel:
 
     @property
     def recipe_sha256(self) -> str | None:
-        """The hash of the recipe of its history; None where it has none."""
+        """The hash of its history's recipe; None if it has no history."""
         return self.scorer.history and str(self.scorer.history.recipe_sha256)
 
     def agrees(self, told: Floats, found: Floats) -> Bools:
-        """Of each row, whether what was published is near enough to what was found offline."""
+        """Whether each published score is within tolerance of the offline one."""
         near: Bools = (ulps(told, found) <= self.ulp) | (np.abs(told - found) <= self.off)
         return near
 
 
 def load_offline(path: Path, **of_model: Any) -> OfflineModel:
-    """The pinned model in `path`; takes what `load_usable` takes. Raises SettingsError where it can't be used."""
+    """The pinned model in `path`; takes what `load_usable` takes. Raises SettingsError if it can't be used."""
     try:
         model = load_usable(path, with_history=True, **of_model)
     except ModelError as error:
@@ -88,7 +88,7 @@ NOT_A_NUMBER = np.iinfo(np.int64).max
 
 
 def ulps(told: Floats, found: Floats) -> Ints:
-    """How many doubles lie between; 0 where both are NaN, the largest integer where one is."""
+    """The number of doubles between them; 0 if both are NaN, the largest integer if only one is."""
     nan = np.isnan(told) | np.isnan(found)
     distances = np.abs(_ranks(told) - _ranks(found))
     both = np.isnan(told) & np.isnan(found)

@@ -1,4 +1,4 @@
-"""What an audit found."""
+"""The outcome of an audit."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""In which partition of a topic the records of a key are."""
+"""The partition of a topic that a key's records are in."""
 
 from typing import Final
 

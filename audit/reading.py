@@ -23,7 +23,7 @@ READ_UNCOMMITTED = "read_uncommitted"
 
 _READER = {
     "enable.auto.commit": False,
-    "enable.partition.eof": True,  # the last offsets may hold no message, but the end of a transaction
+    "enable.partition.eof": True,  # the last offsets may be transaction markers rather than messages
     "auto.offset.reset": "error",
     "allow.auto.create.topics": False,
     "check.crcs": True,
@@ -44,7 +44,7 @@ _HOPELESS = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the pass over a topic is: `share` of its offsets, and messages read in `seconds`."""
+    """The progress of a pass over a topic: `share` of its offsets, and messages read in `seconds`."""
 
     stage: str
     share: float
@@ -98,7 +98,7 @@ def read(
     """All messages of `topic` from `starts` to below `ends`.
 
     `on_deleted` hears of each partition whose next messages were deleted before they were read; it goes on
-    with the first that is left. Raises NotAuditableError when they can't be read, or nothing comes for a minute.
+    with the first that is left. Raises NotAuditableError if they can't be read, or nothing arrives for a minute.
     """
     config = settings.client(_READER) | {"isolation.level": isolation, "group.id": settings.group}
     reader = Consumer(config, logger=kafka_logger("vitalstream.kafka"))
@@ -151,7 +151,7 @@ class _Pass:
             batch = self._batch([one for one in arrived if one.error() is None] if events else arrived)
             if len(batch):
                 yield batch
-            for event in events:  # what came before them was taken in by now
+            for event in events:  # the messages before them are processed by now
                 self._hear(event)
             self._settle()
             self._tell()
@@ -163,7 +163,7 @@ class _Pass:
             raise NotAuditableError(f"topic {self._topic} can't be read: nothing came for {STALL_S:g} s")
 
     def _batch(self, messages: list[Message]) -> Batch:
-        """Without what was read before, or lies at the end or beyond."""
+        """Only what was not read before and lies before the end."""
         partitions = _ints(map(Message.partition, messages), len(messages))
         offsets = _ints(map(Message.offset, messages), len(messages))
         wanted = (offsets >= self._next[partitions]) & (offsets < self._ends[partitions])

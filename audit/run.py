@@ -1,4 +1,4 @@
-"""The audit: where things stand, one pass over each topic, and what follows."""
+"""The audit: a snapshot of offsets, one pass over each topic, and the conclusions."""
 
 import gc
 import time
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from schemas.vitals import Decoder
 
 PATIENCE_S: Final = 25.0
-"""A dead worker's transaction is aborted after 10 s, and brokers look for such every 10 s."""
+"""A dead worker's transaction expires after 10 s, and brokers check for expired ones every 10 s."""
 
 
 def audit(
@@ -35,10 +35,10 @@ def audit(
     on_progress: OnProgress = lambda _: None,
     patience: float = PATIENCE_S,
 ) -> Audit:
-    """Judge what the group of `settings` has consumed; workers may go on meanwhile.
+    """Judge what the group of `settings` has consumed; workers may keep running.
 
     Each result is compared with the one of `models` that it names; without any, with the model of `settings`.
-    `patience` is how many seconds an open transaction may take before it counts as hanging.
+    `patience` is how many seconds a transaction may stay open before it counts as hanging.
 
     Raises:
         SettingsError: a model can't be used.

@@ -1,4 +1,4 @@
-"""Where everything stands when an audit begins."""
+"""All offsets at the beginning of an audit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

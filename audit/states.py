@@ -1,4 +1,4 @@
-"""The pass over the state topic: whether it holds what the messages give."""
+"""The pass over the state topic: checks that it holds the state that follows from the messages."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What an audit can't judge, because records are gone or models were not given that it would have to see."""
+"""What an audit can't judge because records were deleted or models were not given."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Committing: results, dead letters, metrics and offsets become visible together, or none of them does."""
+"""Commits results, dead letters, metrics and offsets: all become visible together, or none."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,19 +11,19 @@ from consumer.errors import Action, KafkaCallError, action_for
 from consumer.observer import Observer, Step
 from consumer.sending import Output, Records, Sender, kafka_call
 
-# A commit that took this long was perhaps repeated on the way.
+# A commit that took this long may have been sent twice.
 SLOW_S = 5.0
-# Sending offsets takes milliseconds; after so long it is asked again.
+# Sending offsets takes milliseconds; after this long it is tried again.
 OFFSETS_S = 3.0
-# A call that overruns its timeout by so much does not return.
+# A call that overruns its timeout by this much will not return.
 HANGS_S = 1.0
 
 Offsets = Callable[[], list[TopicPartition]]
-"""Gives the offsets to commit; asked once everything is delivered."""
+"""Returns the offsets to commit; called once everything is delivered."""
 
 
 class Committer(Protocol):
-    """Makes chunks visible. Every method may raise KafkaCallError, and no property."""
+    """Makes chunks visible. Every method may raise KafkaCallError; no property does."""
 
     @property
     def chunks(self) -> int:
@@ -35,7 +35,7 @@ class Committer(Protocol):
 
     @property
     def timed_out(self) -> bool:
-        """Whether the broker may have given up what was added, for being left open too long."""
+        """Whether the broker may have aborted what was added because it was open too long."""
 
     def start(self, timeout: float) -> None:
         """Get a new producer ready."""
@@ -47,14 +47,14 @@ class Committer(Protocol):
         """Make everything added, the `closing` records and the offsets visible."""
 
     def abort(self, timeout: float) -> None:
-        """Take back what was added, as far as that can be done."""
+        """Undo what was added, as far as possible."""
 
     def renew(self) -> None:
-        """Drop the producer for a new one, which `start` gets ready."""
+        """Replace the producer by a new one, which `start` prepares."""
 
 
 class Transactions:
-    """Exactly once: one Kafka transaction holds the messages and the offsets of everything added."""
+    """Exactly once: one Kafka transaction holds all messages and offsets added."""
 
     def __init__(
         self,
@@ -89,12 +89,12 @@ class Transactions:
         return self._opened_at is not None and self._clock() - self._opened_at >= self._timeout
 
     def start(self, timeout: float) -> None:
-        """Fence every earlier producer with this transactional id and settle its last transaction."""
+        """Fence every earlier producer with this transactional ID, and end its last transaction."""
         with kafka_call("starting transactions"):
             self._sender.producer.init_transactions(timeout)
 
     def add(self, output: Output) -> None:
-        """Produce into the open transaction; begin one where there is none."""
+        """Produce into the open transaction, beginning one if there is none."""
         if self._opened_at is None:
             with kafka_call("beginning a transaction"):
                 self._sender.producer.begin_transaction()
@@ -102,24 +102,24 @@ class Transactions:
         self._sender.send(output)
 
     def commit(self, offsets: Offsets, timeout: float, *, closing: Sequence[Records] = ()) -> None:
-        """Deliver the messages, add the offsets, commit; renew the producer when the way there was rough."""
+        """Deliver the messages, add the offsets, commit; renew the producer if there was trouble on the way."""
         began = self._clock()
         if closing:
             self._sender.add(closing)
-        # 1. Delivered first: while produce requests are under way the coordinator makes send_offsets wait.
+        # 1. Deliver first: the coordinator delays send_offsets while produce requests are in flight.
         self._sender.flush(timeout)
-        # 2. The offsets, under the group membership of this moment: a member that was replaced is refused.
+        # 2. The offsets, under the current group membership: a replaced member is fenced.
         self._send_offsets(offsets(), deadline=began + timeout)
-        # 3. The commit. When this raises, only the broker knows whether it happened.
+        # 3. The commit. If this raises, only the broker knows whether it happened.
         self._end(timeout)
         took = self._clock() - began
         self._observer.reached(Step.COMMITTED)
         self._observer.committed(chunks=self._sender.chunks, rows=self._sender.rows, seconds=took)
-        # 4. What may still be on its way.
+        # 4. Requests that may still be in flight.
         self._close(took, timeout)
 
     def abort(self, timeout: float) -> None:
-        """Abort the open transaction; renew the producer, too, when the way there was rough."""
+        """Abort the open transaction; also renew the producer if there was trouble on the way."""
         if self._opened_at is not None:
             began = self._clock()
             with kafka_call("aborting"):
@@ -127,15 +127,15 @@ class Transactions:
             self._close(self._clock() - began, timeout)
 
     def renew(self) -> None:
-        """A new producer with the same transactional id."""
+        """Create a new producer with the same transactional ID."""
         self._sender.renew()
         self._forget()
 
     def _close(self, took: float, timeout: float) -> None:
         """A transaction has ended.
 
-        A request to end it that librdkafka sent twice may still be on its way, and would end the next transaction of
-        the same producer epoch. A new producer has a new epoch.
+        If librdkafka sent the request to end it twice, the second may still be in flight and would end the next
+        transaction of the same producer epoch. A new producer has a new epoch.
         """
         with kafka_call("listening"):
             self._sender.producer.poll(0)  # brings the news of it
@@ -178,11 +178,11 @@ class Transactions:
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             action = action_for(error)
-            # A commit that may be repeated may also have happened.
+            # If a commit may be repeated, it may also have happened.
             unsure = action is Action.RETRY
             raise KafkaCallError("committing", error, Action.REBUILD if unsure else action) from None
         except Exception:
-            # An exception out of a callback takes the place of the commit's result, whatever that was.
+            # An exception from a callback replaces the commit's result, whatever it was.
             raise KafkaCallError("committing", None, Action.REBUILD) from None
 
 
@@ -202,7 +202,7 @@ class AtLeastOnce:
 
     @property
     def chunks(self) -> int:
-        """Chunks produced whose offsets are not committed."""
+        """Chunks produced but not yet committed."""
         return self._sender.chunks
 
     @property
@@ -223,7 +223,7 @@ class AtLeastOnce:
         if closing:
             self._sender.add(closing)
         self._sender.flush(timeout)
-        # Its types know nothing of the answer that a synchronous commit gives.
+        # Its type stubs lack the return value of a synchronous commit.
         commit: Any = functools.partial(self._consumer.commit, offsets=offsets(), asynchronous=False)
         try:
             with kafka_call("committing offsets"):
@@ -239,7 +239,7 @@ class AtLeastOnce:
         self._sender.clear()
 
     def abort(self, timeout: float) -> None:
-        """What was produced stays; it will be produced again."""
+        """Produced messages stay, and will be produced again."""
         self._sender.clear()
 
     def renew(self) -> None:

@@ -19,23 +19,23 @@ _POOL_PATHS: Final = "there are /livez and /readyz; each worker has /metrics on 
 
 
 class Probed(Protocol):
-    """What the probes ask: None, or a reason."""
+    """What the probes ask; each answer is None or a reason."""
 
     def stalled(self) -> str | None:
         """Why the process should be restarted."""
 
     def unready(self) -> str | None:
-        """Why it does not do its work."""
+        """Why it is not working."""
 
 
 @contextmanager
 def serving(address: str, *, health: Probed, registry: CollectorRegistry | None) -> Iterator[int]:
-    """Serve on `address` (HOST:PORT, port 0 takes a free one) as long as the block runs; gives the port.
+    """Serve on `address` (HOST:PORT; port 0 takes a free one) while the block runs; yields the port.
 
     Without a registry there is no /metrics.
 
     Raises:
-        SettingsError: the address can't be had.
+        SettingsError: the address is not available.
     """
     with _bound(address, health, registry) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="http")
@@ -47,7 +47,7 @@ def serving(address: str, *, health: Probed, registry: CollectorRegistry | None)
 
 
 def require_free(address: str, health: Probed) -> None:
-    """Return if `serving` could have the address; raises SettingsError as it would."""
+    """Check that `serving` could use the address; raises SettingsError as it would."""
     _bound(address, health, None).server_close()
 
 
@@ -63,7 +63,7 @@ def _bound(address: str, health: Probed, registry: CollectorRegistry | None) -> 
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    # Not http.server.HTTPServer: it asks the DNS for our name when it binds.
+    # Not http.server.HTTPServer, which looks up our name in the DNS when it binds.
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
@@ -78,7 +78,7 @@ class _Server(ThreadingMixIn, TCPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no news."""
+        """Don't log a client that went away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -115,11 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def version_string(self) -> str:
-        """Says nothing of versions."""
+        """Don't reveal versions."""
         return "vitalstream"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Probes come every few seconds; nobody wants them in the log."""
+        """Don't log requests: probes come every few seconds."""
 
 
 def _line(**fields: str) -> bytes:

@@ -23,7 +23,7 @@ class Action(Enum):
     STOP = "stop with exit code 1"
 
 
-# Never cured by trying again. Names as in librdkafka's rdkafka.h.
+# Retrying never helps. Names as in librdkafka's rdkafka.h.
 _HOPELESS = frozenset({
     KafkaError._AUTHENTICATION,
     KafkaError._SSL,
@@ -59,7 +59,7 @@ def action_for(error: KafkaError) -> Action:
     return Action.REBUILD
 
 
-# What a consumer reports about itself and recovers from alone.
+# What a consumer reports and recovers from by itself.
 _CONSUMER_STOPS = _HOPELESS | {
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError._NO_OFFSET,
@@ -75,7 +75,7 @@ _CONSUMER_STOPS = _HOPELESS | {
 
 
 def stops_consumer(error: KafkaError) -> bool:
-    """Whether an error that `consume` returned as a message can't be waited out."""
+    """Whether an error that `consume` returned as a message will not pass by itself."""
     return error.fatal() or error.code() in _CONSUMER_STOPS
 
 
@@ -115,11 +115,11 @@ class FencedError(VitalstreamError):
 
 
 class NoProgressError(VitalstreamError):
-    """Recovery was tried several times in a row and nothing could be committed."""
+    """Several attempts in a row to recover could commit nothing."""
 
 
 class ModelFailedError(VitalstreamError):
-    """The model failed in a way that no single message explains; nothing of the open transaction is committed."""
+    """The model failed in a way that no single message explains; the open transaction is not committed."""
 
 
 class InputLostError(VitalstreamError):

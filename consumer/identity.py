@@ -1,8 +1,8 @@
-"""Which topic it is that has the input's name: deleted and recreated, it is another one.
+"""Detects that the input topic was deleted and recreated under the same name.
 
-librdkafka (2.16) goes on in the new topic at the offset where it was in the old one, and tells nobody: what stands
-before that offset would never be read. Hence the topic's id is asked for while the worker reads, and committed
-beside each offset, so that starting again does not help either.
+librdkafka (2.16) silently continues in the new topic at the old topic's offset, so messages before that offset would
+never be read. The worker therefore asks for the topic ID while it reads, and commits it with each offset, so that the
+change is also detected after a restart.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from consumer.errors import InputLostError
 ASK_EVERY_S = 1.0
 
 Describe = Callable[[], "Future[Any]"]
-"""Asks for a topic's description; the answer has its `topic_id`."""
+"""Asks for a topic's description, which has its `topic_id`."""
 
 
 class Identity:
-    """The id of a topic since this was made; '' where the brokers do not tell."""
+    """The topic's ID when this was created; '' if the brokers do not report it."""
 
     def __init__(self, describe: Describe, *, topic: str, clock: Callable[[], float]) -> None:
         self._describe = describe
@@ -33,10 +33,10 @@ class Identity:
         self._ask_at = clock() + ASK_EVERY_S
 
     def check(self) -> None:
-        """Never waits: look at the answer to an earlier question, or ask again when it is time to.
+        """Check the answer to an earlier request, or send the next one when due. Never waits.
 
         Raises:
-            InputLostError: the topic is another one by now.
+            InputLostError: the topic was recreated.
         """
         if self._asked is not None and self._asked.done():
             found, self._asked = _id_in(self._asked), None
@@ -45,7 +45,7 @@ class Identity:
             self._asked, self._ask_at = self._describe(), self._clock() + ASK_EVERY_S
 
     def require(self, found: str | None) -> None:
-        """Raises InputLostError where `found` is the id of another topic; none is nobody's."""
+        """Raise InputLostError if `found` is a different topic ID; a missing ID is ignored."""
         if found and self.id and found != self.id:
             raise InputLostError(
                 f"topic {self._topic} was deleted and recreated while the group read it: what stands in the new one "
@@ -54,7 +54,7 @@ class Identity:
 
 
 def identity_of(settings: Settings, *, clock: Callable[[], float]) -> Identity:
-    """The identity of the input topic; the embedded broker tells none, and would be waited for in vain."""
+    """The identity of the input topic. The embedded broker reports no topic ID, so it is not asked."""
     admin, topic = Admin(settings), settings.input_topic
     asked = TopicCollection([topic])
 

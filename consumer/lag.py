@@ -1,4 +1,4 @@
-"""How far the worker is behind: in time, and in messages as far as librdkafka's statistics tell."""
+"""The worker's lag, in time and in messages, as far as librdkafka's statistics show it."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ log = logging.getLogger("vitalstream.worker")
 
 # An idle consumer's fetch is answered every half second (fetch.wait.max.ms).
 SILENCE_S = 5.0
-# The marker that ends a transaction takes an offset without being a message; it may look like one left over.
+# A transaction marker takes an offset without being a message, and may look like a remaining one.
 TOLERANCE = 1
 
 
 def lag_listener(
     topic: str, hear: Callable[[dict[int, int]], None], observer: Observer
 ) -> Callable[[str], None]:
-    """A `stats_cb` that tells `hear` the last stable offsets of `topic`, or `observer` that no broker answers.
+    """A `stats_cb` that passes the last stable offsets of `topic` to `hear`, or tells `observer` that none answers.
 
     It never raises.
     """
@@ -31,20 +31,20 @@ def lag_listener(
                 hear(stable_offsets(statistics, topic))
             else:
                 observer.kafka_error("_ALL_BROKERS_DOWN")
-        except Exception as error:  # out of a callback it would cost the messages of the call it came from
+        except Exception as error:  # raised in a callback, it would lose the messages of the call in progress
             log.warning("librdkafka's statistics could not be read: %s", type(error).__name__)
 
     return listen
 
 
 def answering(statistics: dict[str, Any]) -> bool:
-    """Whether any broker has answered within `SILENCE_S`. A frozen one stays connected for a minute."""
+    """Whether any broker has answered within `SILENCE_S`. A frozen broker stays connected for a minute."""
     idle = [broker["rxidle"] for broker in statistics["brokers"].values()]
     return any(0 <= microseconds < SILENCE_S * 1e6 for microseconds in idle)
 
 
 def stable_offsets(statistics: dict[str, Any], topic: str) -> dict[int, int]:
-    """By partition, the last stable offset that the newest fetch has brought along."""
+    """Each partition's last stable offset, as of its latest fetch."""
     partitions = statistics["topics"].get(topic, {"partitions": {}})["partitions"]
     ends = {int(number): partition["ls_offset"] for number, partition in partitions.items()}
     return {number: end for number, end in ends.items() if number >= 0 and end >= 0}
@@ -56,7 +56,7 @@ def is_behind(lags: Mapping[int, int]) -> bool:
 
 
 class Oldest:
-    """Since when the oldest message that is not committed has waited, by a clock that the caller reads.
+    """The time since which the oldest uncommitted message has waited, by the caller's clock.
 
     A message that is still in the topic has no known time; the one before it, or the moment at which the lag
     was noticed, stands in for it.
@@ -70,7 +70,7 @@ class Oldest:
 
     @property
     def since(self) -> float | None:
-        """None when nothing waits."""
+        """None if nothing waits."""
         if self._in_hand is not None or self._noticed is None:
             return self._in_hand
         return self._before if self._before is not None else self._noticed
@@ -86,11 +86,11 @@ class Oldest:
         self._in_hand = None
 
     def taken_back(self) -> None:
-        """What was collected is read again, or is committed already; which, the next lags will tell."""
+        """Collected messages are read again or already committed; the next lags will show which."""
         self._doubtful = True
 
     def behind(self, behind: bool, now: float) -> None:
-        """Whether messages are left that were not collected."""
+        """Whether uncollected messages remain."""
         if behind:
             self._noticed = now if self._noticed is None else self._noticed
             return

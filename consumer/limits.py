@@ -1,4 +1,4 @@
-"""When so many messages are rejected that it is no longer the messages that are at fault."""
+"""Stops the worker if so many messages are rejected that the fault is not the messages'."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from broker.errors import VitalstreamError
 from schemas.vitals import Reject
 
-# A false alarm stops the scoring of everybody; what was rejected for want of one can be replayed. So: late.
+# A false alarm stops scoring for everyone; late detection only means more to replay. Err on the late side.
 WINDOW = 1000
 ENOUGH = 500
 
@@ -18,9 +18,9 @@ class TooManyRejectedError(VitalstreamError):
 class RejectLimit:
     """Stops a worker that would drain its topic into dead letters.
 
-    Raises when more than `ratio` of the last 1,000 messages were rejected, judged from 500 messages on, or the
-    last 500 all were. With a `ratio` of 1 it never does. Costs one step a chunk: the window is made of whole
-    chunks, the fewest that hold 1,000 messages, and a row of rejects is looked for at the end of a chunk.
+    Raises if more than `ratio` of the last 1,000 messages were rejected (of at least 500), or all of the last 500.
+    With a `ratio` of 1 it never does. It takes one step per chunk: the window is the fewest whole chunks that hold
+    1,000 messages, and consecutive rejects are counted back from the end of a chunk.
     """
 
     def __init__(self, ratio: float) -> None:
@@ -28,14 +28,14 @@ class RejectLimit:
         self.restart()
 
     def restart(self) -> None:
-        """Count anew: what was counted is going to be read again."""
+        """Start counting again, because the counted messages will be read again."""
         self._chunks: deque[tuple[int, Sequence[Reject]]] = deque()
         self._rows = 0
         self._rejected = 0
         self._in_a_row = 0
 
     def update(self, rows: int, rejects: Sequence[Reject]) -> None:
-        """Take in a chunk of so many rows; `rejects` are in order of position.
+        """Count a chunk; `rejects` are in order of position.
 
         Raises:
             TooManyRejectedError: with the reasons and their counts.
@@ -70,7 +70,7 @@ class RejectLimit:
 
 
 def _trailing(rows: int, rejects: Sequence[Reject]) -> int:
-    """How many messages at the end of a chunk were all rejected."""
+    """The number of consecutive rejects at the end of a chunk."""
     count = 0
     while count < len(rejects) and rejects[-1 - count].position == rows - 1 - count:
         count += 1

@@ -14,7 +14,7 @@ log = logging.getLogger("vitalstream.worker")
 
 
 class HalfReplacedError(SettingsError):
-    """Model file, pin and card are not of one model, or one of them is missing: perhaps they are being replaced."""
+    """Model file, pin and card do not match, or one is missing: perhaps they are being replaced."""
 
 
 def load(
