@@ -1,4 +1,4 @@
-"""The Kafka client configurations of a worker, each setting beside its reason.
+"""A worker's Kafka client configurations, each setting with its reason.
 
 A user's own librdkafka properties (`-X`) are laid over these.
 """
@@ -22,28 +22,28 @@ kafka_log = kafka_logger("vitalstream.kafka")
 _CONSUMER: dict[str, Any] = {
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
-    # Every partition is assigned with an explicit offset; one that is gone must stop us, not be skipped.
+    # Every partition is assigned with an explicit offset; if that offset is gone we must stop, not skip it.
     "auto.offset.reset": "error",
     "allow.auto.create.topics": False,
     "check.crcs": True,
-    # At its default of 1 s a full queue stalls the partition for a second; 0 spins.
+    # With the default of 1 s, a full queue stalls the partition for a second; 0 spins.
     "fetch.queue.backoff.ms": 10,
-    # Bounds memory. 4 MB are some 20,000 messages; twice as many took 11 MB more and were no faster.
+    # Bounds memory. 4 MB is some 20,000 messages; twice as much took 11 MB more and was no faster.
     "queued.max.messages.kbytes": 4_096,
-    # Tells how far we are behind.
+    # For the lag.
     "statistics.interval.ms": 1_000,
 }
 
 _CLASSIC_GROUP: dict[str, Any] = {
     "partition.assignment.strategy": "cooperative-sticky",
-    # A killed worker's partitions move on after this long.
+    # A killed worker's partitions are reassigned after this long.
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 2_000,
 }
 
 _PRODUCER: dict[str, Any] = {
     "enable.idempotence": True,
-    "partitioner": "murmur2_random",  # Java clients' choice of partition
+    "partitioner": "murmur2_random",  # the Java client's partitioner
     # Under load, 0 makes a request of a few messages, and handing them over takes half as long again; with 20 the last
     # ones of a transaction are waited for half as long again. A flush sends at once, so that it is no latency.
     "linger.ms": 5,
@@ -73,7 +73,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
 
 
 def is_eager(config: dict[str, Any]) -> bool:
-    """Whether each rebalance revokes everything, so that an assignment is whole and not an increment."""
+    """Whether each rebalance revokes everything, so that assignments are complete rather than incremental."""
     strategy = str(config.get("partition.assignment.strategy", ""))
     return bool(strategy) and "cooperative" not in strategy
 
@@ -81,7 +81,7 @@ def is_eager(config: dict[str, Any]) -> bool:
 def make_consumer(settings: Settings, *, worker: str, on_statistics: Callable[[str], None]) -> Consumer:
     """A consumer of the group that commits nothing by itself; `on_statistics`, called by it, must not raise.
 
-    The group knows it by the worker's name, unless the user's properties set another client.id.
+    Its client.id is the worker's name, unless the user's properties set another.
     """
     config = {"client.id": worker} | consumer_config(settings) | {"stats_cb": on_statistics}
     return Consumer(config, logger=kafka_log)
@@ -109,7 +109,7 @@ def producer_config(
 
 
 def transaction_timeout(settings: Settings) -> float:
-    """Seconds after which the brokers give up an open transaction."""
+    """Seconds after which the brokers abort an open transaction."""
     return float(settings.client(_TRANSACTIONAL)["transaction.timeout.ms"]) / 1000
 
 

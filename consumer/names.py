@@ -1,4 +1,4 @@
-"""Whether the messages have the model's features at all: under other names they would never be found."""
+"""Checks that messages have the model's features: under other names they would never be found."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from schemas.messages import Message
 from schemas.names import Names
 from schemas.printable import printable
 
-FIRST_MESSAGES: Final = 100  # one of which must have a feature
-_MOST: Final = 30  # names that are listed
+FIRST_MESSAGES: Final = 100  # of which one must have a feature
+_MOST: Final = 30  # names listed in the error
 _LONGEST: Final = 60  # characters of a name
 
 
@@ -21,7 +21,7 @@ class NoFeatureError(SettingsError):
 
 
 class NameCheck:
-    """Reads the names in the messages, and whether one of them is a feature's, whatever its value.
+    """Collects the field names in messages, and whether one of them is a feature's, whatever its value.
 
     Rejected messages do not count, but their names do.
     """
@@ -33,24 +33,24 @@ class NameCheck:
         self.restart()
 
     def restart(self) -> None:
-        """Count anew: what was counted is going to be read again."""
+        """Start counting again, because the counted messages will be read again."""
         self._messages = 0
         self._fields: Counter[str] = Counter()
 
     @property
     def doubts(self) -> bool:
-        """Whether messages came and none had a feature yet, for which it is going to stop."""
+        """Whether messages came and none had a feature yet, in which case the worker will stop."""
         return not self.found and self._messages > 0 and not self._names.coded
 
     def look(self, messages: Iterable[Message], *, accepted: int) -> None:
-        """Take in the messages of a chunk, of which so many were accepted."""
+        """Count a chunk's messages and how many of them were accepted."""
         self._messages += accepted
         for message in messages:
             self._fields.update(self._names.of(message))
         self.found = self.found or not self._fields.keys().isdisjoint(self._names.wanted)
 
     def look_alikes(self) -> list[tuple[str, str]]:
-        """Names that look like a wanted one that no message has, each with it, if that was not told before."""
+        """Names that resemble a wanted name that no message has, each with that name, unless reported before."""
         new = [pair for pair in look_alikes(self._fields, self._names.wanted) if pair not in self._told]
         self._told.update(new)
         return new
@@ -90,7 +90,7 @@ class NameCheck:
 
 
 def _listed(names: Sequence[str], nothing: str = f"nothing but {PATIENT_ID} and {EVENT_TIME}") -> str:
-    """Names on one line, without what a terminal would obey."""
+    """Names on one line, without control characters."""
     shown = [printable(name, _LONGEST) for name in names[:_MOST]]
     more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
     return ", ".join(shown) + more if shown else nothing

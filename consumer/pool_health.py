@@ -1,4 +1,4 @@
-"""Whether all workers of a pool are alive and ready, from what each tells the process that started it."""
+"""Whether all workers of a pool are alive and ready, from what each reports to the parent process."""
 
 import threading
 import time
@@ -12,22 +12,22 @@ from consumer.health import Health
 
 TELL_S: Final = 1.0
 SILENT_S: Final = 10.0
-"""A worker that has told nothing for so long is not ready: it is frozen, or a model holds its interpreter."""
+"""A worker that has reported nothing for this long is not ready: it is frozen, or a model holds the GIL."""
 
 Verdict = tuple[str | None, str | None]
-"""What `Health.stalled` and `Health.unready` say."""
+"""The answers of `Health.stalled` and `Health.unready`."""
 
 
 @contextmanager
 def telling(health: Health, parent: Connection | None) -> Iterator[None]:
-    """Tell the parent, if there is one, about `health` every second as long as the block runs."""
+    """Report `health` to the parent, if there is one, every second while the block runs."""
     if parent is None:
         yield
         return
     done = threading.Event()
 
     def tell() -> None:
-        with suppress(OSError):  # the parent is gone, and so will this worker be
+        with suppress(OSError):  # the parent is gone, and this worker will end, too
             while True:
                 parent.send((health.stalled(), health.unready()))
                 if done.wait(TELL_S):
@@ -46,7 +46,7 @@ def telling(health: Health, parent: Connection | None) -> Iterator[None]:
 class _Told:
     stalled: str | None = None
     unready: str | None = "it is starting"
-    at: float | None = None  # None before the first word and after the last
+    at: float | None = None  # None before the first report and after the last
 
 
 _ENDED: Final = _Told(unready="its process has ended")
@@ -54,7 +54,7 @@ _STOPPING: Final = _Told(unready="it is being stopped")
 
 
 class PoolHealth:
-    """What the probes of a pool answer: the first reason of each worker that is not alive, or not ready.
+    """What a pool's probes answer: the first reason of each worker that is not alive, or not ready.
 
     Told by the pool's thread, asked by any other.
     """
@@ -72,20 +72,20 @@ class PoolHealth:
         return _joined({name: one.stalled or self._silent(one, self._silent_s) for name, one in told})
 
     def unready(self) -> str | None:
-        """Which workers do not do their work, and why; or None."""
+        """Which workers are not working, and why; or None."""
         told = self._told.items()
         return _joined({name: one.unready or self._silent(one, SILENT_S) for name, one in told})
 
     def told(self, worker: str, verdict: Verdict) -> None:
-        """What a worker says of itself."""
+        """A worker's report."""
         self._told[worker] = _Told(*verdict, self._clock())
 
     def ended(self, worker: str) -> None:
-        """Its process is gone. The pool is alive all the same: it ends by itself where it must."""
+        """A worker's process is gone. The pool still counts as alive: it ends by itself if it must."""
         self._told[worker] = _ENDED
 
     def stopping(self) -> None:
-        """From here on no worker is heard."""
+        """Ignore the workers' reports from here on."""
         self._told = {name: told if told is _ENDED else _STOPPING for name, told in self._told.items()}
 
     def _silent(self, told: _Told, seconds: float) -> str | None:

@@ -1,7 +1,7 @@
-"""Where the worker is in each of its partitions, tracked by itself.
+"""The worker's own record of its position in each partition.
 
-What is committed is the last processed offset + 1 that stands here, never the consumer's own position: that one
-also counts messages which were fetched and then dropped, for example when a callback raised.
+The committed offset is the last processed offset + 1 from here, never the consumer's own position: that also counts
+messages that were fetched and then dropped, for example because a callback raised.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from consumer.chunks import Block
 from consumer.errors import Action, KafkaCallError, stops_consumer
 from consumer.identity import Identity
 
-ANSWER_S = 5.0  # how long one question for committed offsets may take before it is asked again
+ANSWER_S = 5.0  # how long a request for committed offsets may take before it is repeated
 LEADER_S = 1.0  # how long a partition's leader has to answer before it counts as silent
 RETRY_S = 0.1
 
@@ -31,8 +31,8 @@ _NOT_YET = (KafkaError._STATE, KafkaError._PREV_IN_PROGRESS, KafkaError._TIMED_O
 class Positions:
     """The next offset of every assigned partition of one topic.
 
-    Questions to the broker are repeated as long as `keep_trying` holds; after that there are no positions, and
-    so nothing that could be committed.
+    Requests to the broker are repeated as long as `keep_trying` holds; after that there are no positions, so nothing
+    can be committed.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Positions:
         keep_trying: Callable[[], bool],
         from_ms: int | None = None,
     ) -> None:
-        """Where nothing is committed, `from_ms` is the time of the first message, in milliseconds since 1970."""
+        """`from_ms` (ms since 1970) is the time of the first message to read if nothing is committed."""
         self._consumer = consumer
         self._topic = topic
         self._identity = identity
         self._keep_trying = keep_trying
         self._from_ms = from_ms
         self._next: dict[int, int] = {}
-        self._low: dict[int, int] = {}  # where partitions began when they were assigned
+        self._low: dict[int, int] = {}  # the partitions' first offsets at assignment
         self._stable: dict[int, int] = {}  # last stable offsets
         self._state_ends: dict[int, int | None] = {}  # what was committed beside the offsets
 
@@ -61,7 +61,7 @@ class Positions:
         return sorted(self._next)
 
     def add(self, partitions: Iterable[int]) -> list[TopicPartition]:
-        """Take partitions in and say where each is to be read from: the committed offset, or where the group begins.
+        """Add partitions; returns where to read each from: the committed offset, or where the group begins.
 
         Raises:
             KafkaCallError: the broker refuses to tell.
@@ -83,18 +83,18 @@ class Positions:
                 known.pop(partition, None)
 
     def owns(self, block: Block) -> bool:
-        """Whether every message of the block is of an assigned partition and was not processed before."""
+        """Whether every message of the block is from an assigned partition and not processed yet."""
         return all(
             first >= self._next.get(partition, first + 1) for partition, (first, _) in block.spans.items()
         )
 
     def advance(self, block: Block) -> None:
-        """The block is processed."""
+        """Mark the block as processed."""
         for partition, (_, last) in block.spans.items():
             self._next[partition] = last + 1
 
     def offsets(self, state_ends: Mapping[int, int] | None = None) -> list[TopicPartition]:
-        """The offsets to commit: of every partition in which something was processed."""
+        """The offsets to commit, for every partition with processed messages."""
         processed = {partition: offset for partition, offset in self._next.items() if offset >= 0}
         return self._listed(processed, state_ends or {})
 
@@ -106,7 +106,7 @@ class Positions:
         return {partition: self._state_ends.get(partition) for partition in self._next}
 
     def rewind(self) -> None:
-        """Go back to the group's committed offsets, which alone tell what is done.
+        """Go back to the group's committed offsets: only they tell what is done.
 
         Raises:
             KafkaCallError: the broker refuses to tell.
@@ -122,7 +122,7 @@ class Positions:
             self._seek(partition)
 
     def reaches(self, stable: Mapping[int, int]) -> None:
-        """The last stable offsets of partitions, heard of a moment ago."""
+        """Record partitions' latest last stable offsets."""
         self._stable.update(stable)
 
     def lags(self) -> dict[int, int]:
@@ -135,7 +135,7 @@ class Positions:
         """
         read = {one.partition: one.offset for one in self._consumer.position(self._listed(self._next))}
         return {
-            # The consumer has no position before it hands out the first message after an assignment or a seek.
+            # After an assignment or a seek, the consumer has no position until it returns the first message.
             partition: max(
                 0, self._stable[partition] - max(read[partition], offset, self._low.get(partition, 0))
             )
@@ -144,7 +144,7 @@ class Positions:
         }
 
     def answered(self) -> bool:
-        """Whether every partition's leader answers at this moment."""
+        """Whether every partition's leader answers now."""
         try:
             for partition in self._next:
                 self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=LEADER_S)
@@ -158,18 +158,18 @@ class Positions:
                 self._consumer.seek(partition)
                 return
             except KafkaException as exception:
-                # A partition assigned a moment ago can't be moved before its fetcher has started.
+                # A newly assigned partition can't seek before its fetcher has started.
                 error: KafkaError = exception.args[0]
                 if error.code() not in _NOT_YET:
                     raise KafkaCallError("going back", error, Action.STOP) from None
                 time.sleep(RETRY_S)
 
     def _ask_ends(self, partitions: Iterable[int]) -> None:
-        """The statistics tell the last stable offsets, too, but for the first chunks they come too late."""
+        """The statistics report last stable offsets, too, but too late for the first chunks."""
         with contextlib.suppress(KafkaException):
             for partition in partitions:
                 asked = TopicPartition(self._topic, partition)
-                # To a reader of committed messages, the end is the last stable offset.
+                # For a read_committed consumer, the end is the last stable offset.
                 self._low[partition], self._stable[partition] = self._consumer.get_watermark_offsets(
                     asked, timeout=LEADER_S
                 )
@@ -200,14 +200,14 @@ class Positions:
             answers = {answer.partition: answer.offset for answer in self._ask(asked)}
             return answers | self._beginnings([one for one, offset in answers.items() if offset < 0])
         except KafkaException as exception:
-            # A new group's coordinator answers NOT_COORDINATOR for a moment; a broker may be restarting.
+            # A new group's coordinator answers NOT_COORDINATOR for a moment; or a broker is restarting.
             error: KafkaError = exception.args[0]
             if stops_consumer(error):
                 raise KafkaCallError("reading committed offsets", error, Action.STOP) from None
             return None
 
     def _beginnings(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Where partitions begin of which the group has committed nothing."""
+        """Where to begin partitions without a committed offset."""
         if self._from_ms is None:
             return dict.fromkeys(partitions, OFFSET_BEGINNING)
         asked = [TopicPartition(self._topic, partition, self._from_ms) for partition in partitions]

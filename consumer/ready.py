@@ -1,4 +1,4 @@
-"""What must be there before a worker begins."""
+"""Checks what a worker needs before it starts."""
 
 from broker.rights import require_rights
 from broker.settings import Settings
@@ -7,7 +7,7 @@ from real_time.usable import Model
 
 
 def require_ready(settings: Settings, model: Model) -> None:
-    """Return if the topics that a worker with this model needs are there, and this user may use them.
+    """Check that the topics for a worker with this model exist, and that this user may use them.
 
     Raises:
         TopicError: says what is missing or wrong.

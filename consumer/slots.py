@@ -1,7 +1,7 @@
-"""Which worker this is: a name that is the same after a restart and never held by two live workers.
+"""The worker's name: the same after a restart, and never held by two live workers.
 
-The name ends in the transactional id. Because a restarted worker takes the same one, its first call settles the
-transaction that a killed predecessor left open, and readers are not held up until that times out.
+The name is part of the transactional ID. A restarted worker takes the same one, so its first call ends the
+transaction that a killed predecessor left open, and readers need not wait until that times out.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ class InstanceTakenError(VitalstreamError):
 
 
 class Slot:
-    """Holds a worker's name as long as the process lives, by a lock on a file that dies with it."""
+    """Holds a worker's name for the life of the process, by a file lock that dies with it."""
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Slot:
 
 
 def take_slot(settings: Settings, *, directory: Path | None = None) -> Slot:
-    """The worker name: group and `--instance`, or group, host and the lowest number free on this host.
+    """The worker's name: group and `--instance`, or group, host and the lowest free number on this host.
 
     Raises:
         InstanceTakenError: `--instance` is held by another worker on this host.
@@ -65,8 +65,8 @@ def take_slot(settings: Settings, *, directory: Path | None = None) -> Slot:
 
 
 def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock on `path`, or None when another process holds it."""
-    # Read-only is enough for a lock, and lets workers of different users see each other's.
+    """A descriptor that holds the lock on `path`; None if another process holds it."""
+    # Read-only is enough for a lock, and lets different users' workers see each other's.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def _lock(path: Path) -> int | None:
 
 
 def _lock_directory() -> Path:
-    """One directory for all users of this host: two of them may run workers of the same group."""
+    """One directory for all users of this host, as two of them may run workers of the same group."""
     directory = Path(tempfile.gettempdir()) / "vitalstream"
     if not directory.is_dir():
         directory.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The stall detector: says once, with the stacks of all threads, where a worker hangs."""
+"""The stall detector: logs once, with the stacks of all threads, where a worker hangs."""
 
 import faulthandler
 import logging
@@ -17,11 +17,10 @@ CHECK_S = 1.0
 
 @contextmanager
 def watching(health: Health, *, stall_after: float, check: float = CHECK_S) -> Iterator[None]:
-    """Look at `health` every `check` seconds, from a thread of its own, as long as the block runs.
+    """Check `health` every `check` seconds from a thread, while the block runs.
 
-    A model that hangs without ever letting another thread run (in compiled code that holds the interpreter)
-    hangs this one, too: then the standard library's own watchdog, which needs no interpreter, writes the
-    stacks to stderr.
+    A model that hangs in compiled code without releasing the GIL stops this thread, too. Then the standard
+    library's own watchdog, which does not need the GIL, writes the stacks to stderr.
     """
     done = threading.Event()
     watch = threading.Thread(
@@ -43,7 +42,7 @@ def _watch(health: Health, done: threading.Event, stall_after: float, check: flo
     while not done.wait(check):
         _expect_to_be_back(stall_after + 2 * check)
         reason = health.stalled()
-        # Seen twice, because after a pause of the whole process the loop needs a moment to beat again.
+        # Seen twice, because the loop needs a moment to beat again after the whole process was paused.
         if reason and before and not told:
             log.error("stalled: %s; the threads are at\n%s", reason, stacks())
             told = True
@@ -54,12 +53,12 @@ def _watch(health: Health, done: threading.Event, stall_after: float, check: flo
 
 
 def _expect_to_be_back(seconds: float) -> None:
-    """Have the watchdog write the stacks unless this is called again within `seconds`."""
+    """Have the watchdog write the stacks unless called again within `seconds`."""
     faulthandler.dump_traceback_later(seconds, file=sys.__stderr__ or sys.stderr)
 
 
 def stacks() -> str:
-    """Where every thread is: file, line and function, the innermost last. No variables and no source text."""
+    """Every thread's stack: file, line and function, innermost last; no variables or source text."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "\n".join(
         f"thread {names.get(ident, ident)}:\n{_stack(frame)}"

@@ -1,4 +1,4 @@
-"""Stopping when asked: signals only set a flag, which the worker looks at between two calls."""
+"""Stops on request: signals only set a flag, which the worker checks between calls."""
 
 import contextlib
 import logging
@@ -18,24 +18,24 @@ GRACE_S = 9.0  # a supervisor that waits 10 s still sees a clean exit
 
 
 def end_when_asked() -> None:
-    """While there is nothing to finish yet, let SIGTERM and SIGINT end this process at once, with exit code 0."""
+    """Let SIGTERM and SIGINT end this process at once with exit code 0, while there is nothing to finish."""
     for number in _STOPPING:
         signal.signal(number, lambda *_: os._exit(0))
     Hangups.ignore()
 
 
 class Hangups:
-    """SIGHUP, by which an operator asks for another look at the model.
+    """SIGHUP, with which an operator has the model checked again.
 
-    In a terminal it goes on to mean that the terminal was closed, and ends the process.
+    In a terminal it still means that the terminal was closed, and ends the process.
     """
 
     def __init__(self) -> None:
-        self._rung: queue.SimpleQueue[None] = queue.SimpleQueue()  # which a signal handler may use
+        self._rung: queue.SimpleQueue[None] = queue.SimpleQueue()  # safe in a signal handler
 
     @staticmethod
     def ignore() -> None:
-        """While there is nothing to look at yet, or nobody to do it."""
+        """Ignore SIGHUP while there is no model to check, or nobody to do it."""
         _on_hangup(signal.SIG_IGN)
 
     def listen(self) -> None:
@@ -43,11 +43,11 @@ class Hangups:
         _on_hangup(lambda *_: self.ring())
 
     def ring(self) -> None:
-        """What SIGHUP does."""
+        """The handler of SIGHUP."""
         self._rung.put(None)
 
     def wait(self, seconds: float) -> bool:
-        """Return as soon as it rings, or when so much time has passed; whether it rang."""
+        """Wait for a SIGHUP or the time-out; returns whether a signal came."""
         try:
             self._rung.get(timeout=seconds)
         except queue.Empty:
@@ -90,7 +90,7 @@ class Stop:
             self._watch_for_signals()
 
     def _watch_for_signals(self) -> None:
-        # The interpreter writes here the moment a signal arrives, even while a model computes in C.
+        # The interpreter writes here as soon as a signal arrives, even while a model computes in C.
         hear, tell = socket.socketpair()
         tell.setblocking(False)
         signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
