@@ -106,7 +106,9 @@ def test_jars_are_fetched_once_even_by_two_processes(tools: Tools, tmp_path: Pat
 def test_a_taken_port_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(BrokerError, match=f"port {port}, .* is taken; choose another with --port"):
+        with pytest.raises(
+            BrokerError, match=f"port {port} is taken; choose another for the local Kafka with --port"
+        ):
             LocalKafka(port=port).start()
 
 
