@@ -1,4 +1,4 @@
-"""What follows from the passes: who disproves which claim, what nobody can judge, and all of it in words."""
+"""What follows from the passes: which records disprove which claim, and what can't be judged; and its wording."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -51,10 +51,10 @@ class Conclusions:
         self._left: list[Unjudged] = []
 
     def check_sets(self) -> None:
-        """I1, I2, I3 and the part of I4 that says that chunks leave nothing out."""
+        """I1, I2, I3, and the part of I4 that chunks leave nothing out."""
         if self._passes.values is not None:
             wrong = self._skipped - self._passes.values.foreign
-            self._accuse(Invariant.CORRECT, wrong, "was skipped as one for others, but is not")
+            self._accuse(Invariant.CORRECT, wrong, "was skipped as not for us, but is for us")
         self._accuse(Invariant.COMPLETE, self._lost - self._skipped, "has neither a result nor a dead letter")
         both = self._results.messages & self._dead_letters.messages
         self._accuse(Invariant.ONCE, both, "has both a result and a dead letter")
@@ -66,14 +66,14 @@ class Conclusions:
             self._leave(without_output(outputs.topic, cause, count))
 
     def check_models(self, published: Published) -> None:
-        """The part of I9 that nobody can judge: results by a model whose file was not given."""
+        """The part of I9 that can't be judged: results by a model whose file was not given."""
         if self._passes.values is None:
             return
         self._leave(without_model(self._results.topic, published.unknown))
         self._leave(letters_without_model(self._dead_letters.topic, self._passes.values.doubted))
 
     def check_past(self) -> None:
-        """The parts of I9 and I10 that nobody can judge: what depends on messages that are gone."""
+        """The parts of I9 and I10 that can't be judged, because they depend on deleted messages."""
         topic, passes = self._settings.input_topic, self._passes
         if passes.values is not None:
             cause = self._cause(topic, cut=not self._snapshot.may_be_compacted(topic))
@@ -84,7 +84,7 @@ class Conclusions:
                 self._leave(states_overwritten(state, passes.states.overwritten))
 
     def check_committed(self, last_committed: Offsets) -> None:
-        """I6: the first committed offsets against what they cover, the last against what is beyond them."""
+        """I6: compares the first committed offsets with what they cover, and the last with what is beyond them."""
         accounted = self._accounted | self._skipped | self._results.lacking | self._dead_letters.lacking
         reach = np.maximum(
             np.maximum(self._results.reach, self._dead_letters.reach), self._passes.chunks.reach
@@ -92,14 +92,14 @@ class Conclusions:
         for partition, furthest in enumerate(reach.tolist()):
             problem, offset = "", last_committed.get(partition, 0)
             if furthest >= offset:
-                problem = f"is committed, but there are outputs of messages up to {furthest}"
+                problem = f"is committed, but there are results or dead letters of messages up to {furthest}"
             elif partition in self._snapshot.committed:
                 offset, problem = self._committed_too_far(partition, accounted)
             if problem:
                 self._findings.add(Invariant.OFFSETS, self._settings.input_topic, partition, offset, problem)
 
     def conclude(self, *, seconds: float) -> Audit:
-        """Everything in words."""
+        """The outcome, worded."""
         return Audit(
             group=self._settings.group,
             messages=(self._messages - self._lacking).count(),
@@ -119,7 +119,7 @@ class Conclusions:
         self._findings.add_members(invariant, topic, members, scope=scope, problem=problem)
 
     def _check_strangers(self, strangers: Bitmap) -> None:
-        """I3: what has an output and is no message is accused, unless the message may be gone."""
+        """I3: a result or dead letter without a message is an offender, unless the message may have been deleted."""
         topic, scope = self._settings.input_topic, self._snapshot.scope
         deleted = self._results.earlier + self._dead_letters.earlier
         for partition, start in self._passes.left_from.items():
@@ -130,10 +130,12 @@ class Conclusions:
         if self._snapshot.may_be_compacted(topic):
             self._leave(without_message(topic, self._cause(topic, cut=False), strangers.count()))
         else:
-            self._accuse(Invariant.GENUINE, strangers, "has an output, but there is no such message")
+            self._accuse(
+                Invariant.GENUINE, strangers, "has a result or dead letter, but there is no such message"
+            )
 
     def _check_uncovered(self, uncovered: Bitmap) -> None:
-        """I4: what is accounted for and in no chunk is accused, unless the chunk may be gone."""
+        """I4: an accounted message in no chunk is an offender, unless the chunk may have been deleted."""
         topic, heads = self._settings.metrics_topic, self._passes.chunks.heads
         gone = 0
         floors = heads.floors(lambda ms: self._cluster.at_time(self._settings.input_topic, ms))
@@ -161,7 +163,7 @@ class Conclusions:
         return [partition for partition, start in self._passes.starts[topic].items() if start > 0]
 
     def _committed_too_far(self, partition: int, accounted: Bitmap) -> tuple[int, str]:
-        """The offset that should be committed and what is amiss; no words where nothing is."""
+        """The offset that should be committed, and what is wrong; '' if nothing is."""
         scope, committed = self._snapshot.scope, self._snapshot.committed[partition]
         last = accounted.last(*scope.whole(partition))
         if last is not None:
@@ -177,7 +179,7 @@ class Conclusions:
     def _verdicts(self) -> Iterator[Verdict]:
         left: Counter[Invariant] = Counter({Invariant.COMPLETE: self._lacking.count()})
         for one in self._left:
-            if one.invariant is not Invariant.COMPLETE:  # two topics may be the reason for one message
+            if one.invariant is not Invariant.COMPLETE:  # a message may count for two topics
                 left[one.invariant] += one.count
         for invariant, checked in self._checked().items():
             yield Verdict(invariant, checked, self._findings.counts[invariant], left[invariant])
@@ -207,7 +209,7 @@ class Conclusions:
                 how = self._cause(topic, cut=True)
                 yield f"{topic}: the oldest records of partitions {_listed(cut)} were {how}"
         for topic in self._passes.undercounted:
-            yield f"{topic}: some records were deleted while aborted ones were counted; there may be more of those"
+            yield f"{topic}: some records were deleted while aborted ones were counted; there may be more of them"
         if skipped := self._skipped.count():
             yield f"{skipped:,} messages were for others and skipped (--skip-foreign), as their chunks say"
         missing = [p for p in range(self._snapshot.scope.partitions) if p not in self._snapshot.committed]

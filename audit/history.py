@@ -1,4 +1,4 @@
-"""What is known of patients, folded again from the messages that the group consumed."""
+"""The patients' states, folded again from the messages that the group consumed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ _DECIMALS: Final = 4  # of the hours in a result
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the patients of those messages that have a patient and a time, by position in the batch."""
+    """What is known of the patients at messages with a patient and a time, by position in the batch."""
 
     features: pd.DataFrame
-    """What the history gives."""
+    """The history's features."""
     told: pd.Series
-    """What results tell of it."""
+    """What results report about it."""
 
 
 class Fold:
-    """Takes messages in from where the group began. Its memory grows with the patients, not with the messages."""
+    """Folds messages from where the group began. Memory grows with the number of patients, not of messages."""
 
     def __init__(self, model: OfflineModel, decode: Decoder) -> None:
-        """Raises ValueError where the model has no history."""
+        """Raises ValueError if the model has no history."""
         history = model.scorer.history
         if history is None:
             raise ValueError("the model has no history")
@@ -42,7 +42,7 @@ class Fold:
         self._decode = decode
 
     def take(self, batch: Batch) -> Known:
-        """What is known at each of these messages."""
+        """Fold a batch; returns what is known at each of its messages."""
         decoded = self._decode(batch.messages)
         decoded, times = fit_for_history(
             decoded, batch.messages, times_or_nan(decoded.event_times), key_must_match=True
@@ -81,6 +81,6 @@ def _told(past: Past, columns: Sequence[str], limits: Sequence[int]) -> list[dic
 
 
 def taken(decoded: Decoded, batch: Batch) -> Decoded:
-    """Without the messages that are no part of a history."""
+    """The batch without messages that are not part of a history."""
     times = times_or_nan(decoded.event_times)
     return fit_for_history(decoded, batch.messages, times, key_must_match=True)[0]

@@ -1,4 +1,4 @@
-"""The pass over the input topic: which messages there are."""
+"""The pass over the input topic: which messages exist."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,20 +12,20 @@ from audit.scope import Scope
 
 
 class Check(Protocol):
-    """Looks closer at messages."""
+    """Examines messages further."""
 
     def check(self, batch: Batch, numbers: Ints) -> None:
-        """Look at a batch of messages that have these numbers in the scope."""
+        """Examine a batch of messages that have these numbers in the scope."""
 
 
 class Unanswered:
-    """Notes for which messages without an output the one they had may have been deleted."""
+    """Records which messages may have had a result or dead letter that was deleted."""
 
     def __init__(self, outputs: Sequence[Outputs]) -> None:
         self._outputs = outputs
 
     def check(self, batch: Batch, numbers: Ints) -> None:
-        """Look at a batch of messages that have these numbers."""
+        """Examine a batch of messages that have these numbers."""
         answered = np.zeros(len(numbers), dtype=np.bool_)
         for one in self._outputs:
             answered |= one.messages.has(numbers)
@@ -44,7 +44,7 @@ class Inputs:
         self._checks = checks
 
     def __call__(self, batch: Batch) -> None:
-        """Take a batch in; all of it is in scope."""
+        """Add a batch; all of it is in scope."""
         numbers = self._scope.numbers(batch.partitions, batch.offsets)
         self.messages.add(numbers)
         for one in self._checks:

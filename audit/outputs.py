@@ -1,4 +1,4 @@
-"""The passes over results and dead letters: which message each of them is of."""
+"""The passes over results and dead letters: which message each belongs to."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
@@ -29,14 +29,14 @@ _LARGEST = np.iinfo(np.int64).max
 
 
 class Order:
-    """In every output partition, the offsets of one input partition must rise."""
+    """Checks that in every output partition, the offsets of one input partition increase."""
 
     def __init__(self, *, outputs: int, inputs: int) -> None:
         self._inputs = inputs
         self._last = np.full(outputs * inputs, -1)
 
     def feed(self, outputs: Ints, inputs: Ints, offsets: Ints) -> Bools:
-        """Take the next records in; tells of each whether it comes too late."""
+        """Add the next records; returns for each whether it comes too late."""
         late = np.zeros(len(offsets), dtype=np.bool_)
         if len(offsets) == 0:
             return late
@@ -53,10 +53,10 @@ class Order:
 
 
 class Outputs:
-    """The messages in scope that the records of one output topic are of. `kind` is what a record is called.
+    """The messages in scope that the records of one output topic belong to. `kind` is what a record is called.
 
-    `earlier` counts records of messages that were deleted before the scope begins, and `lacking` are the messages
-    without any output whose record may have been deleted here.
+    `earlier` counts records of messages that were deleted before the scope begins. `lacking` are the messages without
+    result or dead letter whose record may have been deleted here.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Outputs:
         self.lacking = Bitmap(scope.size)
         self.records = 0
         self.earlier = 0
-        self.reach = np.full(scope.partitions, -1)  # the greatest offset by input partition
+        self.reach = np.full(scope.partitions, -1)  # the largest offset by input partition
         self.heads = Heads(starts, inputs=scope.partitions, cleanup=cleanup)
         self._order = Order(outputs=len(starts), inputs=scope.partitions)
         self._kind = kind
@@ -82,22 +82,22 @@ class Outputs:
         self._findings = findings
 
     def see(self, batch: Batch) -> None:
-        """Count all that is there, readable or not."""
+        """Count all records, readable or not."""
         self.records += len(batch)
         self.heads.see(batch)
 
     def unreadable(self, partition: int, offset: int) -> None:
-        """A record that is none."""
+        """Report a record that is not of this kind."""
         self._findings.add(Invariant.GENUINE, self.topic, partition, offset, f"is not a {self._kind}")
 
     def account(self, batch: Batch, *, topic: str, ours: Bools, sources: Ints, offsets: Ints) -> Ints:
-        """Take in what the records of `batch` are of; returns the rows that account for a message in scope.
+        """Add the messages that the records of `batch` belong to; returns the rows that account for one in scope.
 
-        `ours` tells which are of input `topic`, `sources` and `offsets` of which of its messages.
+        `ours` says which rows belong to input `topic`; `sources` and `offsets` say to which of its messages.
         """
         known = ours & (sources >= 0) & (sources < self._scope.partitions) & (offsets >= 0)
         for row in np.flatnonzero(~known).tolist():
-            self._accuse(Invariant.GENUINE, batch, row, f"is of no message of {topic}")
+            self._accuse(Invariant.GENUINE, batch, row, f"belongs to no message of {topic}")
         rows = np.flatnonzero(known)
         np.maximum.at(self.reach, sources[rows], offsets[rows])
         self.heads.note(batch.partitions[rows], sources[rows], offsets[rows])
@@ -114,7 +114,7 @@ class Outputs:
         return rows[inside]
 
     def _check_order(self, batch: Batch, rows: Ints, *, topic: str, sources: Ints, offsets: Ints) -> None:
-        """What has no bit, since its message was deleted, shows here that it is there twice."""
+        """Finds duplicates of records that have no bit because their message was deleted."""
         late = self._order.feed(batch.partitions[rows], sources[rows], offsets[rows])
         for row in rows[late].tolist():
             twice = "" if self._scope.holds(sources[[row]], offsets[[row]])[0] else ", or for the second time"
@@ -171,7 +171,7 @@ class Results:
         self._check_labels(np.flatnonzero(ours), sources, offsets, probabilities, columns)
         if self._published.keeps_results:
             as_we_read = _equal(columns["mapping"], self._published.mapping)[rows]
-            self._accuse(rows[~as_we_read], sources, offsets, "its result is by another mapping")
+            self._accuse(rows[~as_we_read], sources, offsets, "its result was made with another mapping")
             rows = rows[as_we_read]
             self._published.add_results(
                 self._scope.numbers(sources[rows], offsets[rows]),
@@ -194,7 +194,9 @@ class Results:
         expected = np.where(np.isnan(probabilities), np.nan, probabilities >= thresholds)
         wrong = ~((labels == expected) | (np.isnan(labels) & np.isnan(expected)))
         wrong |= (probabilities < 0) | (probabilities > 1)
-        problems = {"its probability is none, or its label does not follow from it and the threshold": wrong}
+        problems = {
+            "its probability is invalid, or its label does not follow from it and the threshold": wrong
+        }
         present = np.array(columns["features_present"], dtype=np.float64)  # None becomes NaN
         no_input = np.array(columns["no_input"], dtype=np.bool_)
         problems["it says no_input, but has a probability"] = no_input & ~np.isnan(probabilities)
@@ -211,7 +213,7 @@ class Results:
 class DeadLetters:
     """The pass over the dead-letter topic. `published` keeps fingerprints for a comparison with the messages.
 
-    Marks, which say that a dead letter was put back into the input topic, are passed over.
+    Marks, which say that a dead letter was replayed, are skipped.
     """
 
     def __init__(self, outputs: Outputs, *, topic: str, scope: Scope, published: Published) -> None:
@@ -250,7 +252,7 @@ def _fingerprints(batch: Batch, columns: Columns) -> UInts:
 
 
 def _readable(batch: Batch, reader: Callable[[Any], object], outputs: Outputs) -> Batch:
-    """The rows that `reader` can read; the others are offenders."""
+    """The rows that `reader` can read; the others become offenders."""
     fine = np.ones(len(batch), dtype=np.bool_)
     for row, message in enumerate(batch.messages):
         try:
@@ -262,7 +264,7 @@ def _readable(batch: Batch, reader: Callable[[Any], object], outputs: Outputs) -
 
 
 def _json_types(hint: Any) -> frozenset[type]:
-    """The types that orjson gives for a field of this type."""
+    """The types that orjson returns for a field of this type."""
     kinds = {get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])}
     return frozenset(kinds | ({int} if float in kinds else set()))
 
@@ -274,14 +276,14 @@ _row = itemgetter(*_TYPES)
 
 
 def _columns(values: Sequence[Any], load: Load) -> Columns | None:
-    """The fields of results, column by column; None where any value is no result. One pass, no object a row."""
+    """The fields of results, column by column; None if any value is not a result. One pass, no object per row."""
     try:
         docs = [*map(load, values)]
         try:
             rows = [*map(_row, docs)]
-        except KeyError:  # of an earlier version, without the later fields
+        except KeyError:  # from an earlier version, without the later fields
             rows = [_row(_DEFAULTS | doc) for doc in docs]
-    except (ValueError, KeyError, TypeError):  # no value, no JSON, no object, a field missing
+    except (ValueError, KeyError, TypeError):  # no value, not JSON, not an object, or a field missing
         return None
     columns: Columns = dict(zip(_TYPES, zip(*rows, strict=True), strict=False))
     right = all({*map(type, column)} <= _TYPES[name] for name, column in columns.items())
@@ -289,7 +291,7 @@ def _columns(values: Sequence[Any], load: Load) -> Columns | None:
 
 
 def _ints(column: Sequence[int]) -> Ints:
-    """As int64; what is out of its range is of no message, and becomes -1."""
+    """Offsets as int64; a value out of range belongs to no message, and becomes -1."""
     try:
         return np.fromiter(column, np.int64, len(column))
     except OverflowError:

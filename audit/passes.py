@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from schemas.vitals import Decoder
 
 COUNTED: Final = 1_000_000
-"""Waiting messages that are counted one by one; of more, the offsets are."""
+"""Up to this many waiting messages are counted one by one; beyond that, offsets are counted."""
 
 
 class Passes:
-    """Reads the outputs, then the input, then the metrics. What each pass found stays as an attribute."""
+    """Reads results and dead letters, then the input, then the metrics. Each pass's findings become an attribute."""
 
     results: Outputs
     dead_letters: Outputs
     inputs: Inputs
     chunks: Chunks
     left_from: Offsets
-    """Where the input topic began once it was read."""
+    """Where the input topic began when it was read."""
     waiting: Waiting
 
     def __init__(
@@ -48,7 +48,7 @@ class Passes:
         findings: Findings,
         on_progress: OnProgress,
     ) -> None:
-        self.starts: dict[str, Offsets] = {}  # where the pass over each topic began
+        self.starts: dict[str, Offsets] = {}  # where the pass over each topic started
         self.aborted: dict[str, int] = {}
         self.undercounted: list[str] = []
         self.values: Values | None = None
@@ -60,7 +60,7 @@ class Passes:
         self._on_progress = on_progress
 
     def read_outputs(self, published: Published) -> None:
-        """What each result and dead letter is of."""
+        """Find the message of each result and dead letter."""
         topic, scope, findings = self._settings.input_topic, self._snapshot.scope, self._findings
         self.results = self._outputs(self._settings.output_topic, "result")
         take = Results(
@@ -77,7 +77,7 @@ class Passes:
         self._pass(self.dead_letters.topic, take_letters, on_deleted=self.dead_letters.heads.restart)
 
     def read_input(self, models: "Sequence[tuple[OfflineModel, Decoder]]", published: Published) -> None:
-        """The input topic: by then it is known what was published of each message."""
+        """Read the input topic, once it is known what was published for each message."""
         topic, dead_letters = self._settings.input_topic, self.dead_letters.messages
         gone: set[int] = set()
         checks: list[Check] = [
@@ -108,7 +108,7 @@ class Passes:
         self._note_what_is_gone_on_both_sides()
 
     def _without_beginning(self, starts: Offsets) -> set[int]:
-        """The partitions of which the group may have consumed messages that are gone from the input by now."""
+        """The partitions in which messages that the group consumed may since have been deleted."""
         if self._snapshot.may_be_compacted(self._settings.input_topic):
             return {*starts}
         outputs = (self.results, self.dead_letters)
@@ -118,7 +118,7 @@ class Passes:
         return {partition for partition, start in starts.items() if 0 < start == begins[partition]}
 
     def _read_states(self, folds: "Sequence[Fold]", gone: Collection[int]) -> None:
-        """The state topic: by then it is known what the messages give."""
+        """Read the state topic, once it is known which states the messages give."""
         from audit.states import States, check_ends
 
         topic = self._settings.topic(Role.STATE)
@@ -133,7 +133,7 @@ class Passes:
         self.states.compare(gone=gone)
 
     def read_chunks(self) -> None:
-        """The metrics topic."""
+        """Read the metrics topic."""
         topic = self._settings.metrics_topic
         self.chunks = Chunks(
             topic,
@@ -148,7 +148,7 @@ class Passes:
         self._pass(topic, self.chunks, on_deleted=self.chunks.heads.restart)
 
     def count_aborted(self) -> None:
-        """The records of output topics that no reader sees."""
+        """Count the aborted records on output topics, which no reader sees."""
         for topic, records in self.records.items():
             missed: list[int] = []
             stage = f"{topic}, aborted records"
@@ -158,7 +158,7 @@ class Passes:
                 self.undercounted.append(topic)
 
     def count_waiting(self, last_committed: Offsets) -> None:
-        """What the group has yet to consume, as a `read_committed` reader sees it."""
+        """Count what the group has yet to consume, as a `read_committed` reader sees it."""
         topic = self._settings.input_topic
         starts = self._snapshot.scope.within(self._cluster.starts(topic))
         ends = self._cluster.stable(topic)
@@ -222,7 +222,7 @@ class Passes:
         )
 
     def _note_what_is_gone_on_both_sides(self) -> None:
-        """A message that is gone may have had an output that is gone, too."""
+        """A deleted message may have had a result or dead letter that was deleted too."""
         absent = Bitmap(self._snapshot.scope.size)
         for partition in self.left_from:
             absent.add_range(*self._gone(partition))

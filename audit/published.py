@@ -1,4 +1,4 @@
-"""What was published of each message, kept on disk until the message itself is read."""
+"""What was published for each message, kept on disk until the message itself is read."""
 
 import tempfile
 import zlib
@@ -19,13 +19,13 @@ UInts: TypeAlias = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 class Published:
-    """By message in scope: what its result and its dead letter say, in sparse files.
+    """For each message in scope, what its result and its dead letter say, in sparse files.
 
-    Eighteen bytes of a result: its probability, a fingerprint of all else it holds of its message and one of what it
-    tells of the patient's past, and which of the `models`, given by their hashes, it is by. Eight of a dead letter:
-    fingerprints of what it holds of its message, and of the cause it gives. Without models, nothing is kept of results,
-    and else of those whose messages were read by `mapping`. `unknown` counts the results by any other model, by what
-    they say its hash is.
+    Results take eighteen bytes: the probability, a fingerprint of everything else copied from the message, one of what
+    is reported about the patient's past, and which of the `models` (given by their hashes) made it. Dead letters take
+    eight: fingerprints of what they copied from the message, and of their cause. Without models, nothing is kept of
+    results; otherwise, of those read with `mapping`. `unknown` counts the results of other models by the hash they
+    name.
     """
 
     def __init__(self, size: int, *, models: Sequence[str], mapping: str | None) -> None:
@@ -59,7 +59,7 @@ class Published:
         pasts: UInts,
         models: Sequence[str],
     ) -> None:
-        """Keep what results say; NaN stands for null. `models` are the hashes they give."""
+        """Keep what results say; NaN stands for null. `models` are the hashes they name."""
         self._probabilities[numbers] = probabilities
         self._carried[numbers] = carried
         self._pasts[numbers] = pasts
@@ -76,11 +76,11 @@ class Published:
         return np.array(self._probabilities[numbers])
 
     def by(self, numbers: Ints) -> Places:
-        """Which of the models the results are by, counted from 1; 0 for another one or no result."""
+        """Which of the models made each result, counted from 1; 0 for another model or no result."""
         return np.array(self._by[numbers])
 
     def carried(self, numbers: Ints) -> UInts:
-        """The fingerprints of what the results hold of their messages."""
+        """The fingerprints of what the results copied from their messages."""
         return np.array(self._carried[numbers])
 
     def pasts(self, numbers: Ints) -> UInts:
@@ -88,11 +88,11 @@ class Published:
         return np.array(self._pasts[numbers])
 
     def contents(self, numbers: Ints) -> UInts:
-        """The fingerprints of what the dead letters hold of their messages."""
+        """The fingerprints of what the dead letters copied from their messages."""
         return np.array(self._contents[numbers])
 
     def causes(self, numbers: Ints) -> UInts:
-        """The fingerprints of the causes that the dead letters give."""
+        """The fingerprints of the dead letters' causes."""
         return np.array(self._causes[numbers])
 
     def _file(self, name: str, dtype: Any, size: int) -> Any:
@@ -101,7 +101,7 @@ class Published:
 
 
 def fingerprints(keys: Sequence[bytes | None], *columns: Sequence[Any]) -> UInts:
-    """A number for each row of keys and columns, which hold what results say of their messages."""
+    """A fingerprint for each row of keys and columns, which hold what results say about their messages."""
     codes = (
         zlib.crc32(orjson.dumps(rest, option=orjson.OPT_SORT_KEYS), zlib.crc32(key or b""))
         for key, *rest in zip(keys, *columns, strict=True)

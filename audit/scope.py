@@ -1,4 +1,4 @@
-"""The messages that are judged, numbered through: what bitmaps and files are indexed by."""
+"""The messages that are judged, numbered consecutively; the numbers index bitmaps and files."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from audit.bitmap import Bools, Ints
 
 
 class Scope:
-    """The offsets of each partition from `starts` to below `ends`, numbered from 0 to below `size`."""
+    """Each partition's offsets from `starts` to `ends` (exclusive), numbered from 0 to `size` (exclusive)."""
 
     def __init__(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> None:
         self.partitions = len(starts)
@@ -19,17 +19,17 @@ class Scope:
         self.size = int(self._bases[-1])
 
     def holds(self, partitions: Ints, offsets: Ints) -> Bools:
-        """Of each message whether it is one of those. The partitions must exist."""
+        """For each message, whether it is in scope. The partitions must exist."""
         inside: Bools = (offsets >= self._starts[partitions]) & (offsets < self._ends[partitions])
         return inside
 
     def precedes(self, partitions: Ints, offsets: Ints) -> Bools:
-        """Of each message whether it stood before those. The partitions must exist."""
+        """For each message, whether it precedes the scope. The partitions must exist."""
         before: Bools = offsets < self._starts[partitions]
         return before
 
     def numbers(self, partitions: Ints, offsets: Ints) -> Ints:
-        """The numbers of messages that it holds."""
+        """The numbers of messages in scope."""
         numbers: Ints = self._bases[partitions] + (offsets - self._starts[partitions])
         return numbers
 
@@ -40,11 +40,11 @@ class Scope:
         return [*zip(partitions.tolist(), offsets.tolist(), strict=True)]
 
     def within(self, starts: Mapping[int, int]) -> dict[int, int]:
-        """These offsets by partition, none of them before those."""
+        """These offsets by partition, raised to where the scope starts."""
         return {partition: max(start, int(self._starts[partition])) for partition, start in starts.items()}
 
     def range(self, partition: int, start: int, stop: int) -> tuple[int, int]:
-        """The numbers from `start` to below `stop` of a partition, cut down to those there are."""
+        """The numbers of a partition's offsets from `start` to `stop` (exclusive), limited to the scope."""
         low, high, base = (int(a[partition]) for a in (self._starts, self._ends, self._bases))
         start, stop = min(max(start, low), high), min(max(stop, low), high)
         return base + start - low, base + max(start, stop) - low

@@ -1,4 +1,4 @@
-"""Whether what was published of each message is what decoding and scoring it here gives."""
+"""Whether what was published for each message equals the result of decoding and scoring it here."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -18,15 +18,15 @@ from schemas.contract import RISK_PROBABILITY, Reason
 from schemas.presence import features_present
 from schemas.vitals import Decoded, Decoder
 
-_ANY_MODEL_ERROR = Exception  # a model raises what it likes; its text may hold values, and is not looked at
+_ANY_MODEL_ERROR = Exception  # models may raise anything; the text may hold values, and is ignored
 
 
 class Values:
-    """Compares batches of the input topic with what was published of them: each result with the model that it names.
+    """Compares batches of the input topic with what was published: each result with the model that it names.
 
-    A dead letter names none, so it is right if it is right by any of them. `doubted` counts those that are right by
-    none while another model scored, too, and `without_past` scores of a model with a history that differ in a partition
-    of `gone`: its first messages may have been deleted.
+    A dead letter names no model, so it is right if it is right by any of them. `doubted` counts those right by none
+    while another model scored too. `without_past` counts differing scores of a model with a history in a partition of
+    `gone`, whose first messages may have been deleted.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Values:
     ) -> None:
         self.folds: dict[str, Fold] = {}  # by recipe
         self.without_past = 0
-        self.foreign = foreign  # the messages that are for others are added
+        self.foreign = foreign  # receives the messages that are for others
         self.doubted = 0
         self._published = published
         self._results = results
@@ -62,10 +62,10 @@ class Values:
 
     @property
     def checked(self) -> str:
-        """How many scores were compared, and how near they came."""
+        """How many scores were compared, and the largest difference."""
         compared, ulp = (sum(one.compared for one in self._by_model), max(one.ulp for one in self._by_model))
         by = f" by {len(self._by_model)} models" if len(self._by_model) > 1 else ""
-        return f"{compared:,} probabilities{by}, {ulp} ulp apart at most"
+        return f"{compared:,} probabilities{by}, at most {ulp} ulp apart"
 
     def check(self, batch: Batch, numbers: Ints) -> None:
         """Compare a batch of messages that have these numbers."""
@@ -90,7 +90,7 @@ class Values:
             self._accuse(batch, wrong)
 
     def _excuse(self, check: "_Check") -> None:
-        """What depends on a past that is gone can't be judged."""
+        """Leaves out what depends on deleted messages, which can't be judged."""
         for row in check.wrong_scores:
             if int(check.partitions[row]) in self._gone:
                 self.without_past += check.wrong_results.pop(row, None) is not None
@@ -103,7 +103,7 @@ class Values:
 
 
 class _ByModel:
-    """Compares with one model. `ulp` is the largest difference that was found."""
+    """Compares with one model. `ulp` is the largest difference found."""
 
     def __init__(
         self, model: OfflineModel, decode: Decoder, *, min_features: int, published: Published
@@ -117,7 +117,7 @@ class _ByModel:
         self._published = published
 
     def check(self, check: "_Check", known: Known | None) -> Ints:
-        """Compare the results and dead letters that `check` is about; the numbers of messages that are for others.
+        """Compare the results and dead letters in `check`; returns the numbers of messages that are for others.
 
         `known` is what the model's history knows, if it has one, by position in the whole batch.
         """
@@ -137,15 +137,15 @@ class _ByModel:
         return check.numbers[[one.position for one in decoded.rejects if one.reason is Reason.NOT_FOR_US]]
 
     def _check_rejected(self, check: "_Check", decoded: Decoded) -> None:
-        """What can't be decoded has no result, and a dead letter with the same cause."""
+        """A message that can't be decoded must have no result, and a dead letter with the same cause."""
         rows = np.array([reject.position for reject in decoded.rejects], dtype=np.int64)
         causes = np.array([cause(reject.reason, reject.field) for reject in decoded.rejects], dtype=np.int64)
         check.accuse(rows[check.results[rows]], "has a result, but can't be decoded")
         wrong = check.letters[rows] & (self._published.causes(check.numbers[rows]) != causes)
-        check.accuse(rows[wrong], "its dead letter gives another reason or field than decoding it does")
+        check.accuse(rows[wrong], "its dead letter gives a different reason or field from decoding it")
 
     def _check_letters(self, check: "_Check", frame: pd.DataFrame, rows: Ints, enough: Bools) -> None:
-        """What can be decoded is a dead letter only by the model, its result's size, or a schema that came later."""
+        """A decodable message may be dead-lettered only for the model, its result's size or a later schema."""
         dead = check.letters[rows]
         told = self._published.causes(check.numbers[rows])
         by_model = dead & (told == cause(Reason.MODEL_REJECTED, RISK_PROBABILITY))
@@ -154,19 +154,19 @@ class _ByModel:
         check.accuse(
             rows[dead & ~by_model & ~too_large & ~registered_since], "is a dead letter, but can be decoded"
         )
-        check.accuse(rows[by_model & ~enough], "is a dead letter of the model, which is not asked about it")
+        check.accuse(rows[by_model & ~enough], "was dead-lettered for the model, which is not called for it")
         asked = np.flatnonzero(by_model & enough)
         if len(asked):
             scores, refused = self._score(frame.iloc[asked])
             accepted = ~refused & ~((scores < 0) | (scores > 1))
-            check.accuse_score(rows[asked][accepted], "is a dead letter of the model, which accepts it")
+            check.accuse_score(rows[asked][accepted], "was dead-lettered for the model, which accepts it")
 
     def _check_carried(
         self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints, present: Ints
     ) -> Bools:
-        """What a result carries on is its own message's: a right score must not be shown for a wrong patient.
+        """A result must carry its own message's data: a right score must not be shown for the wrong patient.
 
-        Tells of each result whether it is of an earlier version, which asked the model about every message.
+        Returns for each result whether it is from an earlier version, which scored every message.
         """
         told = self._published.carried(check.numbers[accepted[rows]])
         no_input = (present < self._min_features).tolist()
@@ -189,7 +189,7 @@ class _ByModel:
         check.accuse_score(rows[wrong], "what it tells of the patient's past is not what the messages give")
 
     def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints, asked: Bools) -> None:
-        """The model was asked about the `asked` rows; the others have no score."""
+        """Check the scores of the `asked` rows; the others have none."""
         if len(rows) == 0:
             return
         told = self._published.probabilities(check.numbers[rows])
@@ -207,7 +207,7 @@ class _ByModel:
             check.accuse_score(np.array([row]), problem)
 
     def _score(self, frame: pd.DataFrame) -> tuple[Floats, Bools]:
-        """Probabilities, and the rows on which the model raises, found by halving."""
+        """Probabilities, and the rows on which the model raises, found by bisection."""
         try:
             with threadpool_limits(limits=1, user_api="blas"):
                 risk = self._model.scorer.behind_history(frame)
@@ -221,9 +221,9 @@ class _ByModel:
 
 
 class _Check:
-    """The messages of a batch that have one of these results or dead letters, or are among the others.
+    """The messages of a batch that have one of these results or dead letters, or are among `others`.
 
-    Rows are positions among them; the rows of what is wrong are positions in the whole batch.
+    Rows are positions among them; rows of offenders are positions in the whole batch.
     """
 
     def __init__(self, batch: Batch, numbers: Ints, *, results: Bools, letters: Bools, others: Bools) -> None:
@@ -235,7 +235,7 @@ class _Check:
         self.wrong_results: dict[int, str] = {}
         self.wrong_letters: dict[int, str] = {}
         self.wrong_scores: set[int] = set()
-        """Those of both in which only the score is wrong."""
+        """The findings of both in which only the score is wrong."""
         self.partitions = batch.partitions
         self.rows = np.flatnonzero(kept)
 
@@ -256,7 +256,7 @@ class _Check:
 def _carried(
     check: _Check, decoded: Decoded, present: Sequence[int | None], no_input: Sequence[bool]
 ) -> UInts:
-    """Fingerprints of what the results of a batch must say of their messages."""
+    """Fingerprints of what the results of a batch must say about their messages."""
     own = check.keys(decoded.frame.index.to_numpy())
     keys = [id_.encode() if key is None else key for key, id_ in zip(own, decoded.patient_ids, strict=True)]
     identity = decoded.patient_ids, decoded.event_times
@@ -265,5 +265,5 @@ def _carried(
 
 def _apart(distance: int) -> str:
     if distance == NOT_A_NUMBER:
-        return "null where offline scoring gives a number, or the other way round"
-    return f"{distance} units in the last place off offline scoring"
+        return "null where offline scoring gives a number, or vice versa"
+    return f"{distance} units in the last place away from offline scoring"

@@ -1,4 +1,4 @@
-"""Whether a worker is alive and whether it is ready, judged from what it tells."""
+"""Whether a worker is alive and ready, judged by the events it reports."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,26 +7,26 @@ from consumer.errors import Action
 from consumer.lag import Oldest, is_behind
 from consumer.observer import Observer, Step
 
-# Where it is Kafka that is waited for, and not the model, less silence than this is no stall. In an outage no call
-# lasts longer than 10 s (COMMIT_TIMEOUT_S, START_TIMEOUT_S), after each there is an event, and between two tries of
-# what failed the worker asks `should_stop`; so three times the longest call is on the safe side.
+# While waiting for Kafka rather than for the model, a shorter silence than this is not a stall. In an outage no call
+# lasts longer than 10 s (COMMIT_TIMEOUT_S, START_TIMEOUT_S), each is followed by an event, and the worker calls
+# `should_stop` between retries; so three times the longest call is safe.
 KAFKA_S = 30.0
-# The lags come every second. When they don't, the worker is waiting for an answer of Kafka's somewhere.
+# The lags come every second. If they don't, the worker is waiting somewhere for an answer from Kafka.
 LAGS_S = 10.0
-# How long messages may wait without any commit before the worker is called not ready.
+# How long messages may wait without any commit before the worker counts as not ready.
 RECENT_S = 30.0
 
 
 class Health(Observer):
-    """What the probes answer. Told by the worker's thread, asked by any other.
+    """What the probes answer. Updated by the worker's thread, read by any other.
 
-    Alive is a worker whose loop turns. It beats with every event and with every question whether to stop,
-    which it asks between any two waits for Kafka; so it beats in an outage, too. Not alive is a worker
-    - that has had one chunk with the model for longer than `stall_after` seconds,
-    - whose loop has been silent for that long anywhere else, or
-    - that has messages and brokers that answer, and for that long has committed nothing.
+    A worker is alive while its loop runs. Every event is a beat, and so is every check whether to stop, which happens
+    between any two waits for Kafka; so it also beats during an outage. A worker is not alive if
+    - the model has had one chunk for longer than `stall_after` seconds,
+    - its loop has been silent for that long anywhere else, or
+    - it has messages and brokers that answer, but has committed nothing for that long.
 
-    The two last ones are given at least `KAFKA_S`.
+    For the last two, the limit is at least `KAFKA_S`.
     """
 
     def __init__(self, *, stall_after: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class Health(Observer):
         self._clock = clock
         self._oldest = Oldest()
         self._beat = clock()
-        self._trouble = self._beat  # when Kafka last failed us
+        self._trouble = self._beat  # when a Kafka call last failed
         self._lags_at = self._beat
         self._scoring = False
         self._started = False
@@ -43,12 +43,12 @@ class Health(Observer):
         self._waits_for: str | None = None
         self._restoring: set[int] = set()  # partitions
 
-    # --- asked by the probes
+    # --- read by the probes
 
     def stalled(self) -> str | None:
-        """Why the process should be started anew, or None."""
+        """Why the process should be restarted, or None."""
         if not self._started or self._stopped:
-            return None  # a start that fails ends by itself
+            return None  # a failing start exits by itself
         now, patience = self._clock(), max(self._stall_after, KAFKA_S)
         silent, waiting = now - self._beat, self._oldest.since
         if self._scoring and silent > self._stall_after:
@@ -76,10 +76,10 @@ class Health(Observer):
             return f"messages wait, and none was committed for more than {RECENT_S:g} s"
         return None
 
-    # --- told by the worker
+    # --- reported by the worker
 
     def beating(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """`should_stop`, for the worker to ask; each question is a beat."""
+        """`should_stop`, for the worker to call; each call is a beat."""
 
         def ask() -> bool:
             self._beat = self._clock()
@@ -93,12 +93,12 @@ class Health(Observer):
         self._started = True
 
     def assigned(self, partitions: Sequence[int]) -> None:
-        """The group took the worker in, be it without partitions."""
+        """The group has accepted the worker, even if without partitions."""
         self._beat = self._clock()
         self._joined = True
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
-        """Lost partitions mean that the group has excluded the worker."""
+        """If partitions were lost, the group has excluded the worker."""
         self._beat = self._clock()
         self._joined = not lost
         self._waits_for = None
@@ -115,7 +115,7 @@ class Health(Observer):
         self._restoring.discard(partition)
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """From here on the chunk is in hand."""
+        """The worker has a chunk from here on."""
         self._oldest.collected(self._clock())
 
     def reached(self, step: Step) -> None:
@@ -126,11 +126,11 @@ class Health(Observer):
             self._waits_for = None
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """Progress: whatever is left has all the time again."""
+        """Progress: the remaining messages get the full time again."""
         self._oldest.committed(left_since=self._clock())
 
     def behind(self, lags: Mapping[int, int]) -> None:
-        """Whether there is something to do."""
+        """Note whether there is something to do."""
         now = self._clock()
         if now - self._lags_at > LAGS_S:
             self._trouble = now
@@ -138,13 +138,13 @@ class Health(Observer):
         self._oldest.behind(is_behind(lags), now)
 
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """Recovering is a beat, and what was in hand is read again."""
+        """Recovering is a beat; the worker's messages will be read again."""
         self._beat = self._trouble = self._clock()
         self._scoring = False
         self._oldest.taken_back()
 
     def waiting(self, reason: str) -> None:
-        """It asks again by itself: there is nothing to restart, and nothing to be ready for."""
+        """The worker retries by itself: a restart would not help, and it is not ready either."""
         self._beat = self._trouble = self._clock()
         self._scoring = False
         self._waits_for = reason

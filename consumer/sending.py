@@ -1,4 +1,4 @@
-"""Handing messages to a Kafka producer, which is renewed when its state can't be trusted any more."""
+"""Hands messages to a Kafka producer, which is replaced when its state can no longer be trusted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ OnDelivery = Callable[[KafkaError | None, Message], None]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Records for the topic of a role, in order; without `partitions` Kafka chooses them by key.
+    """Records for the topic of a role, in order; without `partitions`, Kafka chooses them by key.
 
-    `on_last` hears whether and where the last one of each partition was delivered.
+    `on_last` is called with whether and where the last record of each partition was delivered.
     """
 
     role: Role
@@ -57,7 +57,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """All that one block sends, and how many chunks and rows it had."""
+    """Everything one block sends, and how many chunks and rows it had."""
 
     records: Sequence[Records]
     chunks: int
@@ -65,7 +65,7 @@ class Output:
 
 
 class MakeProducer(Protocol):
-    """Makes a producer that reports to the given functions; see `consumer.clients.make_producer`."""
+    """Creates a producer that reports to the given functions; see `consumer.clients.make_producer`."""
 
     def __call__(
         self,
@@ -79,7 +79,7 @@ class MakeProducer(Protocol):
 
 @contextmanager
 def kafka_call(operation: str) -> Iterator[None]:
-    """Turn a Kafka error inside into the KafkaCallError that says what to do about it."""
+    """Turn a Kafka error in the block into a KafkaCallError that says what to do about it."""
     try:
         yield
     except (KafkaException, SystemError) as raised:
@@ -90,15 +90,15 @@ def kafka_call(operation: str) -> Iterator[None]:
 
 
 def _kafka_error(raised: BaseException | None) -> KafkaError | None:
-    # What a producer dies of is raised amid its callbacks; a SystemError is one that ran into that, or
-    # into such a SystemError.
+    # A dying producer's error is raised in the middle of its callbacks; a SystemError means that a callback
+    # ran into that, or into another such SystemError.
     while isinstance(raised, SystemError):
         raised = raised.__cause__
     return raised.args[0] if isinstance(raised, KafkaException) else None
 
 
 class Sender:
-    """A producer with the counts a committer needs. No call waits longer than it is told to."""
+    """A producer with the counts a committer needs. No call waits longer than its timeout."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class Sender:
         self._new_producer()
 
     def renew(self) -> None:
-        """Drop the producer and what it still holds, and make a new one."""
+        """Drop the producer and everything it still holds, and create a new one."""
         self._new_producer()
-        # What a producer's threads have freed stays with them (with glibc), and each new one has new threads.
+        # Memory freed by a producer's threads stays reserved for them (with glibc), and a new producer has new threads.
         give_back()
         self._observer.renewed()
 
@@ -135,14 +135,14 @@ class Sender:
         self.disturbed = False  # whether the coordinator's connection has failed since
 
     def send(self, output: Output) -> None:
-        """Hand over everything a block sends."""
+        """Queue everything a block sends."""
         self.chunks += output.chunks
         self.rows += output.rows
         self.add(output.records)
         self._observer.reached(Step.PRODUCED)
 
     def add(self, records: Sequence[Records]) -> None:
-        """Hand records over, in order."""
+        """Queue records, in order."""
         with kafka_call("producing"), self._telling_why():
             for one in records:
                 if one.role is Role.METRICS:
@@ -152,7 +152,7 @@ class Sender:
 
     @contextmanager
     def _telling_why(self) -> Iterator[None]:
-        """A dead producer takes no message and says no more than _FATAL; poll raises what it died of."""
+        """Raise a failed producer's original error: it rejects messages with only _FATAL, but poll() has the cause."""
         try:
             yield
         except KafkaException as exception:
@@ -178,7 +178,7 @@ class Sender:
         sent: list[None] = []
         while True:
             try:
-                sent.extend(rest)  # goes on behind the message that raised
+                sent.extend(rest)  # continues after the message that raised
                 return
             except BufferError:
                 self._produce_later(calls[len(sent)])

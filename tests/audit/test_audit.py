@@ -28,7 +28,7 @@ pytestmark = pytest.mark.kafka
 
 I = Invariant  # noqa: E741
 
-OTHER_CAUSE = "its dead letter gives another reason or field than decoding it does"
+OTHER_CAUSE = "its dead letter gives a different reason or field from decoding it"
 NOT_ITS_MESSAGE = "its dead letter's key, value, headers or timestamp are not its message's"
 
 
@@ -392,8 +392,8 @@ def test_dead_letters_that_the_model_would_not_reject(
     assert rejected
     assert {*places(found, I.CORRECT)} == rejected | nulls
     assert {one.problem for one in offenders(found, I.CORRECT)} == {
-        "is a dead letter of the model, which accepts it",
-        "its probability is null where offline scoring gives a number, or the other way round",
+        "was dead-lettered for the model, which accepts it",
+        "its probability is null where offline scoring gives a number, or vice versa",
     }
 
 

@@ -220,7 +220,7 @@ def test_what_the_messages_give_is_clean_while_workers_go_on(stated: Stated) -> 
     stated.states += [replace(later, value=b"of a later transaction"), replace(later, key=b"new")]
     found = judged(stated.copied())
     assert found.clean, (found.offenders, found.unjudged)
-    assert checked(found)[Invariant.CORRECT] == f"{ROWS - 3} probabilities, 0 ulp apart at most"
+    assert checked(found)[Invariant.CORRECT] == f"{ROWS - 3} probabilities, at most 0 ulp apart"
     assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
 
 
@@ -241,7 +241,7 @@ def test_a_score_that_is_off_by_a_bit_or_without_a_past_is_found(stated: Stated)
     results[number] = results[number].saying(risk_probability=float(score))
     found = judged(stated.copied())
     assert offenders(found, Invariant.CORRECT) == {
-        (*results[number].place, "its probability is 1 units in the last place off offline scoring")
+        (*results[number].place, "its probability is 1 units in the last place away from offline scoring")
     }
 
 

@@ -116,7 +116,7 @@ def test_more_min_features_than_the_model_has_are_refused(made: Written) -> None
 
 DOCTORED: list[tuple[dict[str, Any], str]] = [
     ({"risk_probability": 0.0, "risk_label": 0}, "it says no_input, but has a probability"),
-    ({"risk_label": 0}, "its probability is none, or its label does not follow"),
+    ({"risk_label": 0}, "its probability is invalid, or its label does not follow"),
     ({"no_input": False}, "it had none of the features, but does not say no_input"),
     (
         {"no_input": False, "risk_probability": 0.0, "risk_label": 0},
@@ -162,7 +162,7 @@ def test_a_dead_letter_of_the_model_for_a_message_without_input(made: Written) -
     add_letter(made, place, Reason.MODEL_REJECTED)
     found = judged(made.copied())
     assert places(found, Invariant.CORRECT) == [(made.settings.input_topic, *place)]
-    assert "is not asked about it" in offenders(found, Invariant.CORRECT)[0].problem
+    assert "is not called for it" in offenders(found, Invariant.CORRECT)[0].problem
 
 
 def earlier(record: Record) -> Record:

@@ -73,7 +73,7 @@ def test_a_change_of_model_is_clean_with_both(changed: Written, tree: Path, late
     assert {pinned_sha256(tree), pinned_sha256(later)} == {one.json["model"] for one in changed.results}
     assert any(map(is_wrong_type, changed.dead_letters))  # right by the first model alone
     correct = next(one for one in found.verdicts if one.invariant is Invariant.CORRECT)
-    assert correct.checked == f"{len(changed.results)} probabilities by 2 models, 0 ulp apart at most"
+    assert correct.checked == f"{len(changed.results)} probabilities by 2 models, at most 0 ulp apart"
 
 
 def test_the_option_may_be_given_several_times(changed: Written, tree: Path, later: Path) -> None:
