@@ -461,7 +461,7 @@ def test_lines_and_rows_become_avro_by_the_schema(settings: Settings, tmp_path: 
 def test_publish_has_no_headers_for_a_mapping_that_reads_them(kafka: str) -> None:
     given = fresh_settings(kafka, mapping=Path("cloudevents-binary"))
     with pytest.raises(
-        SettingsError, match="--mapping cloudevents-binary: reads headers, which lines on stdin"
+        SettingsError, match="--mapping cloudevents-binary reads headers, which lines on stdin"
     ):
         publish(given, io.BytesIO(GOOD))
 
