@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from typing_extensions import override
+
 INTERVAL_S: Final = 10.0
 
 
@@ -30,6 +32,7 @@ class Throttle(logging.Filter):
         self._next: dict[str, float] = {}
         self._left_out: Counter[str] = Counter()
 
+    @override
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to pass the line; if so, adds the number of lines left out before it."""
         text = record.getMessage()

@@ -31,6 +31,7 @@ from pydantic_settings import (
 from pydantic_settings import (
     SettingsError as SourceError,
 )
+from typing_extensions import override
 
 from broker.errors import SettingsError
 from broker.options import OPTIONS
@@ -314,13 +315,14 @@ class _Sources(BaseSettings, Settings):
     _file: ClassVar[dict[str, Any]] = {}
 
     @classmethod
+    @override
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, InitSettingsSource(settings_cls, cls._file)
 

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from typing_extensions import override
 
 from broker.errors import SettingsError
 
@@ -77,6 +78,7 @@ class _Server(ThreadingMixIn, TCPServer):
             self.address_family = AF_INET6
         super().__init__(address, _Handler)
 
+    @override
     def handle_error(self, request: object, client_address: object) -> None:
         """Don't log a client that went away."""
 
@@ -114,11 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    @override
     def version_string(self) -> str:
         """Don't reveal versions."""
         return "vitalstream"
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    @override
+    def log_message(self, format: str, *args: object) -> None:
         """Don't log requests: probes come every few seconds."""
 
 

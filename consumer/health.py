@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from typing_extensions import override
+
 from consumer.errors import Action
 from consumer.lag import Oldest, is_behind
 from consumer.observer import Observer, Step
@@ -87,16 +89,18 @@ class Health(Observer):
 
         return ask
 
+    @override
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
-        """The model is verified."""
         self._beat = self._clock()
         self._started = True
 
+    @override
     def assigned(self, partitions: Sequence[int]) -> None:
         """The group has accepted the worker, even if without partitions."""
         self._beat = self._clock()
         self._joined = True
 
+    @override
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """If partitions were lost, the group has excluded the worker."""
         self._beat = self._clock()
@@ -104,58 +108,64 @@ class Health(Observer):
         self._waits_for = None
         self._restoring -= {*partitions}
 
+    @override
     def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
-        """It makes progress, though nothing is committed."""
+        """Restoring is progress, although nothing is committed."""
         self._beat = self._trouble = self._clock()
         self._restoring = {*partitions}
 
+    @override
     def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
-        """Its messages are read from now on."""
         self._beat = self._trouble = self._clock()
         self._restoring.discard(partition)
 
+    @override
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """The worker has a chunk from here on."""
         self._oldest.collected(self._clock())
 
+    @override
     def reached(self, step: Step) -> None:
-        """A beat; and from `COLLECTED` to `SCORED` the model has the chunk."""
+        """Each step is a beat; the model has the block from `COLLECTED` to `SCORED`."""
         self._beat = self._clock()
         self._scoring = step is Step.COLLECTED
         if step is Step.SCORED:
             self._waits_for = None
 
+    @override
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """Progress: the remaining messages get the full time again."""
         self._oldest.committed(left_since=self._clock())
 
+    @override
     def behind(self, lags: Mapping[int, int]) -> None:
-        """Note whether there is something to do."""
         now = self._clock()
         if now - self._lags_at > LAGS_S:
             self._trouble = now
         self._lags_at = now
         self._oldest.behind(is_behind(lags), now)
 
+    @override
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """Recovering is a beat; the worker's messages will be read again."""
+        """Recovering is a beat; the messages of the open transaction will be read again."""
         self._beat = self._trouble = self._clock()
         self._scoring = False
         self._oldest.taken_back()
 
+    @override
     def waiting(self, reason: str) -> None:
-        """The worker retries by itself: a restart would not help, and it is not ready either."""
+        """The worker retries by itself, so a restart would not help; but it isn't ready either."""
         self._beat = self._trouble = self._clock()
         self._scoring = False
         self._waits_for = reason
         self._oldest.taken_back()
 
+    @override
     def kafka_error(self, error_name: str) -> None:
-        """Not the worker's fault."""
+        """Trouble with the brokers is not the worker's fault."""
         self._trouble = self._clock()
 
+    @override
     def stopped(self) -> None:
-        """The worker has left."""
         self._stopped = True
 
 

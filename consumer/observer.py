@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from consumer.errors import Action
 from schemas.contract import Reason
@@ -180,50 +181,51 @@ class LogObserver(Observer):
         self._waited = False
         self._restoring_due = clock() + RESTORING_S
 
+    @override
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
-        """Who scores what, with which model and how."""
         log.info("worker %s scores %s with model %s", worker, ", ".join(features), model[:12])
         log.info("scores with %s", path)
         log.info("%s", decision)
 
+    @override
     def model_changed(self, *, model: str, features: Sequence[str], path: str, decision: str) -> None:
-        """What scores from now on, and how."""
         log.info("scores %s with model %s from now on", ", ".join(features), model[:12])
         log.info("scores with %s", path)
         log.info("%s", decision)
 
+    @override
     def model_awaited(self, why: str) -> None:
-        """What is of which model."""
         log.warning("waits for the rest of a new model and goes on with the old one: %s", why)
 
+    @override
     def model_refused(self, why: str) -> None:
-        """Why, and that a restart would fail."""
         log.error(
             "refuses the pinned model and goes on with the old one, but could not start with it: %s", why
         )
 
+    @override
     def model_kept(self) -> None:
-        """All is well again."""
         log.info("the pinned model is the one that scores")
 
+    @override
     def assigned(self, partitions: Sequence[int]) -> None:
-        """The partitions."""
         log.info("assigned partitions %s", _listed(partitions))
 
+    @override
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
-        """The partitions."""
         log.info("%s partitions %s", "lost" if lost else "revoked", _listed(partitions))
 
+    @override
     def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
-        """How far it is, every few seconds."""
+        """Log progress every few seconds."""
         if partitions and self._clock() >= self._restoring_due:
             self._restoring_due = self._clock() + RESTORING_S
             log.info(
                 "restoring the state of partitions %s: %d patients so far", _listed(partitions), patients
             )
 
+    @override
     def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
-        """How much it was."""
         log.info(
             "restored the state of partition %d: %d patients, %.1f MB in %.1f s",
             partition,
@@ -232,14 +234,16 @@ class LogObserver(Observer):
             seconds,
         )
 
+    @override
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
-        """Position and reason once it is committed, once for each reason and field."""
+        """Name the first dead letter of each reason and field, once it is committed."""
         self._uncommitted[reason] += 1
         if (reason, field) not in self._named:
             self._to_name.setdefault((reason, field), (partition, offset))
 
+    @override
     def looks_alike(self, name: str, wanted: str, *, mapped: bool) -> None:
-        """With the letters that differ: the names themselves would look the same."""
+        """Name the letters that differ: the names themselves would look the same."""
         log.warning(
             "the messages' field %s only looks like %s %s (%s), so the model scores without it: %s",
             printable(name, _LONGEST_NAME),
@@ -249,19 +253,22 @@ class LogObserver(Observer):
             "correct the mapping" if mapped else "rename it where it is sent",
         )
 
+    @override
     def keyed_otherwise(self) -> None:
-        """As HL7 interfaces do, which know of no keys and take the message's own id (MSH-10)."""
+        """HL7 interfaces, for example, have no keys and use the message's own ID (MSH-10)."""
         log.warning(
             "the messages' keys are not the patients' ids: messages of one patient may be in several partitions, which "
             "are read in any order; let the sender use the patient's id as key if the order of results matters"
         )
 
+    @override
     def foreign_codes(self, sentence: str) -> None:
-        """A mapping for another feed, or messages of others that come first."""
+        """The mapping is for another feed, or messages for others came first."""
         log.warning("%s", sentence)
 
+    @override
     def unseen(self, features: Sequence[str]) -> None:
-        """Most often a name or a unit that differs between model and sender."""
+        """Usually a name or a unit differs between model and sender."""
         log.warning(
             "none of the first %s messages has a plausible number for %s, so the model scores without it; "
             "do the messages have these names and units?",
@@ -269,8 +276,9 @@ class LogObserver(Observer):
             ", ".join(features),
         )
 
+    @override
     def scored(self, metrics: ChunkMetrics) -> None:
-        """Counted, for the next line of numbers. The first chunk that has messages without input is named."""
+        """Count for the next line of numbers; the first chunk with messages without input is named."""
         self._uncommitted_no_input += metrics.no_input
         if self._waited:
             self._waited = False
@@ -285,12 +293,12 @@ class LogObserver(Observer):
                 metrics.rows,
             )
 
+    @override
     def behind(self, lags: Mapping[int, int]) -> None:
-        """For the next line of numbers."""
         self._lag = sum(lags.values())
 
+    @override
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """A line of numbers when one is due."""
         self._rows += rows
         self._rejects += self._uncommitted
         self._no_input += self._uncommitted_no_input
@@ -301,23 +309,23 @@ class LogObserver(Observer):
         if self._clock() >= self._due:
             self._numbers()
 
+    @override
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """Kafka's name for the error and what is done about it."""
         self._forget_uncommitted()  # read again
         log.warning("%s failed with %s: %s", operation, error_name, action.value)
 
+    @override
     def waiting(self, reason: str) -> None:
-        """Each time that it was asked in vain."""
         self._forget_uncommitted()  # read again
         self._waited = True
         log.warning("%s; messages wait, and none is lost", reason)
 
+    @override
     def kafka_error(self, error_name: str) -> None:
-        """For whoever looks for a reason."""
         log.debug("Kafka client: %s", error_name)
 
+    @override
     def stopped(self) -> None:
-        """The last numbers."""
         self._numbers()
         log.info("stopped")
 

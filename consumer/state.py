@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, Message
+from typing_extensions import override
 
 from broker.admin import Admin
 from broker.errors import SettingsError, VitalstreamError
@@ -88,18 +89,19 @@ class State(Lifecycle):
         self._changed: frozenset[int] = frozenset()  # partitions of the transaction that is being committed
         self._written: dict[int, int] = {}  # and where the state that it wrote there ends
 
+    @override
     def assigned(self, starts: Mapping[int, int | None]) -> None:
-        """Their state is to be read."""
         for partition, end in starts.items():
             self._begin(partition, end)
 
     @property
+    @override
     def outstanding(self) -> Collection[int]:
-        """The partitions whose state is not read yet."""
         return self._restores
 
+    @override
     def restore(self) -> None:
-        """Read some of it. Raises StateLostError, StateLimitError or KafkaCallError."""
+        """Read a part of it. Raises StateLostError, StateLimitError or KafkaCallError."""
         if not self._restores:
             return
         for partition, restore in self._restores.items():
@@ -111,8 +113,9 @@ class State(Lifecycle):
         self._require_room()
         self._observer.restoring([*self._restores], patients=len(self._patients))
 
+    @override
     def closing(self) -> Sequence[Records]:
-        """A record for each patient that changed, on the partition of the patient's messages."""
+        """One record for each patient that changed, on the partition of the patient's messages."""
         changed, rows = self._patients.changed()
         partitions = [partition for partition, _ in changed]
         self._changed, self._written = frozenset(partitions), {}
@@ -122,8 +125,9 @@ class State(Lifecycle):
         values = self._records.encode(rows)
         return [Records(Role.STATE, values, keys, partitions=partitions, on_last=self._on_written)]
 
+    @override
     def ends(self) -> Mapping[int, int]:
-        """Where the state of each partition ends; of one without any change where it has ended before."""
+        """Where each partition's state ends; unchanged partitions keep their end."""
         if self._changed - self._written.keys():
             raise KafkaCallError("delivering", None, Action.REBUILD)
         for partition, end in self._written.items():
@@ -134,15 +138,16 @@ class State(Lifecycle):
                 )
         return self._ends | self._written
 
+    @override
     def committed(self) -> None:
-        """What changed is true now."""
         self._ends |= self._written
         self._close()
         self._patients.commit()
         self._observer.kept(patients=len(self._patients), size=self._patients.nbytes)
 
+    @override
     def settled(self, starts: Mapping[int, int | None]) -> None:
-        """Keep what changed if it is committed, undo it if it is not, and read what others have committed since."""
+        """Keep the changes if they are committed, else undo them; then read what others have committed since."""
         ready = {one: end for one, end in starts.items() if one in self._ends and one not in self._restores}
         if self._written and all(
             end == self._written.get(one, self._ends[one]) for one, end in ready.items()
@@ -156,8 +161,9 @@ class State(Lifecycle):
         self.revoked(self._ends.keys() - starts.keys())
         return None
 
+    @override
     def revoked(self, partitions: Collection[int]) -> None:
-        """Forget their patients. What is not committed is undone: `settled` reads it again where it was, after all."""
+        """Forget their patients and undo uncommitted changes; `settled` rereads them if they were committed."""
         if partitions:
             self._patients.rollback()
             self._close()
@@ -167,8 +173,8 @@ class State(Lifecycle):
             self._ends.pop(partition, None)
             self._restores.pop(partition, None)
 
+    @override
     def close(self) -> None:
-        """Read no more."""
         self._reader.close()
 
     def _begin(self, partition: int, end: int | None) -> None:

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+from typing_extensions import override
 
 from consumer.errors import Action
 from consumer.lag import Oldest, is_behind
@@ -159,88 +160,90 @@ class PrometheusObserver(Observer):
         )
         self._assigned: set[int] = set()
 
+    @override
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
-        """The model's hash, and how it scores."""
         self._scoring = self._ready = (model, path)
         self._models.labels(*self._scoring).set(1)
 
+    @override
     def model_ready(self, *, model: str, path: str) -> None:
-        """Shown with the one that scores."""
         self._ready = (model, path)
         self._models.labels(*self._ready).set(1)
 
+    @override
     def model_changed(self, *, model: str, features: Sequence[str], path: str, decision: str) -> None:
-        """Counted, and shown alone."""
         if self._scoring != self._ready:
             self._models.remove(*self._scoring)
         self._scoring = self._ready
         self._changes["changed"].inc()
         self._outdated.set(0)
 
+    @override
     def model_awaited(self, why: str) -> None:
-        """Until it is whole, a restart would fail."""
+        """Until all its files are there, a restart would fail."""
         self._outdated.set(1)
 
+    @override
     def model_refused(self, why: str) -> None:
-        """Counted."""
         self._changes["refused"].inc()
         self._outdated.set(1)
 
+    @override
     def model_kept(self) -> None:
-        """All is well again."""
         self._outdated.set(0)
 
+    @override
     def assigned(self, partitions: Sequence[int]) -> None:
-        """Counted."""
         self._assigned.update(partitions)
         self._partitions.set(len(self._assigned))
 
+    @override
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
-        """Counted."""
         self._assigned.difference_update(partitions)
         self._partitions.set(len(self._assigned))
         self._restoring.set(0)  # of those that are left, it is told at once
 
+    @override
     def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
-        """Shown."""
         self._restoring.set(len(partitions))
         self._state_patients.set(patients)
 
+    @override
     def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
-        """Counted."""
         self._restored.inc(patients)
         self._restored_bytes.inc(size)
         self._restore_seconds.inc(seconds)
 
+    @override
     def kept(self, *, patients: int, size: int) -> None:
-        """Shown."""
         self._state_patients.set(patients)
         self._state_bytes.set(size)
 
+    @override
     def late(self, rows: int) -> None:
-        """Counted once committed."""
         self._uncommitted.late += rows
 
+    @override
     def behind(self, lags: Mapping[int, int]) -> None:
-        """Kept for the next scrape."""
         self._backlog.update(lags)
 
+    @override
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """The block's time begins."""
         self._collected_at = self._clock()
         self._chunks = 0
         self._backlog.oldest.collected(self._now() if oldest is None else oldest)
 
+    @override
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
-        """Counted once committed."""
         self._uncommitted.dead[reason] += 1
 
+    @override
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
-        """Counted once committed, with the time until then added."""
+        """The time from now to the commit is added then."""
         self._uncommitted.waits.append((milliseconds, self._clock()))
 
+    @override
     def scored(self, metrics: ChunkMetrics) -> None:
-        """Counted once committed."""
         self._chunks += 1
         self._uncommitted.chunks += 1
         self._uncommitted.scored += metrics.scored
@@ -249,16 +252,17 @@ class PrometheusObserver(Observer):
         self._chunk_size.set(metrics.chunk_size or 0)
         self._max_wait.set((metrics.max_wait_ms or 0) / 1000)
 
+    @override
     def reached(self, step: Step) -> None:
-        """The block's time ends; a commit begins to be of unknown outcome."""
+        """After `OFFSETS_SENT`, the outcome of a commit may be unknown."""
         if step is Step.SCORED:
             seconds = self._clock() - self._collected_at
             for _ in range(self._chunks):
                 self._chunk_seconds.observe(seconds / self._chunks)
         self._committing = step is Step.OFFSETS_SENT
 
+    @override
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """What was put off is counted."""
         done, self._uncommitted = self._uncommitted, _Uncommitted()
         self._scored.inc(done.scored)
         self._no_input.inc(done.no_input)
@@ -273,21 +277,22 @@ class PrometheusObserver(Observer):
         self._last_commit.set(self._now())
         self._backlog.oldest.committed()
 
+    @override
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """Whatever was not committed is taken back."""
         self._take_back("fenced" if action is Action.FENCED else self._unless_committing("aborted", action))
 
+    @override
     def waiting(self, reason: str) -> None:
-        """The chunk in hand is read again."""
         self._registry_waits.inc()
         self._backlog.oldest.taken_back()
 
+    @override
     def renewed(self) -> None:
-        """Counted."""
         self._rebuilds.inc()
 
+    @override
     def stopped(self) -> None:
-        """What was not committed now never will be by this worker."""
+        """This worker will never commit what is uncommitted now."""
         self._take_back("aborted")
 
     def _unless_committing(self, result: str, action: Action) -> str:
@@ -319,8 +324,8 @@ class _Waits(Collector):
         # Clocks differ; a sum that goes down would look like a restart.
         self._state = counts + buckets.cumsum(), total + max(0.0, float(every.sum())) / 1000
 
+    @override
     def collect(self) -> Iterable[Metric]:
-        """The histogram of this moment."""
         counts, total = self._state
         bounds = [*map(floatToGoString, _WAIT_BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
@@ -344,8 +349,8 @@ class _Backlog(Collector):
         self._lags = lags
         self.oldest.behind(is_behind(lags), self._now())
 
+    @override
     def collect(self) -> Iterable[Metric]:
-        """The lags last heard of, and the age of the oldest message now."""
         lag = GaugeMetricFamily(
             "vitalstream_consumer_lag_messages",
             "Messages that can be read and were not collected yet",

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from consumer.chunks import Pace
 from consumer.errors import Action
@@ -224,8 +225,8 @@ class AutoPace(Observer):
         """For the chunk that begins."""
         return self._tuner.pace
 
+    @override
     def collected(self, *, oldest: float | None, waited: float) -> None:
-        """A block's time begins."""
         at = self._clock()
         # A sender's clock may be ahead of ours.
         age = waited if oldest is None else max(waited, self._now() - oldest)
@@ -235,19 +236,20 @@ class AutoPace(Observer):
         self._waited += min(waited, self._tuner.pace.max_wait)
         self._at_once = waited <= AT_ONCE * self._tuner.pace.max_wait + TAKING_S
 
+    @override
     def scored(self, metrics: ChunkMetrics) -> None:
-        """What chunk it is."""
         self._chunk = metrics
         self._chunks += 1
 
+    @override
     def reached(self, step: Step) -> None:
-        """A block's time ends when it is handed over; its chunks are alike."""
+        """A block's time ends when it is produced; its chunks share it equally."""
         if step is Step.PRODUCED and self._chunk is not None:
             seconds = (self._clock() - self._collected_at) / self._chunks
             self._tuner.scored(self._chunk.rows, seconds, chunks=self._chunks)
 
+    @override
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """Rows are visible."""
         at = self._clock()
         if self._since and self._chunk and not (self._chunk.closed_by is ClosedBy.FULL and self._at_once):
             began, age = self._since
@@ -256,8 +258,8 @@ class AutoPace(Observer):
         if self._tuner.pace != self._logged and at >= self._log_due:
             self._log(at)
 
+    @override
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """What was not committed is read again."""
         self._begin_anew()
 
     def _begin_anew(self) -> None:

@@ -9,6 +9,8 @@ from operator import itemgetter
 from types import NoneType
 from typing import Any, Final
 
+from typing_extensions import override
+
 Path = tuple[str, ...]
 """The names on the way to a field, and numbers in lists."""
 
@@ -19,9 +21,11 @@ ABSENT: Final = object()
 class _Misplaced(dict[str, Any]):
     """Stands where a path wants an object and the message has something else: all that is read of it is wrong, too."""
 
+    @override
     def __getitem__(self, name: str) -> Any:
         return self
 
+    @override
     def get(self, name: str, default: Any = None) -> Any:
         return self
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Literal
 
 import orjson
+from typing_extensions import override
 
 from broker.errors import VitalstreamError
 from schemas.clock import rfc3339
@@ -68,7 +69,8 @@ def errors_in_the_log(format_: Format) -> Iterator[None]:
 class TextFormatter(logging.Formatter):
     """Lines of text. An exception is logged by class and stack, never with its text."""
 
-    def formatException(self, ei: ExcInfo) -> str:  # noqa: N802
+    @override
+    def formatException(self, ei: ExcInfo) -> str:
         """The exception's class and its stack, innermost frame last."""
         return "\n  ".join([_class_name(ei), *_frames(ei)])
 
@@ -81,6 +83,7 @@ class JsonFormatter(logging.Formatter):
         # One of several workers has its number at once, and its name as soon as it has found one.
         self.worker = multiprocessing.current_process().name if multiprocessing.parent_process() else ""
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
         """One JSON object on one line."""
         fields: dict[str, object] = {

@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from broker.settings import Settings
 from consumer.stop import Stop
@@ -190,8 +191,8 @@ class JsonLines(Output):
     def __init__(self) -> None:
         self._silence = Silence()
 
+    @override
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
-        """Write the value."""
         value: Any = message.value()
         if not value.startswith(b"{"):
             value = orjson.dumps(result)
@@ -199,8 +200,9 @@ class JsonLines(Output):
         if wanted:
             sys.stdout.buffer.write(value.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 
+    @override
     def refresh(self, notes: str, quiet: float) -> None:
-        """Let the reader at the other end have what was written."""
+        """Flush stdout, for the program that reads it."""
         sys.stdout.buffer.flush()
         self._silence.lasts(quiet)
 
@@ -212,8 +214,8 @@ class Lines(Output):
         self._board = Board()
         self._silence = Silence()
 
+    @override
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
-        """Print the result."""
         patient = self._board.add(result, _published(message))
         if not wanted:
             return
@@ -224,8 +226,9 @@ class Lines(Output):
             f"  {patient.direction}".rstrip()
         )
 
+    @override
     def refresh(self, notes: str, quiet: float) -> None:
-        """Let a log have what was printed."""
+        """Flush stdout, for a log."""
         sys.stdout.flush()
         self._silence.lasts(quiet)
 
@@ -244,21 +247,25 @@ class LiveTable(Output):
         self._next_frame = 0.0
         self._live = Live(console=console, screen=True, auto_refresh=False)
 
+    @override
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
         self._console.print(self._frame(spare=2))  # so that the prompt comes below
 
+    @override
     def add(self, result: RiskResult, message: Message, *, wanted: bool) -> None:
         """Take the result; a patient whose risk has fallen leaves the table."""
         self._board.add(result, _published(message))
         self._results += 1
 
+    @override
     def refresh(self, notes: str, quiet: float) -> None:
         """Draw a frame when one is due."""
         self._notes, self._quiet = notes, quiet

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 import orjson
+from typing_extensions import override
 
 from broker.settings import Settings
 from consumer.errors import Action
@@ -86,8 +87,8 @@ class Beginning(Observer):
         self._stop = stop
         self._hangups = hangups
 
+    @override
     def started(self, *, worker: str, **_: object) -> None:
-        """Begin."""
         gc.collect()  # don't freeze garbage: the Kafka clients that checked topics and rights
         gc.freeze()
         name_worker(worker)
@@ -115,27 +116,27 @@ class Report(Observer):
         self._uncommitted: Counter[str] = Counter()
         self._uncommitted_no_input = 0
 
+    @override
     def started(self, *, worker: str, **_: object) -> None:
-        """Its name."""
         self._worker = worker
 
+    @override
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
-        """Dead letters by reason."""
         self._uncommitted[str(reason)] += 1
 
+    @override
     def scored(self, metrics: ChunkMetrics) -> None:
-        """Results without a score."""
         self._uncommitted_no_input += metrics.no_input
 
+    @override
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """Count what became visible."""
         self._counts.update(transactions=1, chunks=chunks, rows=rows, no_input=self._uncommitted_no_input)
         self._uncommitted_no_input = 0
         self._dead_letters += self._uncommitted
         self._uncommitted.clear()
 
+    @override
     def failed(self, operation: str, error_name: str, action: Action) -> None:
-        """Count recovered failures."""
         self._counts.update(recoveries=1)
         self._uncommitted.clear()  # read again
         self._uncommitted_no_input = 0

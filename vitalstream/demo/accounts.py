@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from typing_extensions import override
+
 _NAMED: Final = 5  # positions named per kind of offence
 
 
@@ -15,6 +17,7 @@ class Position(NamedTuple):
     partition: int
     offset: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
