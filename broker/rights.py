@@ -1,6 +1,6 @@
 """The minimum rights that each command needs from Kafka's authorizer.
 
-Kafka's READ and WRITE each include DESCRIBE. docs/security.md shows this table, and tests grant exactly these.
+Kafka's READ and WRITE each include DESCRIBE. docs/rights.md shows this table, and tests grant exactly these.
 """
 
 from collections.abc import Mapping
@@ -141,7 +141,7 @@ def require_rights(settings: Settings, command: str, *, timeout: float = 10) -> 
     if lacking:
         what = ", ".join(f"{operation} on topic {name}" for operation, name in lacking)
         raise TopicError(
-            f"this user lacks rights at {settings.bootstrap_servers}: {what}; docs/security.md lists what "
+            f"this user lacks rights at {settings.bootstrap_servers}: {what}; docs/rights.md lists what "
             f"{command} needs",
             topics=tuple(name for _, name in lacking),
         )

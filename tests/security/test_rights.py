@@ -131,7 +131,7 @@ def lacking(
 
 
 OF_A_RIGHT = {
-    "topic": r"this user lacks rights at \S+: {operation} on topic {name}; docs/security\.md lists",
+    "topic": r"this user lacks rights at \S+: {operation} on topic {name}; docs/rights\.md lists",
     "group": r"GROUP_AUTHORIZATION_FAILED: this user needs READ on the consumer group \(--group\)",
     "transactional id": r"this user needs WRITE on the transactional ids that begin with the group's name",
 }
