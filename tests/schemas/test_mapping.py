@@ -195,6 +195,13 @@ def test_a_constant_unit(feature: str, unit: str, value: float, expected: float)
     assert decoded.frame[feature].tolist() == pytest.approx([expected, np.nan], nan_ok=True)
 
 
+def test_oxygen_is_read_as_a_share_and_never_as_a_flow() -> None:
+    decode = mapped({"fio2": {"path": "v", "unit_path": "u", "model_unit": "%"}})
+    decoded = read(decode, *(message(v=0.4, u=unit) for unit in ("1", "%", "L/min", "l/min", None)))
+    assert decoded.frame["fio2"].tolist() == [40, 0.4]
+    assert rejects(decoded) == [("unknown_unit", "fio2")] * 3
+
+
 def test_every_standard_unit_is_in_the_table_and_conversions_come_back() -> None:
     assert all(known_code(unit) == unit for unit in STANDARD_UNITS.values())
     there, back = conversion("[degF]", "K"), conversion("K", "[degF]")

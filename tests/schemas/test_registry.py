@@ -175,6 +175,23 @@ def test_schemas_by_guid_in_a_header() -> None:
     assert [one.reason for one in found.rejects] == [Reason.UNKNOWN_SCHEMA] * 2 + [Reason.NOT_DECODABLE] * 4
 
 
+def test_a_guid_is_asked_for_over_http() -> None:
+    """The bytes that Confluent's serializers send, and a server that answers as Confluent's registry documents it."""
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if path.startswith("/schemas/guids/0d1d4ad5-3f3c-4c55-93b8-09eb3f4b3bfa"):
+            return 200, json.dumps({"guid": str(GUID), "schema": json.dumps(VITALS)}).encode()
+        return OWN if path.startswith("/subjects/vitals-value") else NO_SUCH
+
+    known = bytes.fromhex("01 0d1d4ad5 3f3c 4c55 93b8 09eb3f4b3bfa")
+    with answering(Answers(answer)) as url:
+        decode = make_decoder(asking(url), Wanted(FEATURES))
+        values = [Plain(written(VITALS, VALUE), [(HEADER, ref)]) for ref in (known, b"\x01" + b"\x0d" * 16)]
+        found = decode(values)
+    assert found.frame.to_numpy().tolist() == [[84, 97]]
+    assert found.rejects == [Reject(1, Reason.UNKNOWN_SCHEMA, "")]
+
+
 # --- a registry in trouble
 
 NO_SUCH = 404, json.dumps({"error_code": 40403, "message": "no"}).encode()

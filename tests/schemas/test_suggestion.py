@@ -14,7 +14,7 @@ from schemas.mapping import Mapping
 from schemas.messages import plain
 from schemas.suggestion import suggest
 from schemas.vitals import Decoder
-from tests.schemas.test_formats import EXPECTED, block, sections
+from tests.schemas.pages import EXPECTED, block, sections
 
 CANARY = "canary-51c9"
 TIME = "2026-01-05T08:30:00Z"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from broker.errors import BrokerError, SettingsError
 from tests.conftest import MakeSettings
-from tests.schemas.test_formats import DOCS, block
+from tests.schemas.pages import DOCS, block
 from vitalstream.cli import app
 from vitalstream.mapping import IncompleteMappingError
 
