@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from consumer.chunks import Block
 from consumer.observer import Observer
+from real_time.compiled import Floats
 from real_time.history import Past, Patients
 from real_time.history.recipe import MICROSECONDS_PER_HOUR
 from real_time.history.rows import Rows, rows_in, times_or_nan
 from schemas.histories import fit_for_history
+from schemas.results import Told
 from schemas.vitals import Decoded
 
 _DECIMALS: Final = 4  # of hours: a third of a second
@@ -25,7 +27,7 @@ class Known:
     decoded: Decoded
     features: pd.DataFrame
     """What the model wants, on the index of `decoded.frame`."""
-    told: list[dict[str, Any]]
+    told: Told
     """What the results tell of it."""
 
 
@@ -67,19 +69,14 @@ class Histories:
         features = pd.DataFrame(past.features, index=decoded.frame.index, columns=self._names, copy=False)
         return Known(decoded, features, self._told(past))
 
-    def _told(self, past: Past) -> list[dict[str, Any]]:
-        counts, since = past.seen.T
-        told: list[dict[str, Any]] = [
-            {"rows_seen": int(count), "hours_since_first_seen": hours, "carried_forward": {}}
-            for count, hours in zip(counts.tolist(), _hours(since), strict=True)
-        ]
+    def _told(self, past: Past) -> Told:
         carried = (past.ages > 0) & (past.ages <= self._limits)
-        rows, columns = np.nonzero(carried)
-        for row, column, hours in zip(
-            rows.tolist(), columns.tolist(), _hours(past.ages[carried]), strict=True
-        ):
-            told[row]["carried_forward"][self._columns[column]] = hours
-        return told
+        return Told(
+            rows_seen=past.seen[:, 0].astype(np.int64),
+            hours_since_first_seen=_hours(past.seen[:, 1]),
+            columns=self._columns,
+            carried_forward=_hours(np.where(carried, past.ages, np.nan)),
+        )
 
 
 def _compile(patients: Patients) -> None:
@@ -88,6 +85,5 @@ def _compile(patients: Patients) -> None:
     patients.apply(Rows(["a"], np.zeros(1), np.full((1, columns), np.nan), np.zeros(1)))
 
 
-def _hours(microseconds: Any) -> list[float]:
-    hours: list[float] = np.round(microseconds / MICROSECONDS_PER_HOUR, _DECIMALS).tolist()
-    return hours
+def _hours(microseconds: Floats) -> Floats:
+    return np.round(microseconds / MICROSECONDS_PER_HOUR, _DECIMALS)

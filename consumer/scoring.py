@@ -141,7 +141,7 @@ class ChunkScorer:
             features_present=present.tolist(),
             no_input=no_input.tolist(),
             mapping=self._decode.mapping,
-            histories=told,
+            told=told,
         )
         results = self._write(results)
         keys = _keys(rows, decoded.patient_ids)

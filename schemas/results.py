@@ -1,10 +1,13 @@
 """Risk results: one frame of scores to one message a row, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import compress
+from typing import Any, Final
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from schemas.contract import (
     EVENT_TIME,
@@ -55,6 +58,26 @@ class RiskResult:
     history: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a model with a history knew of the patient at each row.
+
+    `carried_forward` is rows by `columns`: hours since the last value, NaN where that is not carried forward.
+    """
+
+    rows_seen: NDArray[np.int64]
+    hours_since_first_seen: NDArray[np.float64]
+    columns: Sequence[str]
+    carried_forward: NDArray[np.float64]
+
+
+_BEFORE_TOLD: Final = (
+    b',"%b":{"rows_seen":' % HISTORY.encode(),
+    b',"hours_since_first_seen":',
+    b',"carried_forward":',
+)
+
+
 def encode_results(
     *,
     patient_ids: Sequence[str],
@@ -71,13 +94,13 @@ def encode_results(
     features_present: Sequence[int],
     no_input: Sequence[bool],
     mapping: str | None,
-    histories: Sequence[dict[str, Any]] | None = None,
+    told: Told | None = None,
 ) -> list[bytes]:
     """One value for the risk topic a row, in the order of the rows; each sequence has one entry a row.
 
     A probability of NaN is written as null, any other so that it reads back bit for bit. `model` is the sha256
     of the model's file, `mapping` that of the mapping, if any; `topic`, `partitions` and `offsets` tell where the rows
-    came from. `histories` are for models with a history.
+    came from. `told` is for models with a history.
     """
     # Column by column, and rows put together from the columns' texts: less work than an object a row.
     columns = {
@@ -90,8 +113,6 @@ def encode_results(
         SOURCE_OFFSET: offsets,
         FEATURES_PRESENT: features_present,
     }
-    if histories is not None:
-        columns[HISTORY] = histories
     if any(no_input):  # else the same for all, as nearly always
         columns[NO_INPUT] = no_input
     same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}
@@ -100,24 +121,57 @@ def encode_results(
     place = [*columns].index(SOURCE_PARTITION)
     before[place] = b"," + orjson.dumps(same)[1:-1] + before[place]
     behind = {MAPPING: mapping} if NO_INPUT in columns else {NO_INPUT: False, MAPPING: mapping}
-    return _rows([*before, b"," + orjson.dumps(behind)[1:]], [*columns.values()])
+    values, end = [*columns.values()], b"," + orjson.dumps(behind)[1:]
+    if told is not None:
+        before += _BEFORE_TOLD
+        values += [told.rows_seen.tolist(), told.hours_since_first_seen.tolist(), [*_carried_forward(told)]]
+        end = b"}" + end
+    return _rows([*before, end], values)
+
+
+def _carried_forward(told: Told) -> Iterator[bytes]:
+    """An object for each row, of the columns whose value was carried forward."""
+    carried = ~np.isnan(told.carried_forward)
+    names = [orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in told.columns]
+    objects: dict[bytes, bytes] = {}
+    hours = _parted(told.carried_forward[carried].tolist())
+    ends = carried.sum(axis=1).cumsum().tolist()
+    begin = 0
+    for pattern, end in zip(map(bytes, carried), ends, strict=True):
+        form = objects.get(pattern)
+        if form is None:
+            form = objects[pattern] = b"{%b}" % b",".join(compress(names, pattern))
+        yield form % (*hours[begin:end],)
+        begin = end
 
 
 def _rows(between: list[bytes], columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    """One text for each row: the columns' values, and what stands before, between and behind them."""
-    texts = [*map(orjson.dumps, columns)]
+    """One text for each row: the columns' values, and what stands before, between and behind them.
+
+    Bytes among the values are JSON already.
+    """
     if kernel := native():
-        rows: list[bytes] = kernel.rows_of(between, texts)
+        rows: list[bytes] = kernel.rows_of(between, [*map(_array, columns)])
         return rows
     row = b"%b".join(one.replace(b"%", b"%%") for one in between)
-    return [row % values for values in zip(*map(_parted, texts, columns), strict=True)]
+    return [row % values for values in zip(*map(_parted, columns), strict=True)]
 
 
-def _parted(text: bytes, values: Sequence[Any]) -> list[bytes]:
-    """Each value as JSON, out of the text of all."""
+def _array(values: Sequence[Any]) -> bytes:
+    return b"[%b]" % b",".join(values) if _are_json(values) else orjson.dumps(values)
+
+
+def _parted(values: Sequence[Any]) -> Sequence[bytes]:
+    """Each value as JSON."""
+    if _are_json(values) or not values:
+        return values
     # Commas part them, unless some value has one of its own: then there are too many.
-    texts = text[1:-1].split(b",")
+    texts = orjson.dumps(values)[1:-1].split(b",")
     return texts if len(texts) == len(values) else [*map(orjson.dumps, values)]
+
+
+def _are_json(values: Sequence[Any]) -> bool:
+    return bool(values) and isinstance(values[0], bytes)
 
 
 decode_result = reader(RiskResult)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -75,9 +74,9 @@ class Patients:
         self.commit()
         return pd.DataFrame(past.features, index=X.index, columns=self._names, copy=False)
 
-    def apply(self, rows: Rows, partitions: Iterable[int] | None = None) -> Past:
+    def apply(self, rows: Rows, partitions: Sequence[int] | None = None) -> Past:
         """Take rows in, in their order; of each one's partition if they are of several."""
-        places = self._places(rows.patients, repeat(0) if partitions is None else partitions)
+        places = self._places(rows.patients, [0] * len(rows) if partitions is None else partitions)
         self._remember(places)
         count, columns = len(rows), len(self.layout.columns)
         past = Past(
@@ -123,7 +122,7 @@ class Patients:
     def restore(self, partition: int, patients: Sequence[Any], rows: Floats) -> None:
         """Set what is known of patients, all different, to rows that `changed` gave."""
         added = [*self._added]
-        self._state[self._places(patients, repeat(partition))] = rows
+        self._state[self._places(patients, [partition] * len(patients))] = rows
         self._added = added  # these came before
 
     def remove(self, partition: int, patients: Iterable[Any]) -> None:
@@ -146,14 +145,17 @@ class Patients:
 
     # --- places
 
-    def _places(self, patients: Sequence[Any], partitions: Iterable[int]) -> np.ndarray:
-        index, places = self._index, []
-        for partition, patient in zip(partitions, patients, strict=False):
-            place = index[partition].get(patient)
-            places.append(self._add(partition, patient) if place is None else place)
+    def _places(self, patients: Sequence[Any], partitions: Sequence[int]) -> np.ndarray:
+        places: list[int | None] = [*map(dict.get, map(self._index.__getitem__, partitions), patients)]
+        if None in places:  # seldom
+            places = [*map(self._place, partitions, patients)]
         if len(self._patients) > len(self._state):
             self._grow()
         return np.array(places, np.int64)
+
+    def _place(self, partition: int, patient: Any) -> int:
+        place = self._index[partition].get(patient)
+        return self._add(partition, patient) if place is None else place
 
     def _add(self, partition: int, patient: Any) -> int:
         if self._free:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ EVENT_TIME: Final = "event_time"
 ENCOUNTER_ID: Final = "encounter_id"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,15 @@ def time_of(text: str) -> float:
     except ValueError:
         found = datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
     since = (found if found.tzinfo else found.replace(tzinfo=UTC)) - _EPOCH
-    return float((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+    return float(since // _MICROSECOND)
 
 
 def times_or_nan(texts: Sequence[str]) -> Floats:
     """The same of each text, NaN where it is no time."""
+    read = datetime.fromisoformat
     try:
-        return np.array([*map(time_of, texts)], np.float64)
-    except ValueError:
+        return np.array([(read(text) - _EPOCH) // _MICROSECOND for text in texts], np.float64)
+    except (ValueError, TypeError):  # one that is no time, or is in small letters, or has no zone
         return np.array([*map(_time_or_nan, texts)], np.float64)
 
 

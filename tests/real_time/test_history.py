@@ -7,6 +7,7 @@ import pickle
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ from real_time.card import Card
 from real_time.features import Dtype, Feature
 from real_time.history import HistoryError, PatientHistory, Window
 from real_time.history import fold as fold_module
+from real_time.history.rows import time_of, times_or_nan
 from real_time.prepared import FeaturesError, prepare
 from real_time.probing import DependentRowsError
 from real_time.usable import KeepsHistoryError, load_usable
@@ -497,6 +499,33 @@ def test_a_row_that_cannot_be_placed_is_refused(change: dict[str, Any], problem:
 def test_what_is_to_be_learned_is_no_part_of_the_past(stays: pd.DataFrame, sepsis: pd.Series) -> None:
     with pytest.raises(HistoryError, match="column sepsis is what the model is to learn"):
         models()["boosting"].fit(stays.assign(sepsis=sepsis.to_numpy()), sepsis)
+
+
+@given(
+    st.lists(
+        st.builds(
+            "{}-{:02}-{:02}{}{:02}:{:02}:{:02}{}{}".format,
+            st.sampled_from(["0000", "0001", "1969", "2026", "9999"]),
+            st.integers(1, 12),
+            st.integers(1, 31),
+            st.sampled_from("TTTt"),
+            st.integers(0, 24),
+            st.integers(0, 59),
+            st.integers(0, 60),
+            st.sampled_from(["", ".5", ".123456", ".1234567"]),
+            st.sampled_from(["Z", "z", "+00:00", "-23:59", ""]),
+        ),
+        max_size=4,
+    )
+)
+def test_times_at_once_are_those_of_each(texts: list[str]) -> None:
+    expected = []
+    for text in texts:
+        with suppress(ValueError, OverflowError):
+            expected.append(time_of(text))
+            continue
+        expected.append(math.nan)
+    np.testing.assert_array_equal(times_or_nan(texts), expected)
 
 
 def test_times_may_be_texts() -> None:

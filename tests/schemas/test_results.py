@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -13,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from broker.errors import VitalstreamError
 from schemas import load_schema
-from schemas.results import RiskResult, decode_result, encode_results
+from schemas.results import RiskResult, Told, decode_result, encode_results
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -23,24 +24,28 @@ MAPPING = "fedcba9876543210" * 4
 AT = "2026-01-05T08:30:00.412Z"
 
 
-def encode(probabilities: list[float], patient_ids: list[str]) -> list[bytes]:
+COLUMNS = ["heart_rate", 'spo2 "%b"', "},{", "temp\u00e9rature"]
+
+
+def encode(probabilities: list[float], patient_ids: list[str], **more: Any) -> list[bytes]:
     n = len(probabilities)
-    return encode_results(
-        patient_ids=patient_ids,
-        event_times=["2026-01-05T08:30:00+01:00"] * n,
-        probabilities=probabilities,
-        labels=[None if math.isnan(one) else int(one >= 0.5) for one in probabilities],
-        implausible=[["spo2"] if i % 2 else [] for i in range(n)],
-        threshold=0.5,
-        model=MODEL,
-        scored_at=AT,
-        topic="vitals",
-        partitions=[3] * n,
-        offsets=[1207 + i for i in range(n)],
-        features_present=[8 - i % 3 for i in range(n)],
-        no_input=[False] * n,
-        mapping=MAPPING,
-    )
+    usual: dict[str, Any] = {
+        "patient_ids": patient_ids,
+        "event_times": ["2026-01-05T08:30:00+01:00"] * n,
+        "probabilities": probabilities,
+        "labels": [None if math.isnan(one) else int(one >= 0.5) for one in probabilities],
+        "implausible": [["spo2"] if i % 2 else [] for i in range(n)],
+        "threshold": 0.5,
+        "model": MODEL,
+        "scored_at": AT,
+        "topic": "vitals",
+        "partitions": [3] * n,
+        "offsets": [1207 + i for i in range(n)],
+        "features_present": [8 - i % 3 for i in range(n)],
+        "no_input": [False] * n,
+        "mapping": MAPPING,
+    }
+    return encode_results(**usual | more)
 
 
 def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
@@ -96,6 +101,40 @@ def test_results_come_back_bit_for_bit(rows: list[tuple[float, str]]) -> None:
     assert [r.patient_id for r in results] == [patient for _, patient in rows]
     for value in values:
         SCHEMA.validate(json.loads(value))
+        assert orjson.dumps(orjson.loads(value)) == value
+
+
+_hours = st.floats(0, 200_000).map(lambda hours: round(hours, 4))
+_knowns = st.tuples(
+    st.integers(1, 10**9), _hours, st.lists(st.none() | _hours, min_size=4, max_size=4), st.booleans()
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_knowns, max_size=6))
+def test_what_was_known_of_each_patient_is_told(
+    rows: list[tuple[int, float, list[float | None], bool]],
+) -> None:
+    told = Told(
+        rows_seen=np.array([seen for seen, *_ in rows], np.int64),
+        hours_since_first_seen=np.array([hours for _, hours, *_ in rows]),
+        columns=COLUMNS,
+        carried_forward=np.array([ages for *_, ages, _ in rows], np.float64).reshape(-1, len(COLUMNS)),
+    )
+    empty = [no_input for *_, no_input in rows]
+    values = encode([0.5] * len(rows), ["a"] * len(rows), told=told, no_input=empty)
+    assert [orjson.loads(value)["no_input"] for value in values] == empty
+    assert [decode_result(value).history for value in values] == [
+        {
+            "rows_seen": seen,
+            "hours_since_first_seen": hours,
+            "carried_forward": {
+                name: age for name, age in zip(COLUMNS, ages, strict=True) if age is not None
+            },
+        }
+        for seen, hours, ages, _ in rows
+    ]
+    for value in values:
         assert orjson.dumps(orjson.loads(value)) == value
 
 
