@@ -1,7 +1,7 @@
 """A patient's row: taken into the state, and what is known then. One definition, run by numba or as it stands.
 
 It is written for numba: plain loops over numbers. Without numba the same lines run as Python, to the same bits and 25
-to 80 times slower (docs/history.md). The order of the additions is part of the definition.
+to 80 times slower (docs/history-semantics.md). The order of the additions is part of the definition.
 """
 
 from collections.abc import Callable
