@@ -26,7 +26,7 @@ from consumer.observer import Observer, Observers
 from consumer.restoring import StateLostError, StateReader, make_state_reader
 from consumer.run import run_worker
 from consumer.sending import Sender
-from consumer.state import State, StateLimitError
+from consumer.state import State, StateLimitError, make_state
 from real_time.history import PatientHistory, Patients, Window
 from real_time.history.records import StateRecords
 from real_time.model_file import pin_model
@@ -289,6 +289,30 @@ def read_to_end(reader: StateReader) -> list[bytes | None]:
     return found
 
 
+def _up_to_what_can_be_read(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    """A restore that ends where a read_committed reader finds the end, as others do."""
+    begin, topic = StateReader.begin, TopicPartition(settings.topic(Role.STATE), 0)
+
+    def ended(itself: StateReader, partition: int, end: int) -> None:
+        _, stable = itself._consumer.get_watermark_offsets(topic, timeout=10)
+        begin(itself, partition, min(end, stable))
+
+    monkeypatch.setattr(StateReader, "begin", ended)
+
+
+def test_without_waiting_for_an_open_transaction_old_state_would_count(
+    reader: tuple[StateReader, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, settings = reader
+    _up_to_what_can_be_read(monkeypatch, settings)
+    written(settings, "earlier", b"first").commit_transaction(30)
+    zombie = written(settings, "zombie", b"of a zombie")
+    written(settings, "successor", b"second").commit_transaction(30)
+    read.begin(0, 4)
+    assert read_to_end(read) == [b"first"]
+    zombie.abort_transaction(30)
+
+
 def test_state_behind_an_open_transaction_is_waited_for(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
     written(settings, "earlier", b"first").commit_transaction(30)  # and a marker, at offset 1
@@ -370,6 +394,90 @@ def test_a_partition_that_is_left_while_it_is_read_can_be_read_again(
     assert [*read.read(0.1)] == []
     read.begin(0, 2)
     assert read_to_end(read) == [b"first", b"second"]
+
+
+# --- partitions that go, and come back
+
+
+@pytest.fixture
+def state(begin: Begin) -> Iterator[tuple[State, Settings]]:
+    """The state of a worker that does nothing else."""
+    settings = begin()
+    history = models.load(settings, with_history=True).history
+    assert history is not None
+    made = make_state(settings, history, {settings.topic(Role.STATE): 1_000_000}, Observer())
+    try:
+        yield made, settings
+    finally:
+        made.close()
+
+
+def known(settings: Settings, rows: pd.DataFrame) -> dict[str, bytes]:
+    """What is kept of the patients of some rows."""
+    history: Any = models.load(settings, with_history=True).history
+    patients = history.start()
+    patients.advance(rows)
+    ids, of = patients.of(0)
+    values = StateRecords(patients.layout, history.recipe_sha256).encode(of)
+    return dict(zip(ids, values, strict=True))
+
+
+def commit_state(settings: Settings, partition: int, values: dict[str, bytes | None]) -> int:
+    """Another worker writes state; where it ends."""
+    config = {"bootstrap.servers": settings.bootstrap_servers, "transactional.id": f"{settings.group}-other"}
+    producer, ends = Producer(config), []
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for patient, value in values.items():
+        told: Any = lambda _, message: ends.append(message.offset())  # noqa: E731
+        producer.produce(settings.topic(Role.STATE), value, patient, partition, told)
+    producer.commit_transaction(30)
+    return int(max(ends)) + 1
+
+
+def held(state: State, partition: int) -> dict[str, bytes]:
+    ids, rows = state._patients.of(partition)
+    return dict(zip(ids, state._records.encode(rows), strict=True))
+
+
+def restore_all(state: State) -> None:
+    def whole() -> bool:
+        state.restore()
+        return not state.outstanding
+
+    wait_until(whole, what="the state of all partitions")
+
+
+def test_a_partition_that_comes_back_has_what_others_made_of_it(state: tuple[State, Settings]) -> None:
+    mine, settings = state
+    before, after = known(settings, stays(60)), known(settings, stays(60, seed=2, patients=5))
+    mine.assigned({0: commit_state(settings, 0, {**before}), 1: 0})
+    restore_all(mine)
+    assert held(mine, 0) == before
+    mine.revoked([0])
+    assert held(mine, 0) == {}
+    end = commit_state(settings, 0, {**after, "p-6": None})
+    mine.assigned({0: end})
+    restore_all(mine)
+    expected = before | after
+    del expected["p-6"]
+    assert held(mine, 0) == expected
+
+
+def test_a_partition_that_goes_while_it_is_restored_leaves_nothing_behind(
+    state: tuple[State, Settings],
+) -> None:
+    mine, settings = state
+    rows = known(settings, stays(60))
+    ends = {partition: commit_state(settings, partition, {**rows}) for partition in range(PARTITIONS)}
+    mine.assigned(ends)
+    mine.restore()  # of some
+    mine.revoked([0])
+    restore_all(mine)
+    assert (held(mine, 0), held(mine, 1)) == ({}, rows)
+    mine.assigned({0: ends[0]})
+    restore_all(mine)
+    assert held(mine, 0) == rows
 
 
 # --- what the group must have committed

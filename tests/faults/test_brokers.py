@@ -85,6 +85,22 @@ def test_an_outage_under_load(begin: Begin, records: Records, broker: LocalKafka
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("fault", OUTAGES)
+def test_an_outage_with_a_history(begin: Begin, records: Records, broker: LocalKafka, fault: str) -> None:
+    trial = begin(f"{fault}, with a history", model="history")
+    trial.load(records, rate=500)
+    for _ in range(2):
+        trial.worker().joined()
+    for _ in range(2):
+        trial.progressed(500)
+        setback = trial.note_fault()
+        OUTAGES[fault](broker)
+        trial.recovered(setback)
+    require_still_up(trial)
+    trial.finish()
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("step", PHASES)
 @pytest.mark.parametrize("fault", OUTAGES)
 def test_an_outage_in_a_phase(

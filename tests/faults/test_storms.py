@@ -63,6 +63,15 @@ def test_a_rebalance_storm(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("way", WAYS)
+def test_a_rebalance_storm_with_a_history(begin: Begin, records: Records, way: str) -> None:
+    trial = begin("worker with a history joins, leaves or is killed", model="history", properties=WAYS[way])
+    trial.load(records, rate=500)
+    storm(trial, seconds=40)
+    trial.finish()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("way", WAYS)
 def test_partitions_are_added(begin: Begin, records: Records, way: str) -> None:
     refresh = {"topic.metadata.refresh.interval.ms": "1000"}
     trial = begin("partitions added under load", partitions=2, properties={**WAYS[way], **refresh})

@@ -54,6 +54,19 @@ def test_a_zombie_changes_nothing(
     trial.finish()
 
 
+def test_a_zombie_with_a_history_changes_nothing(begin: Begin, records: Records) -> None:
+    trial = begin("worker with a history stopped beyond its session, replaced, woken", model="history")
+    trial.load(records, rate=500)
+    zombie = stop_at(trial, Step.FLUSHED, instance="zombie", seen=True)
+    setback = trial.note_fault()
+    trial.worker(instance="heir")
+    trial.recovered(setback)
+    wake(zombie)
+    zombie.logged("assigned partitions", times=2)
+    trial.progressed(1000)
+    trial.finish()
+
+
 def test_two_workers_with_one_transactional_id_do_not_duel(
     begin: Begin, records: Records, tmp_path: Path
 ) -> None:
