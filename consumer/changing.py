@@ -11,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Protocol
 
+from threadpoolctl import threadpool_limits
+
 from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from consumer import model as models
@@ -192,13 +194,16 @@ def _in_the_background() -> Iterator[None]:
 
     A call of the worker's to Kafka lets the other thread run, and waits for its turn afterwards: up to 5 ms by default,
     some ten times a transaction. And no garbage is looked for, nor later in what is loaded by then, as at the start
-    (see work.Beginning): that took up to 200 ms at once, and was most of the longest gap of a change.
+    (see work.Beginning): that took up to 200 ms at once, and was most of the longest gap of a change. OpenMP, which
+    scikit-learn's boosting uses, has its number of threads for each thread that calls it: the worker's limit is not
+    for this one.
     """
     usual = sys.getswitchinterval()
     gc.disable()
     sys.setswitchinterval(_SWITCH_S)
     try:
-        yield
+        with threadpool_limits(limits=1):
+            yield
     finally:
         sys.setswitchinterval(usual)
         gc.freeze()

@@ -143,33 +143,33 @@ def _add_leaves(  # noqa: PLR0917 - numba's arrays come one by one
 
 
 def _nodes(trees: Sequence[Tree], features: int, sums: Sums) -> _Nodes:
-    levels = [_levels(tree.left, tree.right) for tree in trees]
-    sizes = [len(order) for order, _, _ in levels]
-    roots = np.cumsum([0, *sizes[:-1]])
-    ordered = [[column[order] for column in tree] for tree, (order, _, _) in zip(trees, levels, strict=True)]
-    left, _, feature, threshold, nan_left, value = map(np.concatenate, zip(*ordered, strict=True))
+    sizes = [len(tree.left) for tree in trees]
+    starts = np.cumsum([0, *sizes[:-1]])
+    left, right, feature, threshold, nan_left, value = map(np.concatenate, zip(*trees, strict=True))
+    first = np.repeat(starts, sizes)
+    order, depth = _by_level(first + left, first + right, left < 0, starts)
+    by_tree = np.argsort(first[order], kind="stable")
+    order, depth = order[by_tree], depth[by_tree]
+    places = np.arange(len(order))
+    place = np.empty(len(left), np.int64)
+    place[order] = places
+    left, roots = left[order], place[starts]
     leaf = left < 0
-    child = np.concatenate([own for _, own, _ in levels]) + np.repeat(roots, sizes)
-    column = np.where(leaf, 0, feature + np.where(nan_left, 0, features))
+    child = np.where(leaf, places, place[(first[order] + left).clip(0)])
+    column = np.where(leaf, 0, feature[order] + np.where(nan_left[order], 0, features))
     # Next to a threshold of infinity only what is missing may go to the right.
-    bound = np.where(leaf, np.inf, np.minimum(threshold, LARGEST))
-    indices = (
-        np.ascontiguousarray(one, np.uint32) for one in (roots, [d for _, _, d in levels], column, child)
-    )
+    bound = np.where(leaf, np.inf, np.minimum(threshold[order], LARGEST))
+    depths = np.maximum.reduceat(depth, roots)
+    indices = (np.ascontiguousarray(one, np.uint32) for one in (roots, depths, column, child))
     roots, depths, column, child = indices
-    return _Nodes(roots, depths, column, bound, child, np.ascontiguousarray(value, sums))
+    return _Nodes(roots, depths, column, bound, child, np.ascontiguousarray(value[order], sums))
 
 
-def _levels(left: Array, right: Array) -> tuple[Array, Array, int]:
-    """The nodes level by level, where each one's children then begin (a leaf's at itself), and the depth."""
-    order, child, placed = [], [], 0
-    level = np.zeros(1, np.int64)
+def _by_level(left: Array, right: Array, leaf: Array, roots: Array) -> tuple[Array, Array]:
+    """The nodes of all trees level by level, those of one parent side by side, and how deep each one is."""
+    levels, level = [], roots
     while len(level):
-        inner = left[level] >= 0
-        own = placed + np.arange(len(level))
-        placed += len(level)
-        order.append(level)
-        child.append(np.where(inner, placed + 2 * (np.cumsum(inner) - 1), own))
-        parents = level[inner]
+        levels.append(level)
+        parents = level[~leaf[level]]
         level = np.column_stack((left[parents], right[parents])).ravel()
-    return np.concatenate(order), np.concatenate(child), len(order) - 1
+    return np.concatenate(levels), np.repeat(np.arange(len(levels)), [*map(len, levels)])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from real_time.card import Card
 from real_time.columns import Columns
@@ -85,7 +86,8 @@ class RiskScorer:
         """Whether the model's predict_proba, once it was asked, gave float32."""
         self._fast_path: FastPath | None
         try:
-            self._fast_path = FastPath(self.prepared, ask=self._asked_of, columns=self._typed)
+            with threadpool_limits(limits=1):  # OpenMP's threads are counted for each thread that asks
+                self._fast_path = FastPath(self.prepared, ask=self._asked_of, columns=self._typed)
             self.path = self._fast_path.how
         except NoFastPathError as error:
             self._fast_path = None

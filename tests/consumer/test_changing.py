@@ -17,6 +17,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from audit.run import audit
 from broker.settings import Settings
@@ -137,21 +138,25 @@ def test_another_model_is_prepared_and_scores_once_it_may(ward: Ward) -> None:
     assert ward.told.told == [("ready", new), ("changed", new)]
 
 
-def test_while_a_model_is_loaded_nobody_looks_for_garbage_and_the_worker_has_its_turn_soon(
+def test_while_a_model_is_loaded_it_has_one_thread_nobody_looks_for_garbage_and_the_worker_has_its_turn_soon(
     ward: Ward,
 ) -> None:
     made, usual = ward.score._make, sys.getswitchinterval()
     collecting: list[bool] = []
     turns: list[float] = []
+    threads: list[int] = []
 
     def make(model: Any, observer: Observer, *, trial: bool = False) -> ChunkScorer:
         collecting.append(gc.isenabled())
         turns.append(sys.getswitchinterval())
+        threads.extend(one["num_threads"] for one in threadpool_info())
         return made(model, observer)
 
     ward.score._make = make
     ward.replace(fitted(1))
-    ward.score.look()
+    with threadpool_limits(limits=2):
+        ward.score.look()
+    assert {*threads} == {1}
     assert collecting == [False, False]
     assert gc.isenabled()
     assert max(turns) <= usual / 10

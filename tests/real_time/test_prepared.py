@@ -1,6 +1,7 @@
 """One preparation for every kind of model: what predicts, in one thread, with its own features, class and threshold."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info
 from xgboost import XGBClassifier
 
 from real_time import (
@@ -89,6 +91,26 @@ def test_catboost_is_asked_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("CatBoost", "CatBoost in a Pipeline", "calibrated CatBoost"):
         RiskScorer(fitted(name)).probability(HOLED)
     assert {*asked} == {1}
+
+
+class Counting:
+    """A model that notes how many threads a library may use for it."""
+
+    feature_names_in_ = np.array(FEATURES, object)
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+
+    def predict_proba(self, X: Any) -> Any:
+        self.threads |= {one["num_threads"] for one in threadpool_info()}
+        return np.full((len(X), 2), 0.5)
+
+
+def test_a_model_is_tried_in_one_thread_whichever_thread_tries_it() -> None:
+    model = Counting()
+    with ThreadPoolExecutor() as pool:
+        pool.submit(RiskScorer, model).result()
+    assert model.threads == {1}
 
 
 @pytest.mark.parametrize(
