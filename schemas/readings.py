@@ -1,8 +1,8 @@
-"""One row of a message's readings, each of which says by a code what it is."""
+"""Rows of messages' readings, each of which says by a code what it is."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from schemas.columns import Columns
 from schemas.contract import EVENT_TIME, Problem, Reason, RefusedError
@@ -16,14 +16,6 @@ Reading = tuple[int, Any, Any]
 
 Content = tuple[Any, Any, list[Reading]]
 """What a message says: whose, when, and what."""
-
-
-class Row(NamedTuple):
-    """The values of all features, and the units that came with them; None where there is none."""
-
-    values: list[Any]
-    units: list[Any]
-    problem: Problem | None = None
 
 
 def codes_of(
@@ -41,50 +33,22 @@ def codes_of(
     return found
 
 
-class OneRow:
-    """Makes one row of the readings of a message, with the units as they were sent."""
-
-    def __init__(self, features: Sequence[str]) -> None:
-        self._features = features
-
-    def __call__(self, readings: Iterable[Reading]) -> Row:
-        """No reading at all is a message for others; two that differ are conflicting."""
-        values: list[Any] = [None] * len(self._features)
-        units: list[Any] = [None] * len(self._features)
-        any_ = False
-        for number, value, unit in readings:
-            any_ = True
-            if value is None:
-                continue
-            if values[number] is not None and (values[number], units[number]) != (value, unit):
-                return self.without((Reason.CONFLICTING, self._features[number]))
-            values[number], units[number] = value, unit
-        return Row(values, units) if any_ else self.without((Reason.NOT_FOR_US, ""))
-
-    def without(self, problem: Problem) -> Row:
-        """The row of a message that has this problem."""
-        nothing = [None] * len(self._features)
-        return Row(nothing, nothing, problem)
-
-
 class Rows:
-    """Gathers the rows of a chunk, of at most `size` messages, each from its readings."""
+    """Gathers the values and units of up to `size` messages, row by row, each from its readings."""
 
     def __init__(self, features: Sequence[str], mapping: Mapping, size: int) -> None:
         self._features = features
         self._width = len(features)
+        self._count = 0
         self._cells: list[Any] = [None] * (self._width * size)
         # Where no reading is, the unit is any that is known.
         wanted = [mapping.features[name].wanted(name) for name in features]
         self._units = [[unit] * size for unit in wanted]
-        self._positions: list[int] = []
-        self._ids: list[Any] = []
-        self._times: list[Any] = []
 
-    def add(self, position: int, patient_id: Any, event_time: Any, readings: Sequence[Reading]) -> None:
-        """One row. Raises RefusedError where two readings of a feature differ."""
-        row = len(self._positions)
-        cells, units, start = self._cells, self._units, row * self._width
+    def add(self, readings: Iterable[Reading]) -> None:
+        """One row. Raises RefusedError where two readings of a feature differ; then there is none."""
+        row, cells, units = self._count, self._cells, self._units
+        start = row * self._width
         for number, value, unit in readings:
             if value is None:
                 continue
@@ -94,20 +58,17 @@ class Rows:
                 raise RefusedError(Reason.CONFLICTING, self._features[number])
             cells[start + number] = value
             units[number][row] = unit
-        self._positions.append(position)
-        self._ids.append(patient_id)
-        self._times.append(event_time)
+        self._count = row + 1
 
-    def columns(self, problems: dict[int, Problem]) -> Columns:
-        """All of them."""
-        rows = len(self._positions)
-        cells = self._cells[: rows * self._width]
+    def cells(self) -> tuple[list[Any], dict[int, list[Any]]]:
+        """Row by row the values of all features, and the units of those features that any row has."""
+        cells = self._cells[: self._count * self._width]
         units = {
-            number: units[:rows]
+            number: units[: self._count]
             for number, units in enumerate(self._units)
-            if cells[number :: self._width].count(None) < rows
+            if cells[number :: self._width].count(None) < self._count
         }
-        return Columns(self._positions, self._ids, self._times, cells, problems, units)
+        return cells, units
 
 
 def rows_of(
@@ -118,13 +79,22 @@ def rows_of(
     `read` takes a message's value, and raises RefusedError.
     """
     rows = Rows(features, mapping, len(messages))
+    positions: list[int] = []
+    ids: list[Any] = []
+    times: list[Any] = []
     problems: dict[int, Problem] = {}
     for position, message in enumerate(messages):
         try:
-            rows.add(position, *read(message.value()))
+            patient_id, event_time, readings = read(message.value())
+            rows.add(readings)
         except RefusedError as refused:
             problems[position] = refused.problem
-    return rows.columns(problems)
+            continue
+        positions.append(position)
+        ids.append(patient_id)
+        times.append(event_time)
+    cells, units = rows.cells()
+    return Columns(positions, ids, times, cells, problems, units)
 
 
 class OneTime:

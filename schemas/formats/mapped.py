@@ -7,12 +7,12 @@ from itertools import chain
 from typing import Any
 
 from schemas.columns import Columns, Documents, Reader
-from schemas.contract import EVENT_TIME, MAX_MESSAGE_BYTES, PATIENT_ID, Problem, Reason
+from schemas.contract import EVENT_TIME, MAX_MESSAGE_BYTES, PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import ABSENT, Fields, Path, at, interleaved
 from schemas.formats.json import FlatReader, JsonDocuments
 from schemas.mapping import EventTime, Mapping, PatientId, Readings
 from schemas.messages import Message
-from schemas.readings import OneRow, codes_of
+from schemas.readings import Rows, codes_of
 
 _number = re.compile(r"\s*([+-]?[0-9]+(?:[.][0-9]+)?)\s*").fullmatch
 
@@ -104,22 +104,24 @@ class _ByCode:
     """A message is one reading, or holds a list of them."""
 
     def __init__(self, features: Sequence[str], mapping: Mapping, readings: Readings) -> None:
+        self._features = features
+        self._mapping = mapping
         self._readings = readings
-        self._width = len(features)
         self._codes = codes_of(features, mapping)
-        self._row = OneRow(features)
 
     def __call__(self, roots: list[Any]) -> Cells:
-        cells: list[Any] = []
-        units: list[Any] = []
+        rows = Rows(self._features, self._mapping, len(roots))
         wrong: dict[int, Problem] = {}
         for number, entries in enumerate(at(self._readings.path, roots) if self._readings.path else roots):
-            row = self._row(self._known(entries if type(entries) is list else [entries]))
-            cells += row.values
-            units += row.units
-            if row.problem:
-                wrong[number] = row.problem
-        return cells, {number: units[number :: self._width] for number in range(self._width)}, wrong
+            readings = [*self._known(entries if type(entries) is list else [entries])]
+            if not readings:
+                wrong[number] = (Reason.NOT_FOR_US, "")
+            try:
+                rows.add(readings)
+            except RefusedError as refused:
+                wrong[number] = refused.problem
+                rows.add(())
+        return *rows.cells(), wrong
 
     def _known(self, entries: list[Any]) -> Iterator[tuple[int, Any, Any]]:
         codes = at(self._readings.code, entries)
