@@ -6,11 +6,15 @@ from typing import Protocol
 
 import joblib
 import orjson
+import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from broker.errors import BrokerError
 from broker.settings import ENV_PREFIX, Settings, is_secret
 from broker.topics import create_topics
+from real_time.history import PatientHistory
 from real_time.model_file import pin_model
 from tests.conftest import fresh_settings
 from tests.consumer.models import Fragile
@@ -50,6 +54,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pinned model."""
     path = tmp_path_factory.mktemp("model") / "fragile.joblib"
     joblib.dump(Fragile(), path)
+    pin_model(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def history_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pinned model that begins with a history."""
+    rows = pd.DataFrame(
+        {"patient_id": "p", "event_time": pd.date_range("2026-01-01", periods=20, freq="h"), "spo2": 98.0}
+    )
+    history = PatientHistory(delta=False)
+    path = tmp_path_factory.mktemp("model") / "history.joblib"
+    joblib.dump(make_pipeline(history, LogisticRegression()).fit(rows, [0, 1] * 10), path)
     pin_model(path)
     return path
 

@@ -10,6 +10,7 @@ import pytest
 
 from broker.errors import BrokerError
 from broker.rights import RIGHTS, Right
+from broker.roles import Role
 from broker.settings import Settings
 from broker.topics import create_topics
 from producer.publish import publish
@@ -114,6 +115,34 @@ def test_at_least_once_needs_no_right_on_transactional_ids(
     rights = [one for one in NEEDED["consume"] if one.kind != "transactional id"]
     worker = run(secured.user(settings, rights), "consume")
     assert worker.wait(timeout=60) == 0, worker.log
+
+
+def test_the_state_of_patients_needs_the_rights_of_its_table(
+    secured: SecuredKafka, module_settings: Settings, history_model: Path, run: Run
+) -> None:
+    settings = fresh(module_settings, model=history_model, until_idle=1.0)
+    create_topics(settings, replication_factor=1, state=True)
+    produce(settings.bootstrap_servers, settings.input_topic, [("p", row) for row in ROWS])
+
+    def done(settings: Settings, *command: str, rights: Iterable[Right]) -> None:
+        process = run(secured.user(settings, rights), *command)
+        assert process.wait(timeout=120) == 0, process.log + process.out
+
+    both = [*NEEDED["consume"], *NEEDED["consume with a history"]]
+    done(settings, "consume", rights=both)
+    done(settings, "audit", rights=[*NEEDED["audit"], *NEEDED["audit with a history"]])
+    done(settings, "state", "show", "p", rights=NEEDED["state show"])
+    done(settings, "state", "check", rights=NEEDED["state check"])
+
+    new = settings.model_copy(update={"group": f"{settings.group}-new"})
+    create_topics(new, replication_factor=1, state=True)
+    of_source = Right("DESCRIBE", "group", settings.group)
+    rebuild = ("state", "rebuild", "--from-group", settings.group)
+    done(new, *rebuild, rights=[*NEEDED["state rebuild"], of_source])
+
+    user = secured.user(settings, without(both, NEEDED["consume with a history"][1]))
+    lacks = f"lacks rights at .*: WRITE on topic {settings.topic(Role.STATE)}"
+    ends_in_one_sentence(run(user, "consume"), user, sentence=lacks)
 
 
 @pytest.fixture(scope="module")
