@@ -23,7 +23,19 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from benchmarks import formats, latency, plots, quick, record, scale, stages, starts, tables, throughput
+from benchmarks import (
+    formats,
+    latency,
+    plots,
+    quick,
+    record,
+    scale,
+    stages,
+    starts,
+    state,
+    tables,
+    throughput,
+)
 from benchmarks.bench import Bench
 from benchmarks.cluster import running
 from benchmarks.goals import goals
@@ -60,6 +72,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
         "rebalance": Part(scale.rebalance, len(scale.PROTOCOLS), 1.5),
         "auto": Part(_auto, 1, 14),
         "backlog": Part(scale.backlog, 1, 2),
+        "state": Part(state.measure, state.STEPS, 12),
     }
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from benchmarks.cluster import PARTITIONS, Cluster
 from benchmarks.contender import PASS, Contender, Work, command, dead_letter_topic, metrics_topic
-from benchmarks.fitted import LR, Models
+from benchmarks.fitted import HISTORIES, LR, Models
 from benchmarks.processes import Process, Watch, started
 from benchmarks.results import Reader, Results
 from benchmarks.rows import Floats, Rows
+from broker.roles import TOPICS, Role
 
 RUN_S: Final = 90.0  # after which a throughput run is cut
 SLOWEST: Final = 50_000  # rows a second, of what works off a long backlog: it is given the time for that
@@ -46,13 +47,13 @@ class Run:
 class Bench:
     """The means of a run. Topics of input are filled when they are first asked for."""
 
-    def __init__(self, cluster: Cluster, directory: Path) -> None:
+    def __init__(self, cluster: Cluster, directory: Path, rows: Rows | None = None) -> None:
         self.cluster = cluster
         self.directory = directory
-        self.rows = Rows()
+        self.rows = rows or Rows()
         self.models = Models(self.rows, directory)
         self._inputs: dict[tuple[int, int], str] = {}
-        self._truth: dict[str, Floats] = {}
+        self._truth: dict[tuple[str, int], Floats] = {}
         self._number = 0
 
     def input(self, messages: int, partitions: int = PARTITIONS) -> str:
@@ -67,9 +68,10 @@ class Bench:
 
     def truth(self, model: str, count: int) -> Floats:
         """What the model says offline of the first `count` messages."""
-        if model not in self._truth:
-            self._truth[model] = self.rows.truth(self.models.model(model), len(self.rows))
-        return np.resize(self._truth[model], count)
+        wanted = model, count if model in HISTORIES else len(self.rows)
+        if wanted not in self._truth:
+            self._truth[wanted] = self.rows.truth(self.models.model(model), wanted[1])
+        return np.resize(self._truth[wanted], count)
 
     @contextmanager
     def work(
@@ -82,6 +84,10 @@ class Bench:
         if not contender.program:
             topics += [metrics_topic(output), dead_letter_topic(output)]
         self.cluster.make(*topics, partitions=partitions)
+        if model in HISTORIES:
+            state = f"{topic}-state-{output}"
+            self.cluster.make(state, partitions=partitions, config=TOPICS[Role.STATE].config)
+            topics.append(state)
         try:
             yield Work(topic, output, output, self.models.path(model), chunk)
         finally:
@@ -125,7 +131,7 @@ class Bench:
                 reader.read(lambda: results.read >= count, timeout=READ_S)
                 process.stop()
                 reader.read(lambda: False, timeout=0.5)  # is there anything that should not be?
-        truth = None if contender.echoes else self.truth(model, count)
+        truth = self.truth(model, count) if contender.scores and not contender.echoes else None
         return _run(results, process, broker, check=results.verdict(truth))
 
     def _wait(self, process: Process, output: str, count: int, partitions: int) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from broker.local import LocalKafka
 
 PARTITIONS: Final = 4
 _TIMEOUT: Final = 60.0
+_APPEND_TIME: Final[Mapping[str, str]] = {"message.timestamp.type": "LogAppendTime"}
 _LOADING: Final[dict[str, Any]] = {"linger.ms": 20, "queue.buffering.max.messages": 500_000}
 
 
@@ -36,10 +37,11 @@ class Cluster:
         """A topic's or group's name of this run."""
         return f"{self._prefix}-{what}"
 
-    def make(self, *names: str, partitions: int = PARTITIONS) -> None:
-        """Make topics whose messages carry the time at which the broker has them."""
-        config = {"message.timestamp.type": "LogAppendTime"}
-        new = [NewTopic(name, partitions, -1, config=config) for name in names]
+    def make(
+        self, *names: str, partitions: int = PARTITIONS, config: Mapping[str, str] = _APPEND_TIME
+    ) -> None:
+        """Make topics, by default with messages that carry the time at which the broker has them."""
+        new = [NewTopic(name, partitions, -1, config={**config}) for name in names]
         for future in self._admin.create_topics(new, operation_timeout=_TIMEOUT).values():
             future.result(_TIMEOUT)
         self._topics.update(names)
@@ -60,8 +62,12 @@ class Cluster:
 
     def end(self, topic: str, partitions: int = PARTITIONS) -> int:
         """The sum of the topic's end offsets, transactions' markers and open transactions included."""
+        return sum(self.ends(topic, partitions))
+
+    def ends(self, topic: str, partitions: int = PARTITIONS) -> list[int]:
+        """The same of each partition."""
         asked = [TopicPartition(topic, number) for number in range(partitions)]
-        return sum(self._asker.get_watermark_offsets(one, timeout=_TIMEOUT)[1] for one in asked)
+        return [self._asker.get_watermark_offsets(one, timeout=_TIMEOUT)[1] for one in asked]
 
     def _wait_for(self, topic: str, partitions: int) -> None:
         """Until each partition has a leader. A client that asks before remembers that there is no such topic."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import peers
-from benchmarks.cluster import Cluster
+from benchmarks.cluster import PARTITIONS, Cluster
 from broker.local import free_port
+from schemas.contract import STANDARD_FEATURES
 
 PROGRAMS: Final = Path(__file__).parent / "contenders"
 EXACTLY: Final = "exactly once"
@@ -30,6 +31,7 @@ class Contender:
     peer: str = ""  # whose environment; empty: vitalstream's own
     options: Mapping[str, str] = field(default_factory=dict)
     echoes: bool = False  # its results are its messages
+    scores: bool = True  # its results hold the model's probabilities, unless it echoes
 
     @property
     def lines(self) -> int:
@@ -165,3 +167,14 @@ PATHWAY = Contender("Pathway", "pathway_table.py", "none as configured", FAST, p
 SPARK = Contender("Spark local[2]", "spark_stream.py", AT_LEAST, FAST, peer="spark")
 
 PEERS: Final = (QUIX, ARROYO, FAUST, FASTSTREAM, BYTEWAX, PATHWAY, SPARK)
+
+_VITALS: Final = {
+    "BENCH_VITALS": ",".join(name for name in STANDARD_FEATURES if name != "age"),
+    "BENCH_PARTITIONS": str(PARTITIONS),
+}
+QUIX_STATE = Contender(
+    "Quix Streams, state", "quix_state.py", EXACTLY, SLOW, peer="quix", options=_VITALS, scores=False
+)
+FAUST_TABLE = Contender(
+    "Faust, table", "faust_tables.py", AT_LEAST, SLOW, peer="faust", options=_VITALS, scores=False
+)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import joblib
 import numpy as np
+from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -12,12 +13,24 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.rows import Rows
+from real_time.history import PatientHistory, Window
 from real_time.model_file import pin_model
+from schemas.contract import STANDARD_FEATURES
 
 LR: Final = "LR"
 HGB: Final = "HGB"
 RF: Final = "RF"
 PLAIN_RF: Final = "RF, plain predict_proba"
+LR_SMALL: Final = "LR, small history"
+LR_FULL: Final = "LR, full history"
+LR_LAST: Final = "LR, last values and ages"
+
+_LAST: Final = dict.fromkeys((name for name in STANDARD_FEATURES if name != "age"), "8h")
+HISTORIES: Final = {
+    LR_SMALL: PatientHistory(_LAST),
+    LR_FULL: PatientHistory(_LAST, windows=[Window("1h"), Window("6h"), Window("24h")]),
+    LR_LAST: PatientHistory(_LAST, delta=False, since_first_seen=False, rows_seen=False),
+}
 
 _TRAINING: Final = 50_000
 
@@ -61,6 +74,9 @@ class Models:
         return self._made[name]
 
     def _fit(self, name: str) -> Any:
+        if name in HISTORIES:
+            model = make_pipeline(clone(HISTORIES[name]), *_unfitted(LR))
+            return model.fit(self._rows.frame(_TRAINING), self._rows.label[:_TRAINING])
         rows = np.random.default_rng(0).choice(len(self._rows), _TRAINING)
         model = _unfitted(name).fit(self._rows.features.iloc[rows], self._rows.label[rows])
         return model.set_params(n_jobs=None) if name == RF else model

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import contender as c
-from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
+from benchmarks.fitted import HGB, LR, LR_FULL, LR_LAST, LR_SMALL, PLAIN_RF, RF
 from benchmarks.record import Record, middle, pick, ratio
 
 AT_LEAST: Final = "≥"
@@ -129,3 +129,28 @@ def _rest(record: Record) -> Iterator[Goal]:
     for model in (LR, HGB):
         found = middle(record.get("starts", []), "seconds", contender=c.WORKER.name, model=model)
         yield Goal(f"start to first result, {model}", AT_MOST, 2.5, found, " s")
+
+
+def state_goals(record: Record) -> Iterator[Goal]:
+    """The goals of models with a history."""
+    found = record.get("state", {})
+    runs = found.get("throughput", [])
+    recipes = ((LR_SMALL, "small", 0.6, 1.5, 6, 400), (LR_FULL, "full", 0.35, 4, 6, 10_000))
+    for model, name, share, *_ in recipes:
+        for chunk in (100, 1000):
+            of = ratio(runs, "rows_per_s", _case(c.WORKER, model, chunk), _case(c.WORKER, LR, chunk))
+            yield Goal(f"LR, {name} recipe, chunk {chunk}, of the same without history", AT_LEAST, share, of)
+    for model, name, _, us, seconds, size in recipes:
+        kernel, restored = found.get("kernel", {}).get(model, {}), found.get("restore", {}).get(model, {})
+        count = f"{restored['patients']:,}" if restored else "all"
+        yield Goal(f"{name} recipe, fold and undo log, of a row", AT_MOST, us, kernel.get("us"), " µs")
+        yield Goal(f"{name} recipe, half of all rows of one patient", AT_MOST, 1.3, kernel.get("hot"), _TIMES)
+        yield Goal(f"{name} recipe, memory of a patient", AT_MOST, size, kernel.get("bytes"), " B")
+        yield Goal(
+            f"{name} recipe, restore of {count} patients", AT_MOST, seconds, restored.get("seconds"), " s"
+        )
+    for peer, bound in ((c.QUIX_STATE, 10.0), (c.FAUST_TABLE, 2.0)):
+        of = ratio(runs, "rows_per_s", _case(c.WORKER, LR_LAST, 1000), _case(peer, LR_LAST, 1))
+        yield Goal(f"last values and ages, of {peer.name}", AT_LEAST, bound, of, _TIMES)
+    gap = found.get("takeover", {}).get("gap_s")
+    yield Goal("a worker with 100,000 patients is killed: gap in results", AT_MOST, 14, gap, " s")

@@ -52,7 +52,9 @@ class Results:
         if truth is None:
             return self.changed
         there = ~np.isnan(self.appended_at)
-        near = np.abs(self.probability[there] - truth[: self.count][there]) <= TOLERANCE
+        near = np.isclose(
+            self.probability[there], truth[: self.count][there], rtol=0, atol=TOLERANCE, equal_nan=True
+        )
         return int(np.count_nonzero(~near))
 
 

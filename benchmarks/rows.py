@@ -27,16 +27,18 @@ Floats = NDArray[np.float64]
 class Rows:
     """Distinct readings in the order of a ward: all patients' first hour, then their second.
 
-    The event time of message `n` is `n` seconds after the first, so a result tells whose it is.
+    The event time of message `n` is `n` seconds after the first, so a result tells whose it is. With so many `patients`
+    they take turns instead; with a `hot` one among them, every second message is that one's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patients: int = 0, hot: bool = False) -> None:
         frame, self.source = (
             (_real(), "PhysioNet 2019, site B") if REAL.exists() else (_simulated(), "simulated")
         )
         self.features = frame[list(STANDARD_FEATURES)]
         self.label = frame["label"].to_numpy()
-        self._ids = [patient.encode() for patient in frame["patient_id"]]
+        ids = (_in_turns(len(frame), patients, hot=hot) if patients else frame["patient_id"]).tolist()
+        self._ids = [patient.encode() for patient in ids]
         self._tails = [_tail(row) for row in self.features.to_numpy().tolist()]
 
     def __len__(self) -> int:
@@ -53,10 +55,24 @@ class Rows:
         """The first `count` messages."""
         return map(self.message, range(count))
 
+    def frame(self, count: int) -> pd.DataFrame:
+        """The first `count` messages as a file of stays would have them."""
+        rows = np.arange(count) % len(self._ids)
+        frame = self.features.iloc[rows].reset_index(drop=True)
+        times = pd.Timestamp(_EPOCH) + pd.to_timedelta(np.arange(count), unit="s")
+        return frame.assign(patient_id=[self._ids[row].decode() for row in rows], event_time=times)
+
     def truth(self, model: Any, count: int) -> Floats:
-        """What `model` says offline of the first `count` messages."""
-        distinct = model.predict_proba(self.features.iloc[:count])[:, 1]
-        return np.resize(distinct, count)
+        """What `model` says offline of the first `count` messages; NaN of those that have none of its features."""
+        frame = self.frame(count)[[*model.feature_names_in_]]
+        risk: Floats = model.predict_proba(frame)[:, 1]
+        empty = frame.drop(columns=["patient_id", "event_time"], errors="ignore").isna().all(axis=1)
+        return np.where(empty, np.nan, risk)
+
+
+def _in_turns(rows: int, patients: int, *, hot: bool) -> pd.Series:
+    number = np.arange(rows) % patients
+    return "p-" + pd.Series(np.where(np.arange(rows) % 2, 0, number) if hot else number).astype(str)
 
 
 def number_of(result: dict[str, Any]) -> int:

@@ -106,8 +106,8 @@ def _pauses(bench: Bench, protocol: str, step: Step) -> dict[str, Any]:
     return {
         "protocol": protocol,
         "partitions": count,
-        "join_s": _gaps(received, results.partition, joined),
-        "leave_s": _gaps(received, results.partition, left),
+        "join_s": gaps_after(received, results.partition, joined),
+        "leave_s": gaps_after(received, results.partition, left),
         "check": verdict,
     }
 
@@ -140,9 +140,11 @@ def _follow(
     return joined, left
 
 
-def _gaps(received: Any, partition: Any, since: float) -> dict[str, float]:
+def gaps_after(
+    received: Any, partition: Any, since: float, *, seconds: float = _AROUND_S
+) -> dict[str, float]:
     """The longest time without any result, and without one of the partition that waited longest."""
-    there = (received >= since - 0.5) & (received <= since + _AROUND_S)
+    there = (received >= since - 0.5) & (received <= since + seconds)
     times, of = received[there], partition[there]
     longest = [_longest(times[of == one]) for one in np.unique(of)]
     return {"any": round(_longest(times), 3), "partition": round(max(longest, default=0.0), 3)}

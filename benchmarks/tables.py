@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from benchmarks import contender as c
 from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
-from benchmarks.goals import goals
+from benchmarks.goals import Goal, goals, state_goals
 from benchmarks.record import Record, middle, pick, ratio
 
 DOCS: Final = tuple(
-    Path("docs", f"{page}.md") for page in ("performance", "peers", "latency", "costs", "scaling")
+    Path("docs", f"{page}.md")
+    for page in ("performance", "peers", "latency", "costs", "scaling", "history-semantics")
 )
 _MARKED: Final = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 # Drawn by plots.py where there is a table.
@@ -101,7 +102,15 @@ def machine(record: Record) -> list[Sequence[str]]:
 
 def goal_table(record: Record) -> list[Sequence[str]]:
     """Each goal, met or missed."""
-    found = goals(record)
+    return _goals(goals(record))
+
+
+def state(record: Record) -> list[Sequence[str]]:
+    """The goals of models with a history."""
+    return _goals([*state_goals(record)])
+
+
+def _goals(found: list[Goal]) -> list[Sequence[str]]:
     rows = [goal.cells() for goal in found] if any(goal.found is not None for goal in found) else []
     return [("what", "goal", "measured", ""), *rows]
 
@@ -319,4 +328,5 @@ TABLES: Final[dict[str, Callable[[Record], list[Sequence[str]]]]] = {
     "rebalance": rebalance,
     "needed": needed,
     "auto": auto,
+    "state": state,
 }

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import contender as c
 from benchmarks import quick, tables
-from benchmarks.fitted import LR
-from benchmarks.goals import goals
+from benchmarks.fitted import LR, LR_FULL, LR_SMALL
+from benchmarks.goals import goals, state_goals
 from benchmarks.results import Results
 
 
@@ -68,6 +68,15 @@ def test_a_goal_is_a_ratio_within_rounds(rate: float, word: str) -> None:
     goal = goals(record(vitalstream=rate))[0]
     assert goal.found == pytest.approx(rate / 100)
     assert goal.word == word
+
+
+def test_a_history_is_compared_with_the_same_worker_without_one() -> None:
+    runs = [
+        {"contender": c.WORKER.name, "model": model, "chunk": 100, "round": 0, "rows_per_s": rate}
+        for model, rate in ((LR, 100.0), (LR_SMALL, 61.0), (LR_FULL, 34.0))
+    ]
+    found = [*state_goals({"state": {"throughput": runs}})]
+    assert [goal.word for goal in found if goal.found is not None] == ["met", "**missed**"]
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
