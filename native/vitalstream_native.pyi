@@ -3,7 +3,7 @@
 Where VITALSTREAM_NATIVE is 0, it can't be imported, as if it were not installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -29,15 +29,24 @@ def weighted_sums(
 
 @final
 class Scanner:
-    """Scans messages that are flat JSON objects.
+    """Scans messages that are JSON objects.
 
-    `names` are those of patient, time and `features` features, and others that may not be there twice; with `nested`
-    not in the objects inside of a message either. Times are within `years`, first and last. Raises ValueError where
-    two names are the same.
+    `paths` are those of patient, time, and the features, None for a feature that is in no message. `watched` are all
+    their names, and others that no object may have twice; with `nested` none inside of a message either, and only then
+    has a path more than one name. `units` has features' numbers, each with the path of its unit, and by unit the zero
+    and the factor: (value - zero) * factor is in the model's unit. Times are within `years`, first and last. Raises
+    ValueError where two paths lead to one field.
     """
 
     def __new__(
-        cls, names: Sequence[str], *, features: int, nested: bool, years: tuple[int, int], max_bytes: int
+        cls,
+        paths: Sequence[Sequence[str] | None],
+        *,
+        watched: Sequence[str],
+        units: Sequence[tuple[int, Sequence[str], Mapping[str, tuple[float, float]]]],
+        nested: bool,
+        years: tuple[int, int],
+        max_bytes: int,
     ) -> Scanner: ...
     def scan(self, values: list[Any], matrix: NDArray[np.float64]) -> tuple[list[str], list[str], list[int]]:
         """Scan the values of messages into `matrix` (rows by features, C-contiguous).

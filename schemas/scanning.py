@@ -1,9 +1,10 @@
-"""Which messages the native kernel scans: flat JSON of numbers, also with fields of other names."""
+"""Which messages the native kernel scans: JSON of numbers by paths, with the units that are known."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from schemas.contract import EVENT_TIME, PATIENT_ID, Dtypes
+from schemas.fields import Path
 from schemas.formats.mapped import names_read
 from schemas.kernel import native
 from schemas.mapping import Mapping
@@ -18,35 +19,53 @@ _ANY_YEAR: Final = (0, 9999)
 def make_scanner(
     features: Sequence[str], mapping: Mapping | None, *, dtypes: Dtypes, max_bytes: int
 ) -> "Scanner | None":
-    """What scans a model's messages; None without the kernel, or where messages are of a shape that it can't scan."""
+    """What scans a model's messages; None without the kernel, or where messages are of a shape that it can't scan.
+
+    Values that come with units are in the model's unit then.
+    """
     kernel = native()
-    names = [PATIENT_ID, EVENT_TIME, *features] if mapping is None else _renamed(features, mapping)
-    if kernel is None or names is None or any(name in dtypes for name in features):
+    if kernel is None or any(name in dtypes for name in features):
         return None
-    others = () if mapping is None else names_read(mapping)
-    scanner: Scanner = kernel.Scanner(
-        [*dict.fromkeys([*names, *others])],
-        features=len(features),
-        nested=mapping is not None,
-        years=_ANY_YEAR if mapping is None else OUR_YEARS,
-        max_bytes=max_bytes,
-    )
+    scanner: Scanner
+    if mapping is None:
+        names = [PATIENT_ID, EVENT_TIME, *features]
+        paths: list[Path | None] = [(name,) for name in names]
+        scanner = kernel.Scanner(
+            paths, watched=names, units=[], nested=False, years=_ANY_YEAR, max_bytes=max_bytes
+        )
+    elif _is_plain(mapping, features):
+        root = mapping.root or ()
+        sources = [mapping.patient_id.path, mapping.event_time.path]
+        places = [mapping.features[name] for name in features]
+        try:
+            scanner = kernel.Scanner(
+                [path and (*root, *path) for path in (*sources, *(place.path for place in places))],
+                watched=names_read(mapping),
+                units=[
+                    (number, (*root, *place.unit_path), mapping.conversions(name).known())
+                    for number, (name, place) in enumerate(zip(features, places, strict=True))
+                    if place.unit_path
+                ],
+                nested=True,
+                years=OUR_YEARS,
+                max_bytes=max_bytes,
+            )
+        except ValueError:  # two read one field
+            return None
+    else:
+        return None
     return scanner
 
 
-def _renamed(features: Sequence[str], mapping: Mapping) -> list[str] | None:
-    """The fields of patient, time and features; None where a mapping does more than to name fields and units."""
-    places = [mapping.features[name] for name in features]
-    if (
-        mapping.root
-        or mapping.when
+def _is_plain(mapping: Mapping, features: Sequence[str]) -> bool:
+    """Whether all that it reads are texts and numbers at paths through objects."""
+    return not (
+        mapping.when
         or mapping.retracted
         or mapping.readings
+        or mapping.reads_headers
         or mapping.patient_id.integer
         or mapping.event_time.kind is not TimeKind.RFC3339
-        or any(place.split or place.unit_path for place in places)
-    ):
-        return None
-    paths = [mapping.patient_id.path, mapping.event_time.path, *(place.path for place in places)]
-    names = [path[0] for path in paths if path is not None and len(path) == 1]
-    return names if len({*names}) == len(paths) else None
+        or any(mapping.features[name].split for name in features)
+        or any(name.isdecimal() for name in names_read(mapping))
+    )

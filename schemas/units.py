@@ -123,6 +123,11 @@ class Conversions:
         code = self._aliases.get(unit) or known_code(unit) or unit
         return SAME if self.wanted is None else conversion(code, self.wanted)
 
+    def known(self) -> dict[str, tuple[float, float]]:
+        """Of the table's codes and the aliases, those that can be converted: the zero and the factor of each."""
+        found = {unit: self(unit) for unit in (*UNITS, *self._aliases)}
+        return {unit: (way.zero, way.factor) for unit, way in found.items() if way is not None}
+
     def unknown(self, values: Sequence[Any], units: list[Any]) -> list[int]:
         """The rows that have a value in a unit that is not known. Units of other rows may be anything, too.
 

@@ -132,6 +132,9 @@ class Decoder:
         else:
             self._times = times_of(mapping.event_time.kind, mapping.event_time.zone_info)
             self.conversions = {n: mapping.conversions(name) for n, name in enumerate(features)}
+        self._with_units = [
+            n for n, name in enumerate(features) if mapping and mapping.features[name].unit_path
+        ]
 
     def __call__(self, messages: Sequence[Message]) -> Decoded:
         """Decode a chunk: every message ends up either as a row or as a reject."""
@@ -159,10 +162,15 @@ class Decoder:
         """What the kernel accepts of a chunk, and what Python makes of the rest."""
         array = np.empty((len(messages), len(self.features)))
         ids, times, left = scanner.scan([message.value() for message in messages], array)
-        columns = Columns([*range(len(messages))], ids, times, [], {})
+        # What comes with a unit is converted here, the others with the frame.
+        converted: dict[int, list[Any]] = {number: [] for number in self._with_units}
+        columns = Columns([*range(len(messages))], ids, times, [], {}, converted)
         if not left:
             return columns, array
         rest, cells = self._checked([messages[position] for position in left])
+        for number, units in rest.units.items():
+            if units:
+                self.conversions[number].column(cells[:, number], units)
         rows = [left[row] for row in rest.positions]
         array[rows] = cells
         for row, id_, time in zip(rows, rest.patient_ids, rest.event_times, strict=True):

@@ -2,8 +2,6 @@
 //!
 //! `None` means *look closer*: the text is no JSON, or it is JSON that only the reference decoder judges.
 
-/// What a row may be nested in fields that nobody reads; deeper ones are looked at closer.
-const DEEPEST: usize = 64;
 /// Powers of ten that a double holds exactly.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
@@ -117,21 +115,10 @@ impl<'a> Cursor<'a> {
         Digits { value, count: self.at - begin }
     }
 
-    /// Go past any value. Names in objects for which `is_watched` holds, or might, are looked at closer.
-    pub fn skip_value(&mut self, is_watched: &impl Fn(&str) -> bool) -> Option<()> {
-        self.skip_nested(is_watched, DEEPEST)
-    }
-
-    fn skip_nested(&mut self, is_watched: &impl Fn(&str) -> bool, deeper: usize) -> Option<()> {
+    /// Go past any value but an object or a list.
+    pub fn skip_scalar(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => self.skip_string(),
-            b'{' => self.skip_items(b'}', |cursor| {
-                let name = cursor.string()?;
-                (!is_watched(name)).then_some(())?;
-                cursor.colon()?;
-                cursor.skip_nested(is_watched, deeper.checked_sub(1)?)
-            }),
-            b'[' => self.skip_items(b']', |cursor| cursor.skip_nested(is_watched, deeper.checked_sub(1)?)),
             b't' => self.take_all(b"true").then_some(()),
             b'f' => self.take_all(b"false").then_some(()),
             b'n' => self.take_all(b"null").then_some(()),
@@ -213,7 +200,7 @@ mod tests {
 
     fn skips(text: &str) -> bool {
         let mut cursor = Cursor::new(text);
-        cursor.skip_value(&|name| name == "spo2").is_some() && cursor.at_end()
+        cursor.skip_scalar().is_some() && cursor.at_end()
     }
 
     #[test]
@@ -251,30 +238,11 @@ mod tests {
 
     #[test]
     fn values_that_nobody_reads_are_read_strictly() {
-        for text in ["null", "[]", "{}", r#"{"a" : [1, {"b":"\n\"é\u00e9"}] }"#, &nested(60)] {
+        for text in ["null", "true", "-1.5e3", r#""\n\"é\u00e9""#] {
             assert!(skips(text), "{text}");
         }
-        for text in [
-            "nul",
-            "[1,]",
-            "[1 2]",
-            r#"{"a"}"#,
-            r#"{"a":1,}"#,
-            r#""\x""#,
-            r#""\ud800""#,
-            r#""\u12""#,
-            "\"\n\"",
-            "\"",
-            r#"{"spo2":1}"#,
-            r#"{"\u0073po2":1}"#,
-            "1e400",
-            &nested(70),
-        ] {
+        for text in ["nul", r#""\x""#, r#""\ud800""#, r#""\u12""#, "\"\n\"", "\"", "1e400", "[]", "{}"] {
             assert!(!skips(text), "{text}");
         }
-    }
-
-    fn nested(deep: usize) -> String {
-        "[".repeat(deep) + &"]".repeat(deep)
     }
 }

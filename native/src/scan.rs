@@ -1,4 +1,4 @@
-//! Flat JSON messages to numbers, ids and times; whatever is not plain is left to the reference decoder.
+//! JSON messages to numbers, ids and times; whatever is not plain is left to the reference decoder.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,42 +13,93 @@ use crate::times::year_of;
 
 /// The longest patient id in bytes; up to here no id has too many characters.
 const LONGEST_ID: usize = 128;
-/// Of how many fields of a message it is remembered which ones they were in the message before.
+/// How deep objects and lists may be nested; deeper ones are looked at closer.
+const DEEPEST: usize = 64;
+/// Of how many fields of an object it is remembered which ones they were in the message before.
 const REMEMBERED: usize = 256;
 
-const PATIENT_ID: usize = 0;
-const EVENT_TIME: usize = 1;
-const FIRST_FEATURE: usize = 2;
+/// The kind of the objects that are on no path.
+const ELSEWHERE: usize = 0;
+/// The kind of a message.
+const MESSAGE: usize = 1;
 
-/// Scans messages that are flat JSON objects.
+/// The names on the way to a field.
+type Path = Vec<String>;
+/// By unit, as it is sent, the zero and the factor that make the feature's value one in the model's unit.
+type Units = HashMap<String, (f64, f64)>;
+
+/// What a name leads to in an object of one kind.
+#[derive(Clone, Copy, PartialEq)]
+enum Target {
+    Patient,
+    Time,
+    Feature(usize),
+    /// One of the scanner's units.
+    Unit(usize),
+    /// An object of another kind.
+    Inside(usize),
+    Unread,
+}
+
+/// A name that an object must not have twice: its number, and what it leads to.
+#[derive(Clone, Copy)]
+struct Field {
+    name: usize,
+    target: Target,
+}
+
+/// Scans messages that are JSON objects.
 #[pyclass(frozen, module = "vitalstream_native")]
 pub struct Scanner {
-    /// By name the number of a field: patient, time, the features, and others that may not be there twice.
-    fields: HashMap<String, usize>,
+    /// By kind of object its fields by name; objects of one path are of one kind.
+    kinds: Vec<HashMap<String, Field>>,
+    names: usize,
     features: usize,
-    nested: bool,
+    /// Of each feature that comes with a unit, its number and the units.
+    units: Vec<(usize, Units)>,
     years: (u32, u32),
     max_bytes: usize,
 }
 
 #[pymethods]
 impl Scanner {
-    /// `names` are those of patient, time and `features` features, and others that may not be there twice; with
-    /// `nested` not in the objects inside of a message either. Times are within `years`, first and last.
+    /// `paths` are those of patient, time, and the features, of which some are in no message. Beside their names,
+    /// `watched` are others that no object may have twice; with `nested` none inside of a message either. `units` has,
+    /// by a feature's number, the path of its unit and the units. Times are within `years`, first and last.
     #[new]
-    #[pyo3(signature = (names, *, features, nested, years, max_bytes))]
+    #[pyo3(signature = (paths, *, watched, units, nested, years, max_bytes))]
     fn new(
-        names: Vec<String>,
-        features: usize,
+        paths: Vec<Option<Path>>,
+        watched: Vec<String>,
+        units: Vec<(usize, Path, Units)>,
         nested: bool,
         years: (u32, u32),
         max_bytes: usize,
     ) -> PyResult<Self> {
-        let fields: HashMap<_, _> = names.iter().cloned().zip(0..).collect();
-        if fields.len() < names.len() || names.len() < FIRST_FEATURE + features {
-            return Err(PyValueError::new_err("names: two are the same, or there are too few"));
+        let features = paths.len().checked_sub(2).ok_or_else(|| unfit("paths: too few"))?;
+        let mut kinds = Kinds::new(nested, &watched);
+        for (number, path) in
+            paths.iter().enumerate().filter_map(|(number, path)| Some((number, path.as_ref()?)))
+        {
+            let target = match number {
+                0 => Target::Patient,
+                1 => Target::Time,
+                _ => Target::Feature(number - 2),
+            };
+            kinds.lead(path, target)?;
         }
-        Ok(Self { fields, features, nested, years, max_bytes })
+        for (slot, (feature, path, _)) in units.iter().enumerate() {
+            (*feature < features).then_some(()).ok_or_else(|| unfit("units: of no feature"))?;
+            kinds.lead(path, Target::Unit(slot))?;
+        }
+        Ok(Self {
+            names: kinds.numbers.len(),
+            kinds: kinds.made,
+            features,
+            units: units.into_iter().map(|(feature, _, units)| (feature, units)).collect(),
+            years,
+            max_bytes,
+        })
     }
 
     /// Scan the values of messages into `matrix`, which has a row of float64 for each value and a column for each
@@ -61,13 +112,12 @@ impl Scanner {
         matrix: PyBuffer<f64>,
     ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Vec<usize>)> {
         let cells = matrix.as_mut_slice(py).filter(|cells| cells.len() == values.len() * self.features);
-        let cells =
-            cells.ok_or_else(|| PyValueError::new_err("matrix: must be C-contiguous, rows by features"))?;
+        let cells = cells.ok_or_else(|| unfit("matrix: must be C-contiguous, rows by features"))?;
         let nothing = PyString::intern(py, "");
         let mut ids = Vec::with_capacity(values.len());
         let mut times = Vec::with_capacity(values.len());
         let mut closer = Vec::new();
-        let mut memory = Memory::new(self.fields.len());
+        let mut memory = Memory::new(self.kinds.len(), self.names);
         let mut last_time = nothing.clone();
         let mut last = String::new();
         for (number, value) in values.iter().enumerate() {
@@ -91,6 +141,73 @@ impl Scanner {
     }
 }
 
+/// The kinds of objects that paths go through, as they are found.
+struct Kinds {
+    made: Vec<HashMap<String, Field>>,
+    /// The number of each name that is watched, and what it is in an object where it leads nowhere.
+    numbers: HashMap<String, usize>,
+}
+
+impl Kinds {
+    fn new(nested: bool, watched: &[String]) -> Self {
+        let mut numbers = HashMap::new();
+        for name in watched {
+            let next = numbers.len();
+            numbers.entry(name.clone()).or_insert(next);
+        }
+        let mut kinds = Self { made: Vec::new(), numbers };
+        let elsewhere = if nested { kinds.unread() } else { HashMap::new() };
+        let message = kinds.unread();
+        kinds.made.extend([elsewhere, message]);
+        kinds
+    }
+
+    fn unread(&self) -> HashMap<String, Field> {
+        let field = |name| Field { name, target: Target::Unread };
+        self.numbers.iter().map(|(name, &number)| (name.clone(), field(number))).collect()
+    }
+
+    /// Make a path lead to a target.
+    fn lead(&mut self, path: &[String], target: Target) -> PyResult<()> {
+        let (last, above) = path.split_last().ok_or_else(|| unfit("paths: one is empty"))?;
+        let mut kind = MESSAGE;
+        for name in above {
+            let next = self.made.len();
+            let field = self.field(kind, name)?;
+            if field.target == Target::Unread {
+                field.target = Target::Inside(next);
+                self.made.push(self.unread());
+            }
+            kind = match self.field(kind, name)?.target {
+                Target::Inside(inside) => inside,
+                _ => return Err(unfit("paths: one goes through another's field")),
+            };
+        }
+        let field = self.field(kind, last)?;
+        if field.target != Target::Unread {
+            return Err(unfit("paths: two lead to one field"));
+        }
+        field.target = target;
+        Ok(())
+    }
+
+    fn field(&mut self, kind: usize, name: &str) -> PyResult<&mut Field> {
+        self.made[kind].get_mut(name).ok_or_else(|| unfit("watched: lacks a name of a path"))
+    }
+}
+
+fn unfit(why: &'static str) -> PyErr {
+    PyValueError::new_err(why)
+}
+
+/// What a message says, as far as it is read.
+struct Row<'a, 'm> {
+    patient_id: Option<&'a str>,
+    event_time: Option<&'a str>,
+    cells: &'m [Cell<f64>],
+    memory: &'m mut Memory,
+}
+
 /// Whose measurements these are, and of when.
 struct Identity<'a> {
     patient_id: &'a str,
@@ -102,44 +219,102 @@ impl Scanner {
         (value.len() <= self.max_bytes).then_some(())?;
         let mut cursor = Cursor::new(std::str::from_utf8(value).ok()?);
         cells.iter().for_each(|cell| cell.set(f64::NAN));
-        memory.start_row();
-        let (mut patient_id, mut event_time) = (None, None);
+        memory.units.clear();
+        let mut row = Row { patient_id: None, event_time: None, cells, memory };
         cursor.skip_blanks();
         (cursor.peek()? == b'{').then_some(())?;
-        cursor.skip_items(b'}', |cursor| match self.field(cursor, memory)? {
-            Some(PATIENT_ID) => {
-                patient_id = Some(cursor.string()?);
-                Some(())
-            }
-            Some(EVENT_TIME) => {
-                event_time = Some(cursor.string()?);
-                Some(())
-            }
-            Some(number) if number < FIRST_FEATURE + self.features => {
-                cells[number - FIRST_FEATURE].set(feature(cursor)?);
-                Some(())
-            }
-            _ => cursor.skip_value(&|name| self.nested && self.fields.contains_key(name)),
-        })?;
+        self.object(&mut cursor, MESSAGE, 0, &mut row)?;
         cursor.skip_blanks();
-        let found = Identity { patient_id: patient_id?, event_time: event_time? };
+        let found = Identity { patient_id: row.patient_id?, event_time: row.event_time? };
         let id_is_plain = (1..=LONGEST_ID).contains(&found.patient_id.len());
-        (cursor.at_end() && id_is_plain && self.is_time(found.event_time)).then_some(found)
+        (cursor.at_end() && id_is_plain && self.is_time(found.event_time)).then_some(())?;
+        self.convert(&row)?;
+        Some(found)
     }
 
-    /// Goes past a name and the colon behind it. The field's number, or none for a field that nobody reads.
-    fn field(&self, cursor: &mut Cursor, memory: &mut Memory) -> Option<Option<usize>> {
-        if let Some(field) = memory.expected(cursor) {
-            memory.see(field)?;
+    /// Go past an object of a kind, reading what its fields lead to.
+    fn object<'a>(
+        &self,
+        cursor: &mut Cursor<'a>,
+        kind: usize,
+        depth: usize,
+        row: &mut Row<'a, '_>,
+    ) -> Option<()> {
+        let object = row.memory.open(depth)?;
+        let mut place = 0;
+        cursor.skip_items(b'}', |cursor| {
+            let field = self.field(cursor, kind, place, row.memory)?;
+            place += 1;
+            let Some(Field { name, target }) = field else { return self.skip(cursor, depth, row) };
+            row.memory.see(depth, object, name)?;
+            match target {
+                Target::Patient => row.patient_id = Some(cursor.string()?),
+                Target::Time => row.event_time = Some(cursor.string()?),
+                Target::Feature(number) => row.cells[number].set(number_or_null(cursor)?),
+                Target::Unit(number) => self.unit(cursor, number, row)?,
+                Target::Inside(_) if cursor.take_all(b"null") => (),
+                Target::Inside(kind) => {
+                    (cursor.peek()? == b'{').then_some(())?;
+                    self.object(cursor, kind, depth + 1, row)?;
+                }
+                Target::Unread => self.skip(cursor, depth, row)?,
+            }
+            Some(())
+        })
+    }
+
+    /// Go past a value that nobody reads, in an object at this depth.
+    fn skip<'a>(&self, cursor: &mut Cursor<'a>, depth: usize, row: &mut Row<'a, '_>) -> Option<()> {
+        match cursor.peek()? {
+            b'{' => self.object(cursor, ELSEWHERE, depth + 1, row),
+            b'[' => {
+                (depth < DEEPEST).then_some(())?;
+                cursor.skip_items(b']', |cursor| self.skip(cursor, depth + 1, row))
+            }
+            _ => cursor.skip_scalar(),
+        }
+    }
+
+    /// Goes past a name and the colon behind it. None for a field that nobody reads or watches.
+    fn field(
+        &self,
+        cursor: &mut Cursor,
+        kind: usize,
+        place: usize,
+        memory: &mut Memory,
+    ) -> Option<Option<Field>> {
+        if let Some(field) = memory.expected(cursor, kind, place) {
             cursor.skip_blanks();
             return Some(field);
         }
         let name = cursor.string()?;
         cursor.colon()?;
-        let field = self.fields.get(name).copied();
-        memory.remember(name, field);
-        memory.see(field)?;
+        let field = self.kinds[kind].get(name).copied();
+        if kind != ELSEWHERE {
+            memory.remember(kind, place, name, field);
+        }
         Some(field)
+    }
+
+    /// A unit that is known, or null.
+    fn unit(&self, cursor: &mut Cursor, slot: usize, row: &mut Row) -> Option<()> {
+        if !cursor.take_all(b"null") {
+            let (feature, units) = &self.units[slot];
+            row.memory.units.push((*feature, *units.get(cursor.string()?)?));
+        }
+        Some(())
+    }
+
+    /// Make the values that come with units some in the model's; one without a unit is looked at closer.
+    fn convert(&self, row: &Row) -> Option<()> {
+        let mut with_values =
+            self.units.iter().filter(|(feature, _)| !row.cells[*feature].get().is_nan()).count();
+        for &(feature, (zero, factor)) in &row.memory.units {
+            let cell = &row.cells[feature];
+            with_values -= usize::from(!cell.get().is_nan());
+            cell.set((cell.get() - zero) * factor);
+        }
+        (with_values == 0).then_some(())
     }
 
     fn is_time(&self, text: &str) -> bool {
@@ -148,52 +323,56 @@ impl Scanner {
 }
 
 /// A number, or NaN for null.
-fn feature(cursor: &mut Cursor) -> Option<f64> {
+fn number_or_null(cursor: &mut Cursor) -> Option<f64> {
     if cursor.take_all(b"null") { Some(f64::NAN) } else { cursor.number() }
 }
 
 /// What was seen so far: in this row, and which field was where in those before it. Senders keep to an order.
 struct Memory {
-    /// In order of a message's fields: the name as it is written there, up to the colon, and the field's number.
-    names: Vec<(Vec<u8>, Option<usize>)>,
-    next: usize,
-    row: usize,
-    /// By field the row that had it last.
-    seen: Vec<usize>,
+    /// By kind of object, in order of its fields: the name as it is written there, up to the colon, and the field.
+    fields: Vec<Vec<(Vec<u8>, Option<Field>)>>,
+    objects: usize,
+    /// By depth and name the object that had it last.
+    seen: Vec<Vec<usize>>,
+    names: usize,
+    /// Of this row, by feature how to convert its value.
+    units: Vec<(usize, (f64, f64))>,
 }
 
 impl Memory {
-    fn new(fields: usize) -> Self {
-        Self { names: Vec::new(), next: 0, row: 0, seen: vec![0; fields] }
+    fn new(kinds: usize, names: usize) -> Self {
+        Self { fields: vec![Vec::new(); kinds], objects: 0, seen: Vec::new(), names, units: Vec::new() }
     }
 
-    fn start_row(&mut self) {
-        self.row += 1;
-        self.next = 0;
-    }
-
-    /// The number of the field that is next, if it is the one that was here before; goes past its name and colon.
-    fn expected(&mut self, cursor: &mut Cursor) -> Option<Option<usize>> {
-        let (name, field) = self.names.get(self.next)?;
-        cursor.take_all(name).then_some(())?;
-        self.next += 1;
-        Some(*field)
-    }
-
-    fn remember(&mut self, name: &str, field: Option<usize>) {
-        let written = [b"\"", name.as_bytes(), b"\":"].concat();
-        if self.next < self.names.len() {
-            self.names[self.next] = (written, field);
-        } else if self.next < REMEMBERED {
-            self.names.push((written, field));
+    /// The number of an object that begins; None if it is too deep.
+    fn open(&mut self, depth: usize) -> Option<usize> {
+        (depth <= DEEPEST).then_some(())?;
+        while self.seen.len() <= depth {
+            self.seen.push(vec![0; self.names]);
         }
-        self.next += 1;
+        self.objects += 1;
+        Some(self.objects)
     }
 
-    /// Note a field of this row; one that is there twice is looked at closer.
-    fn see(&mut self, field: Option<usize>) -> Option<()> {
-        let Some(number) = field else { return Some(()) };
-        let before = std::mem::replace(&mut self.seen[number], self.row);
-        (before != self.row).then_some(())
+    /// The field that is next, if it is the one that was here before; goes past its name and colon.
+    fn expected(&self, cursor: &mut Cursor, kind: usize, place: usize) -> Option<Option<Field>> {
+        let (name, field) = self.fields[kind].get(place)?;
+        cursor.take_all(name).then_some(*field)
+    }
+
+    fn remember(&mut self, kind: usize, place: usize, name: &str, field: Option<Field>) {
+        let written = [b"\"", name.as_bytes(), b"\":"].concat();
+        let fields = &mut self.fields[kind];
+        if place < fields.len() {
+            fields[place] = (written, field);
+        } else if place < REMEMBERED {
+            fields.push((written, field));
+        }
+    }
+
+    /// Note a name of an object; one that is there twice is looked at closer.
+    fn see(&mut self, depth: usize, object: usize, name: usize) -> Option<()> {
+        let before = std::mem::replace(&mut self.seen[depth][name], object);
+        (before != object).then_some(())
     }
 }

@@ -40,6 +40,18 @@ NAMED: Final[dict[str, Any]] = {
 }
 RENAMED: Final = Mapping(**NAMED)
 """Names fields and a unit; the model does not read all of them."""
+_NESTED: Final[dict[str, Any]] = {
+    "patient_id": {"path": "who.pid"},
+    "event_time": {"path": "at"},
+    "features": {
+        "heart_rate": {"path": "v.hr.value", "unit_path": "v.hr.u", "units": {"bpm": "/min"}},
+        "temperature": {"path": "v.temp.value", "unit_path": "v.temp.u"},
+        "systolic_bp": {"path": "v.value", "unit": "kPa"},
+        "spo2": {"absent": True},
+    },
+}
+NESTED: Final = Mapping(**_NESTED)
+"""Goes through objects, with units that come with the values."""
 CORPUS: Final = [
     *filter(None, (*ACCEPTED.values(), *(case.value for case in REJECTED.values()))),
 ]
@@ -77,8 +89,12 @@ class Pair:
 
 
 def pairs() -> list[Pair]:
-    """Flat messages with our names, and some with others."""
-    return [Pair(FEATURES, ranges={}), Pair(("heart_rate", "temperature"), mapping=RENAMED)]
+    """Flat messages with our names, some with others, and nested ones."""
+    return [
+        Pair(FEATURES, ranges={}),
+        Pair(("heart_rate", "temperature"), mapping=RENAMED),
+        Pair([*NESTED.features], mapping=NESTED, ranges={}),
+    ]
 
 
 # --- documents
@@ -196,6 +212,11 @@ _BITS: Final = [
     *(b" ", b"\n", b"\x00", b"\x1f", b"\x7f", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xef\xbb\xbf"),
 ]
 
+
+def _object(members: Sequence[tuple[str, str, str]]) -> str:
+    return f"{{{','.join(map(''.join, members))}}}"
+
+
 _ids = ["p1"] * 20 + ["patient-0042", "é" * 64, "é" * 65, "p" * 129, "", r"a\u0062"]
 _times = [TIME] * 200 + [*GOOD_TIMES * 5, *BAD_TIMES[:30], "2200-01-01T00:00:00Z", "1899-12-31T00:00:00Z"]
 _seeds = st.integers(0, 2**32)
@@ -206,6 +227,27 @@ _wild = st.lists(st.tuples(st.sampled_from(_NAMES), _colons, _values), max_size=
 _read = st.tuples(st.sampled_from(['"heart_rate"', '"spo2"', '"hr"', '"temp"']), _colons, _numbers)
 _unread = st.tuples(st.sampled_from(['"bed"', '"note"']), _colons, st.sampled_from(VALUES[:10]) | _numbers)
 _tame = st.lists(_read | _unread, max_size=6, unique_by=lambda member: member[0])
+
+
+_units = st.sampled_from(['"Cel"', '"[degF]"', '"K"', '"/min"', '"bpm"', '"Hz"', '"F"', "null", r'"\u0048z"'])
+_measured = st.lists(
+    st.tuples(
+        st.sampled_from(['"value"', '"u"', '"value"', '"u"', '"hr"', '"id"']), _colons, _numbers | _units
+    )
+    | st.tuples(st.just('"value"'), _colons, _numbers)
+    | st.tuples(st.just('"u"'), _colons, _units),
+    max_size=3,
+    unique_by=lambda member: member[0],
+).map(_object)
+_odd = st.sampled_from(
+    ["null", "{}", "[]", "[{}]", "5", '"x"', '{"value":1,"value":2}', '{"v":{"v":{},"v":1}}']
+)
+_vitals = st.lists(
+    st.tuples(st.sampled_from(['"hr"', '"temp"']), _colons, _measured | _odd)
+    | st.tuples(st.sampled_from(['"value"', '"note"', '"at"']), _colons, _numbers | _odd),
+    max_size=4,
+    unique_by=lambda member: member[0],
+).map(_object)
 
 
 _OURS: Final = ("patient_id", "event_time", "pid", "at")
@@ -219,6 +261,9 @@ def documents(draw: st.DrawFn) -> bytes:
     ours = random.choice([_OURS, _OURS, _OURS[:2], _OURS[2:]])
     values = (random.choice(_ids), random.choice(_times)) * 2
     members = [*(f'"{name}":"{value}"' for name, value in zip(ours, values, strict=False)), *members]
+    if random.random() < 0.4:
+        members.append(f'"who":{{"pid":"{random.choice(_ids)}"}}')
+        members.append(f'"v":{draw(_vitals | _vitals | _vitals | _odd)}')
     if random.random() < 0.5:
         random.shuffle(members)
     return f"{{{random.choice([',', ',', ' , ']).join(members)}}}".encode()
@@ -306,7 +351,7 @@ def main() -> None:
 
     seen, read = run(count, told)
     print(
-        f"Python and the native kernel agreed on {seen:,} documents, each read flat and by a mapping; "
+        f"Python and the native kernel agreed on {seen:,} documents, each read flat and by two mappings; "
         f"the kernel read {read:,} by itself."
     )
 

@@ -18,7 +18,19 @@ from schemas.mapping import Mapping
 from schemas.results import encode_results
 from schemas.scanning import make_scanner
 from tests.kernels import with_kernel
-from tests.schemas.fuzz import CORPUS, NAMED, NUMBERS, RENAMED, VALUES, Pair, number, pairs, run, variants
+from tests.schemas.fuzz import (
+    CORPUS,
+    NAMED,
+    NESTED,
+    NUMBERS,
+    RENAMED,
+    VALUES,
+    Pair,
+    number,
+    pairs,
+    run,
+    variants,
+)
 from tests.schemas.messages import ACCEPTED, FEATURES, TIME, good, raw
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +88,34 @@ def test_what_is_plain_needs_no_second_look(flat: Pair, value: bytes) -> None:
     assert flat.left_to_python([value, good(), value]) == []
 
 
+MEASURED = f'{{"at":"{TIME}","who":{{"pid":"p1","value":1}},"v":'
+NESTED_PLAIN = [
+    '{"hr":{"value":1.4,"u":"Hz"},"temp":{"u":"[degF]","value":98.6},"value":16}}',
+    '{"temp":{"value":37,"u":"Cel","device":{"u":5,"value":[]}},"hr":null}}',
+    '{"hr":{"value":null,"u":null},"temp":{"value":null}},"u":{"v":1,"at":[{"at":0},{"at":1}]}}',
+    "null}",
+]
+NESTED_ODD = [
+    '{"hr":{"value":80}}}',  # no unit
+    '{"hr":{"value":80,"u":"F"}}}',  # one that is not known
+    '{"hr":{"value":80,"u":"Hz","u":"Hz"}}}',
+    '{"hr":80}}',
+    '{"x":{"hr":1,"y":{"hr":{}},"hr":2}}}',  # twice, with others between
+    "{}} x",
+]
+
+
+def test_nested_objects_that_are_plain_need_no_second_look() -> None:
+    pair = Pair([*NESTED.features], mapping=NESTED, ranges={})
+    values = [(MEASURED + rest).encode() for rest in (*NESTED_PLAIN, *NESTED_ODD, *NESTED_PLAIN)]
+    pair.check(values)
+    assert pair.left_to_python(values) == [*range(len(NESTED_PLAIN), len(NESTED_PLAIN + NESTED_ODD))]
+    deep = [b'{"x":' * levels + b"{}" + b"}" * levels for levels in (63, 64)]
+    values = [(MEASURED + '{},"x":').encode() + one + b"}" for one in deep]
+    pair.check(values)
+    assert len(pair.left_to_python(values)) == 1
+
+
 def test_what_is_not_is_looked_at_alone(flat: Pair) -> None:
     assert flat.left_to_python([good(), raw(r'"a\"b":1'), good(), b"{}", good(patient_id="\n")]) == [
         1,
@@ -89,17 +129,18 @@ def _renamed(**changes: Any) -> Mapping:
 
 
 UNSUITED = {
-    "a path": _renamed(patient_id={"path": "patient.id"}),
     "a header": _renamed(patient_id={"header": "patient"}),
     "a number as id": _renamed(patient_id={"path": "pid", "integer": True}),
     "seconds": _renamed(event_time={"path": "at", "as": "epoch_s"}),
-    "a root": _renamed(root="body"),
     "a condition": _renamed(when={"kind": ["vitals"]}),
     "a retraction": _renamed(retracted={"kind": ["gone"]}),
-    "a unit": _renamed(features={"spo2": {"path": "spo2", "unit_path": "unit"}}),
+    "a place in a list": _renamed(features={"spo2": {"path": "channels.0"}}),
+    "one unit for two": _renamed(
+        features={name: {"path": name, "unit_path": "unit"} for name in ("spo2", "temperature")}
+    ),
     "a split": _renamed(features={"spo2": {"path": "spo2", "split": ["/", 0]}}),
-    "absent": _renamed(features={"spo2": {"absent": True}}),
     "one field twice": _renamed(features={"spo2": {"path": "at"}}),
+    "a path through a field": _renamed(features={"spo2": {"path": "at.spo2"}}),
     "codes": _renamed(readings={"code": "code", "value": "value"}, features={"spo2": {"codes": ["2708-6"]}}),
 }
 
@@ -107,7 +148,7 @@ UNSUITED = {
 @pytest.mark.parametrize("mapping", UNSUITED.values(), ids=UNSUITED)
 def test_other_shapes_go_the_python_way(mapping: Mapping) -> None:
     with with_kernel(True):
-        assert make_scanner(["spo2"], mapping, dtypes={}, max_bytes=1000) is None
+        assert make_scanner([*mapping.features][:2], mapping, dtypes={}, max_bytes=1000) is None
         assert make_scanner(["spo2"], RENAMED, dtypes={}, max_bytes=1000) is not None
         assert make_scanner(["spo2"], None, dtypes={"spo2": "boolean"}, max_bytes=1000) is None
 
@@ -159,12 +200,25 @@ def test_columns_of_other_lengths_are_refused() -> None:
 def test_a_matrix_of_another_size_is_refused() -> None:
     import vitalstream_native
 
-    scanner = vitalstream_native.Scanner(["a", "b", "c"], features=1, nested=False, years=(0, 1), max_bytes=9)
+    def scanner(*paths: list[str], **units: Any) -> Any:
+        return vitalstream_native.Scanner(
+            paths, watched=[*"abc"], nested=False, years=(0, 1), max_bytes=9, units=units.get("units", [])
+        )
+
     for shape in [(2, 1), (1, 2)]:
         with pytest.raises(ValueError, match="matrix"):
-            scanner.scan([b"{}"], np.empty(shape))
-    with pytest.raises(ValueError, match="names"):
-        vitalstream_native.Scanner(["a", "b", "a"], features=1, nested=False, years=(0, 1), max_bytes=9)
+            scanner(["a"], ["b"], ["c"]).scan([b"{}"], np.empty(shape))
+    for paths, why in [
+        ([["a"], ["b"], ["a"]], "two lead to one"),
+        ([["a"], ["b"], ["a", "c"]], "through another's field"),
+        ([["a"], ["b"], ["d"]], "lacks a name"),
+        ([["a"], ["b"], []], "is empty"),
+        ([["a"]], "too few"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            scanner(*paths)
+    with pytest.raises(ValueError, match="of no feature"):
+        scanner(["a"], ["b"], units=[(0, ["c"], {})])
 
 
 def test_it_has_the_version_of_what_it_goes_with() -> None:
