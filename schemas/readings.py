@@ -1,11 +1,11 @@
-"""Rows of messages' readings, each of which says by a code what it is."""
+"""One row of a message's readings, each of which says by a code what it is."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.columns import Columns
-from schemas.contract import EVENT_TIME, Problem, Reason, RefusedError
+from schemas.contract import EVENT_TIME, Reason, RefusedError
 from schemas.mapping import EventTime, Mapping
 from schemas.messages import Message
 from schemas.times import times_of
@@ -14,7 +14,10 @@ Reading = tuple[int, Any, Any]
 """The number of its feature, its value and its unit. A value of None says that there was none."""
 
 
-Content = tuple[Any, Any, list[Reading]]
+Row = tuple[list[Any], list[Any]]
+"""The values of all features, None where there is none, and their units."""
+
+Content = tuple[Any, Any, Row]
 """What a message says: whose, when, and what."""
 
 
@@ -33,68 +36,56 @@ def codes_of(
     return found
 
 
-class Rows:
-    """Gathers the values and units of up to `size` messages, row by row, each from its readings."""
+class OneRow:
+    """Makes one row of the readings of a message, with the units as they were sent."""
 
-    def __init__(self, features: Sequence[str], mapping: Mapping, size: int) -> None:
+    def __init__(self, features: Sequence[str], mapping: Mapping) -> None:
         self._features = features
-        self._width = len(features)
-        self._count = 0
-        self._cells: list[Any] = [None] * (self._width * size)
         # Where no reading is, the unit is any that is known.
-        wanted = [mapping.features[name].wanted(name) for name in features]
-        self._units = [[unit] * size for unit in wanted]
+        self._units = [mapping.features[name].wanted(name) for name in features]
 
-    def add(self, readings: Iterable[Reading]) -> None:
-        """One row. Raises RefusedError where two readings of a feature differ; then there is none."""
-        row, cells, units = self._count, self._cells, self._units
-        start = row * self._width
+    def empty(self) -> Row:
+        """A row of nothing."""
+        return [None] * len(self._units), [*self._units]
+
+    def __call__(self, readings: Iterable[Reading]) -> Row:
+        """Raises RefusedError where two readings of a feature differ."""
+        values, units = self.empty()
         for number, value, unit in readings:
             if value is None:
                 continue
-            known = cells[start + number]
-            if known is not None and (known, units[number][row]) != (value, unit):
-                cells[start : start + self._width] = [None] * self._width
-                raise RefusedError(Reason.CONFLICTING, self._features[number])
-            cells[start + number] = value
-            units[number][row] = unit
-        self._count = row + 1
+            if values[number] is not None and (values[number], units[number]) != (value, unit):
+                raise self.conflict(number)
+            values[number], units[number] = value, unit
+        return values, units
 
-    def cells(self) -> tuple[list[Any], dict[int, list[Any]]]:
-        """Row by row the values of all features, and the units of those features that any row has."""
-        cells = self._cells[: self._count * self._width]
-        units = {
-            number: units[: self._count]
-            for number, units in enumerate(self._units)
-            if cells[number :: self._width].count(None) < self._count
-        }
-        return cells, units
+    def conflict(self, number: int) -> RefusedError:
+        """That two readings of a feature differ."""
+        return RefusedError(Reason.CONFLICTING, self._features[number])
 
 
-def rows_of(
-    messages: Sequence[Message], read: Callable[[Any], Content], features: Sequence[str], mapping: Mapping
-) -> Columns:
+def rows_of(messages: Sequence[Message], read: Callable[[Any], Content], width: int) -> Columns:
     """A chunk, one message after the other: so many documents at once would keep the garbage collector busy.
 
-    `read` takes a message's value, and raises RefusedError.
+    `read` takes a message's value, and raises RefusedError. `width` is the number of features.
     """
-    rows = Rows(features, mapping, len(messages))
-    positions: list[int] = []
-    ids: list[Any] = []
-    times: list[Any] = []
-    problems: dict[int, Problem] = {}
+    columns = Columns([], [], [], [], {})
+    units: list[Any] = []
     for position, message in enumerate(messages):
         try:
-            patient_id, event_time, readings = read(message.value())
-            rows.add(readings)
+            patient_id, event_time, row = read(message.value())
         except RefusedError as refused:
-            problems[position] = refused.problem
+            columns.problems[position] = refused.problem
             continue
-        positions.append(position)
-        ids.append(patient_id)
-        times.append(event_time)
-    cells, units = rows.cells()
-    return Columns(positions, ids, times, cells, problems, units)
+        columns.positions.append(position)
+        columns.patient_ids.append(patient_id)
+        columns.event_times.append(event_time)
+        columns.cells += row[0]
+        units += row[1]
+    for number in range(width):
+        if columns.cells[number::width].count(None) < len(columns.positions):
+            columns.units[number] = units[number::width]
+    return columns
 
 
 class OneTime:

@@ -17,7 +17,7 @@ from schemas.formats.json import Repeats, one_object
 from schemas.mapping import Mapping
 from schemas.messages import Message
 from schemas.names import json_object, walk
-from schemas.readings import Content, OneTime, Reading, codes_of, rows_of
+from schemas.readings import Content, OneRow, OneTime, Reading, codes_of, rows_of
 
 SYSTEMS: Final = {
     "LOINC": "http://loinc.org",
@@ -103,13 +103,13 @@ class FhirReader:
         self._codes = codes_of(features, mapping, SYSTEMS)
         self._type = mapping.patient_id.type
         self._time = OneTime(mapping.event_time)
-        self._mapping = mapping
+        self._row = OneRow(features, mapping)
         self._repeats = Repeats(_SHAPES, nested=True)
         self._max_bytes = max_bytes
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        return rows_of(messages, self._read, self._features, self._mapping)
+        return rows_of(messages, self._read, len(self._features))
 
     def _read(self, value: Any) -> Content:
         document = one_object(value, self._repeats, max_bytes=self._max_bytes)
@@ -132,7 +132,7 @@ class FhirReader:
             raise RefusedError(Reason.NOT_FOR_US)
         if (status := observation.get("status")) not in _SCORED:
             raise RefusedError(*_unscored(status))
-        return _of_patient(self._patient(observation, _NOTHING)), _time(observation), readings
+        return _of_patient(self._patient(observation, _NOTHING)), _time(observation), self._row(readings)
 
     def _bundle(self, bundle: Resource) -> Content:
         observations: list[Resource] = []
@@ -168,7 +168,8 @@ class FhirReader:
         if not read:
             raise RefusedError(*(left_out or (Reason.NOT_FOR_US, "")))
         patient = self._one_patient(read, observations, patients)
-        return patient, self._time([one.get("effectiveDateTime") or _time(one) for one in read]), readings
+        time = self._time([one.get("effectiveDateTime") or _time(one) for one in read])
+        return patient, time, self._row(readings)
 
     def _readings(self, observation: Resource) -> list[Reading]:
         """Those of our features, with None for a value that is missing."""

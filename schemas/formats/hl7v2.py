@@ -6,7 +6,7 @@ Each OBX says by a code what it is (OBX-3) and in which unit (OBX-6). What has s
 import codecs
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from schemas.contract import PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import ABSENT
 from schemas.mapping import Mapping
 from schemas.messages import Message
-from schemas.readings import Content, OneTime, Reading, codes_of, rows_of
+from schemas.readings import Content, OneRow, OneTime, Row, codes_of, rows_of
 
 SYSTEMS: Final = {"LOINC": "LN", "SNOMED": "SCT", "MDC": "MDC"}
 """What HL7 calls the systems of codes that a mapping names (table 0396)."""
@@ -80,7 +80,7 @@ class Hl7Reader:
 
     def __init__(self, features: Sequence[str], mapping: Mapping, *, max_bytes: int) -> None:
         self._features = features
-        self._mapping = mapping
+        self._row = OneRow(features, mapping)
         self._time = OneTime(mapping.event_time)
         self._type = mapping.patient_id.type
         self._max_bytes = max_bytes
@@ -91,7 +91,7 @@ class Hl7Reader:
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        return rows_of(messages, self._read, self._features, self._mapping)
+        return rows_of(messages, self._read, len(self._features))
 
     def _read(self, value: Any) -> Content:
         if not value or len(value) > self._max_bytes:
@@ -101,12 +101,15 @@ class Hl7Reader:
         dialect = self._dialect(header[3], fields[1])
         if problem := dialect.kinds[_field(fields, 8)]:
             raise RefusedError(*problem)
-        found = _Results(dialect)
+        found = _Results(dialect, self._row.empty())
         found.take(segments)
-        if not found.readings:
+        if not found.times:
             raise RefusedError(*found.left_out)
         patient = self._patient(dialect, found.patients)
-        return patient, self._event_time(dialect, found.times, _field(fields, 6)), found.readings
+        time = self._event_time(dialect, found.times, _field(fields, 6))
+        if found.conflict is not None:
+            raise self._row.conflict(found.conflict)
+        return patient, time, found.row
 
     def _patient(self, dialect: "_Dialect", lists: list[str]) -> Any:
         """The one id in all lists of identifiers."""
@@ -119,8 +122,7 @@ class Hl7Reader:
 
     def _event_time(self, dialect: "_Dialect", times: list[str], sent: str) -> Any:
         """The last of the times of OBX-14, else OBR-7, else MSH-7; the zone of MSH-7 is that of times without one."""
-        distinct = {*times}
-        if len(distinct) == 1 and times[0][-5:-4] in _SIGNS:  # as nearly always
+        if times[0][-5:-4] in _SIGNS and times.count(times[0]) == len(times):  # as nearly always
             return times[0]
         known = [_first(time, sent).split(dialect.component, 1)[0] for time in dict.fromkeys(times)]
         zone = _offset(sent.split(dialect.component, 1)[0])
@@ -131,37 +133,50 @@ class Hl7Reader:
 class _Results:
     """What the segments of one message say, in their order."""
 
-    __slots__ = "_dialect", "_observed", "left_out", "patients", "readings", "times"
+    __slots__ = "_dialect", "_observed", "conflict", "left_out", "patients", "row", "times"
 
-    def __init__(self, dialect: "_Dialect") -> None:
+    def __init__(self, dialect: "_Dialect", row: Row) -> None:
         self._dialect = dialect
         self._observed = ""  # OBR-7
-        self.readings: list[Reading] = []
+        self.row = row
         self.times: list[str] = []
         self.patients: list[str] = []
         self.left_out: Problem = (Reason.NOT_FOR_US, "")
+        self.conflict: int | None = None  # a feature with two values
 
     def take(self, segments: Sequence[str]) -> None:
         """Read segments."""
-        separator, numbers, units, values = self._dialect.in_obx
-        readings, times = self.readings, self.times
-        for fields in [segment.split(separator, _FIELDS) for segment in segments]:
+        separator, numbers, units, number_of = self._dialect.in_obx
+        (values, their_units), times = self.row, self.times
+        for segment in segments:
+            fields = segment.split(separator, _FIELDS)
             if fields[0] != "OBX":
                 self._other(fields)
                 continue
             if len(fields) < _FIELDS:
-                fields.extend(_EMPTY[len(fields) :])
+                fields += _EMPTY[len(fields) :]
             if (number := numbers[fields[3]]) is None:
                 continue
             if fields[11] in _SCORED:
-                value = values[fields[5]] if fields[2] == "NM" else fields[5]
-                if type(value) is str:
-                    readings += self._dialect.readings(number, fields[2], fields[5], fields[6])
+                value = number_of(fields[5])
+                if value is None or values[number] is not None or fields[2] != "NM":
+                    self._put(number, self._dialect.readings(fields[2], fields[5], fields[6]))
                 else:
-                    readings.append((number, value, units[fields[6]]))
-            elif not self._scored_without(fields[11], number):
+                    values[number], their_units[number] = value, units[fields[6]]
+            elif fields[11] != _NO_RESULT:
+                self._leave_out(fields[11])
                 continue
             times.append(fields[14] or self._observed)
+
+    def _put(self, number: int, readings: Iterable[tuple[Any, Any]]) -> None:
+        """Put in values with their units; one feature has one value."""
+        values, units = self.row
+        for value, unit in readings:
+            if value is None:
+                continue
+            if values[number] is not None and (values[number], units[number]) != (value, unit):
+                self.conflict = number if self.conflict is None else self.conflict
+            values[number], units[number] = value, unit
 
     def _other(self, fields: list[str]) -> None:
         name = fields[0]
@@ -172,16 +187,12 @@ class _Results:
         elif name in _SEVERAL:
             raise RefusedError(Reason.NOT_DECODABLE, name)
 
-    def _scored_without(self, status: str, number: int) -> bool:
-        """Whether there is a result, which has no value."""
-        if status == _NO_RESULT:
-            self.readings.append((number, None, None))
-            return True
+    def _leave_out(self, status: str) -> None:
+        """Note why there is no result of this status. Raises RefusedError where it is none."""
         if status not in _LEFT_OUT:
             raise RefusedError(Reason.WRONG_TYPE if status else Reason.MISSING_FIELD, "OBX-11")
         if not self.left_out[1]:
             self.left_out = _LEFT_OUT[status], "OBX-11"
-        return False
 
 
 class _Memory(dict[str, Any]):
@@ -201,8 +212,8 @@ class _Dialect:
     """What the separators of a message make of its fields.
 
     `kinds` has by MSH-9 why a message of this kind is not read, `numbers` by OBX-3 the number of the feature, `units`
-    by OBX-6 the unit (a code of UCUM or IEEE 11073, else as the sender calls it), and `values` by OBX-5 the number,
-    None where there is none, and any other text.
+    by OBX-6 the unit (a code of UCUM or IEEE 11073, else as the sender calls it), and `in_obx` what
+    each OBX is read by, with a function that has the numbers of OBX-5 which were read before.
     """
 
     def __init__(
@@ -225,8 +236,8 @@ class _Dialect:
         self.kinds = _Memory(lambda field: _not_for_us(*field.split(self.component)))
         self.numbers = _Memory(self._number)
         self.units = _Memory(self._unit)
-        self.values = _Memory(lambda text: None if text in _NOTHING else _as_number(text))
-        self.in_obx = field, self.numbers, self.units, self.values
+        self._known: dict[str, float] = {}
+        self.in_obx = field, self.numbers, self.units, self._known.get
 
     def _number(self, field: str) -> int | None:
         found = {self._codes.get((system, code)) for code, _, system in self._coded(field)} - {None}
@@ -250,17 +261,24 @@ class _Dialect:
         parts += [""] * (6 - len(parts))
         return [(code, text, system) for code, text, system in (parts[:3], parts[3:6]) if code or text]
 
-    def readings(self, number: int, type_: str, values: str, unit: str) -> list[Reading]:
-        """Of OBX-2, OBX-5 and OBX-6: a number, None where there is none, and the text of anything else."""
-        return [
-            (number, self._value(type_, value), self.units[unit]) for value in values.split(self._repetition)
-        ]
+    def readings(self, type_: str, values: str, unit: str) -> list[tuple[Any, Any]]:
+        """Of OBX-2, OBX-5 and OBX-6: numbers, None where there is none, or the text of anything else, with units."""
+        return [(self._value(type_, value), self.units[unit]) for value in values.split(self._repetition)]
 
     def _value(self, type_: str, text: str) -> Any:
-        value = self.values[text]
+        value = self._number_in(text)
         if value is None or type_ == "NM":
             return value
         return self._structured(text) if type_ == "SN" else self._plain(text)
+
+    def _number_in(self, text: str) -> float | str | None:
+        """A number, which is remembered; None where there is nothing, and any other text."""
+        if text in _NOTHING:
+            return None
+        value = _as_number(text)
+        if type(value) is float and len(self._known) < _MANY and len(text) <= _LONG:
+            self._known[text] = value
+        return value
 
     def _structured(self, text: str) -> Any:
         """`^84` is a number, `>^100` is only a limit, and `^1^:^128` is neither."""

@@ -12,7 +12,7 @@ from schemas.fields import ABSENT, Fields, Path, at, interleaved
 from schemas.formats.json import FlatReader, JsonDocuments
 from schemas.mapping import EventTime, Mapping, PatientId, Readings
 from schemas.messages import Message
-from schemas.readings import Rows, codes_of
+from schemas.readings import OneRow, Reading, Row, codes_of
 
 _number = re.compile(r"\s*([+-]?[0-9]+(?:[.][0-9]+)?)\s*").fullmatch
 
@@ -104,26 +104,32 @@ class _ByCode:
     """A message is one reading, or holds a list of them."""
 
     def __init__(self, features: Sequence[str], mapping: Mapping, readings: Readings) -> None:
-        self._features = features
-        self._mapping = mapping
         self._readings = readings
+        self._width = len(features)
         self._codes = codes_of(features, mapping)
+        self._row = OneRow(features, mapping)
 
     def __call__(self, roots: list[Any]) -> Cells:
-        rows = Rows(self._features, self._mapping, len(roots))
+        cells: list[Any] = []
+        units: list[Any] = []
         wrong: dict[int, Problem] = {}
         for number, entries in enumerate(at(self._readings.path, roots) if self._readings.path else roots):
-            readings = [*self._known(entries if type(entries) is list else [entries])]
-            if not readings:
-                wrong[number] = (Reason.NOT_FOR_US, "")
             try:
-                rows.add(readings)
+                row = self._one_row(entries if type(entries) is list else [entries])
             except RefusedError as refused:
+                row = self._row.empty()
                 wrong[number] = refused.problem
-                rows.add(())
-        return *rows.cells(), wrong
+            cells += row[0]
+            units += row[1]
+        return cells, {number: units[number :: self._width] for number in range(self._width)}, wrong
 
-    def _known(self, entries: list[Any]) -> Iterator[tuple[int, Any, Any]]:
+    def _one_row(self, entries: list[Any]) -> Row:
+        known = [*self._known(entries)]
+        if not known:
+            raise RefusedError(Reason.NOT_FOR_US)
+        return self._row(known)
+
+    def _known(self, entries: list[Any]) -> Iterator[Reading]:
         codes = at(self._readings.code, entries)
         values = at(self._readings.value, entries)
         units = at(self._readings.unit, entries) if self._readings.unit else [None] * len(entries)

@@ -328,8 +328,9 @@ def test_what_is_remembered_has_its_bounds() -> None:
     for number in range(3000):
         read(oru(obx(f"80.{number}", code=f"{number}{'x' * 200 * (number % 2)}^^L"), HR), decode=decode)
     dialect = decode.read._dialect("|", "^~\\&")  # type: ignore[attr-defined]
-    assert len(dialect.numbers) <= 1000
-    assert max(map(len, dialect.numbers)) <= 100
+    for remembered in (dialect.numbers, dialect._known):
+        assert len(remembered) <= 1000
+        assert max(map(len, remembered)) <= 100
     assert read(oru(HR, TEMP), decode=decode).frame.iloc[0].tolist()[:2] == [80, 36.9]
 
 
