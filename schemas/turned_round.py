@@ -29,7 +29,8 @@ class Objects:
             raise SettingsError("--mapping reads headers, which are not sent; give one with paths")
         if mapping.readings is not None and mapping.readings.path is None:
             raise SettingsError(
-                "--mapping reads one feature a message, and a row has several; give another one"
+                "--mapping reads one feature a message, and a row has several: write such messages yourself and send "
+                "them with vitalstream publish, or give a mapping with paths or with a list of readings"
             )
         self._mapping = mapping
         self._root = mapping.root or ()

@@ -12,7 +12,7 @@ from broker.errors import SettingsError, VitalstreamError
 from broker.settings import Settings
 from producer.samples import load_sample, newest_messages
 from schemas.columns import Columns
-from schemas.contract import MAX_MESSAGE_BYTES
+from schemas.contract import MAX_MESSAGE_BYTES, PATIENT_ID, Reason
 from schemas.coverage import Coverage, Found, Rejected, coverage
 from schemas.decoding import make_decoder, make_documents
 from schemas.formats.json import parse
@@ -209,6 +209,12 @@ def _remarks(found: Coverage) -> Iterator[str]:
             yield (
                 f"{printable(one.name)} is outside its limits in {_messages(one.implausible)}, and so missing to "
                 "the model: is the unit right?"
+            )
+    for reject in found.rejected:
+        if (reject.reason, reject.field) == (Reason.CONFLICTING, PATIENT_ID):
+            yield (
+                f"{_messages(reject.messages)} with several patients, or several IDs of one: if the latter, choose "
+                'one by patient_id = { type = "..." }'
             )
     if found.empty:
         yield f"{_messages(found.empty)} would be scored with no features"

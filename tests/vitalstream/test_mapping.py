@@ -306,3 +306,10 @@ def test_the_newest_messages_of_a_topic_with_their_headers_and_keys(
         invoke(*arguments, settings.output_topic)
     with pytest.raises(BrokerError, match="--topic no-such-topic: there is no such topic"):
         invoke(*arguments, "no-such-topic")
+
+
+def test_several_ids_of_one_patient_are_noted_with_what_to_do(tmp_path: Path) -> None:
+    (sample := tmp_path / "ward.hl7").write_text(HL7)
+    done = invoke("check", "hl7v2", "--sample", str(sample), "--value-format", "hl7v2")
+    assert done.exit_code == 1
+    assert 'choose one by patient_id = { type = "..." }' in done.stdout
