@@ -205,7 +205,9 @@ def _positive(classes: tuple[Any, Any], given: object) -> int:
     if given is not None:
         found = [place for place, label in enumerate(classes) if label == given or str(label) == str(given)]
         if len(found) != 1:
-            raise PositiveClassError(f"the positive class {given} is none of the model's: {_listed(classes)}")
+            raise PositiveClassError(
+                f"the positive class {given} is none of the model's, {_listed(classes)}: give one of these"
+            )
         return found[0]
     if all(isinstance(label, Real) for label in classes) and set(classes) in _OBVIOUS:
         return classes.index(1)
@@ -312,7 +314,8 @@ def _with_given(
     count = _feature_count(classifier)
     if count is not None and len(told) != count:
         raise FeaturesError(
-            f"the model was fitted with {count} features, and {len(told)} were given by {source}"
+            f"the model was fitted with {count} features, and {len(told)} were given by {source}: "
+            "name each of them, in order"
         )
     if len({*told}) != len(told) or not all(told):
         raise FeaturesError("the features must have a name each, and no two the same one")

@@ -169,13 +169,16 @@ def test_inspect_tells_class_threshold_and_what_predicts(tmp_path: Path) -> None
 
 
 def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -> None:
+    """All ask in one thread: trees that several of them add in any order would not pass for compiled ones."""
     path = tmp_path / "m.joblib"
     X = pd.DataFrame({"age": [20.0, 40.0, 60.0, 80.0]})
     joblib.dump(RandomForestClassifier(30, n_jobs=-1, random_state=0).fit(X, [0, 1, 0, 1]), path)
     vitalstream("model", "pin", str(path))
     found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
-    assert found["scores_with"] == consumer.model.load(Settings(model=path)).scorer.path == "compiled trees"
-    assert RiskScorer(load_model(path)).path == "compiled trees"
+    assert found["scores_with"] == "compiled trees"
+    worker, audit = consumer.model.load(Settings(model=path)), load_offline(path)
+    for scorer in (worker.scorer, audit.scorer, RiskScorer(load_model(path))):
+        assert (scorer.path, scorer.prepared.classifier.n_jobs) == ("compiled trees", 1)
 
 
 def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None:
