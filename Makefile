@@ -37,7 +37,7 @@ history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on rea
 bench-quick: $(VENV)/native.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-models: $(VENV)/dev.stamp  ## try each kind of model on a real Kafka, for the table of docs/model-kinds.md; ARGS="--only NAME,NAME"
+models: $(VENV)/dev.stamp  ## try each kind of model on a real Kafka, for the table of docs/model-costs.md; ARGS="--only NAME,NAME"
 	@$(BIN)/python -m benchmarks.models $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict; rustfmt and clippy where the kernel is built

@@ -1,4 +1,4 @@
-"""`make models`: each kind of model is fitted, tried and scored with; docs/model-kinds.md gets a table of that.
+"""`make models`: each kind of model is fitted, tried and scored with; docs/model-costs.md gets a table of that.
 
     python -m benchmarks.models [--only NAME,NAME]
 
@@ -36,7 +36,7 @@ from real_time.inference import RiskScorer
 from real_time.model_file import ModelError, pin_model
 from real_time.usable import load_usable
 
-DOC: Final = Path("docs/model-kinds.md")
+DOC: Final = Path("docs/model-costs.md")
 _MARKED: Final = re.compile(r"(<!-- make models -->\n).*?(<!-- /make models -->)", re.DOTALL)
 _HEAD: Final = [
     "kind",

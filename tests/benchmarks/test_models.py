@@ -1,4 +1,4 @@
-"""The table of the kinds of models in docs/model-kinds.md."""
+"""The table of the kinds of models in docs/model-costs.md."""
 
 from pathlib import Path
 
