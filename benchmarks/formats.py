@@ -4,7 +4,7 @@ import gc
 import io
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ from schemas.vitals import Decoder
 CHUNK: Final = 500
 SIZES: Final = (100, 1000, 4000)  # messages decoded at once: chunks, and blocks of them
 ROUNDS: Final = 60
-_FLAT: Final = "flat JSON, in Python"
+_FLAT: Final = "flat JSON"
 _RENAMED: Final = {name: f"vital_{number}" for number, name in enumerate(STANDARD_FEATURES)}
 _MARK: Final = b"\x00\x00\x00\x00\x07"
 Document = dict[str, Any]
@@ -69,23 +69,27 @@ def _once(case: Case) -> float:
 
 
 def cases(rows: Rows) -> list[Case]:
-    """Every case on the same readings."""
+    """Every case on the same readings; JSON in Python and, where it is installed, by the native kernel."""
     flat = [orjson.loads(value) for _, value in rows.messages(CHUNK)]
-    ours = Decoder(STANDARD_FEATURES)
     return [
-        *_flat(rows),
-        Case(
+        *_json("flat JSON", (value for _, value in rows.messages(CHUNK))),
+        *(
+            case
+            for size in SIZES
+            for case in _json(f"flat JSON, {size} at a time", (value for _, value in rows.messages(size)))
+        ),
+        *_json(
             "an unread nested object",
-            ours,
-            _sent({**one, "device": {"id": "a", "slots": [1, 2]}} for one in flat),
+            (orjson.dumps({**one, "device": {"id": "a", "slots": [1, 2]}}) for one in flat),
         ),
-        Case(
-            "an escaped quote in an unread text", ours, _sent({**one, "note": 'says "fine"'} for one in flat)
+        *_json(
+            "an escaped quote in an unread text",
+            (orjson.dumps({**one, "note": 'says "fine"'}) for one in flat),
         ),
-        *(Case(f"one of {CHUNK}: {what}", ours, _with(bad, flat)) for what, bad in _BAD.items()),
-        Case("renamed fields", _renamed(), _sent(map(_rename, flat))),
-        Case("nested, with units", _nested(), _sent(map(_nest, flat))),
-        Case("nested, units of the mapping", _nested(units=False), _sent(map(_nest, flat))),
+        *(case for what, bad in _BAD.items() for case in _json(f"one of {CHUNK}: {what}", _with(bad, flat))),
+        *_json("renamed fields", map(orjson.dumps, map(_rename, flat)), _renamed()),
+        *_json("nested, with units", map(orjson.dumps, map(_nest, flat)), _nested()),
+        *_json("nested, units of the mapping", map(orjson.dumps, map(_nest, flat)), _nested(units=False)),
         _avro("Avro, fields that may be null", ["null", "double"], flat),
         _avro(
             "Avro, fields that may not", "double", [{name: one[name] or 1.0 for name in one} for one in flat]
@@ -96,17 +100,12 @@ def cases(rows: Rows) -> list[Case]:
     ]
 
 
-def _flat(rows: Rows) -> list[Case]:
-    """Flat JSON in Python and, where it is installed, by the native kernel; all cases below have what is installed."""
-    python = Decoder(STANDARD_FEATURES, read=json_reader(STANDARD_FEATURES, None))
-    ways = [(_FLAT, python)]
+def _json(name: str, values: Iterable[bytes], mapping: Mapping | None = None) -> Iterator[Case]:
+    messages = plain(values)
+    read = json_reader(STANDARD_FEATURES, mapping)
+    yield Case(name, Decoder(STANDARD_FEATURES, mapping=mapping, read=read), messages)
     if native():
-        ways.append(("flat JSON, native kernel", Decoder(STANDARD_FEATURES)))
-    found = [Case(name, decode, plain(value for _, value in rows.messages(CHUNK))) for name, decode in ways]
-    for size in SIZES:
-        messages = plain(value for _, value in rows.messages(size))
-        found += [Case(f"{name}, {size} at a time", decode, messages) for name, decode in ways]
-    return found
+        yield Case(f"{name}, native kernel", Decoder(STANDARD_FEATURES, mapping=mapping), messages)
 
 
 def _avro(name: str, kind: Any, rows: Iterable[Document]) -> Case:
@@ -152,10 +151,6 @@ def _whole(row: Document) -> Document:
     return {name: FEATURES[name].typical if value is None else value for name, value in row.items()}
 
 
-def _sent(documents: Any) -> list[Plain]:
-    return plain(map(orjson.dumps, documents))
-
-
 _BAD: Final[dict[str, Callable[[Document], bytes]]] = {
     "without an id": lambda one: orjson.dumps({name: one[name] for name in one if name != PATIENT_ID}),
     "a text as a number": lambda one: orjson.dumps({**one, "spo2": "97"}),
@@ -164,18 +159,18 @@ _BAD: Final[dict[str, Callable[[Document], bytes]]] = {
 }
 
 
-def _with(bad: Callable[[Document], bytes], flat: list[Document]) -> list[Plain]:
+def _with(bad: Callable[[Document], bytes], flat: list[Document]) -> list[bytes]:
     values = [*map(orjson.dumps, flat)]
     values[CHUNK // 2] = bad(flat[CHUNK // 2])
-    return plain(values)
+    return values
 
 
 def _rename(one: Document) -> Document:
     return {"pid": one[PATIENT_ID], "at": one[EVENT_TIME]} | {new: one[old] for old, new in _RENAMED.items()}
 
 
-def _renamed() -> Decoder:
-    return _decoder("pid", {name: {"path": new} for name, new in _RENAMED.items()})
+def _renamed() -> Mapping:
+    return _mapping("pid", {name: {"path": new} for name, new in _RENAMED.items()})
 
 
 def _nest(one: Document) -> Document:
@@ -189,19 +184,19 @@ def _nest(one: Document) -> Document:
     return {"patient": {"id": one[PATIENT_ID]}, "at": one[EVENT_TIME], "vitals": vitals}
 
 
-def _nested(*, units: bool = True) -> Decoder:
+def _nested(*, units: bool = True) -> Mapping:
     features: dict[str, Any] = {}
     for name in STANDARD_FEATURES:
         features[name] = {"path": f"vitals.{name}.value"}
         features[name] |= {"unit_path": f"vitals.{name}.unit"} if units else {}
     features["temperature"] |= {"units": {"F": "[degF]"}} if units else {"unit": "[degF]"}
-    return _decoder("patient.id", features)
+    return _mapping("patient.id", features)
 
 
-def _decoder(patient: str, features: dict[str, Any]) -> Decoder:
+def _mapping(patient: str, features: dict[str, Any]) -> Mapping:
     content: dict[str, Any] = {
         "patient_id": {"path": patient},
         "event_time": {"path": "at"},
         "features": features,
     }
-    return Decoder(STANDARD_FEATURES, mapping=Mapping(**content))
+    return Mapping(**content)
