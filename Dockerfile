@@ -18,8 +18,8 @@ RUN /build/bin/maturin build --release --locked --out /dist
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-# The dependencies come in a layer of their own, so that a new version of the project is a small one on top.
-# Their own tests and C++ headers are left out: nothing here runs those.
+# The dependencies have their own layer, so a new version of the project adds only a small one.
+# Their tests and C++ headers are removed: nothing here needs them.
 COPY requirements-image.txt ./
 RUN python3 -m venv --without-pip /opt/vitalstream \
     && pip --python /opt/vitalstream/bin/python install --no-compile --require-hashes -r requirements-image.txt \
@@ -39,12 +39,13 @@ LABEL org.opencontainers.image.title="vitalstream" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/vitalstream /opt/vitalstream
 COPY --from=build /project /
-# A new volume mounted here takes over the owner, so that `model demo` and compose.yaml's certificate can be written.
+# A new volume mounted here inherits the owner, so `model demo` and compose.yaml's `certificate` can write to it.
 RUN install --directory --owner=10001 --group=10001 /models /tls/broker /tls/public
 ENV PATH=/opt/vitalstream/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# A number, so that an orchestrator can see that it is not root.
+# A number, which tells an orchestrator that the user is not root.
 USER 10001:10001
 WORKDIR /tmp
-# In this form the command is process 1, and SIGTERM reaches it.
+# In exec form the command is process 1, so SIGTERM reaches it.
+
 ENTRYPOINT ["vitalstream"]
 CMD ["--help"]

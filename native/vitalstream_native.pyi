@@ -1,6 +1,6 @@
-"""vitalstream's optional native kernel. What it does, it does as the Python code, bit for bit.
+"""vitalstream's optional native kernel. It gives the same results as the Python code, bit for bit.
 
-Where VITALSTREAM_NATIVE is 0, it can't be imported, as if it were not installed.
+With VITALSTREAM_NATIVE=0 it can't be imported, as if it were not installed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,30 +12,30 @@ from numpy.typing import NDArray
 __version__: str
 
 def rows_of(between: list[bytes], columns: list[bytes]) -> list[bytes]:
-    """One text for each row: `between` stands before, between and behind the values of `columns`.
+    """One text for each row: the values of `columns`, with the texts of `between` before, between and after them.
 
-    Each column is a JSON array without blanks, as orjson writes it. Raises ValueError where not all have one value for
-    each row, or `between` has not one text more than there are columns.
+    Each column is a JSON array without blanks, as orjson writes it. Raises ValueError unless all columns have one value
+    for each row, and `between` has one text more than there are columns.
     """
 
 def weighted_sums(
     rows: NDArray[np.float64], weights: NDArray[np.float64], intercept: float, totals: NDArray[np.float64]
 ) -> bool:
-    """Into `totals`, for each row of `rows`: its values times `weights` from left to right, then the intercept.
+    """Write to `totals`, for each row of `rows`: its values times `weights` from left to right, then the intercept.
 
-    All of it is C-contiguous. False where a value is infinite, and the totals mean nothing. Raises ValueError where the
-    sizes do not fit together.
+    All arrays are C-contiguous. Returns False if a value is infinite; the totals are then meaningless. Raises
+    ValueError if the sizes do not match.
     """
 
 @final
 class Scanner:
     """Scans messages that are JSON objects.
 
-    `paths` are those of patient, time, and the features, None for a feature that is in no message. `watched` are all
-    their names, and others that no object may have twice; with `nested` none inside of a message either, and only then
-    has a path more than one name. `units` has features' numbers, each with the path of its unit, and by unit the zero
-    and the factor: (value - zero) * factor is in the model's unit. Times are within `years`, first and last. Raises
-    ValueError where two paths lead to one field.
+    `paths` are those of the patient, the time, and the features, None for a feature that is in no message. `watched`
+    are all their names, and others that must not occur twice in an object; with `nested`, not in inner objects
+    either. Only then may a path have more than one name. `units` has features' numbers, each with the path of its
+    unit, and by unit the zero and the factor: (value - zero) * factor is in the model's unit. Times are within
+    `years`, first and last. Raises ValueError if two paths lead to the same field.
     """
 
     def __new__(
@@ -51,6 +51,6 @@ class Scanner:
     def scan(self, values: list[Any], matrix: NDArray[np.float64]) -> tuple[list[str], list[str], list[int]]:
         """Scan the values of messages into `matrix` (rows by features, C-contiguous).
 
-        Returns patient ids, times, and the rows to be looked at closer; what ids, times and matrix have for these
-        means nothing.
+        Returns patient IDs, times, and the rows left to the Python decoder, whose IDs, times and matrix values are
+        meaningless.
         """

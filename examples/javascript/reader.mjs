@@ -1,10 +1,10 @@
-// Keeps the latest result of each patient, also after a restart.
+// Keeps the latest result of each patient, even after a restart.
 //
 //   npm ci
 //   node reader.mjs --bootstrap-servers kafka-1:9092
 //
-// Reads what the last hours brought, then follows the topic. Prints results as they stand on the topic, one a line: first the
-// latest of each patient, then every newer one.
+// Reads the results of the last hours, then follows the topic. Prints results exactly as they are on the topic, one a line: first
+// the latest of each patient, then every newer one.
 
 import { randomUUID } from 'node:crypto'
 import { parseArgs } from 'node:util'
@@ -19,8 +19,8 @@ const { values: options } = parseArgs({
   },
 })
 
-// The latest result by patient: the one with the newest event_time. Usually that is also the last one on the topic. It is not
-// when dead letters were replayed: then old readings are scored late.
+// The latest result by patient: the one with the newest event_time. Usually that is also the last one on the topic, but not if
+// dead letters were replayed: then old readings are scored late.
 const latest = new Map()
 
 function isNewer(value) {
@@ -31,7 +31,7 @@ function isNewer(value) {
   return true
 }
 
-// Where to begin, and what was there at the start, by partition.
+// By partition, where to begin and where the topic ended at the start.
 async function rangesToRead(kafka, topic, since) {
   const admin = kafka.admin()
   await admin.connect()
@@ -54,7 +54,7 @@ const kafka = new Kafka({
 const consumer = kafka.consumer({
   // A group of its own, and no offset is committed: each start reads the last hours again, and several readers see everything.
   groupId: `risk-reader-${randomUUID()}`,
-  // Only committed transactions. Otherwise a reader sees aborted results, which come a second time. It is the default.
+  // Only committed transactions, which is the default. Otherwise a reader sees aborted results, which come again later.
   readUncommitted: false,
   maxWaitTimeInMs: 500, // a stop waits for a fetch to end
 })
@@ -69,7 +69,7 @@ function checkCaughtUp() {
   if (options.once) stop()
 }
 
-// Not called for a batch in which there is nothing but the ends of transactions, which END_BATCH_PROCESS tells of.
+// Not called for a batch that contains only transaction markers; END_BATCH_PROCESS reports those.
 async function eachBatch({ batch }) {
   for (const message of batch.messages) {
     const value = message.value.toString()

@@ -1,9 +1,9 @@
-"""Keeps the latest result of each patient, also after a restart.
+"""Keeps the latest result of each patient, even after a restart.
 
     python reader.py --bootstrap-servers kafka-1:9092
 
-Reads what the last hours brought, then follows the topic. Prints results as they stand on the topic, one a line:
-first the latest of each patient, then every newer one. Needs nothing but confluent-kafka.
+Reads the results of the last hours, then follows the topic. Prints results exactly as they are on the topic, one a
+line: first the latest of each patient, then every newer one. Needs only confluent-kafka.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 class Latest:
     """The latest result by patient: the one with the newest `event_time`.
 
-    Usually that is also the last one on the topic. It is not when dead letters were replayed: then old readings are
+    Usually that is also the last one on the topic, but not if dead letters were replayed: then old readings are
     scored late.
     """
 
@@ -26,7 +26,7 @@ class Latest:
         self._values: dict[str, tuple[datetime, bytes]] = {}
 
     def add(self, value: bytes) -> bool:
-        """Take in a result as it stands on the topic; False if a newer one of the patient is known."""
+        """Add a result as it is on the topic; returns False if the patient has a newer one."""
         result = json.loads(value)
         patient, time_ = result["patient_id"], datetime.fromisoformat(result["event_time"])
         if patient in self._values and time_ < self._values[patient][0]:
@@ -46,7 +46,7 @@ def main() -> None:
     consumer = Consumer(
         {
             "bootstrap.servers": arguments.bootstrap_servers,
-            # Only committed transactions. Otherwise a reader sees aborted results, which come a second time.
+            # Only committed transactions. Otherwise a reader sees aborted results, which come again later.
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             # Offsets are neither stored nor shared: each start reads the last hours again.
@@ -87,9 +87,9 @@ def _follow(consumer: Consumer, arguments: argparse.Namespace) -> None:
 
 
 def _start(consumer: Consumer, topic: str, *, hours: float) -> set[int]:
-    """Begin with the first message of the last hours; the numbers of the partitions.
+    """Begin with the first message of the last hours. Returns the partitions.
 
-    Partitions that are added to the topic later are not read before the next start.
+    Partitions added to the topic later are read only after the next start.
     """
     numbers = set(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
     ends = {
@@ -107,7 +107,7 @@ def _start(consumer: Consumer, topic: str, *, hours: float) -> set[int]:
 
 
 def _values(consumer: Consumer, unread: set[int]) -> Iterator[bytes | None]:
-    """Each result, and None once, when all that was there at the start has been read and `unread` is empty."""
+    """Each result, and None once, when everything that was there at the start is read and `unread` is empty."""
     while True:
         message = consumer.poll(1)
         if message is None:

@@ -1,15 +1,15 @@
 //! Reads JSON strictly, token by token.
 //!
-//! `None` means *look closer*: the text is no JSON, or it is JSON that only the reference decoder judges.
+//! `None` leaves the message to the reference decoder: it is not JSON, or JSON that only that decoder judges.
 
 /// Powers of ten that a double holds exactly.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
 ];
-/// Integers up to here are doubles exactly.
+/// Integers up to here are exact as doubles.
 const EXACT: u64 = 1 << 53;
-/// So many digits always fit into a u64.
+/// This many digits always fit into a u64.
 const MOST_DIGITS: usize = 19;
 
 /// Where a reader stands in a message.
@@ -32,14 +32,14 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Go past `byte` if it is next.
+    /// Skip `byte` if it is next.
     pub fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
         found
     }
 
-    /// Go past `text` if it is next.
+    /// Skip `text` if it is next.
     pub fn take_all(&mut self, text: &[u8]) -> bool {
         let found = self.bytes[self.at..].starts_with(text);
         if found {
@@ -54,7 +54,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Go past the colon behind a name, and the blanks around it.
+    /// Skip the colon after a name, and the blanks around it.
     pub fn colon(&mut self) -> Option<()> {
         self.skip_blanks();
         self.take(b':').then_some(())?;
@@ -71,7 +71,7 @@ impl<'a> Cursor<'a> {
         self.take(b'"').then_some(found)
     }
 
-    /// A number, rounded as every correct reader rounds it. Those beyond a double are looked at closer.
+    /// A number, rounded as every correct reader rounds it. None if it exceeds a double.
     pub fn number(&mut self) -> Option<f64> {
         let begin = self.at;
         let negative = self.take(b'-');
@@ -91,7 +91,7 @@ impl<'a> Cursor<'a> {
         if matches!(self.peek(), Some(b'e' | b'E')) {
             self.exponent()?;
         } else if digits.count <= MOST_DIGITS && digits.value <= EXACT && scale < POWERS.len() {
-            // Both are exact, so that the division rounds once. An integer -0 is 0 to the reference decoder.
+            // Both are exact, so the division rounds once. An integer -0 is 0 to the reference decoder.
             let size = digits.value as f64 / POWERS[scale];
             return Some(if negative && (digits.value, scale) != (0, 0) { -size } else { size });
         }
@@ -105,7 +105,7 @@ impl<'a> Cursor<'a> {
         (self.digits(0).count > 0).then_some(())
     }
 
-    /// The digits that are next, after those of `value`.
+    /// The next digits, appended to those of `value`.
     fn digits(&mut self, mut value: u64) -> Digits {
         let begin = self.at;
         while let Some(digit @ b'0'..=b'9') = self.peek() {
@@ -115,7 +115,7 @@ impl<'a> Cursor<'a> {
         Digits { value, count: self.at - begin }
     }
 
-    /// Go past any value but an object or a list.
+    /// Skip any value but an object or a list.
     pub fn skip_scalar(&mut self) -> Option<()> {
         match self.peek()? {
             b'"' => self.skip_string(),
@@ -126,7 +126,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Go past an object or list, whose items `item` goes past.
+    /// Skip an object or list; `item` skips each item.
     pub fn skip_items(&mut self, close: u8, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.at += 1;
         self.skip_blanks();
@@ -143,7 +143,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Go past a string. Surrogates are looked at closer.
+    /// Skip a string. None if it has surrogates.
     fn skip_string(&mut self) -> Option<()> {
         self.at += 1;
         loop {

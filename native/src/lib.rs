@@ -1,4 +1,4 @@
-//! vitalstream's optional native kernel. What it does, it does as the Python code, bit for bit.
+//! vitalstream's optional native kernel. It gives the same results as the Python code, bit for bit.
 
 mod cursor;
 mod scan;
@@ -6,7 +6,7 @@ mod sums;
 mod times;
 mod write;
 
-/// The Python module. Where VITALSTREAM_NATIVE is 0, it can't be imported, as if it were not installed.
+/// The Python module. With VITALSTREAM_NATIVE=0 it can't be imported, as if it were not installed.
 #[pyo3::pymodule]
 mod vitalstream_native {
     use pyo3::exceptions::PyImportError;

@@ -1,4 +1,4 @@
-//! JSON messages to numbers, ids and times; whatever is not plain is left to the reference decoder.
+//! JSON messages to numbers, IDs and times; whatever is not plain is left to the reference decoder.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,21 +11,21 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::cursor::Cursor;
 use crate::times::year_of;
 
-/// The longest patient id in bytes; up to here no id has too many characters.
+/// The longest patient ID in bytes; up to here no ID has too many characters.
 const LONGEST_ID: usize = 128;
-/// How deep objects and lists may be nested; deeper ones are looked at closer.
+/// How deep objects and lists may be nested; the reference decoder reads deeper ones.
 const DEEPEST: usize = 64;
-/// Of how many fields of an object it is remembered which ones they were in the message before.
+/// How many leading fields of an object are remembered from the previous message.
 const REMEMBERED: usize = 256;
 
-/// The kind of the objects that are on no path.
+/// The kind of objects that are on no path.
 const ELSEWHERE: usize = 0;
 /// The kind of a message.
 const MESSAGE: usize = 1;
 
-/// The names on the way to a field.
+/// The names that lead to a field.
 type Path = Vec<String>;
-/// By unit, as it is sent, the zero and the factor that make the feature's value one in the model's unit.
+/// By unit as sent: the zero and the factor that convert the feature's value to the model's unit.
 type Units = HashMap<String, (f64, f64)>;
 
 /// What a name leads to in an object of one kind.
@@ -41,7 +41,7 @@ enum Target {
     Unread,
 }
 
-/// A name that an object must not have twice: its number, and what it leads to.
+/// A name that must not occur twice in an object: its number, and what it leads to.
 #[derive(Clone, Copy)]
 struct Field {
     name: usize,
@@ -51,11 +51,11 @@ struct Field {
 /// Scans messages that are JSON objects.
 #[pyclass(frozen, module = "vitalstream_native")]
 pub struct Scanner {
-    /// By kind of object its fields by name; objects of one path are of one kind.
+    /// For each kind of object, its fields by name; objects on one path are of one kind.
     kinds: Vec<HashMap<String, Field>>,
     names: usize,
     features: usize,
-    /// Of each feature that comes with a unit, its number and the units.
+    /// For each feature that comes with a unit, its number and the units.
     units: Vec<(usize, Units)>,
     years: (u32, u32),
     max_bytes: usize,
@@ -63,8 +63,8 @@ pub struct Scanner {
 
 #[pymethods]
 impl Scanner {
-    /// `paths` are those of patient, time, and the features, of which some are in no message. Beside their names,
-    /// `watched` are others that no object may have twice; with `nested` none inside of a message either. `units` has,
+    /// `paths` are those of the patient, the time, and the features, some of which are in no message. `watched` are their
+    /// names, and others that must not occur twice in an object; with `nested`, not in inner objects either. `units` has,
     /// by a feature's number, the path of its unit and the units. Times are within `years`, first and last.
     #[new]
     #[pyo3(signature = (paths, *, watched, units, nested, years, max_bytes))]
@@ -103,8 +103,8 @@ impl Scanner {
     }
 
     /// Scan the values of messages into `matrix`, which has a row of float64 for each value and a column for each
-    /// feature. Returns patient ids, times, and the rows that are to be looked at closer; what the other three have
-    /// for these means nothing.
+    /// feature. Returns patient IDs, times, and the rows left to the reference decoder, whose IDs, times and values
+    /// are meaningless.
     fn scan<'py>(
         &self,
         py: Python<'py>,
@@ -141,10 +141,10 @@ impl Scanner {
     }
 }
 
-/// The kinds of objects that paths go through, as they are found.
+/// The kinds of objects on the paths, as they are found.
 struct Kinds {
     made: Vec<HashMap<String, Field>>,
-    /// The number of each name that is watched, and what it is in an object where it leads nowhere.
+    /// The number of each watched name, and what it means in an object where it leads nowhere.
     numbers: HashMap<String, usize>,
 }
 
@@ -200,7 +200,7 @@ fn unfit(why: &'static str) -> PyErr {
     PyValueError::new_err(why)
 }
 
-/// What a message says, as far as it is read.
+/// The parts of a message that are read.
 struct Row<'a, 'm> {
     patient_id: Option<&'a str>,
     event_time: Option<&'a str>,
@@ -208,7 +208,7 @@ struct Row<'a, 'm> {
     memory: &'m mut Memory,
 }
 
-/// Whose measurements these are, and of when.
+/// Whose measurements these are, and when they were taken.
 struct Identity<'a> {
     patient_id: &'a str,
     event_time: &'a str,
@@ -232,7 +232,7 @@ impl Scanner {
         Some(found)
     }
 
-    /// Go past an object of a kind, reading what its fields lead to.
+    /// Skip an object of a kind, reading what its fields lead to.
     fn object<'a>(
         &self,
         cursor: &mut Cursor<'a>,
@@ -263,7 +263,7 @@ impl Scanner {
         })
     }
 
-    /// Go past a value that nobody reads, in an object at this depth.
+    /// Skip an unread value in an object at this depth.
     fn skip<'a>(&self, cursor: &mut Cursor<'a>, depth: usize, row: &mut Row<'a, '_>) -> Option<()> {
         match cursor.peek()? {
             b'{' => self.object(cursor, ELSEWHERE, depth + 1, row),
@@ -275,7 +275,7 @@ impl Scanner {
         }
     }
 
-    /// Goes past a name and the colon behind it. None for a field that nobody reads or watches.
+    /// Skips a name and its colon. None for a field that is neither read nor watched.
     fn field(
         &self,
         cursor: &mut Cursor,
@@ -296,7 +296,7 @@ impl Scanner {
         Some(field)
     }
 
-    /// A unit that is known, or null.
+    /// A known unit, or null.
     fn unit(&self, cursor: &mut Cursor, slot: usize, row: &mut Row) -> Option<()> {
         if !cursor.take_all(b"null") {
             let (feature, units) = &self.units[slot];
@@ -305,7 +305,7 @@ impl Scanner {
         Some(())
     }
 
-    /// Make the values that come with units some in the model's; one without a unit is looked at closer.
+    /// Convert values that come with units to the model's units. None if a unit is missing.
     fn convert(&self, row: &Row) -> Option<()> {
         let mut with_values =
             self.units.iter().filter(|(feature, _)| !row.cells[*feature].get().is_nan()).count();
@@ -327,15 +327,15 @@ fn number_or_null(cursor: &mut Cursor) -> Option<f64> {
     if cursor.take_all(b"null") { Some(f64::NAN) } else { cursor.number() }
 }
 
-/// What was seen so far: in this row, and which field was where in those before it. Senders keep to an order.
+/// Which fields this row has had so far, and the order of fields in earlier rows, which senders rarely change.
 struct Memory {
-    /// By kind of object, in order of its fields: the name as it is written there, up to the colon, and the field.
+    /// For each kind of object, in the order of its fields: the name as written, up to the colon, and the field.
     fields: Vec<Vec<(Vec<u8>, Option<Field>)>>,
     objects: usize,
-    /// By depth and name the object that had it last.
+    /// By depth and name, the last object that had it.
     seen: Vec<Vec<usize>>,
     names: usize,
-    /// Of this row, by feature how to convert its value.
+    /// How to convert each feature's value in this row.
     units: Vec<(usize, (f64, f64))>,
 }
 
@@ -344,7 +344,7 @@ impl Memory {
         Self { fields: vec![Vec::new(); kinds], objects: 0, seen: Vec::new(), names, units: Vec::new() }
     }
 
-    /// The number of an object that begins; None if it is too deep.
+    /// The number of a new object; None if it is too deep.
     fn open(&mut self, depth: usize) -> Option<usize> {
         (depth <= DEEPEST).then_some(())?;
         while self.seen.len() <= depth {
@@ -354,7 +354,7 @@ impl Memory {
         Some(self.objects)
     }
 
-    /// The field that is next, if it is the one that was here before; goes past its name and colon.
+    /// The next field, if it is the same as in the previous message; skips its name and colon.
     fn expected(&self, cursor: &mut Cursor, kind: usize, place: usize) -> Option<Option<Field>> {
         let (name, field) = self.fields[kind].get(place)?;
         cursor.take_all(name).then_some(*field)
@@ -370,7 +370,7 @@ impl Memory {
         }
     }
 
-    /// Note a name of an object; one that is there twice is looked at closer.
+    /// Record an object's name; None if the object has had it already.
     fn see(&mut self, depth: usize, object: usize, name: usize) -> Option<()> {
         let before = std::mem::replace(&mut self.seen[depth][name], object);
         (before != object).then_some(())

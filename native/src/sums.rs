@@ -4,9 +4,9 @@ use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// Into `totals`, for each row of `rows` (rows by weights): its values times `weights` from left to right, then the
-/// intercept, each step rounded by itself. That gives the same bits on every processor, and in any number of rows.
-/// False where a value is infinite, and the totals mean nothing.
+/// Writes to `totals`, for each row of `rows` (rows by weights): its values times `weights` from left to right, then the
+/// intercept, rounding after each step. That gives the same bits on every processor, for any number of rows.
+/// Returns false if a value is infinite; the totals are then meaningless.
 #[pyfunction]
 pub fn weighted_sums(
     py: Python<'_>,
@@ -27,7 +27,7 @@ pub fn weighted_sums(
     }
     let mut largest = 0.0_f64;
     for (row, total) in values.chunks_exact(weights.len()).zip(totals) {
-        // Not from 0: that would make 0 of a first term that is -0.
+        // Don't start from 0: that would turn a first term of -0 into 0.
         let mut sum = row[0].get() * weights[0].get();
         largest = largest.max(row[0].get().abs());
         for (value, weight) in row[1..].iter().zip(&weights[1..]) {

@@ -1,6 +1,6 @@
 //! RFC 3339 with a zone, by the grammar of the contract.
 
-/// The year, if `text` is a time: second 60 is a leap second, and the 29th of February wants a leap year.
+/// The year, if `text` is a time. Second 60 is a leap second, and the 29th of February needs a leap year.
 pub fn year_of(text: &[u8]) -> Option<u32> {
     let &[y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T' | b't', ref rest @ ..] = text else { return None };
     let year = pair(y0, y1)? * 100 + pair(y2, y3)?;

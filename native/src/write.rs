@@ -4,8 +4,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-/// One text for each row: `between` stands before, between and behind the values of `columns`, each of which is a JSON
-/// array without blanks, as orjson writes it.
+/// One text for each row: the values of `columns`, with the texts of `between` before, between and after them. Each
+/// column is a JSON array without blanks, as orjson writes it.
 #[pyfunction]
 pub fn rows_of<'py>(
     py: Python<'py>,
@@ -36,7 +36,7 @@ pub fn rows_of<'py>(
     PyList::new(py, found)
 }
 
-/// Where the first value of an array ends; none where there is none.
+/// Where the first value of an array ends; none if it is empty.
 fn end(array: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0_usize);
     loop {
@@ -50,7 +50,7 @@ fn end(array: &[u8]) -> Option<usize> {
     }
 }
 
-/// How long the string is that comes first.
+/// The length of the string at the start.
 fn string_end(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {

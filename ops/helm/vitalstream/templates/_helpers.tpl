@@ -1,4 +1,4 @@
-{{/* A StatefulSet's name is in a label of its pods with a hash behind it, so 52 characters at most. */}}
+{{/* A StatefulSet's name, followed by a hash, is a label of its pods, so it has 52 characters at most. */}}
 {{- define "vitalstream.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
