@@ -1,4 +1,4 @@
-"""What goes along with the worker's partitions and transactions, beside scoring."""
+"""Hooks into the life of the worker's partitions and transactions."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -6,17 +6,16 @@ from consumer.sending import Records
 
 
 class Lifecycle:
-    """Is told of each step and does nothing; subclasses do what they need. The worker's thread calls it.
+    """Receives each step and does nothing; subclasses override what they need. Called by the worker's thread.
 
-    `starts` are by partition the end of the state that is committed beside its offset, as `Positions.state_ends` has
-    them.
+    `starts` has, by partition, the end of the state that was committed with its offset, as in `Positions.state_ends`.
     """
 
     def assigned(self, starts: Mapping[int, int | None]) -> None:
-        """These partitions are the worker's; called out of a callback, it must be quick."""
+        """These partitions are assigned to the worker. Called in a callback, so it must be quick."""
 
     def restore(self) -> None:
-        """Do some of what must be done before assigned partitions can be read; called until `outstanding` is empty."""
+        """Do a part of what assigned partitions need before they can be read; called until `outstanding` is empty."""
 
     @property
     def outstanding(self) -> Collection[int]:
@@ -24,21 +23,21 @@ class Lifecycle:
         return ()
 
     def closing(self) -> Sequence[Records]:
-        """What the transaction that is about to be committed must hold, too."""
+        """Further records for the transaction that is about to be committed."""
         return ()
 
     def ends(self) -> Mapping[int, int]:
-        """The ends to commit beside the offsets; asked once everything is delivered."""
+        """The ends to commit with the offsets; called once everything is delivered."""
         return {}
 
     def committed(self) -> None:
         """The transaction is committed."""
 
     def settled(self, starts: Mapping[int, int | None]) -> None:
-        """What was not committed is undone: these are the ends that the group has committed, after trouble."""
+        """After trouble: uncommitted changes are undone; `starts` are the ends that the group has committed."""
 
     def revoked(self, partitions: Collection[int]) -> None:
-        """These partitions are no longer the worker's."""
+        """These partitions are no longer assigned to the worker."""
 
     def close(self) -> None:
         """The worker ends."""

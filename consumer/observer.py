@@ -1,4 +1,4 @@
-"""Telemetry: the worker tells what happened, and whoever wants to know listens."""
+"""Telemetry: the worker reports events to its observers."""
 
 import logging
 import time
@@ -19,17 +19,17 @@ from schemas.printable import printable
 
 log = logging.getLogger("vitalstream.worker")
 
-FIRST_ROWS = 1000  # in which every feature should have been seen
+FIRST_ROWS = 1000  # every feature should have appeared in these
 RESTORING_S = 5.0
-_LONGEST_NAME = 60  # characters that are shown of it
+_LONGEST_NAME = 60  # characters shown of a name
 
 
 class Step(StrEnum):
-    """Points on a block's way, in this order; from `FLUSHED` on they belong to its transaction."""
+    """Points that a block passes, in this order; from `FLUSHED` onwards they belong to its transaction."""
 
     COLLECTED = "collected"
     SCORED = "scored"
-    PRODUCING = "producing"  # the results are handed over, the chunks' metrics are not
+    PRODUCING = "producing"  # the results are queued, the chunks' metrics are not
     PRODUCED = "produced"
     FLUSHED = "flushed"
     OFFSETS_SENT = "offsets_sent"
@@ -37,7 +37,7 @@ class Step(StrEnum):
 
 
 class Observer:
-    """Hears everything and does nothing. Subclasses override what they care for, and never raise."""
+    """Receives all events and ignores them. Subclasses override those they need, and never raise."""
 
     def reached(self, step: Step) -> None:
         """A block, or its transaction, passed a point."""
@@ -45,95 +45,95 @@ class Observer:
     def started(self, *, worker: str, model: str, features: Sequence[str], path: str, decision: str) -> None:
         """The worker has its model and clients and joins the group.
 
-        `path` is the way it scores, `decision` what risk and label mean.
+        `path` is the scoring path, `decision` what risk and label mean.
         """
 
     def model_ready(self, *, model: str, path: str) -> None:
-        """Another model is pinned, and can take over. Told, like the next three, by the thread that prepares it."""
+        """Another model is pinned and ready. This event and the next three come from the thread that prepares it."""
 
     def model_awaited(self, why: str) -> None:
-        """Model file, pin and card are not of one model: perhaps they are being replaced. The old one scores."""
+        """Model file, pin and card don't belong together; perhaps they are being replaced. The old model scores."""
 
     def model_refused(self, why: str) -> None:
-        """Another model is pinned and can't be used. The old one scores."""
+        """Another model is pinned but can't be used. The old one scores."""
 
     def model_kept(self) -> None:
-        """After one of the two, the pinned model is again the one that scores."""
+        """After `model_awaited` or `model_refused`, the pinned model is the scoring one again."""
 
     def model_changed(self, *, model: str, features: Sequence[str], path: str, decision: str) -> None:
-        """The model that was ready scores from now on. What the old one scored is committed, or is read again."""
+        """The model that was ready now scores. What the old one scored is committed, or will be read again."""
 
     def assigned(self, partitions: Sequence[int]) -> None:
-        """Partitions were given to this worker."""
+        """Partitions were assigned to this worker."""
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
-        """Partitions were taken from this worker; when `lost`, without asking."""
+        """Partitions were revoked; if `lost`, without notice."""
 
     def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
-        """The patients' state of these partitions is being read; none of their messages is until that is done.
+        """The state of these partitions is being restored; their messages are read only after that.
 
-        `patients` are all whose state is in memory. Told several times a second.
+        `patients` counts all patients whose state is in memory. Reported several times a second.
         """
 
     def restored(self, partition: int, *, patients: int, size: int, seconds: float) -> None:
-        """The state of a partition is read: so many patients, bytes and seconds. Its messages are read now."""
+        """A partition's state is restored, in this many patients, bytes and seconds. Its messages are read now."""
 
     def late(self, rows: int) -> None:
-        """So many rows of the block being scored came too late for a step of their patient's windows."""
+        """This many rows of the block being scored came too late for a step of their patient's windows."""
 
     def kept(self, *, patients: int, size: int) -> None:
-        """With the transaction that was just committed, so many patients' state is in memory, in so many bytes."""
+        """After a commit: how many patients' state is in memory, and how many bytes it takes."""
 
     def behind(self, lags: Mapping[int, int]) -> None:
-        """So many messages of each assigned partition can be read and are not collected yet.
+        """How many readable messages of each assigned partition are not collected yet.
 
-        Told about once a second, and by a worker that ends, which then counts what it has not committed, too.
+        Reported about once a second, and when the worker ends; then uncommitted messages count too.
         """
 
     def collected(self, *, oldest: float | None, waited: float) -> None:
         """A block is about to be scored; `oldest` is its earliest source timestamp, in seconds since 1970.
 
-        `waited` is for how many seconds its first row has waited for others.
+        `waited` is how many seconds its first row has waited for others.
         """
 
     def rejected(self, partition: int, offset: int, reason: Reason, field: str) -> None:
         """A message goes to the dead-letter topic."""
 
     def looks_alike(self, name: str, wanted: str, *, mapped: bool) -> None:
-        """The messages have a name that only looks like a wanted one, and not that one itself.
+        """The messages have a name that only looks like a wanted one, and lack the wanted one itself.
 
-        Wanted are the features or, with `mapped`, the mapping's paths or codes.
+        The wanted names are the features or, with `mapped`, the mapping's paths or codes.
         """
 
     def foreign_codes(self, sentence: str) -> None:
-        """None of the first messages has a code of the mapping; the sentence has both lists."""
+        """None of the first messages has a code of the mapping; the sentence lists both."""
 
     def unseen(self, features: Sequence[str]) -> None:
-        """None of the first rows had a number for these features; told once at most."""
+        """None of the first rows had a number for these features; reported at most once."""
 
     def keyed_otherwise(self) -> None:
-        """The keys of the first messages are not the patients' ids; told once at most."""
+        """The keys of the first messages are not the patients' IDs; reported at most once."""
 
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
-        """From source timestamp to now, of the rows of the chunks that `scored` tells next."""
+        """Time since the source timestamp of each row of the chunks that `scored` reports next."""
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """A chunk was scored; it is not committed yet."""
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
-        """A transaction was committed; `seconds` is what committing it took."""
+        """A transaction was committed; the commit took `seconds`."""
 
     def failed(self, operation: str, error_name: str, action: Action) -> None:
         """A Kafka call failed and the worker recovers."""
 
     def waiting(self, reason: str) -> None:
-        """What the worker can't do without does not answer; it asks again. All that is scored is committed."""
+        """A required service does not answer, and the worker retries. Everything scored is committed."""
 
     def renewed(self) -> None:
-        """The producer was dropped for a new one."""
+        """The producer was replaced by a new one."""
 
     def kafka_error(self, error_name: str) -> None:
-        """A client reports trouble that it deals with itself."""
+        """A client reports an error that it handles itself."""
 
     def stopped(self) -> None:
         """The worker has left the group."""
@@ -159,10 +159,10 @@ def _fan_out(listeners: list[Callable[..., None]]) -> Callable[..., None]:
 
 
 class LogObserver(Observer):
-    """Writes what an operator wants to read: changes at once, numbers every `interval` seconds.
+    """Writes the log for operators: changes at once, numbers every `interval` seconds.
 
-    Never a payload or a key. Of dead letters the first of each reason and field is named with its offset, the
-    others are counted, once they are committed.
+    It never contains a payload or a key. Once committed, the first dead letter of each reason and field is named with
+    its offset; the others are counted.
     """
 
     def __init__(self, *, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:

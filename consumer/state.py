@@ -1,7 +1,7 @@
 """The patients' state of a worker: restored with its partitions, written in its transactions, undone with them.
 
-Which state is in memory is known by the ends of the state topic's partitions. The group commits them beside its offsets
-in the transaction that wrote the state, so that after trouble they tell which of two states is the true one.
+The ends of the state topic's partitions identify the state in memory. The group commits them with its offsets, in the
+transaction that wrote the state, so after trouble they show which of two states is valid.
 """
 
 import time
@@ -30,17 +30,17 @@ from real_time.history.records import (
     StateRecords,
 )
 
-RECORD_OVERHEAD: Final = 512  # bytes: a patient's ID, and Kafka's own
+RECORD_OVERHEAD: Final = 512  # bytes: a patient's ID, and Kafka's overhead
 _REMEDIES: Final[Mapping[type[StateError], str]] = {
     NewerStateError: "upgrade this worker",
     OtherRecipeError: f"use the model that the group began with, or {ANOTHER_GROUP}",
 }
 _REMEDY: Final = f"something else writes to the topic: {ANOTHER_GROUP}"
-SLICE_S: Final = 0.1  # for so long a restore keeps the loop
+SLICE_S: Final = 0.1  # how long a restore blocks the loop
 
 
 class StateLimitError(VitalstreamError):
-    """The state is larger than the worker was told it may be."""
+    """The state exceeds the configured limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class _Restore:
 
 
 class State(Lifecycle):
-    """What is known of the patients of the assigned partitions."""
+    """What is known about the patients of the assigned partitions."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class State(Lifecycle):
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`partitions` is how many the state topic has."""
+        """`partitions` is the number of the state topic's partitions."""
         self._history = history
         self._patients = history.start()
         self._records = StateRecords(self._patients.layout, history.recipe_sha256)
@@ -84,9 +84,9 @@ class State(Lifecycle):
         self._limits = limits
         self._observer = observer
         self._clock = clock
-        self._ends: dict[int, int] = {}  # of the state in memory without what is not committed
+        self._ends: dict[int, int] = {}  # of the state in memory, without uncommitted changes
         self._restores: dict[int, _Restore] = {}
-        self._changed: frozenset[int] = frozenset()  # partitions of the transaction that is being committed
+        self._changed: frozenset[int] = frozenset()  # partitions of the transaction being committed
         self._written: dict[int, int] = {}  # and where the state that it wrote there ends
 
     @override
@@ -219,7 +219,7 @@ class State(Lifecycle):
             raise StateLostError(f"partition {partition} of topic {self._topic}: {error}; {remedy}") from None
 
     def histories(self, *, trial: bool = False) -> Histories:
-        """What takes rows into this state; of a `trial`, into one that nobody keeps."""
+        """Adds rows to this state; for a `trial`, to a temporary one."""
         if trial:
             return Histories(self._history.start(), observer=Observer())
         return Histories(self._patients, observer=self._observer, require_room=self._require_room)
@@ -238,7 +238,7 @@ class State(Lifecycle):
 
 
 def require_room(patients: Patients, limits: Limits) -> None:
-    """Raise StateLimitError where there is more state than there may be: nothing is forgotten in silence."""
+    """Raise StateLimitError if the state exceeds its limits: nothing is silently forgotten."""
     if len(patients) > limits.patients:
         raise StateLimitError(
             f"the worker has more than {limits.patients:,} patients (--max-patients): raise it, or start more workers, "
@@ -254,7 +254,7 @@ def require_room(patients: Patients, limits: Limits) -> None:
 def make_state(
     settings: Settings, history: PatientHistory, message_limits: Mapping[str, int], observer: Observer
 ) -> State:
-    """The state of a worker with these settings. Raises SettingsError where a patient's is too long for the topic."""
+    """The state of a worker with these settings. Raises SettingsError if a patient's is too long for the topic."""
     topic = settings.topic(Role.STATE)
     size, limit = StateRecords(history.start().layout, history.recipe_sha256).size, message_limits[topic]
     if size + RECORD_OVERHEAD > limit:

@@ -1,7 +1,7 @@
-"""Prometheus metrics of a worker, from what it tells.
+"""Prometheus metrics of a worker, from its events.
 
-Rows and their times count when their transaction is committed, never before. A commit whose outcome is unknown
-counts as that and as nothing else: its rows are read again, or were committed after all.
+Rows and their times count when their transaction is committed, never before. A commit with an unknown outcome is
+counted as unknown, without its rows: they are read again, or were committed after all.
 """
 
 import time
@@ -34,7 +34,7 @@ _RESULTS = ("committed", "aborted", "unknown", "fenced")
 
 @dataclass(slots=True)
 class _Uncommitted:
-    """What counts once it is committed."""
+    """Counts to be added at the commit."""
 
     scored: int = 0
     no_input: int = 0
@@ -46,7 +46,7 @@ class _Uncommitted:
 
 
 class PrometheusObserver(Observer):
-    """Keeps the metrics in `registry`. Costs a few microseconds a chunk and nothing a message."""
+    """Keeps the metrics in `registry`. Costs a few microseconds per chunk and nothing per message."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
@@ -201,7 +201,7 @@ class PrometheusObserver(Observer):
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         self._assigned.difference_update(partitions)
         self._partitions.set(len(self._assigned))
-        self._restoring.set(0)  # of those that are left, it is told at once
+        self._restoring.set(0)  # the remaining ones are reported at once
 
     @override
     def restoring(self, partitions: Sequence[int], *, patients: int) -> None:
@@ -307,7 +307,7 @@ class PrometheusObserver(Observer):
 
 
 class _Waits(Collector):
-    """A histogram that takes a whole chunk at once."""
+    """A histogram that accepts a whole chunk at once."""
 
     def __init__(self) -> None:
         self._bounds = np.array(_WAIT_BUCKETS) * 1000
@@ -315,13 +315,13 @@ class _Waits(Collector):
         self._state = (np.zeros(len(_WAIT_BUCKETS) + 1, np.int64), 0.0)
 
     def add(self, waits: Sequence[tuple[NDArray[np.float64], float]], now: float) -> None:
-        """Milliseconds, and when they were taken; the time from then to `now` is added to each."""
+        """Add waits in milliseconds with the time they were measured; the time from then to `now` is added to each."""
         if not waits:
             return
         counts, total = self._state
         every = np.concatenate([milliseconds + (now - taken_at) * 1000 for milliseconds, taken_at in waits])
         buckets = np.bincount(self._bounds.searchsorted(every), minlength=len(counts))
-        # Clocks differ; a sum that goes down would look like a restart.
+        # Clocks differ; a decreasing sum would look like a restart.
         self._state = counts + buckets.cumsum(), total + max(0.0, float(every.sum())) / 1000
 
     @override
@@ -337,7 +337,7 @@ class _Waits(Collector):
 
 
 class _Backlog(Collector):
-    """Lag in messages and in time, worked out when asked."""
+    """Lag in messages and in time, computed at each scrape."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -345,7 +345,7 @@ class _Backlog(Collector):
         self.oldest = Oldest()
 
     def update(self, lags: Mapping[int, int]) -> None:
-        """Take note."""
+        """Set the lag of each partition."""
         self._lags = lags
         self.oldest.behind(is_behind(lags), self._now())
 

@@ -1,9 +1,9 @@
-"""A chunk size that finds itself: from what chunks cost and how old their rows are when they are committed.
+"""Chooses the chunk size from what chunks cost and how old their rows are when they are committed.
 
-Two questions, two answers. *How long may a chunk wait?* As long as hardly any row becomes too old by it: each
-wait that is spared costs a chunk and a transaction more. That is read off the ages measured, not modelled.
-*How many rows at most?* As many as can be scored within the goal, so that no chunk that can meet it closes early;
-more where the model's fixed cost would eat the throughput of a backlog.
+*How long may a chunk wait?* As long as hardly any row becomes too old: each wait that is skipped costs another chunk
+and another transaction. This comes from measured ages, not from a model of them. *How many rows at most?* As many as
+can be scored within the goal, so that no chunk that can meet it closes early; more if the model's fixed cost would
+otherwise limit the throughput of a backlog.
 """
 
 import contextlib
@@ -27,37 +27,39 @@ log = logging.getLogger("vitalstream.worker")
 
 SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 FIRST_SIZE: Final = 100
-PLENTY: Final = 1_000  # rows; beyond, a row costs more again (measured: half as much more at 5,000)
-FIXED_SHARE: Final = 0.08  # of a chunk's time, at most, in a size that is chosen for throughput
-CLEARLY: Final = 1.2  # a size is changed only for one that differs by more than noise
-CLEARLY_LONGER: Final = 0.1  # and a wait only for one that is longer by so much of the goal
+PLENTY: Final = 1_000  # rows; in larger chunks a row costs more again (measured: 50 % more at 5,000)
+FIXED_SHARE: Final = 0.08  # the fixed cost's largest share of a chunk's time, for sizes chosen for throughput
+CLEARLY: Final = 1.2  # the size changes only by more than this factor, which exceeds the noise
+CLEARLY_LONGER: Final = 0.1  # the wait grows only by at least this share of the goal
 
-WINDOW: Final = 1_024  # chunks that are remembered
-PERIOD: Final = 64  # chunks between two decisions about the wait
+WINDOW: Final = 1_024  # chunks remembered
+PERIOD: Final = 64  # chunks between decisions about the wait
 LATE: Final = 0.01  # the goal is for the 99th percentile
-LATE_BY_WAITING: Final = LATE / 4  # what a wait may make late at least, where much is late without any
-STEPS: Final = 20  # waits considered, in parts of the goal
-# From the return of the commit until a read_committed reader has the results.
+LATE_BY_WAITING: Final = (
+    LATE / 4
+)  # the share that waiting may always make late, even if many rows are late anyway
+STEPS: Final = 20  # waits considered, from 0 to the goal
+# From the commit's return until a read_committed reader has the results.
 DELIVERY_S: Final = 0.002
-AT_ONCE: Final = 0.5  # is a full chunk that waited for less than so much of what it may
-TAKING_S: Final = 0.002  # what it takes to take the messages of a chunk that are there
-LOG_S: Final = 10.0  # between two lines about what was chosen
+AT_ONCE: Final = 0.5  # a full chunk that waited for less than this share of the wait was full at once
+TAKING_S: Final = 0.002  # the time to take a chunk's queued messages
+LOG_S: Final = 10.0  # between log lines about the choice
 
 PROBE_ROWS: Final = 256
-# What a chunk and a row cost beside the model: decoding, encoding, producing.
+# What a chunk and a row cost without the model: decoding, encoding, producing.
 OWN_FIXED: Final = 5e-4
 OWN_PER_ROW: Final = 1e-5
 
 
 class Costs:
-    """What chunks cost: `fixed + per_row * rows` seconds, fitted to those seen, the older the less.
+    """What chunks cost: `fixed + per_row * rows` seconds, fitted to the chunks seen, with less weight for older ones.
 
-    Errors count relative to a chunk's size, and a light pull towards the first guess tells the two apart while
-    all chunks are alike.
+    Errors are relative to a chunk's expected cost. A weak pull towards the first guess keeps the two apart while all
+    chunks have the same size.
     """
 
-    FORGET = 0.99  # a chunk, and
-    # so many rows: a backlog has few chunks, and the first of them, when all is cold, would be remembered too long.
+    FORGET = 0.99  # per chunk, or per
+    # this many rows: a backlog has few chunks, and the first, with cold caches, would otherwise be remembered too long.
     FORGET_ROWS = 200
     PULL = 0.1
 
@@ -68,12 +70,12 @@ class Costs:
         self._aa = self._ab = self._bb = self._az = self._bz = 0.0
 
     def seconds(self, rows: float) -> float:
-        """What a chunk of so many rows costs."""
+        """The cost of a chunk with this many rows."""
         return self.fixed + self.per_row * rows
 
     def add(self, rows: int, seconds: float) -> None:
-        """A chunk of so many rows took so long; `fit` takes it in."""
-        # An outlier, when the machine was elsewhere, teaches little; a change for good is soon learned all the same.
+        """Add a chunk's rows and seconds; `fit` evaluates them."""
+        # Outliers, when the machine was busy, are capped; a permanent change is still learned soon.
         seconds = min(seconds, 3 * self.seconds(rows))
         fixed, per_row = self._first
         guess = fixed + per_row * rows
@@ -87,7 +89,7 @@ class Costs:
         self._az, self._bz = keep * self._az + a * z, keep * self._bz + b * z
 
     def fit(self) -> None:
-        """Take in what was added since the last fit."""
+        """Update the costs from what was added."""
         fixed, per_row = self._first
         aa, bb, az, bz = (
             self._aa + self.PULL,
@@ -101,15 +103,15 @@ class Costs:
 
 
 class Tuner:
-    """Chooses `pace` so that the ages of rows at their commit stay under `goal` seconds (99 %) for the least work."""
+    """Chooses `pace` so that 99 % of rows are committed within `goal` seconds, for the least work."""
 
     def __init__(self, *, goal: float, costs: Costs) -> None:
         self._goal = max(0.5 * goal, goal - DELIVERY_S)
         self.costs = costs
         self.pace = Pace(FIRST_SIZE, goal / 2)
         self._waits = np.arange(STEPS) * (goal / STEPS)
-        # Of each chunk's oldest row, as if no chunk waited: its age at the commit, and when the chunk began. Before
-        # anything is known: less than half of the goal, and none.
+        # The age of each chunk's oldest row if no chunk waited: at the commit, and when the chunk began. The initial
+        # values are less than half of the goal, and zero.
         self._rest = np.full(WINDOW, 0.4 * goal)
         self._before = np.zeros(WINDOW)
         self._seen = 0
@@ -117,34 +119,33 @@ class Tuner:
         self._rows = 0
         self._since = 0.0
         self._rate = 0.0  # rows a second
-        # Seconds that scoring takes longer for each second that chunks wait, for the rows that come meanwhile; a row
-        # meets them twice, in the chunk before its own and in its own.
+        # How many seconds longer scoring takes for each second that chunks wait, because of the rows that come
+        # meanwhile. It delays a row twice: in the previous chunk and in its own.
         self._grows = 0.0
 
     @property
     def floor(self) -> float:
-        """The 99th percentile that remains when no chunk waits, in seconds."""
+        """The 99th percentile in seconds if no chunk waits."""
         return float(np.quantile(self._rest, 1 - LATE)) + DELIVERY_S
 
     @property
     def reachable(self) -> bool:
-        """Whether the goal can be met at all; judged when enough was seen."""
+        """Whether the goal can be met at all; judged once enough chunks were seen."""
         return self._seen < WINDOW // 4 or float(np.mean(self._rest > self._goal)) < 10 * LATE
 
     def scored(self, rows: int, seconds: float, *, chunks: int = 1) -> None:
-        """Chunks of so many rows took so long, each, to decode, score, encode and produce."""
+        """Each of these chunks with `rows` rows took `seconds` to decode, score, encode and produce."""
         for _ in range(chunks):
             self.costs.add(rows, seconds)
         self._rows += rows * chunks
-        if rows >= self.pace.chunk_size:  # while chunks aren't full, their size does not matter
+        if rows >= self.pace.chunk_size:  # unless chunks are full, the limit does not matter
             self._reconsider_size()
 
     def committed(self, *, age: float, age_at_first: float, waited: float, at: float) -> None:
         """Chunks were committed at `at`, the last of which was not full at once.
 
         The oldest row's age is now `age` seconds, and was `age_at_first` when its chunk began; the chunks have
-        `waited` to fill. Those that are full at once say nothing of waiting: they are late, if so, because of what
-        had piled up before them.
+        `waited` to fill. Chunks that filled at once say nothing about waiting; if they are late, blame the backlog.
         """
         place, grows = self._seen % WINDOW, self._grows
         self._rest[place] = age - waited * (1 + 2 * grows)
@@ -166,7 +167,7 @@ class Tuner:
         best = max(fitting, efficient)
         larger = SIZES[min(len(SIZES) - 1, SIZES.index(size) + 1)]
         if best >= larger * CLEARLY:
-            size = larger  # one step at a time: the cost of larger chunks is only surmised
+            size = larger  # one step at a time: the cost of larger chunks is only extrapolated
         elif best * CLEARLY < size:
             size = SIZES[bisect_right(SIZES[1:], best)]
         self.pace = Pace(size, self.pace.max_wait)
@@ -182,9 +183,9 @@ class Tuner:
             self._changed = self._seen
 
     def _late(self) -> NDArray[np.float64]:
-        """The share of rows that are too late, for each wait; it grows with the wait.
+        """The share of late rows for each wait, which grows with the wait.
 
-        A chunk's rows came evenly, from its oldest one to the end of the wait.
+        Assumes that a chunk's rows came evenly, from the oldest one to the end of the wait.
         """
         waits = self._waits[:, None]
         over = self._rest + waits * (1 + 2 * self._grows) - self._goal
@@ -195,7 +196,7 @@ class Tuner:
 
 
 class AutoPace(Observer):
-    """Listens to the worker and gives it the pace of its next chunk; writes to the log what was chosen."""
+    """Observes the worker, sets the pace of its next chunk, and logs the choice."""
 
     def __init__(
         self,
@@ -222,7 +223,7 @@ class AutoPace(Observer):
         self._told = False
 
     def pace(self) -> Pace:
-        """For the chunk that begins."""
+        """The pace for the next chunk."""
         return self._tuner.pace
 
     @override
@@ -287,7 +288,7 @@ def measured_costs(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Costs:
-    """A first guess, from how long the model takes for one row and for some hundred, which `rows` gives."""
+    """A first guess, from the time the model takes for one row and for `PROBE_ROWS` rows, made by `rows`."""
 
     def seconds(count: int) -> float:
         frame = rows(count)
@@ -300,7 +301,7 @@ def measured_costs(
 
 def _timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
     began = clock()
-    # A model that can't score made-up rows is not at fault.
+    # A model may fail on made-up rows.
     with contextlib.suppress(Exception):
         call()
     return clock() - began
