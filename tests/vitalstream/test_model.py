@@ -10,6 +10,7 @@ import joblib
 import pandas as pd
 import pytest
 import sklearn
+import xgboost
 from jsonschema import Draft202012Validator
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -17,6 +18,7 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from typer.testing import CliRunner
+from xgboost import XGBClassifier
 
 import consumer.model
 from audit.model import load_offline
@@ -179,6 +181,16 @@ def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -
     worker, audit = consumer.model.load(Settings(model=path)), load_offline(path)
     for scorer in (worker.scorer, audit.scorer, RiskScorer(load_model(path))):
         assert (scorer.path, scorer.prepared.classifier.n_jobs) == ("compiled trees", 1)
+
+
+def test_card_and_inspect_tell_the_version_of_the_models_library(tmp_path: Path) -> None:
+    path = tmp_path / "m.joblib"
+    X = pd.DataFrame({"age": [20.0, 40.0, 60.0, 80.0]})
+    joblib.dump(XGBClassifier(n_estimators=1).fit(X, [0, 1, 0, 1]), path)
+    vitalstream("model", "pin", str(path))
+    found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
+    assert found["versions"]["xgboost"] == the_card(path)["versions"]["xgboost"] == xgboost.__version__  # type: ignore[index]
+    assert f"xgboost {xgboost.__version__}" in vitalstream("model", "inspect", str(path))
 
 
 def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None:
