@@ -334,6 +334,18 @@ def test_state_behind_an_open_transaction_is_waited_for(reader: tuple[StateReade
     assert read.partitions == []
 
 
+@pytest.mark.parametrize(("end", "values"), [(1, [b"first"]), (4, [b"first"]), (5, [b"first", b"later"])])
+def test_state_ends_where_the_group_says(
+    reader: tuple[StateReader, Settings], end: int, values: list[bytes]
+) -> None:
+    read, settings = reader
+    written(settings, "w", b"first").commit_transaction(30)  # and a marker, at offset 1
+    written(settings, "w", b"aborted").abort_transaction(30)  # offsets 2 and 3, of which nothing is read
+    written(settings, "w", b"later").commit_transaction(30)
+    read.begin(0, end)
+    assert read_to_end(read) == values
+
+
 def test_a_transaction_that_never_ends_is_told_of(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
     zombie = written(settings, "zombie", b"of a zombie")
@@ -478,6 +490,14 @@ def test_a_partition_that_goes_while_it_is_restored_leaves_nothing_behind(
     mine.assigned({0: ends[0]})
     restore_all(mine)
     assert held(mine, 0) == rows
+
+
+def test_a_partition_that_was_added_to_the_input_is_refused(state: tuple[State, Settings]) -> None:
+    mine, _ = state
+    with pytest.raises(
+        StateLostError, match=rf"the input topic got partition {PARTITIONS}, .* another --group"
+    ):
+        mine.assigned({PARTITIONS: None})
 
 
 # --- what the group must have committed

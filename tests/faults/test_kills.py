@@ -89,13 +89,13 @@ def test_killed_at_every_failpoint_with_a_history(begin: Begin, records: Records
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_with_a_history_killed_a_hundred_times(begin: Begin, records: Records) -> None:
+def test_with_a_history_killed_a_hundred_and_fifty_times(begin: Begin, records: Records) -> None:
     trial = begin("worker with a history killed at a failpoint", chunk_size=50, model="history")
     trial.load(records, rate=500)
-    killed = kill_at_failpoints(trial, rounds=14)
+    killed = kill_at_failpoints(trial, rounds=23)
     kill_at_random(trial, kills=16)
     trial.finish()
-    assert killed == 84
+    assert killed == 138
 
 
 @pytest.mark.faults
