@@ -12,12 +12,15 @@ from schemas.contract import MAX_PATIENT_ID
 from schemas.printable import printable
 from schemas.results import RiskResult
 
+OLDEST: Final = 20
+"""The columns that the oldest value takes."""
 STEADY: Final = 0.02
 """The trend arrow treats a smaller change as none."""
 
 _HISTORY = 32
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
+_MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86_400, 365 * 86_400
 
 
 @dataclass
@@ -121,6 +124,24 @@ def sparkline(history: Sequence[float], width: int) -> Text:
     shown = list(history)[-width:] if width else []
     top = len(_LEVELS) - 1
     return Text("".join(_LEVELS[round(min(1.0, max(0.0, risk)) * top)] for risk in shown), "cyan")
+
+
+def age(seconds: float) -> str:
+    """A time span in at most six characters: `3 s`, `12 min`, `5 h`, `9 d`, `2 y`."""
+    seconds = max(0.0, seconds)
+    for size, unit in ((_YEAR, "y"), (_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds // 1:.0f} s"
+
+
+def oldest(result: RiskResult) -> Text:
+    """The oldest value that was carried forward, in at most `OLDEST` columns: its age and its name."""
+    carried = (result.history or {}).get("carried_forward")
+    if not carried:
+        return Text("")
+    name = max(carried, key=carried.__getitem__)
+    return Text(f"{age(carried[name] * _HOUR):>6} {shortened(name, OLDEST - 7)}")
 
 
 def _known(risk: float | None) -> float:

@@ -1,10 +1,12 @@
 """A small model made from simulated patients, for trying things out. Not a medical device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import joblib
+import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -12,8 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from broker.errors import SettingsError
+from producer.arrivals import AsArrived
+from producer.physiology import VITALS
 from producer.ward import Ward
 from real_time.card import card_path
+from real_time.history import PatientHistory
 from real_time.model_file import ModelFileError, pin_model
 from schemas.contract import EVENT_TIME, PATIENT_ID, STANDARD_FEATURES
 
@@ -39,11 +44,24 @@ def make_demo_model(path: Path, *, seed: int = 0) -> DemoModel:
     The label is whether a patient has begun to deteriorate. The AUROC is measured on other simulated
     patients. Raises SettingsError if `path` can't be written.
     """
-    features, label = _readings(_TRAINING, seed)
-    model = make_pipeline(
-        SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=500)
-    ).fit(features, label)
-    other_features, other_label = _readings(_HELD_OUT, seed + 1)
+    return _made(path, _regression(), _readings, seed)
+
+
+def make_history_model(path: Path, *, seed: int = 0) -> DemoModel:
+    """The same with each vital's last value, its age and its change, of messages from one device at a time."""
+    # Not how long a patient is known: in a simulated ward that would tell who falls ill.
+    history = PatientHistory(dict.fromkeys(VITALS, "8h"), since_first_seen=False, rows_seen=False)
+    return _made(path, make_pipeline(history, *_regression()), _arrivals, seed)
+
+
+def _regression() -> Any:
+    return make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=500))
+
+
+def _made(path: Path, model: Any, rows_of: Callable[[int, int], tuple[Any, Any]], seed: int) -> DemoModel:
+    features, label = rows_of(_TRAINING, seed)
+    model.fit(features, label)
+    other_features, other_label = rows_of(_HELD_OUT, seed + 1)
     auroc = float(roc_auc_score(other_label, model.predict_proba(other_features)[:, 1]))
     return DemoModel(sha256=_save(model, path), auroc=auroc, rows=len(features))
 
@@ -67,6 +85,17 @@ def write_readings(path: Path, *, seed: int = 0) -> int:
 def _readings(patients: int, seed: int) -> tuple[Any, Any]:
     frame = Ward(patients=patients, seed=seed, deteriorating=_DETERIORATING).frame(hours=_HOURS)
     return frame[list(STANDARD_FEATURES)], frame["label"]
+
+
+def _arrivals(patients: int, seed: int) -> tuple[Any, Any]:
+    """Readings of half as many, for they are three times as many messages, in the order in which they arrive."""
+    frame = Ward(patients=patients // 2, seed=seed, deteriorating=_DETERIORATING).frame(hours=_HOURS)
+    begun = frame[frame["label"] == 1].groupby(PATIENT_ID)[EVENT_TIME].min()
+    rows = frame.sort_values(EVENT_TIME, kind="stable")[[PATIENT_ID, EVENT_TIME, *VITALS]]
+    times = rows[EVENT_TIME].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    messages = pd.DataFrame(AsArrived(rows.assign(event_time=times).to_dict("records"), seed=seed))
+    at = pd.to_datetime(messages[EVENT_TIME], format="ISO8601")
+    return messages, (at >= messages[PATIENT_ID].map(begun)).astype(int)
 
 
 def _save(model: Any, path: Path) -> str:

@@ -25,9 +25,12 @@ from schemas.reading import MessageError, reader
 from schemas.result_format import make_result_loader
 from schemas.results import RiskResult
 from vitalstream.board import (
+    OLDEST,
     Board,
     PatientRisk,
+    age,
     arrow,
+    oldest,
     reaches,
     risk_bar,
     shortened,
@@ -47,7 +50,6 @@ OLD_S = 300.0
 _AROUND_TABLE = 6  # lines: title, header, rules, "more", notes
 _WIDE = 110  # columns from which on there is room to spare
 _WITH_TIME = 78  # columns from which on the event time is shown
-_MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86_400, 365 * 86_400
 _SILENCE_S = 60.0
 
 
@@ -298,9 +300,11 @@ def _line(*parts: tuple[str, str]) -> Text:
 def _table(patients: list[PatientRisk], *, width: int) -> Table:
     """Whole cells on a terminal of 52 columns or more, without the event time if it does not fit."""
     event_time = ["event time"] if width >= _WITH_TIME else []
-    columns = ["patient", "risk", "label", "trend", *event_time, "seen"]
-    name, line = (24, 24) if width >= _WIDE else (16, 0)
-    bar = width - name - line - (56 if event_time else 34)  # besides number, label, arrow, times and gaps
+    ages = ["oldest value"] if width >= _WIDE and any(one.result.history for one in patients) else []
+    columns = ["patient", "risk", "label", "trend", *ages, *event_time, "seen"]
+    name, line = (16, 12) if ages else (24, 24) if width >= _WIDE else (16, 0)
+    # Besides number, label, arrow, times and gaps.
+    bar = width - name - line - (56 if event_time else 34) - (OLDEST + 2 if ages else 0)
     table = make_table(*columns, right={"seen"})
     now = time.time()
     for patient in patients:
@@ -317,6 +321,7 @@ def _cells(patient: PatientRisk, seen: float, *, name: int, bar: int, line: int)
         "risk": risk_bar(result, bar),
         "label": Text("-" if result.risk_label is None else str(result.risk_label)),
         "trend": Text.assemble("  ", arrow(patient), " ", sparkline(patient.history, line)),
+        "oldest value": oldest(result),
         "event time": Text(_second(result.event_time)),
         "seen": Text(f"{age(seen)} ago"),
     }
@@ -332,15 +337,6 @@ def _second(event_time: str) -> str:
     except (ValueError, OverflowError):
         return shortened(event_time, 20)
     return time_.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def age(seconds: float) -> str:
-    """A time span in at most six characters: `3 s`, `12 min`, `5 h`, `9 d`, `2 y`."""
-    seconds = max(0.0, seconds)
-    for size, unit in ((_YEAR, "y"), (_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds // 1:.0f} s"
 
 
 def _published(message: Message) -> float:

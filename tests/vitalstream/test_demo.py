@@ -228,6 +228,16 @@ def test_a_frame_fits_the_terminal(width: int, height: int) -> None:
     assert re.search(r"\+ \d+ more", captured.get())
 
 
+def test_a_frame_shows_the_oldest_value_where_there_is_room() -> None:
+    known = {"rows_seen": 9, "hours_since_first_seen": 30.0, "carried_forward": {"temperature": 3.25}}
+    board = Board()
+    board.add(replace(scene().board.ranked()[0].result, history=known), 0.0)
+    console = Console(width=110, height=24, file=StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(frame(replace(scene(), board=board), 110, 24), end="")
+    assert "   3 h temperature " in captured.get()
+
+
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_a_frame_cuts_no_number_and_no_unit(width: int) -> None:
     chunk = ChunkMetrics(

@@ -22,8 +22,8 @@ from schemas.results import RiskResult, decode_result
 from tests.conftest import MakeSettings, fresh_settings
 from tests.kafka import Row, produce, wait_until
 from tests.vitalstream.command import ROOT, OnTerminal, Running, argv, environment, vitalstream
-from vitalstream.board import Board, direction, shortened
-from vitalstream.watch import Silence, _table, age
+from vitalstream.board import Board, age, direction, shortened
+from vitalstream.watch import Silence, _table
 
 pytestmark = pytest.mark.kafka
 
@@ -206,7 +206,7 @@ def test_ctrl_c_gives_the_terminal_back_and_leaves_the_last_state(make_settings:
     )
     watching = OnTerminal(*options(settings, "--from-beginning"))
     wait_until(lambda: "40 results of 40 patients" in watching.text, what="a table of all patients")
-    assert "+ 22 more" in watching.text
+    wait_until(lambda: "+ 22 more" in watching.text, what="the end of that table")
     assert "\x1b[?1049h" in watching.raw
     watching.process.send_signal(signal.SIGINT)
 
@@ -306,6 +306,24 @@ def test_no_cell_is_cut_at_any_width(width: int) -> None:
         assert all(" 2026-01-05T07:07:00Z  " in row for row in rows)
     else:
         assert "event time" not in header
+
+
+@pytest.mark.parametrize("width", [110, 140])
+def test_the_oldest_value_is_shown_where_the_model_has_a_history(width: int) -> None:
+    carried = {"temperature": 3.25, "mean_arterial_pressure": 7.5}
+    known = {"rows_seen": 9, "hours_since_first_seen": 30.0, "carried_forward": carried}
+    board = Board()
+    board.add(replace(decode_result(result("MRN-0000012345678", 1.0)), history=known), time.time() - 59 * 60)
+    board.add(replace(decode_result(result("b", 0.5)), history={**known, "carried_forward": {}}), time.time())
+    console = Console(width=width, file=StringIO(), color_system=None)
+    with console.capture() as captured:
+        console.print(_table(board.ranked(), width=width))
+    header, _, first, second = captured.get().splitlines()
+    assert "oldest value" in header
+    assert all(cell_len(line) <= width for line in (header, first, second))
+    assert "   7 h mean_a…essure " in first
+    assert "59 min ago" in first
+    assert "0 s ago" in second
 
 
 def test_a_row_is_dimmed_when_it_is_old() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from broker.embedded import EmbeddedBroker, touch_topics
 from broker.errors import TopicError
+from broker.roles import Role
 from broker.settings import Settings
 from broker.topics import create_topics, require_topics
 from vitalstream.own_topics import delete, renamed
@@ -26,18 +27,18 @@ def embedded(settings: Settings) -> Iterator[Settings]:
         # The mock cluster answers a fetch only after the full wait.
         kafka = {"fetch.wait.max.ms": "10", **settings.kafka}
         own = _named(settings, bootstrap_servers=broker.bootstrap_servers, kafka=kafka)
-        touch_topics(own, own.topics)
+        touch_topics(own, [*own.topics, own.topic(Role.STATE)])
         yield own
 
 
 @contextlib.contextmanager
 def given(settings: Settings, bootstrap_servers: str) -> Iterator[Settings]:
-    """Settings with four new topics on a cluster; deleted at the end, but kept after a failure."""
+    """Settings with five new topics on a cluster; deleted at the end, but kept after a failure."""
     own = _named(settings, bootstrap_servers=bootstrap_servers)
-    create_topics(own)
+    create_topics(own, state=True)
     _await_topics(own)
     yield own
-    delete(own, own.topics)
+    delete(own, [*own.topics, own.topic(Role.STATE)])
 
 
 def _named(settings: Settings, **changes: object) -> Settings:

@@ -18,7 +18,7 @@ from vitalstream.demo import cluster
 from vitalstream.demo.run import Demo
 from vitalstream.demo.summary import Summary
 from vitalstream.demo.view import View
-from vitalstream.demo_model import DemoModel, make_demo_model
+from vitalstream.demo_model import DemoModel, make_history_model
 from vitalstream.worker_process import WorkerError
 
 EMBEDDED: Final = "an embedded broker"
@@ -58,7 +58,7 @@ def demo(
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="vitalstream-demo-")))
         model = _model(view, directory / "model.joblib", seed)
-        with view.step(f"four topics on {where}"):
+        with view.step(f"five topics on {where}"):
             place = (
                 cluster.given(settings, bootstrap_servers)
                 if bootstrap_servers
@@ -89,7 +89,7 @@ def demo(
 
 def _model(view: View, path: Path, seed: int) -> DemoModel:
     with view.step("a model from simulated patients:") as done:
-        model = make_demo_model(path, seed=seed)
+        model = make_history_model(path, seed=seed)
         done.append(f"{model.rows:,} readings, AUROC {model.auroc:.2f}")
     return model
 

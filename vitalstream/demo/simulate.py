@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from broker.errors import BrokerError
 from broker.settings import Settings
+from producer.arrivals import DEVICES, AsArrived
 from producer.pacing import Pacer, poisson
 from producer.physiology import AWAY
 from producer.replay import encode
@@ -83,12 +84,12 @@ class Simulation:
         return self._at
 
     def _simulated(self, patients: int, seed: int) -> Iterator[tuple[Record, bytes]]:
-        ticks = max(1.0, self._messages / (patients * (1 - AWAY)))
+        ticks = max(1.0, self._messages / (patients * (1 - AWAY) * len(DEVICES)))
         ward = Ward(patients=patients, seed=seed, deteriorating=DETERIORATING)
         readings = ward.readings(FRAME_START, WARD_HOURS * 3600 / ticks)
+        arrivals = AsArrived(map(record, readings), seed=seed)
         flaws = cycle(FLAWS.values())
-        for number, reading in enumerate(islice(readings, self._messages), 1):
-            sent = record(reading)
+        for number, sent in enumerate(islice(arrivals, self._messages), 1):
             flawed = number % MALFORMED_EVERY == MALFORMED_EVERY // 2
             yield sent, next(flaws)(sent) if flawed else encode(sent)[1]
 

@@ -18,13 +18,14 @@ from rich.text import Text
 from schemas.contract import Reason
 from schemas.metrics import ChunkMetrics
 from schemas.printable import printable
-from vitalstream.board import Board, arrow, risk_bar, sparkline
+from vitalstream.board import OLDEST, Board, arrow, oldest, risk_bar, sparkline
 
 FRAMES_PER_S: Final = 8
 LINE_EVERY_S: Final = 2.0
 
 _SIDE = 31  # columns of the right-hand side
 _WIDE = 110  # columns from which on there is room to spare
+_WITH_AGES = 66  # columns of the patients from which on the oldest value is shown
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,20 @@ def _header(scene: Scene, width: int) -> Table:
 def _patients(board: Board, width: int, height: int) -> Panel:
     patients = board.ranked()
     room = max(1, height - 3)
-    free = max(2, width - 26)  # besides border, gaps, id, number and arrow
+    ages = OLDEST + 1 if width >= _WITH_AGES else 0
+    free = max(2, width - 26 - ages)  # besides border, gaps, id, number and arrow
     bar = min(40, free // 2)
     line = min(32, free - bar)
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("patient", no_wrap=True, ratio=1)
     table.add_column("risk", no_wrap=True, width=bar + 6)
     table.add_column("trend", no_wrap=True, width=line + 2)
+    if ages:
+        table.add_column("oldest value", no_wrap=True, width=OLDEST)
     for patient in patients[:room]:
         trend = Text.assemble(arrow(patient), " ", sparkline(patient.history, line))
         name = Text(printable(patient.result.patient_id))
-        table.add_row(name, risk_bar(patient.result, bar), trend)
+        table.add_row(name, risk_bar(patient.result, bar), trend, *([oldest(patient.result)] if ages else []))
     left = len(patients) - room
     below = f"+ {left:,} more" if left > 0 else None
     return Panel(table, title="patients by risk", subtitle=below, box=box.ROUNDED, border_style="blue")
