@@ -1,4 +1,4 @@
-"""A new group that begins where another one is, with a past: its state, folded from the input topic."""
+"""Gives a new group the past of another one: folds its state from the input topic, and copies the offsets."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,9 +29,9 @@ _PRODUCER: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """How many messages were taken in, and of how many patients there is state now.
+    """How many messages were folded, and how many patients have state now.
 
-    `cut` are the partitions of the input whose first messages are gone, and with them what was known by these.
+    `cut` lists the input's partitions whose first messages are gone, and with them what they said.
     """
 
     messages: int
@@ -40,8 +40,8 @@ class Rebuilt:
 
 
 def rebuild(settings: Settings, fold: Fold, *, source: str, on_progress: OnProgress) -> Rebuilt:
-    """Write the state that the messages give which group `source` has consumed, and commit its offsets for the group of
-    `settings`: all in one transaction. Both groups must have no workers.
+    """Fold the messages that group `source` has consumed, write their state, and commit the offsets for the group of
+    `settings`, all in one transaction. Neither group may have workers.
 
     Raises:
         SettingsError: the group has begun already, or `source` has not.
@@ -112,7 +112,7 @@ def _write(settings: Settings, fold: Fold, committed: Offsets, *, topic_id: str)
 
 
 def _produced(producer: Producer, topic: str, fold: Fold, committed: Offsets) -> Offsets:
-    """Where the state of each partition ends once it is delivered."""
+    """Where each partition's state ends once it is delivered."""
     ends: Offsets = {}
     failed: list[KafkaError] = []
 

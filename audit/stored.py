@@ -1,4 +1,4 @@
-"""The state topic by itself: a patient's newest record, and whether a worker could begin with what is there."""
+"""The state topic alone: a patient's newest record, and whether a worker could start from the state."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A patient's newest record among those that belong to the committed offsets; `at` is in ms since 1970."""
+    """A patient's newest record within the committed offsets; `at` is in ms since 1970."""
 
     partition: int
     offset: int
@@ -29,10 +29,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the state topic holds.
+    """What the state topic contains.
 
-    `size` are the bytes of the patients' newest records, `beyond` how many records belong to later transactions than
-    the committed offsets. `offenders` are the first few of `failed` reasons why a worker could not begin with it.
+    `size` is the number of bytes of the patients' newest records; `beyond` counts the records of transactions after the
+    committed offsets. `offenders` are the first few of the `failed` reasons why a worker could not start from it.
     """
 
     topic: str
@@ -91,7 +91,7 @@ def find_state(settings: Settings, patient: str) -> list[Stored]:
 
 
 def check_state(settings: Settings, records: StateRecords) -> Checked:
-    """Look at every record as a worker with this recipe would that begins with the committed offsets."""
+    """Check every record, as a worker with this recipe does when it starts from the committed offsets."""
     topic = _Topic(settings)
     sizes: dict[tuple[int, Any], int] = {}
     beyond = 0

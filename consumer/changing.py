@@ -1,4 +1,4 @@
-"""A change of model without a gap: the new one is prepared next to the old one, and takes over between transactions."""
+"""Changes models without a gap: prepares the new one next to the old one, and switches between transactions."""
 
 import contextlib
 import gc
@@ -32,17 +32,17 @@ LEAVE_S: Final = 1.0  # how long an ending worker waits for a model that is bein
 
 
 class MakeScorer(Protocol):
-    """Makes a scorer; for a `trial`, one that changes nothing that another one works with."""
+    """Makes a scorer; for a `trial`, one that shares no state with others."""
 
     def __call__(self, model: Model, observer: Observer, *, trial: bool = False) -> ChunkScorer:
         """A new scorer."""
 
 
 class ChangingScorer:
-    """Scores chunks with the model that is pinned, and changes it when another one is.
+    """Scores chunks with the pinned model, and changes it when another one is pinned.
 
-    A thread of its own looks at the model's files every few seconds and on SIGHUP. It loads another model and tries it
-    on the messages that were scored last, while the worker goes on. What can't be used is refused; the old model stays.
+    A separate thread checks the model's files every few seconds and on SIGHUP. It loads a new model and tests it on the
+    messages scored last, while the worker keeps scoring. A model that can't be used is refused; the old one stays.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ChangingScorer:
         self._hangups = hangups
         self._scorer = make(model, observer)
         self._ready: deque[tuple[Model, ChunkScorer]] = deque(maxlen=1)
-        self._recent: tuple[Block, ...] = ()  # chunks; replaced and never changed: the thread reads it
+        self._recent: tuple[Block, ...] = ()  # chunks; replaced, never mutated, because the thread reads it
         self._seen = self._marks()
         self._troubled = False
         self._ending = False
@@ -69,13 +69,13 @@ class ChangingScorer:
     # --- the worker's thread
 
     def __call__(self, block: Block, *, lag: int) -> Output:
-        """What ChunkScorer gives and raises."""
+        """Returns and raises what ChunkScorer does."""
         output = self._scorer(block, lag=lag)
         self._remember(block)
         return output
 
     def restart(self) -> None:
-        """What was not committed is going to be scored again."""
+        """Uncommitted messages will be scored again."""
         self._scorer.restart()
 
     @property
@@ -84,7 +84,7 @@ class ChangingScorer:
         return self._scorer.doubts_names
 
     def change(self) -> None:
-        """Let a model that is ready take over; to be called between two transactions."""
+        """Switch to a model that is ready; to be called between two transactions."""
         if self._ready:
             model, self._scorer = self._ready.pop()
             self._observer.model_changed(
@@ -95,7 +95,7 @@ class ChangingScorer:
             )
 
     def _remember(self, block: Block) -> None:
-        """The last chunks: as few as hold enough messages to tell whether a model's features are among them."""
+        """The last chunks, as few as have enough messages to show whether they have a model's features."""
         kept: list[Block] = []
         for chunk in chain(reversed(block.chunks), reversed(self._recent)):
             if sum(map(len, kept)) >= FIRST_MESSAGES:
@@ -107,7 +107,7 @@ class ChangingScorer:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Look after the model's files as long as the block runs."""
+        """Watch the model's files while the block runs."""
         thread = threading.Thread(target=self._watch, daemon=True, name="model")
         thread.start()
         try:
@@ -118,9 +118,9 @@ class ChangingScorer:
             thread.join(LEAVE_S)
 
     def look(self, *, again: bool = False) -> None:
-        """Prepare the model that is pinned by now, if it is another one. Never raises.
+        """Prepare the currently pinned model, if it is another one. Never raises.
 
-        Files that were looked at before are looked at once more only if they were replaced, or `again`.
+        Files that were checked before are checked again only if they were replaced, or with `again`.
         """
         marks = self._marks()
         if self._ready or (marks == self._seen and not again):
@@ -136,7 +136,7 @@ class ChangingScorer:
             self._refuse(str(error))
         except (
             Exception
-        ) as error:  # a model's own code may raise anything; its text may hold a patient's values
+        ) as error:  # a model's own code may raise anything; its text may contain a patient's values
             self._refuse(f"preparing it failed with {type(error).__name__}")
 
     def _watch(self) -> None:
@@ -160,13 +160,13 @@ class ChangingScorer:
         self._troubled = False
 
     def _try(self, model: Model) -> None:
-        """Score what was scored last. After the change, a failure on it would end the worker."""
+        """Score the last messages again. After the change, a failure on them would end the worker."""
         trial = self._make(model, Observer(), trial=True)
         try:
             for chunk in self._recent:
                 trial(chunk, lag=0)
         except VitalstreamError as error:
-            # What follows the semicolon is for a worker that has ended.
+            # The text after the semicolon is for a worker that has ended.
             raise SettingsError(str(error).partition(";")[0]) from None
 
     def _refuse(self, why: str) -> None:
@@ -178,7 +178,7 @@ class ChangingScorer:
 
 
 def _require_same_past(old: Model, new: Model) -> None:
-    """The state of the patients is of one recipe, and begins where the group began."""
+    """Refuse another recipe: the patients' state belongs to one recipe, from where the group began."""
     recipes = [one.history and one.history.recipe_sha256 for one in (old, new)]
     if recipes[0] != recipes[1]:
         was, is_ = (f"a history of recipe {one[:12]}" if one else "no history" for one in recipes)
@@ -211,7 +211,7 @@ def _in_the_background() -> Iterator[None]:
 
 
 def _mark(file: Path) -> tuple[int, int, int] | None:
-    """What is another when a file was replaced; None where there is none."""
+    """A value that changes when a file is replaced; None if there is no file."""
     try:
         found = file.stat()
     except OSError:

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, Message
 from schemas.metrics import ClosedBy
 
 POLL_S = 0.1  # how long one blocking call waits; a stop or a heartbeat is noticed within it
-# A block takes no more than this, unless a single chunk does. Beyond 4,000 rows a row costs no less. Decoding FHIR
+# A block takes no more than this, unless a single chunk does. Rows get no cheaper beyond 4,000. Decoding FHIR
 # takes ten times the bytes of the messages.
 BLOCK_ROWS: Final = 4_000
 BLOCK_BYTES: Final = 4_000_000
@@ -26,7 +26,7 @@ class MessageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When a chunk takes no more rows: at `chunk_size` rows, or `max_wait` seconds after its first one."""
+    """When a chunk closes: at `chunk_size` rows, or `max_wait` seconds after its first one."""
 
     chunk_size: int
     max_wait: float
@@ -34,7 +34,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Block:
-    """Messages of one topic taken together, in the order in which they were read: one chunk, or several.
+    """Messages of one topic taken together, in the order they were read: one or more chunks.
 
     A chunk has `pace.chunk_size` messages; only the last one of a block may have fewer.
     """
@@ -42,16 +42,16 @@ class Block:
     messages: list[Message]
     partitions: list[int]  # of each message
     offsets: list[int]  # of each message
-    closed_by: ClosedBy  # why the last chunk took no more
+    closed_by: ClosedBy  # why the last chunk closed
     first_at: float  # monotonic seconds at which its first message was taken
-    pace: Pace  # by which it was collected
+    pace: Pace  # at which it was collected
 
     def __len__(self) -> int:
         return len(self.messages)
 
     @cached_property
     def chunks(self) -> "list[Block]":
-        """Each chunk, as a block by itself."""
+        """Each chunk, as its own block."""
         size = self.pace.chunk_size
         if len(self) <= size:
             return [self]
@@ -66,12 +66,12 @@ class Block:
         }
 
     def oldest(self) -> float | None:
-        """The earliest timestamp among each partition's first message, in seconds since 1970, if they have one."""
+        """The earliest timestamp of the partitions' first messages, in seconds since 1970; None if they have none."""
         times = [self.messages[first].timestamp()[1] for first, _ in self._ends.values()]
         return min((time / 1000 for time in times if time >= 0), default=None)
 
     def only(self, positions: list[int]) -> "Block":
-        """The messages at these positions, which ascend."""
+        """The messages at these positions, in ascending order."""
         if len(positions) == len(self):
             return self
         return replace(
@@ -105,9 +105,9 @@ class Block:
 class Collector:
     """Gathers messages until a chunk is full, the queue is drained, or its first row has waited enough.
 
-    With `max_wait` 0 a chunk takes what is there at once and never waits. A block of several chunks has full ones only;
-    what is left waits for more, like any other chunk. `pace` is asked at each call. `on_error` hears of every error
-    that the consumer reports in place of a message, and may raise.
+    With `max_wait` 0 a chunk takes what is queued and never waits. A block of several chunks has only full ones; the
+    remaining messages wait for more, like any other chunk. `pace` is called each time. `on_error` receives every error
+    that the consumer returns instead of a message, and may raise.
     """
 
     def __init__(
@@ -130,20 +130,20 @@ class Collector:
 
     @property
     def pending(self) -> list[int]:
-        """The partitions of the messages that were taken and are in no block yet."""
+        """The partitions of the messages that were taken but are not yet in a block."""
         partitions: list[Any] = [message.partition() for message in self._pending]
         return partitions
 
     def collect(self, *, rows: int = 0, patience: float = POLL_S) -> Block | None:
-        """The next block; None when nothing came, or a chunk is still waiting to fill, after `patience`.
+        """The next block; None if nothing came, or a chunk is still waiting to fill, after `patience`.
 
-        It has as many full chunks as are queued and as fit into `rows`, and always takes a first one.
+        It has as many full chunks as are queued and fit into `rows`, but at least one.
         """
         self._pace = self._next_pace()
         size = self._pace.chunk_size
         wanted = max(size, min(rows, BLOCK_ROWS) // size * size)
         if not self._take_queued(wanted) and not self._pending:
-            # consume(n, timeout) waits for all n messages, so the wait for the first is for one alone.
+            # consume(n, timeout) waits for all n messages, so wait for the first one alone.
             self._take(1, patience)
             self._take_queued(wanted)
         if self._pending and self._missing > 0 and self._pace.max_wait:
@@ -153,7 +153,7 @@ class Collector:
         return self._block(full or len(self._pending), reason) if reason else None
 
     def close(self, closed_by: ClosedBy) -> Block | None:
-        """The pending messages as a block, whatever their number; None when there are none."""
+        """All pending messages as a block; None if there are none."""
         return self._block(len(self._pending), closed_by) if self._pending else None
 
     def discard(self) -> None:
@@ -181,14 +181,17 @@ class Collector:
         if rows % self._pace.chunk_size == 0:
             closed_by = ClosedBy.FULL
         messages, self._pending = self._pending[:rows], self._pending[rows:]
-        first_at, self._first_at = self._first_at, self._last_at  # what is left came with the last ones
+        first_at, self._first_at = (
+            self._first_at,
+            self._last_at,
+        )  # the remaining messages came with the last ones
         self._bytes = sum(map(len, self._pending))
         partitions: list[Any] = [message.partition() for message in messages]
         offsets: list[Any] = [message.offset() for message in messages]
         return Block(messages, partitions, offsets, closed_by, first_at, self._pace)
 
     def _take_queued(self, wanted: int) -> bool:
-        """Take what is there, up to `wanted` in all; whether there was anything."""
+        """Take queued messages, up to `wanted` in all; returns whether there were any."""
         before = len(self._pending)
         while True:
             most = wanted - len(self._pending) if self._bytes < BLOCK_BYTES else self._missing
@@ -197,7 +200,7 @@ class Collector:
                 return len(self._pending) > before
 
     def _take(self, most: int, timeout: float) -> int:
-        """Take up to so many; how many came, errors among them."""
+        """Take up to this many; returns how many came, errors included."""
         arrived = self._source.consume(most, timeout)
         errors = [message.error() for message in arrived]
         messages = [message for message, error in zip(arrived, errors, strict=True) if error is None]

@@ -1,4 +1,4 @@
-"""Between decoding and scoring, for a model with a history: rows become a part of their patients' state."""
+"""The step between decoding and scoring for a model with a history: adds rows to their patients' state."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ _DECIMALS: Final = 4  # of hours: a third of a second
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The rows of a block that became a part of their patients' state, and what is known at each."""
+    """The rows of a block that were added to their patients' state, and what is known at each."""
 
     decoded: Decoded
     features: pd.DataFrame
-    """What the model wants, on the index of `decoded.frame`."""
+    """The model's input, with the index of `decoded.frame`."""
     told: Told
-    """What the results tell of it."""
+    """What the results report about it."""
 
 
 class Histories:
-    """Takes the rows of blocks into the patients' state, where they stay only if they are committed."""
+    """Adds the rows of blocks to the patients' state, where they stay only if they are committed."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Histories:
         _compile(Patients(patients.layout, has_encounters=False))
 
     def __call__(self, decoded: Decoded, block: Block) -> Known:
-        """Take them in, but for those that `fit_for_history` rejects."""
+        """Add the rows, except those that `fit_for_history` rejects."""
         times = times_or_nan(decoded.event_times)
         decoded, times = fit_for_history(decoded, block.messages, times, key_must_match=True)
         positions = decoded.frame.index.tolist()
@@ -80,7 +80,7 @@ class Histories:
 
 
 def _compile(patients: Patients) -> None:
-    """Now, not when the first message waits: numba takes seconds where it has no cache."""
+    """Compile now, not while the first message waits: numba takes seconds without a cache."""
     columns = len(patients.layout.columns)
     patients.apply(Rows(["a"], np.zeros(1), np.full((1, columns), np.nan), np.zeros(1)))
 

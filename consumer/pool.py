@@ -1,4 +1,4 @@
-"""Several workers of one group on this machine, each a process of its own."""
+"""Several workers of one group on this machine, each in its own process."""
 
 import logging
 import multiprocessing
@@ -22,14 +22,14 @@ from consumer.stop import Hangups, Stop, end_when_asked
 log = logging.getLogger("vitalstream.worker")
 
 WAIT_S = 0.2
-LEAVE_S = 12.0  # a worker ends itself well before
+LEAVE_S = 12.0  # a worker ends well before
 
 
 class RunWorker(Protocol):
-    """Runs one worker, which tells `parent` about its health."""
+    """Runs one worker, which reports its health to `parent`."""
 
     def __call__(self, settings: Settings, stop: Stop, *, parent: Connection | None = None) -> None:
-        """Until the worker has ended by itself or `stop`."""
+        """Return when the worker has ended by itself or because of `stop`."""
 
 
 class WorkerDiedError(VitalstreamError):
@@ -39,11 +39,11 @@ class WorkerDiedError(VitalstreamError):
 def run_pool(settings: Settings, *, stop: Stop, run: RunWorker, hangups: Hangups) -> None:
     """Run `settings.workers` processes, each calling `run`, until all have ended by themselves or `stop`.
 
-    `hangups` go to all of them. When one ends with an error the others are stopped: half a service that looks whole is
+    `hangups` go to all of them. If one ends with an error the others are stopped: half a service that looks whole is
     worse than none.
 
     Raises:
-        SettingsError, BrokerError: what one worker would refuse at its start, said once.
+        SettingsError, BrokerError: what one worker would refuse when it starts, reported once.
         WorkerDiedError: a worker ended with an error.
     """
     require_ready(settings, models.load_for_worker(settings))
@@ -61,13 +61,13 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker, hangups: Hangups
                 processes.append(context.Process(target=_work, args=arguments, name=name))
                 processes[-1].start()
             pipes[receiver] = name
-        hangups.listen()  # from now on: a process inherits that signals are ignored, and not that they are heard
+        hangups.listen()  # only now: a process inherits ignored signals, but no handlers
         try:
             _watch(processes, pipes, health, stop, hangups)
         finally:
             health.stopping()
             _end(processes)
-    # One that was told to end before it could listen was ended by the signal itself.
+    # A worker signalled before it had a handler was ended by the signal itself.
     failed = [process for process in processes if process.exitcode not in (0, -signal.SIGTERM)]
     if failed:
         codes = ", ".join(f"{process.name} ended with code {process.exitcode}" for process in failed)
@@ -78,7 +78,7 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker, hangups: Hangups
 
 @contextmanager
 def _serving(settings: Settings, health: PoolHealth) -> Iterator[None]:
-    """The health of all workers, on the port after theirs; refuses before there is any worker."""
+    """Serves the health of all workers on the port after theirs; fails before any worker starts."""
     with ExitStack() as stack:
         if settings.http is not None:
             from consumer.endpoints import require_free, serving
@@ -103,7 +103,7 @@ def _watch(
     stop: Stop,
     hangups: Hangups,
 ) -> None:
-    """Return when the workers are to be ended: all are done, one failed, or a stop was asked for."""
+    """Return when the workers should end: all are done, one failed, or a stop was requested."""
     while not stop.requested:
         if hangups.wait(0):
             _hang_up(processes)

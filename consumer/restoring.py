@@ -1,4 +1,4 @@
-"""Reading the state topic: each partition from its beginning to the end that the committed offset names."""
+"""Reads the state topic: each partition from its beginning to the end committed with the offset."""
 
 import time
 from collections import defaultdict
@@ -23,7 +23,7 @@ from broker.settings import Settings
 from consumer.clients import kafka_log, transaction_timeout
 from consumer.errors import Action, KafkaCallError, stops_consumer
 
-# Brokers look this often for transactions that timed out (transaction.abort.timed.out.transaction.cleanup.interval.ms).
+# Brokers check this often for timed-out transactions (transaction.abort.timed.out.transaction.cleanup.interval.ms).
 ANOTHER_GROUP: Final = "choose another --group, and give it its past with vitalstream state rebuild"
 SWEEP_S: Final = 10.0
 MARGIN_S: Final = 5.0
@@ -34,7 +34,7 @@ _READER: Final[dict[str, Any]] = {
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
     "enable.partition.eof": True,
-    # A compacted topic keeps the offset that it begins with; what begins later was truncated.
+    # A compacted topic keeps its first offset; one that begins later was truncated.
     "auto.offset.reset": "error",
     "allow.auto.create.topics": False,
     "check.crcs": True,
@@ -49,7 +49,7 @@ class StateLostError(VitalstreamError):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of a partition's records, in order; `whole` with the last of them."""
+    """Some of a partition's records, in order; `whole` if they include the last."""
 
     partition: int
     keys: Sequence[bytes]
@@ -59,14 +59,14 @@ class Piece:
 
 @dataclass(slots=True)
 class _Wanted:
-    end: int  # the offset behind the last record that is wanted
+    end: int  # the offset after the last wanted record
     short_since: float | None = (
         None  # when the partition was first read to its end, and that came before `end`
     )
 
 
 class StateReader:
-    """Reads partitions of the state topic, some at a time. Where `end` is 0 there must be nothing to read."""
+    """Reads partitions of the state topic, some at a time. If `end` is 0, the partition must be empty."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class StateReader:
 
     @property
     def partitions(self) -> list[int]:
-        """Those that are not read yet."""
+        """The partitions that are not read yet."""
         return sorted(self._wanted)
 
     def begin(self, partition: int, end: int) -> None:
@@ -97,15 +97,15 @@ class StateReader:
         self._wanted[partition] = _Wanted(end)
 
     def leave(self, partition: int) -> None:
-        """Read no more of it."""
+        """Stop reading a partition."""
         if self._wanted.pop(partition, None) is not None:
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def read(self, patience: float) -> Iterator[Piece]:
-        """What comes within so many seconds.
+        """What arrives within this many seconds.
 
         Raises:
-            StateLostError: the topic does not reach to what is wanted, or begins later, or has what nobody committed.
+            StateLostError: the topic ends too early, begins too late, or has state that nobody committed.
             KafkaCallError: the brokers refuse.
         """
         if not self._wanted:
@@ -128,7 +128,7 @@ class StateReader:
                 self._require_patience(partition, wanted)
 
     def close(self) -> None:
-        """Leave the brokers alone."""
+        """Disconnect."""
         self._consumer.close()
 
     def _piece(self, partition: int, messages: list[Message], ended: int | None) -> Piece:
@@ -156,7 +156,7 @@ class StateReader:
         )
 
     def _require_patience(self, partition: int, wanted: _Wanted) -> None:
-        """A transaction that is still open hides what was committed behind its beginning; the brokers will abort it."""
+        """An open transaction hides what was committed after its beginning; the brokers will abort it."""
         now = self._clock()
         if wanted.short_since is None:
             wanted.short_since = now

@@ -1,4 +1,4 @@
-"""Putting a worker together and running it: in this process, or in several."""
+"""Assembles a worker and runs it, in this process or in several."""
 
 import functools
 import logging
@@ -48,15 +48,15 @@ def run_worker(
     should_stop: Callable[[], bool],
     hangups: Hangups | None = None,
 ) -> None:
-    """Check everything, then score until `should_stop` or idle, with the model that is pinned at the time.
+    """Check everything, then score until `should_stop` or idle, always with the currently pinned model.
 
-    `hangups` asks for another look at it; it is looked at every few seconds anyway.
+    `hangups` asks to check the pin now; it is checked every few seconds anyway.
 
     Raises:
         SettingsError: the settings or the model can't be used.
         RegistryError: the schema registry can't be asked.
         BrokerError: the brokers can't be reached, a topic is missing, or this user may not use it.
-        VitalstreamError: a failure that can't be cured by trying again.
+        VitalstreamError: a failure that no retry can fix.
     """
     model = models.load_for_worker(settings)
     models.warn_of(model)
@@ -105,7 +105,7 @@ def _tell_kernel(settings: Settings) -> None:
 
 
 def _limits(settings: Settings, model: Model) -> dict[str, int]:
-    """The longest message that each topic takes."""
+    """The longest message that each topic accepts."""
     state = [] if model.history is None else [settings.topic(Role.STATE)]
     return message_limits(settings, [*settings.output_topics, *state])
 
@@ -121,7 +121,7 @@ def _tell_mapping(settings: Settings, decode: Decoder) -> None:
 
 
 def _warn_of_compaction(settings: Settings) -> None:
-    """Nothing is said where this user may not see the topic's configuration."""
+    """Warn about a compacted input; no warning if this user may not read the topic's configuration."""
     topic = settings.input_topic
     found = cleanups(settings, [topic]).get(topic)
     if found is not None and found.compacts:
@@ -133,7 +133,7 @@ def _warn_of_compaction(settings: Settings) -> None:
 
 
 def _warn_if_begun(settings: Settings) -> None:
-    """Nothing is said where the brokers do not tell."""
+    """Warn if `--from-timestamp` comes too late; no warning if the brokers do not answer."""
     if settings.from_timestamp is None:
         return
     topic, client = settings.input_topic, settings.client() | {"group.id": settings.group}
@@ -149,7 +149,7 @@ def _warn_if_begun(settings: Settings) -> None:
 
 
 def _paced(settings: Settings, model: Model, observer: Observer) -> tuple[Callable[[], Pace], Observer]:
-    """What tells a chunk's size and wait, and the observer with it among the listeners if it has to listen."""
+    """The source of a chunk's size and wait, and the observer, to which it is added if it observes."""
     if settings.chunk_size != "auto":
         fixed = Pace(settings.chunk_size, settings.max_wait_ms / 1000)
         return lambda: fixed, observer
@@ -201,7 +201,7 @@ def _assemble(
     exactly_once = settings.delivery == "exactly-once"
 
     def hear(stable: dict[int, int]) -> None:
-        worker.reaches(stable)  # which exists by then: callbacks run inside its calls
+        worker.reaches(stable)  # the worker exists by then: callbacks run inside its calls
 
     consumer = make_consumer(
         settings, worker=name, on_statistics=lag_listener(settings.input_topic, hear, observer)

@@ -1,4 +1,4 @@
-"""Decode, score, encode: a block of messages becomes everything that is sent because of it."""
+"""Decode, score, encode: turns a block of messages into everything to be sent for it."""
 
 import math
 from bisect import bisect
@@ -33,9 +33,9 @@ from schemas.result_format import Write, as_json
 from schemas.results import encode_results
 from schemas.vitals import Reject
 
-# When each of so many rows fails, it is the model that is broken, not the messages.
+# If each of this many rows fails, the model is broken, not the messages.
 SYSTEMIC_ROWS = 10
-# Kafka's own bytes around the key and value of a message, generously.
+# Kafka's overhead for the key and value of a message, estimated generously.
 RECORD_OVERHEAD = 512
 _READ_AGAIN = "what is not committed yet is read again at the next start"
 
@@ -47,14 +47,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The longest message, in bytes, that the result and the dead-letter topic take."""
+    """The longest message, in bytes, that the result and the dead-letter topic accept."""
 
     result: int
     dead_letter: int
 
 
 class ChunkScorer:
-    """Scores blocks chunk by chunk with one model. Knows messages and bytes, and nothing of transactions."""
+    """Scores blocks chunk by chunk with one model. Knows messages and bytes, but no transactions."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class ChunkScorer:
         write: Write = as_json,
         histories: Histories | None = None,
     ) -> None:
-        """`histories` are for a model that has a history."""
+        """`histories` is for models with a history."""
         self._histories = histories
         self._model = model
         self._write = write
@@ -87,7 +87,7 @@ class ChunkScorer:
         self._rows_looked_at = 0
 
     def restart(self) -> None:
-        """What was not committed is going to be scored again."""
+        """Uncommitted messages will be scored again."""
         self._reject_limit.restart()
         self._names.restart()
 
@@ -97,12 +97,12 @@ class ChunkScorer:
         return self._names.doubts
 
     def __call__(self, block: Block, *, lag: int) -> Output:
-        """Everything to send for `block`; `lag` is the number of messages behind it.
+        """Everything to send for `block`; `lag` is the number of messages after it.
 
         Raises:
             ModelFailedError: the model failed on every row of a chunk, or gave a result of the wrong shape.
             NoFeatureError: none of the first messages has any of the model's features.
-            TooManyRejectedError: of a chunk and those before it, too large a share was rejected.
+            TooManyRejectedError: too large a share of a chunk and those before it was rejected.
         """
         decoded = self._decode(block.messages)
         if self._unseen:
@@ -191,12 +191,12 @@ class ChunkScorer:
         self._names.require()
 
     def _coded_for_others(self, rejects: list[Reject]) -> int:
-        """Messages that were not scored since they have none of the mapping's codes."""
+        """Count messages that were not scored because they have none of the mapping's codes."""
         coded = self._decode.names.coded
         return sum(one.reason is Reason.NOT_FOR_US and not one.field for one in rejects) if coded else 0
 
     def _without_foreign(self, rejects: list[Reject]) -> tuple[list[Reject], list[int]]:
-        """The rejects that become dead letters, and the positions of those that do not because they are for others."""
+        """The rejects that become dead letters, and the positions of those that don't, because they are for others."""
         if not self._skip_foreign:
             return rejects, []
         ours = [reject for reject in rejects if reject.reason is not Reason.NOT_FOR_US]
@@ -262,7 +262,7 @@ class ChunkScorer:
         no_input: Ints,
         skipped: Sequence[int],
     ) -> list[ChunkMetrics]:
-        """Of each chunk; `scored`, `no_input` and `skipped` are positions in the block."""
+        """The metrics of each chunk; `scored`, `no_input` and `skipped` are positions in the block."""
         waits = _waits_ms(block.only(scored.tolist()), now)
         self._observer.waited(waits[np.isfinite(waits)])
         at, wait = rfc3339(now), round(block.pace.max_wait * 1000, 3)
@@ -281,7 +281,7 @@ class ChunkScorer:
             left -= len(chunk)
             made.append(
                 ChunkMetrics(
-                    # No two committed chunks hold the same message, so its first one names a chunk.
+                    # No two committed chunks contain the same message, so the first one identifies a chunk.
                     chunk_id=f"{self._topic}-{chunk.partitions[0]}@{chunk.offsets[0]}",
                     worker=self._worker,
                     closed_by=chunk.closed_by,
@@ -313,13 +313,12 @@ def score(
 ) -> tuple[Floats, list[StreamMetrics], list[int]]:
     """The probability of each row of `frame`, the core's metrics of each chunk, and the positions of rows to reject.
 
-    The model is asked about the rows that are `asked`; the others' probability is NaN, and no chunk's metrics count
-    them. Rejected are the rows on which it raises, found by bisection, and those whose probability is neither NaN nor
-    within 0 and 1. What is returned as their probability means nothing. The index of `frame` counts from 0.
+    The model is asked only about the `asked` rows; the others' probability is NaN, and metrics don't count them. Rows
+    are rejected if the model raises on them, which bisection finds, or if their probability is neither NaN nor between
+    0 and 1; the returned probability of a rejected row is meaningless. The index of `frame` counts from 0.
 
     Raises:
-        ModelFailedError: the model failed on every one of 10 rows or more of a chunk, or its result has the wrong
-            shape.
+        ModelFailedError: the model failed on all rows of a chunk, at least 10, or its result has the wrong shape.
     """
     tolerant = _Tolerant(scorer.behind_history, asked)
     timings: list[StreamMetrics] = []
@@ -339,7 +338,7 @@ def score(
 
 
 def _of_asked(timing: StreamMetrics, rows: int, asked: int) -> StreamMetrics:
-    """The metrics of a chunk by the rows that the model was asked about; the core has counted all."""
+    """A chunk's metrics for the rows that the model was asked about; the core has counted all rows."""
     if not asked:
         return StreamMetrics(latency_ms=0.0, throughput_rows_per_s=0.0)
     return StreamMetrics(timing.latency_ms * rows / asked, timing.throughput_rows_per_s * asked / rows)
@@ -348,7 +347,7 @@ def _of_asked(timing: StreamMetrics, rows: int, asked: int) -> StreamMetrics:
 def _require_some_sound(
     rejected: list[int], raised: Mapping[int, str], asked: Bools, chunk_size: int
 ) -> None:
-    """Raise ModelFailedError where all rows of a chunk are rejected, and they are not few."""
+    """Raise ModelFailedError if all rows of a chunk are rejected, and they are not few."""
     counts = _counts(rejected, len(asked), chunk_size)
     of = _counts(np.flatnonzero(asked), len(asked), chunk_size)
     for number, (bad, rows) in enumerate(zip(counts, of, strict=True)):
@@ -368,8 +367,8 @@ def _failed_on_all(rows: int, error_name: str) -> ModelFailedError:
 class _Tolerant:
     """A process_fn that asks a scorer about some rows, and halves a chunk on which it raises.
 
-    `raised` has by position the rows that are then left over, with the name of the error's class only: its text may
-    hold a patient's values.
+    `raised` has, by position, the single rows that remain, with only the name of the error's class: its text may
+    contain a patient's values.
     """
 
     def __init__(self, scorer: Callable[[pd.DataFrame], Floats], asked: Bools) -> None:
@@ -410,17 +409,17 @@ class _Tolerant:
 
 
 def _with_gaps(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
-    """`frame`, whose index are positions, with a row for each of so many: rejected messages keep their places."""
+    """`frame`, indexed by position, extended to this many rows: rejected messages keep their places."""
     return frame if len(frame) == rows else frame.reindex(pd.RangeIndex(rows))
 
 
 def _sizes(rows: int, chunk_size: int) -> list[int]:
-    """How many rows each chunk has."""
+    """The number of rows of each chunk."""
     return [min(chunk_size, rows - start) for start in range(0, rows, chunk_size)]
 
 
 def _counts(positions: Sequence[int] | Ints, rows: int, chunk_size: int) -> list[int]:
-    """How many of the positions are in each chunk of so many rows."""
+    """How many of the positions are in each chunk, given the chunks' rows."""
     numbers = np.asarray(positions, np.int64) // chunk_size
     counts: list[int] = np.bincount(numbers, minlength=math.ceil(rows / chunk_size)).tolist()
     return counts
@@ -436,7 +435,7 @@ def _by_chunk(rejects: Sequence[Reject], block: Block) -> list[list[Reject]]:
 
 
 def _at_fault(rows: int, rejects: list[Reject]) -> tuple[int, list[Reject]]:
-    """How many messages of a chunk may be at fault, and the rejects among them by their positions there."""
+    """How many messages of a chunk may be at fault, and the rejects among them by position in the chunk."""
     innocent = [reject.position for reject in rejects if reject.reason in NO_FAULT]
     if not innocent:
         return rows, rejects
@@ -463,7 +462,7 @@ def _waits_ms(rows: Block, now: float) -> Floats:
 
 
 def _quantiles(waits: Floats, positions: Ints, block: Block) -> list[list[float | None]]:
-    """Of each chunk's rows at these positions: median, 99th percentile (nearest rank) and maximum; None of no rows."""
+    """Median, 99th percentile (nearest rank) and maximum of each chunk's rows at these positions; None without rows."""
     grid = np.full((len(block.chunks), min(len(block), block.pace.chunk_size)), np.inf)
     grid.flat[positions] = waits
     grid.sort(axis=1)

@@ -1,4 +1,4 @@
-"""The scoring worker: collect, score, commit, until it is told to stop."""
+"""The scoring worker: collect, score, commit, until asked to stop."""
 
 import time
 from collections import Counter
@@ -31,21 +31,21 @@ from schemas.registry import RegistryError
 COMMIT_TIMEOUT_S = TRANSACTION_TIMEOUT_S
 STOP_TIMEOUT_S = 5.0  # for the last commit; a supervisor that waits 10 s still sees a clean exit
 REVOKE_TIMEOUT_S = 8.0  # others wait for our partitions while we commit
-START_TIMEOUT_S = 10.0  # for one try; tries go on until the broker answers
-# After so many recoveries in a row without a commit the worker ends, if they have also taken so long: a member that
-# was put out of its group is refused until its next heartbeat, by default up to 3 s later, and a try takes 50 ms.
+START_TIMEOUT_S = 10.0  # for one try; it retries until the broker answers
+# The worker ends after this many recoveries in a row without a commit, if they have also taken this long: a member
+# excluded from its group is refused until its next heartbeat, by default up to 3 s later, and a try takes 50 ms.
 MAX_RECOVERIES = 8
 MAX_RECOVERING_S = 30.0
 LONG_BACKLOG = 10  # transactions
 GATHER_BACKLOG_S = 0.2
-NAMES_S = 2.0  # for so long a commit waits for a message that has one of the model's features
+NAMES_S = 2.0  # how long a commit waits for a message that has one of the model's features
 
 
 class Worker:
     """One member of the consumer group, driven by one thread.
 
     `run` returns when it was asked to stop, or when nothing has come for `until_idle` seconds. It raises
-    VitalstreamError for what can't be cured; nothing is then committed that was not scored and delivered.
+    VitalstreamError for permanent failures; even then, only what was scored and delivered is committed.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class Worker:
             from_ms=settings.from_ms,
         )
         self._pause = Pause(consumer, clock=clock)
-        self._oldest_at = 0.0  # when the first row of what is not committed was collected
-        self._lag = 0  # messages behind what was scored last
-        self._rate = 0.0  # rows a second of what was scored last
+        self._oldest_at = 0.0  # when the first uncommitted row was collected
+        self._lag = 0  # messages after those scored last
+        self._rate = 0.0  # rows a second, when last scoring
         self._uncommitted: list[list[int]] = []  # the partitions of the messages of each block
         self._active_at = 0.0  # when something last happened that postpones idleness
         self._joined = False
-        self._failure: Exception | None = None  # out of a callback, to be raised outside of it
+        self._failure: Exception | None = None  # from a callback, to be raised outside it
         self._broken = False
         self._leaving = False
         self._recoveries = 0
         self._failing_since = 0.0
 
     def run(self) -> None:
-        """Score and commit until told to stop; then finish what was begun and leave the group."""
+        """Score and commit until asked to stop; then finish the open work and leave the group."""
         try:
             self._start()
             self._consumer.subscribe(
@@ -108,13 +108,13 @@ class Worker:
                 self._guarded(self._step)
             self._guarded(self._finish)
         except BaseException:
-            # Leaving the group calls on_revoke, which must not commit what is half done.
+            # Leaving the group calls on_revoke, which must not commit half-finished work.
             self._broken = True
             self._abort(STOP_TIMEOUT_S)
             self._tell_lag()
             raise
         finally:
-            # A consumer that is being closed may still be given partitions, and answers no question about them.
+            # A closing consumer may still be assigned partitions, but answers no request about them.
             self._leaving = True
             self._consumer.close()
             self._lifecycle.close()
@@ -135,7 +135,7 @@ class Worker:
             self._score.change()
 
     def _restore(self) -> None:
-        """Let what goes along get ready for new partitions, a little at a time: the group must go on hearing of us."""
+        """Prepare new partitions a little at a time, so that the consumer keeps polling and stays in the group."""
         outstanding = {*self._lifecycle.outstanding}
         if outstanding:
             self._lifecycle.restore()
@@ -145,7 +145,7 @@ class Worker:
             self._active_at = self._clock()
 
     def _hold(self, partitions: Collection[int]) -> None:
-        """Read nothing of them for now."""
+        """Pause these partitions."""
         if partitions:
             self._consumer.pause(self._positions.of(partitions))
 
@@ -171,7 +171,7 @@ class Worker:
             if len(block.chunks) == 1:
                 raise
             left += len(block)
-            for chunk in block.chunks:  # those before the message that has to wait
+            for chunk in block.chunks:  # those before the message that must wait
                 left -= len(chunk)
                 self._handle(chunk, lag=left)
 
@@ -191,10 +191,10 @@ class Worker:
         self._rate = len(block) / max(1e-6, self._active_at - began)
 
     def _commit_is_due(self, *, drained: bool) -> bool:
-        """At once when nothing more is queued, or after trouble; else when the interval has passed.
+        """Commit at once if nothing more is queued, or after trouble; else once the interval has passed.
 
-        While none of the messages had any of the model's features it waits for one, so that what the worker stops for
-        is not committed.
+        While no message has had any of the model's features, it waits for one, so that messages for which the worker
+        would stop are not committed.
         """
         if not self._committer.chunks:
             return False
@@ -225,7 +225,7 @@ class Worker:
             self._tell_lag()
 
     def _tell_lag(self) -> None:
-        """What a worker that ends leaves to others: what it has not collected, and what it has not committed."""
+        """Report what an ending worker leaves: messages not collected, and messages not committed."""
         left = Counter(self._positions.lags())
         left.update(chain(self._collector.pending, *self._uncommitted))
         self._observer.behind(left)
@@ -237,10 +237,10 @@ class Worker:
             return False
         if self._positions.answered():
             return True
-        self._active_at = self._clock()  # a broker's silence says nothing about its topic
+        self._active_at = self._clock()  # a silent broker doesn't mean an idle topic
         return False
 
-    # --- recovery: every failure ends in one of four ways, and all but one read again from what is committed
+    # --- recovery: every failure ends in one of four ways, and all but one rewind to the committed offsets
 
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
@@ -252,7 +252,7 @@ class Worker:
             self._guarded(lambda: self._put_off(reason))
 
     def _put_off(self, reason: str) -> None:
-        """Commit what is scored, and read the rest again after a pause."""
+        """Commit what is scored, and reread the rest after a pause."""
         self._collector.discard()
         self._commit(COMMIT_TIMEOUT_S)
         self._score.restart()
@@ -284,7 +284,7 @@ class Worker:
         self._hold(self._lifecycle.outstanding)
 
     def _require_progress(self, failure: KafkaCallError) -> None:
-        """Wait a moment before the next try, the longer the more have failed in a row; raise when it is hopeless."""
+        """Wait before the next try, longer after each failure in a row; raise if there were too many."""
         if not self._recoveries:
             self._failing_since = self._clock()
         self._recoveries += 1
@@ -304,7 +304,7 @@ class Worker:
         return True
 
     def _start(self) -> None:
-        """Get the committer ready, however long the brokers take to answer, unless told to stop."""
+        """Get the committer ready, however long the brokers take to answer, unless asked to stop."""
         tries = 0
         while not self._should_stop():
             try:
@@ -340,7 +340,7 @@ class Worker:
         self._observer.assigned([tp.partition for tp in partitions])
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Finish what is begun before the partitions go; what fails is aborted or left to their next owner."""
+        """Finish the open work before the partitions go; on failure, abort it or leave it to their next owner."""
         gone = [tp.partition for tp in partitions]
         try:
             block = self._collector.close(ClosedBy.REVOKED)
@@ -348,7 +348,9 @@ class Worker:
                 try:
                     if block is not None:
                         self._process(block)
-                except RegistryError as error:  # what stays ours is read again, the rest by its next owner
+                except (
+                    RegistryError
+                ) as error:  # we reread the partitions we keep, their next owners the others
                     self._failure = error
                 self._commit(REVOKE_TIMEOUT_S)
         except Exception as error:
@@ -357,7 +359,7 @@ class Worker:
         self._observer.revoked(gone, lost=False)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Others own the partitions already: nothing of ours may be committed."""
+        """Others already own the partitions: we may not commit anything."""
         gone = [tp.partition for tp in partitions]
         self._collector.discard()
         if self._committer.chunks and self._failure is None:
@@ -386,20 +388,20 @@ class Worker:
 
 
 def gathering_time(interval: float, *, rows: int, lag: int) -> float:
-    """For how many seconds a transaction that holds `rows` may gather more, with `lag` messages behind them.
+    """How many seconds a transaction that holds `rows` may gather more, with `lag` messages after them.
 
-    Rows behind ten times as many are late by more than one transaction takes, and what is behind them is scored sooner
-    with fewer of those, for which the loop would wait (38 % of its time with one each 25 ms and chunks of 100 rows, 9 %
-    with one each 100 ms). An interval of none means a transaction a chunk, always.
+    If ten times as many messages wait, the rows are late anyway, and fewer transactions score the backlog sooner,
+    because the loop waits for each (38 % of its time at one per 25 ms and chunks of 100 rows, 9 % at one per 100 ms).
+    An interval of 0 always means one transaction per chunk.
     """
     behind = interval > 0 and lag > LONG_BACKLOG * rows
     return max(interval, GATHER_BACKLOG_S) if behind else interval
 
 
 def room(interval: float, *, open_for: float, rows: int, lag: int, rate: float) -> int:
-    """How many rows a transaction may still take until its time to gather is over, at `rate` rows a second.
+    """How many more rows a transaction may take until its time is over, at `rate` rows a second.
 
-    It has been `open_for` seconds and holds `rows`; `lag` messages are behind them.
+    It has been open for `open_for` seconds and holds `rows`; `lag` messages come after them.
     """
     if not interval:
         return 0
