@@ -1,4 +1,4 @@
-"""Timestamps as our messages write them."""
+"""Timestamps in our messages' format."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What every format is read into, before anything is checked."""
+"""The common result of reading any format, before anything is checked."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,12 @@ from schemas.messages import Message
 
 @dataclass(slots=True)
 class Columns:
-    """The messages of a chunk that could be read, as what they say: nothing is checked yet.
+    """The messages of a chunk that could be read, with nothing checked yet.
 
-    `positions` are those of the rows in the chunk. `cells` has the features of the first row, then of the next.
-    `units` are those that came with the values, by the feature's number, and None where a value came without; empty
-    where none of them matters. `others` are the values of features that are no numbers, by the feature's number; they
-    are empty until all is checked.
-    `problems` are what the reader found, by position in the chunk; some may be of rows that are here, too.
+    `positions` are the rows' positions in the chunk. `cells` has the features of the first row, then of the next.
+    `units` are those that came with the values, by the feature's number, None for a value without one; empty if no
+    unit matters. `others` are the values of features that are not numbers, by the feature's number; it is empty until
+    everything is checked. `problems` are what the reader found, by position in the chunk, some perhaps of rows here.
     """
 
     positions: list[int]
@@ -28,13 +27,13 @@ class Columns:
     others: dict[int, list[Any]] = field(default_factory=dict)
 
     def take(self, number: int, features: int) -> list[Any]:
-        """The values of one of so many features; None is left in their place."""
+        """Take out the values of one feature out of `features`; None is left in their place."""
         values = self.cells[number::features]
         self.cells[number::features] = [None] * len(values)
         return values
 
     def drop(self, rows: Iterable[int]) -> None:
-        """Take rows out, given from the last to the first."""
+        """Remove rows, given from the last to the first."""
         width = len(self.cells) // max(1, len(self.positions))  # how many features there are
         for row in rows:
             for column in (
@@ -51,22 +50,22 @@ class Reader(Protocol):
     """Reads a format."""
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
-        """Every message of a chunk has a row, a problem, or both."""
+        """Read a chunk: every message has a row, a problem, or both."""
 
 
 Read: TypeAlias = tuple[list[int], list[dict[str, Any]], dict[int, Problem]]
-"""Of a chunk, the positions of the messages that hold an object, these objects, and by position what is wrong."""
+"""For a chunk: the positions of the messages that contain an object, the objects, and problems by position."""
 
 
 class Documents(Protocol):
     """Reads a format whose messages are objects with named fields."""
 
     def __call__(self, messages: Sequence[Message]) -> Read:
-        """Every message of a chunk has an object, a problem, or both."""
+        """Read a chunk: every message has an object, a problem, or both."""
 
 
 def unfit(values: Sequence[bytes | None], max_bytes: int) -> dict[int, Problem]:
-    """By position, what is wrong with values that are not read at all."""
+    """By position, problems of values that are not read at all."""
     if all(values) and max(map(len, filter(None, values)), default=0) <= max_bytes:
         return {}
     return {

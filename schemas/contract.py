@@ -1,4 +1,4 @@
-"""The names, limits and rules of the messages, each written once.
+"""The names, limits and rules of the messages, each defined once.
 
 `vitals.py` decodes by them and `vitals_schema` publishes them, so code and schema cannot drift apart.
 """
@@ -27,27 +27,27 @@ NO_INPUT: Final = "no_input"
 HISTORY: Final = "history"
 
 MAX_PATIENT_ID: Final = 128
-"""Longest patient id, in Unicode code points."""
+"""The longest patient ID, in Unicode code points."""
 
 MAX_MESSAGE_BYTES: Final = 262_144
-"""Longest value that is parsed at all."""
+"""The longest value that is parsed."""
 
 
 BOOLEAN: Final = "boolean"
 CATEGORY: Final = "category"
-"""What a feature is that is no number: true or false, or text."""
+"""The kinds of features that are not numbers: true or false, or text."""
 
 Dtypes = Mapping[str, str]
-"""Of the features that are no numbers, by name: BOOLEAN or CATEGORY."""
+"""BOOLEAN or CATEGORY by name, for the features that are not numbers."""
 Categories = Mapping[str, Sequence[str]]
-"""Of features that are categories, the values that the model knows."""
+"""By feature that is a category, the values that the model knows."""
 
 ALL_NUMBERS: Final[Dtypes] = MappingProxyType({})
 NO_CATEGORIES: Final[Categories] = MappingProxyType({})
 
 
 class Wanted(Protocol):
-    """A model, as far as its messages are concerned: its features in order."""
+    """What messages need to know about a model: its features in order."""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ class Reason(StrEnum):
 
 
 NO_FAULT: Final = frozenset({Reason.RETRACTED, Reason.NOT_FOR_US})
-"""Reasons that are no fault of a message."""
+"""Reasons that are not a message's fault."""
 
 
 Problem = tuple[Reason, str]
@@ -108,7 +108,7 @@ Problem = tuple[Reason, str]
 
 
 class RefusedError(Exception):
-    """A message is left out; its reader catches this."""
+    """A message is rejected; its reader catches this."""
 
     def __init__(self, reason: Reason, field: str = "") -> None:
         self.problem: Problem = reason, field

@@ -1,4 +1,4 @@
-"""What a mapping makes of a sample of messages: what it finds of each feature, and what it rejects."""
+"""What a mapping finds in a sample of messages: the values of each feature, and the rejected messages."""
 
 import dataclasses
 from collections import Counter
@@ -19,10 +19,10 @@ _EXAMPLES: Final = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
-    """Of one feature: how many messages have it, and how it comes.
+    """How many messages have a feature, and in which form.
 
-    `span` are the lowest and the highest value that the model would get, in `unit`; `units` counts the values by the
-    known unit they came in, '' where the message says none. `implausible` values are outside of the limits.
+    `span` is the lowest and the highest value that the model would get, in `unit`; `units` counts the values by the
+    known unit they came in, '' if the message names none. `implausible` values are outside the limits.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Found:
 class Rejected:
     """The messages that are rejected for one reason and field.
 
-    `examples` are a few of the texts, numbers or units they have there, as Python writes them: what patients say.
+    `examples` are a few of their texts, numbers or units, as Python writes them. They are patient data.
     """
 
     reason: Reason
@@ -48,7 +48,7 @@ class Rejected:
 
     @property
     def is_fault(self) -> bool:
-        """Whether it is not just a message for others, or one that takes something back."""
+        """Whether it is a fault, rather than a message for others or a retraction."""
         return self.reason not in NO_FAULT
 
 
@@ -75,12 +75,12 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is rejected that is ours, something is accepted, and every feature is somewhere."""
+        """Whether none of our messages is rejected, some are accepted, and every feature occurs."""
         return self.accepted > 0 and not self.absent and not any(one.is_fault for one in self.rejected)
 
 
 def coverage(decode: Decoder, messages: Sequence[Message], *, expected: Sequence[str]) -> Coverage:
-    """Read messages, at least one, as a worker would; `expected` are the features that some message should have."""
+    """Read at least one message, as a worker would; `expected` are the features that should occur."""
     columns, decoded = decode.read(messages), decode(messages)
     foreign = {one.position for one in decoded.rejects if one.reason in NO_FAULT}
     rows = [row for row, position in enumerate(columns.positions) if position not in foreign]
@@ -142,7 +142,7 @@ def _rejected(decode: Decoder, columns: Columns, decoded: Decoded) -> list[Rejec
 
 
 def _there(decode: Decoder, columns: Columns, row: int, problem: Problem) -> Iterator[str]:
-    """What a message has where it is wrong."""
+    """What a message has in the field at fault."""
     reason, name = problem
     value: Any = None
     by_unit = reason is Reason.UNKNOWN_UNIT

@@ -1,4 +1,4 @@
-"""Dead letters: messages that could not be scored, kept as they came, with headers that say why."""
+"""Dead letters: messages that could not be scored, unchanged, with headers that give the reason."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a dead letter's headers tell: why it is one, and where its source message stands.
+    """What a dead letter's headers say: the reason, and the position of its source message.
 
-    `field` is '' where no single field is to blame; `timestamp` is the source's, in ms since 1970, -1 where
-    it had none. Of a `pointer` the content must be fetched from the source topic.
+    `field` is '' if no single field is at fault; `timestamp` is the source's, in ms since 1970, -1 if it had
+    none. The content of a `pointer` must be fetched from the source topic.
     """
 
     reason: Reason
@@ -67,7 +67,7 @@ def dead_letter(
 ) -> DeadLetter:
     """The dead letter of a source message: its own bytes and headers plus `dlq.*`.
 
-    `timestamp` is the source's in ms (-1: none). What would not fit in a message of `max_bytes` becomes a
+    `timestamp` is the source's in ms (-1: none). A message that would not fit into `max_bytes` becomes a
     pointer with an empty value; should even that not fit, the source's headers go first, then its key.
     `dlq.*` headers of the source, which make it a replayed dead letter, are replaced.
     """
@@ -80,7 +80,7 @@ def dead_letter(
 
 
 def dead_letter_headers(origin: Origin) -> list[tuple[str, bytes]]:
-    """The `dlq.*` headers that tell of `origin`."""
+    """The `dlq.*` headers for `origin`."""
     texts = {
         REASON: origin.reason,
         FIELD: origin.field,
@@ -93,7 +93,7 @@ def dead_letter_headers(origin: Origin) -> list[tuple[str, bytes]]:
 
 
 def read_dead_letter_headers(headers: Headers | None) -> Origin:
-    """What `dead_letter_headers` wrote. Raises MessageError where the headers are not a dead letter's."""
+    """Read what `dead_letter_headers` wrote. Raises MessageError if the headers are not a dead letter's."""
     ours = {name: value or b"" for name, value in headers or () if name.startswith(PREFIX)}
     try:
         return Origin(
@@ -112,7 +112,7 @@ def read_dead_letter_headers(headers: Headers | None) -> Origin:
 
 
 def replay_mark(offset: int) -> list[tuple[str, bytes]]:
-    """Headers of a record that is no dead letter but a mark: the one at `offset` of its partition was put back.
+    """Headers of a mark, which is not a dead letter: the one at `offset` of its partition was replayed.
 
     A mark has no key and no value.
     """
@@ -120,7 +120,7 @@ def replay_mark(offset: int) -> list[tuple[str, bytes]]:
 
 
 def read_replay_mark(headers: Headers | None) -> int | None:
-    """The offset that `replay_mark` wrote; None where the headers are not a mark's."""
+    """The offset that `replay_mark` wrote; None if the headers are not a mark's."""
     text = next((value for name, value in headers or () if name == REPLAYED), None) or b""
     return int(text) if text.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""The one place that puts a decoder together, for everybody who reads the input topic."""
+"""Assembles the decoder for everything that reads the input topic."""
 
 import logging
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ log = logging.getLogger("vitalstream.schemas")
 def make_decoder(settings: Settings, model: Wanted | None = None) -> Decoder:
     """The decoder of a worker with these settings and this model.
 
-    Without a model, they are all of the mapping's, else the standard ones. Raises SettingsError where the settings and
+    Without a model, the features are the mapping's, else the standard ones. Raises SettingsError if the settings and
     the features do not fit together.
     """
     features = None if model is None else model.features
@@ -78,7 +78,7 @@ def _names(features: Sequence[str], mapping: Mapping | None, documents: Document
 
 
 def make_documents(settings: Settings) -> Documents | None:
-    """What makes objects of messages that are no text; None where they are text.
+    """The reader that turns binary messages into objects; None if messages are text.
 
     Raises SettingsError where there is no schema, or nothing to read with.
     """

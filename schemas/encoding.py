@@ -24,7 +24,7 @@ from schemas.turned_round import Objects
 
 
 class UnwritableRowError(SettingsError):
-    """A row is not as the schema of the topic has it."""
+    """A row does not match the topic's schema."""
 
 
 Encoder = Callable[[Named[str, Any]], bytes]
@@ -58,7 +58,7 @@ def make_encoder(settings: Settings) -> Encoder:
 
 
 def _mark(settings: Settings) -> bytes:
-    """What goes before a value: the ID of the newest schema of the topic."""
+    """The prefix of a value: the ID of the topic's newest schema."""
     number, schema = newest_schema(settings)
     if schema.kind != "JSON":
         raise SettingsError(
