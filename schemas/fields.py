@@ -12,14 +12,14 @@ from typing import Any, Final
 from typing_extensions import override
 
 Path = tuple[str, ...]
-"""The names on the way to a field, and numbers in lists."""
+"""The names that lead to a field, and positions in lists."""
 
 ABSENT: Final = object()
-"""What a message has in a field it does not have at all."""
+"""The value of a field that a message lacks."""
 
 
 class _Misplaced(dict[str, Any]):
-    """Stands where a path wants an object and the message has something else: all that is read of it is wrong, too."""
+    """Stands for a value that is not an object although a path needs one: all fields below it are wrong, too."""
 
     @override
     def __getitem__(self, name: str) -> Any:
@@ -34,7 +34,7 @@ _MISPLACED: Final = _Misplaced()
 
 
 def at(path: Path, documents: list[Any]) -> list[Any]:
-    """What every document has at a path; ABSENT where there is nothing, or null on the way."""
+    """What every document has at a path; ABSENT if there is nothing, or a null above it."""
     for name in path:
         documents = _step(name, documents)
     return documents
@@ -68,7 +68,7 @@ def interleaved(columns: Sequence[list[Any]]) -> list[Any]:
 
 
 class Fields:
-    """Reads several fields of all documents; absent and null are the same here: None."""
+    """Reads several fields of all documents; absent and null both give None."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
@@ -94,14 +94,14 @@ class Fields:
 
 
 def _reach(path: Path, known: dict[Path, list[Any]]) -> list[Any]:
-    """What every document has at a path; what was found on the way is kept in `known`."""
+    """What every document has at a path; objects found on the way are kept in `known`."""
     if path not in known:
         known[path] = _columns(path[-1:], _reach(path[:-1], known))[0]
     return known[path]
 
 
 def _columns(names: Sequence[str], parents: list[Any]) -> list[list[Any]]:
-    """Of each name what every parent has there; None where it has none, or is null."""
+    """For each name, what every parent has there; None if it is absent or null."""
     try:
         return [[parent[name] for parent in parents] for name in names]
     except (KeyError, TypeError):

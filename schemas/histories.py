@@ -1,4 +1,4 @@
-"""What a message must be, beside decodable, to become a part of a patient's history."""
+"""The conditions, besides decoding, for a message to become part of a patient's history."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
@@ -10,27 +10,27 @@ from schemas.contract import EVENT_TIME, PATIENT_ID, Problem, Reason
 from schemas.vitals import Decoded
 
 AHEAD_S: Final = 300
-"""By how many seconds a message's event time may be ahead of its Kafka timestamp: devices' clocks differ."""
+"""How many seconds a message's event time may be ahead of its Kafka timestamp: devices' clocks differ."""
 
 Floats = NDArray[np.float64]
 
 
 class Placed(Protocol):
-    """A Kafka message, as far as a history looks at it."""
+    """The parts of a Kafka message that a history needs."""
 
     def key(self) -> Any:
-        """Its bytes; None where it has none."""
+        """Its bytes; None if it has none."""
 
     def timestamp(self) -> tuple[int, int]:
-        """Its kind, and milliseconds since 1970, -1 where it has none."""
+        """Its kind, and milliseconds since 1970, -1 if it has none."""
 
 
 def fit_for_history(
     decoded: Decoded, messages: Sequence[Placed], times: Floats, *, key_must_match: bool
 ) -> tuple[Decoded, Floats]:
-    """Without the rows that can't become a part of their patient's history, and the times of the others.
+    """Reject the rows that can't become part of their patient's history; returns the others with their times.
 
-    `times` are the rows' event times in microseconds since 1970, NaN where that is none; `messages` are all that were
+    `times` are the rows' event times in microseconds since 1970, NaN for a bad time; `messages` are all that were
     decoded. A time far ahead of the message's timestamp would stop its patient's clock. A patient whose messages have
     another key has them on several partitions, and would have several histories.
     """

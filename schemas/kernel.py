@@ -5,12 +5,12 @@ from types import ModuleType
 from typing import Final
 
 VERSION: Final = "0.1.0"
-"""Of the kernel that goes with this code."""
+"""The version of the kernel that belongs to this code."""
 
 
 @cache
 def native() -> ModuleType | None:
-    """The kernel; None where it is not installed, is of another version, or VITALSTREAM_NATIVE is 0."""
+    """The kernel; None if it is not installed, has another version, or VITALSTREAM_NATIVE is 0."""
     try:
         import vitalstream_native
     except ImportError:

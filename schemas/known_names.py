@@ -1,4 +1,4 @@
-"""Names, codes and unit words by which senders call what has a standard name here."""
+"""Senders' names, codes and unit words for what has a standard name here."""
 
 import re
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
 class Known(NamedTuple):
-    """What a name stands for, how sure that is (0 is best), and the unit it says."""
+    """What a name stands for, how sure that is (0 is best), and the unit it implies."""
 
     name: str
     rank: int

@@ -1,4 +1,4 @@
-"""Names that people take for the same and programs don't: another Unicode form, case, blank or alphabet."""
+"""Names that look the same to people but not to programs: another Unicode form, case, blank or alphabet."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _LATIN: Final = str.maketrans(
     "авгеһіјкмнорстухѕѵѡԁԍԛԝү" + "αγεικνορστυχ" + "ı",  # noqa: RUF001
     "abrehijkmhopctyxsvwdgqwy" + "ayeikvopotux" + "i",
 )
-# Greek capitals that look like another Latin letter than their small ones.
+# Greek capitals that look like a different Latin letter than their small forms.
 _LATIN_CAPITALS: Final = str.maketrans("ΒΖΗΜΝΥ", "BZHMNY")  # noqa: RUF001
 _UNSEEN: Final = {
     "Zs",
@@ -24,7 +24,7 @@ _UNSEEN: Final = {
 
 
 def look_alikes(names: Iterable[str], wanted: Iterable[str]) -> list[tuple[str, str]]:
-    """Those of `names` that look like one of `wanted` that is not among them, each with that one."""
+    """The `names` that look like a wanted name which is not among them, each with that name."""
     given, wanted = [*names], [*wanted]
     missing = {form: name for name in wanted if name not in given for form in skeletons(name)}
     others = (name for name in given if name not in wanted)

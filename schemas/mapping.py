@@ -1,6 +1,6 @@
-"""A mapping: where a topic's messages hold patient, time and features, and in which units. Declared in TOML.
+"""A mapping: where a topic's messages have patient, time and features, and in which units. Declared in TOML.
 
-Paths are dotted names and numbers in lists (`vitals.temp.value`, `readings.0.value`). There is no expression language.
+Paths are dotted names and list positions (`vitals.temp.value`, `readings.0.value`). There is no expression language.
 """
 
 import hashlib
@@ -64,14 +64,14 @@ class _Source(_Part):
 
 
 class PatientId(_Source):
-    """Where the patient's id stands. `type` chooses among several identifiers of a FHIR or HL7 message."""
+    """Where the patient's ID is. `type` chooses among several identifiers of a FHIR or HL7 message."""
 
     integer: bool = False
     type: Text | None = None
 
 
 class EventTime(_Source):
-    """Where the time stands, how it is written, and the zone of times without one."""
+    """Where the time is, how it is written, and the zone of times without one."""
 
     kind: TimeKind = Field(TimeKind.RFC3339, alias="as", strict=False)
     zone: Text | None = None
@@ -103,7 +103,7 @@ class Readings(_Part):
 
 
 class Feature(_Part):
-    """Where a feature stands, and in which unit."""
+    """Where a feature is, and in which unit."""
 
     path: Dotted | None = None
     codes: tuple[Text, ...] = Field((), strict=False)
@@ -131,7 +131,7 @@ class Feature(_Part):
         return units
 
     def wanted(self, name: str) -> str | None:
-        """The unit that the model wants this feature in; None where nobody said."""
+        """The unit in which the model wants this feature; None if unspecified."""
         return STANDARD_UNITS.get(name) or self.model_unit or self.unit
 
 
@@ -161,16 +161,16 @@ class Mapping(_Part):
         )
 
     def conditions(self, which: Conditions) -> list[tuple[Path, list[Any]]]:
-        """Each condition's path, and the values that fulfil it."""
+        """Each condition's path, and the values that satisfy it."""
         return [(tuple(path.split(".")), values) for path, values in which.items()]
 
     @property
     def reads_headers(self) -> bool:
-        """Whether the patient or the time stands in a header."""
+        """Whether the patient or the time is in a header."""
         return bool(self.patient_id.header or self.event_time.header)
 
     def reads_units(self, feature: Feature) -> bool:
-        """Whether each message says the unit of this feature."""
+        """Whether each message names the unit of this feature."""
         by_code = feature.codes and (self.readings is None or self.readings.unit)
         return bool(feature.unit_path or by_code)
 
@@ -290,7 +290,7 @@ def _missing_places(mapping: Mapping, value_format: str) -> list[str]:
 
 
 def _places(mapping: Mapping) -> list[str]:
-    """The keys that say where something stands, or how."""
+    """The keys that say where something is, or in which form."""
     id_, time = mapping.patient_id, mapping.event_time
     keys = {name: getattr(mapping, name) for name in ("root", "when", "retracted", "readings")}
     keys |= {f"patient_id.{name}": getattr(id_, name) for name in ("path", "header", "integer")}
@@ -300,7 +300,7 @@ def _places(mapping: Mapping) -> list[str]:
 
 
 def _shared_codes(mapping: Mapping) -> list[str]:
-    """Codes that would be of two features."""
+    """Codes that belong to two features."""
     owners: dict[str, str] = {}
     return [
         f"features.{name} and features.{owners[code]} have the same code {code}; leave it out of one"

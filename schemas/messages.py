@@ -1,4 +1,4 @@
-"""What is decoded: a message's value and headers, whoever holds them."""
+"""The input of decoders: a message's value and headers, whatever their source."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Message(Protocol):
-    """A Kafka message, of which a decoder asks no more than this."""
+    """The parts of a Kafka message that a decoder needs."""
 
     def value(self) -> Any:
-        """Its bytes; None of a tombstone."""
+        """Its bytes; None for a tombstone."""
 
     def headers(self) -> Any:
-        """Its headers as pairs of name and bytes; None where it has none."""
+        """Its headers as pairs of name and bytes; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

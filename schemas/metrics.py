@@ -1,4 +1,4 @@
-"""Chunk metrics: what a worker tells about each chunk, on a topic of their own."""
+"""Chunk metrics: a worker's report on each chunk, on their own topic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from schemas.reading import MessageError, reader
 
 
 class ClosedBy(StrEnum):
-    """Why a chunk took no more rows."""
+    """Why a chunk closed."""
 
     FULL = "full"
     """It had `chunk_size` rows."""
@@ -20,9 +20,9 @@ class ClosedBy(StrEnum):
     WAITED = "waited"
     """`max_wait_ms` after its first row had passed."""
     REVOKED = "revoked"
-    """A partition was taken away."""
+    """A partition was revoked."""
     STOPPED = "stopped"
-    """The worker was told to stop."""
+    """The worker was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

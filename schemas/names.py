@@ -30,7 +30,7 @@ class Names:
 
 
 def json_object(message: Message) -> Any:
-    """What a message holds as JSON; None where it is none."""
+    """A message's JSON; None if it is not JSON."""
     try:
         return orjson.loads(message.value() or b"")
     except ValueError:

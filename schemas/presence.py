@@ -24,7 +24,7 @@ def features_present(frame: pd.DataFrame) -> Ints:
 
 
 def require_min_features(least: int, features: Sequence[str]) -> None:
-    """Raises SettingsError where the model has fewer features than a message must have to be scored."""
+    """Raise SettingsError if the model has fewer features than a message needs to be scored."""
     features = [name for name in features if name != ENCOUNTER_ID]
     if least > len(features):
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Text out of a message, for a terminal or a log."""
+"""Makes text from a message safe for a terminal or a log."""
 
 
 def printable(text: str, width: int = 40) -> str:

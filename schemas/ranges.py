@@ -1,4 +1,4 @@
-"""Physiologic limits: values that no body can have are artefacts, and no model should see them as numbers.
+"""Physiologic limits: impossible values are artefacts, and no model should see them as numbers.
 
 They are wide on purpose. A value within them may still be wrong; one outside of them is.
 """
