@@ -30,6 +30,7 @@ class Contender:
     messages: int
     peer: str = ""  # whose environment; empty: vitalstream's own
     options: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     echoes: bool = False  # its results are its messages
     scores: bool = True  # its results hold the model's probabilities, unless it echoes
 
@@ -66,7 +67,7 @@ def command(contender: Contender, cluster: Cluster, work: Work) -> tuple[list[st
     Raises peers.PeerUnavailableError.
     """
     if not contender.program:
-        return _worker(contender, cluster, work), {"PYTHONPATH": str(Path.cwd())}
+        return _worker(contender, cluster, work), {"PYTHONPATH": str(Path.cwd()), **contender.environment}
     python = peers.python_of(contender.peer) if contender.peer else sys.executable
     path = [PROGRAMS.absolute()] if contender.peer else [Path.cwd(), PROGRAMS.absolute()]
     told = {
@@ -154,6 +155,9 @@ BARE = Contender("bare prototype loop", "bare.py", EXACTLY, FASTEST, options=_AS
 WORKER = Contender("vitalstream", "", EXACTLY, FASTEST)
 WORKER_ALO = Contender(
     "vitalstream, at least once", "", AT_LEAST, FASTEST, options={"delivery": "at-least-once"}
+)
+WORKER_PYTHON = Contender(
+    "vitalstream without the kernel", "", EXACTLY, FASTEST, environment={"VITALSTREAM_NATIVE": "0"}
 )
 WORKER_PAIR = Contender("vitalstream, two workers", "", EXACTLY, FASTEST, options={"workers": "2"})
 NAIVE = Contender("naive, one message", "naive.py", AT_LEAST, SLOW)

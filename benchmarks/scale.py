@@ -41,13 +41,14 @@ def workers(bench: Bench, step: Step, *, rounds: int = ROUNDS) -> list[dict[str,
     return records
 
 
-def partitions(bench: Bench, step: Step) -> list[dict[str, Any]]:
+def partitions(bench: Bench, step: Step, *, rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """One worker with one partition, and with more."""
     records = []
-    for count in PARTITIONS:
-        step(f"partitions: {count}")
-        run = bench.throughput(WORKER, LR, 100, partitions=count)
-        records.append({"partitions": count, **run.as_json()})
+    for number in range(rounds):
+        for count in PARTITIONS:
+            step(f"partitions: {count}")
+            run = bench.throughput(WORKER, LR, 100, partitions=count)
+            records.append({"partitions": count, "round": number, **run.as_json()})
     return records
 
 

@@ -22,7 +22,7 @@ _PICTURES: Final = {
     "latency": ["![Latency by rate](img/latency.png)"],
 }
 _NEEDED: Final = (1_000, 100_000, 10_000_000)  # messages a second
-_OURS: Final = (c.PASS, c.BARE, c.WORKER, c.WORKER_ALO, c.TEXTBOOK, c.NAIVE)
+_OURS: Final = (c.PASS, c.BARE, c.WORKER, c.WORKER_PYTHON, c.WORKER_ALO, c.TEXTBOOK, c.NAIVE)
 _ORDER: Final = (*_OURS, *c.PEERS)
 
 
@@ -253,12 +253,16 @@ def workers(record: Record) -> list[Sequence[str]]:
 
 def partitions(record: Record) -> list[Sequence[str]]:
     """One worker, more partitions."""
+    runs = record.get("partitions", [])
     rows: list[Sequence[str]] = [
-        ("partitions", "rows/s", "worker CPU µs a row", "broker CPU µs a row", "peak MB")
+        ("partitions", "rows/s: median (range)", "worker CPU µs a row", "broker CPU µs a row", "peak MB")
     ]
-    for one in record.get("partitions", []):
-        figures = (_plain(one["cpu_us"], 2), _plain(one["broker_us"], 2), _plain(one["peak_mb"], 0))
-        rows.append((str(one["partitions"]), _thousands(one["rows_per_s"]), *figures))
+    for count in sorted({one["partitions"] for one in runs}):
+        cpu, broker, peak = (
+            middle(runs, what, partitions=count) for what in ("cpu_us", "broker_us", "peak_mb")
+        )
+        figures = (_plain(cpu, 2), _plain(broker, 2), _plain(peak, 0))
+        rows.append((str(count), _range(runs, "rows_per_s", partitions=count), *figures))
     return rows
 
 

@@ -23,6 +23,7 @@ from benchmarks.contender import (
     TEXTBOOK,
     WORKER,
     WORKER_ALO,
+    WORKER_PYTHON,
     Contender,
 )
 from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
@@ -50,8 +51,10 @@ CASES: Final[tuple[Case, ...]] = (
     Case(PASS, LR, 1000),
     *(Case(WORKER, LR, chunk) for chunk in (10, 100, 1000)),
     *(Case(WORKER_ALO, LR, chunk) for chunk in (100, 1000)),
+    *(Case(WORKER_PYTHON, LR, chunk) for chunk in (10, 100, 1000)),
     *(Case(BARE, LR, chunk) for chunk in (100, 1000)),
     *(Case(WORKER, HGB, chunk) for chunk in (10, 100, 1000)),
+    *(Case(WORKER_PYTHON, HGB, chunk) for chunk in (100, 1000)),
     *(Case(BARE, HGB, chunk) for chunk in (100, 1000)),
     *(Case(WORKER, RF, chunk, FAST) for chunk in (10, 100, 1000)),
     Case(WORKER, PLAIN_RF, 100, MEDIUM),

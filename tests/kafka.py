@@ -189,8 +189,14 @@ def committed_offsets(kafka: str, group: str, topic: str, *, timeout: float = 30
 
 
 def partitions(kafka: str, topic: str) -> list[int]:
-    """The topic's partition numbers."""
-    return sorted(AdminClient(_client(kafka)).list_topics(timeout=10).topics[topic].partitions)
+    """The topic's partition numbers, as soon as the broker that answers knows of it."""
+    admin = AdminClient(_client(kafka))
+
+    def known() -> list[int]:
+        found = admin.list_topics(timeout=10).topics.get(topic)
+        return sorted(found.partitions) if found else []
+
+    return wait_until(known, what=f"a broker that knows {topic}")
 
 
 def alter_topic(kafka: str, topic: str, config: Mapping[str, str]) -> None:

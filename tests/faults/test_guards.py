@@ -31,7 +31,7 @@ def require(trial: Trial, *, guarded: bool, damage: set[Invariant]) -> None:
         trial.finish()
     else:
         found = disproved(trial.judge())
-        assert found & damage, f"no damage of {damage}, but of {found}"
+        assert found & damage, f"no damage of {damage}, but of {found}:\n{trial.log}"
 
 
 @BOTH_WAYS
@@ -98,14 +98,15 @@ def test_read_committed(begin: Begin, guarded: bool) -> None:
 @BOTH_WAYS
 def test_revoke_handling(begin: Begin, records: Records, guarded: bool) -> None:
     # What waits for its chunk to fill when its partition goes to somebody else is theirs to score, or ours to
-    # finish first, and not both.
-    trial = begin("", recorded=False, chunk_size=500, max_wait_ms=3000)
+    # finish first, and not both. No chunk fills here before its worker is asked to stop.
+    trial = begin("", recorded=False, chunk_size=20_000, max_wait_ms=60_000)
     trial.load(records, rate=300)
     without = "" if guarded else "revoke handling"
-    trial.worker(Doom(without=without)).joined()
-    for _ in range(3):
-        trial.progressed(300)
-        other = trial.worker(Doom(without=without)).joined()
-        trial.progressed(300)
-        other.signal(signal.SIGTERM)
+    one = trial.worker(Doom(without=without)).joined()
+    other = trial.worker(Doom(without=without)).joined()
+    one.logged("assigned partitions none", times=2)  # after each of the two rebalances: the group has settled
+    for worker in (one, other):
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(timeout=60) == 0, worker.log
+    trial.worker(chunk_size=100, max_wait_ms=0)
     require(trial, guarded=guarded, damage={Invariant.COMPLETE, Invariant.ONCE, Invariant.ATOMIC})
