@@ -1,6 +1,6 @@
-"""A model's card: a JSON file beside its pin, with what the model cannot tell itself (see model-card.schema.json).
+"""A model's card: a JSON file next to its pin, with what the model itself does not say (see model-card.schema.json).
 
-The card belongs to one model file, whose hash it holds.
+The card belongs to one model file, whose hash it contains.
 """
 
 import json
@@ -20,7 +20,7 @@ _NUMBERS: Final = (int, float)  # of exact type: a bool is an int to Python
 
 
 class CardError(ModelError):
-    """A model's card does not say what a card says."""
+    """A model's card is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What is said of a model; None is left to the model, and to what a command is given."""
+    """A description of a model; None leaves a value to the model and to a command's options."""
 
     sha256: str
     features: tuple[Feature, ...] | None = None
@@ -53,7 +53,7 @@ class Card:
         return None if self.features is None else tuple(feature.name for feature in self.features)
 
     def document(self) -> dict[str, Any]:
-        """The card as JSON has it."""
+        """The card as a JSON object."""
         found = _filled(asdict(self))
         if self.features is not None:
             found["features"] = [_filled(asdict(feature)) for feature in self.features]

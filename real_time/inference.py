@@ -1,4 +1,4 @@
-"""Risk from a fitted binary classifier: the same numbers for a frame at once, in chunks, or off a stream."""
+"""Risk from a fitted binary classifier: the same numbers for a whole frame, in chunks, or from a stream."""
 
 from collections.abc import Callable, Sequence
 
@@ -71,7 +71,7 @@ class RiskScorer:
         features: Sequence[str] | None = None,
         card: Card | None = None,
     ) -> None:
-        """Takes what `prepare` takes, and raises what it raises."""
+        """Takes the arguments of `prepare`, and raises what it raises."""
         self.prepared = prepare(
             model, threshold=threshold, positive_class=positive_class, features=features, card=card
         )
@@ -83,7 +83,7 @@ class RiskScorer:
         self._typed = Columns(self.prepared)
         self._seen: pd.Index | None = None
         self.in_single_precision = False
-        """Whether the model's predict_proba, once it was asked, gave float32."""
+        """Whether the model's predict_proba has returned float32."""
         self._fast_path: FastPath | None
         try:
             with threadpool_limits(limits=1):  # OpenMP's threads are counted for each thread that asks
@@ -95,7 +95,7 @@ class RiskScorer:
 
     @property
     def is_fast(self) -> bool:
-        """Whether something faster scores than predict_proba of a frame."""
+        """Whether something faster than predict_proba of a frame scores."""
         return self._fast_path is not None
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +106,7 @@ class RiskScorer:
         return self._result(self.probability(X), X.index)
 
     def following(self) -> Callable[[pd.DataFrame], pd.DataFrame]:
-        """The same for the chunks of one stream: a patient's history goes on from chunk to chunk."""
+        """The same for the chunks of one stream: a patient's history continues from chunk to chunk."""
         if self.history is None:
             return self
         past = self.history.start()
@@ -146,7 +146,7 @@ class RiskScorer:
 
     def _select(self, X: pd.DataFrame) -> pd.DataFrame:
         """X with the model's columns in the model's order; X itself where it has them so already."""
-        # Who scores chunk by chunk has the same columns each time, though every slice has its own view of them.
+        # Successive chunks have the same columns, although each slice is a new view.
         if self._wanted is None or X.columns.is_(self._seen):
             return X
         if X.columns.equals(self._columns):

@@ -28,7 +28,7 @@ _OLD_XGBOOST = "older version of XGBoost"
 
 
 class ModelError(ValueError):
-    """Root of everything that can be wrong with a model or its file."""
+    """Base of all errors about a model or its file."""
 
 
 class ModelFileError(ModelError):
@@ -36,19 +36,19 @@ class ModelFileError(ModelError):
 
 
 class ModelNotPinnedError(ModelError):
-    """There is no hash to check a model file against."""
+    """A model file has no hash to be checked against."""
 
 
 class ModelHashError(ModelError):
-    """A model file has not the hash it is pinned to, or the pinned hash is malformed."""
+    """A model file does not have the pinned hash, or the pinned hash is malformed."""
 
 
 class ModelLoadError(ModelError):
-    """The bytes are the pinned ones, but no model comes out of them."""
+    """The bytes are the pinned ones, but can't be loaded as a model."""
 
 
 class ModelTypesError(ModelLoadError):
-    """A skops file is made of types that are not trusted; `types` are their names."""
+    """A skops file has types that are not trusted; `types` are their names."""
 
     def __init__(self, message: str, *, types: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -73,9 +73,9 @@ def load_model(
     """The model in the joblib, pickle or skops file `path`, whose bytes must have the hash `sha256`.
 
     Without `sha256` the hash comes from `<path>.sha256`, as `pin_model` or sha256sum writes it. The bytes
-    that are loaded are the very bytes that were hashed. A file is skops' if its name ends in .skops; of its types
-    only those of `trusted`, by full name, are made beside those that skops trusts. `code` is a folder of the model's
-    own Python modules, which this process can import from then on. Raises a subclass of ModelError; warns with
+    that are loaded are the very bytes that were hashed. A file is in skops' format if its name ends in .skops; it may
+    have only types that skops trusts, or that `trusted` lists by full name. `code` is a folder of the model's own
+    Python modules, which this process can import from then on. Raises a subclass of ModelError; warns with
     ModelVersionWarning.
     """
     content = _read(path)
@@ -98,7 +98,7 @@ def load_model(
 def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
     """Write the SHA-256 of the file `path` to `<path>.sha256`, in sha256sum's format, and return it.
 
-    `sha256` is that of the bytes that were looked at, if any were: the file may have changed since.
+    `sha256` is the hash of bytes that were read earlier, if any: the file may have changed since.
     """
     digest = model_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
     write_file(pin_path(path), f"{digest}  {Path(path).name}\n")
@@ -106,7 +106,7 @@ def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write text to a file, so that a reader finds the old or the new, and never a part. Raises ModelFileError."""
+    """Write text to a file atomically: a reader finds the old or the new text. Raises ModelFileError."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.write_text(text, encoding="utf-8")
@@ -124,7 +124,7 @@ def model_sha256(path: ModelPath) -> str:
 def pinned_sha256(path: ModelPath) -> str:
     """The SHA-256 that `<path>.sha256` says the file `path` must have, in lower-case hexadecimal.
 
-    Raises ModelNotPinnedError if there is no such file beside it, ModelHashError if that holds no hash.
+    Raises ModelNotPinnedError if there is no such file next to it, ModelHashError if that contains no hash.
     """
     pin = pin_path(path)
     if not pin.exists():

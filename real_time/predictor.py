@@ -1,4 +1,4 @@
-"""What predicts in a fitted model: without the wrappers that only searched or resampled, and in a single thread.
+"""The part of a fitted model that predicts: without wrappers that only searched or resampled, and in one thread.
 
 Neither changes a score. Scoring a small chunk in several threads or processes costs more than it saves, threads add a
 forest's trees in the order in which they finish, which changes the last bit, and a wrapper hides what has a fast path.
@@ -18,7 +18,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline
 
-# What libraries call the number of threads.
+# The libraries' names for the number of threads.
 _THREADS: Final = frozenset({"n_jobs", "nthread", "nthreads", "num_thread", "num_threads"})
 
 

@@ -13,12 +13,12 @@ ProcessFn: TypeAlias = Callable[[pd.DataFrame], Any]
 """Gets a chunk, returns a DataFrame, Series, 1-D or 2-D ndarray or list with one entry per row."""
 
 RESULT = "result"
-"""The column a 1-D result without a name goes to."""
+"""The column for a 1-D result without a name."""
 
 _Part: TypeAlias = "pd.DataFrame | np.ndarray[Any, Any]"
 """A chunk's result: a frame, or for less work an array where it is one column without a name."""
 
-_RESULT_COLUMN = pd.Index([RESULT])  # making an index of strings costs several times the rest of a frame
+_RESULT_COLUMN = pd.Index([RESULT])  # building an index of strings costs several times the rest of a frame
 
 # Two computations of the same score may round differently: relative to the score, or, for 1 - p, to one.
 RTOL, ATOL = 1e-9, 1e-15
@@ -33,11 +33,11 @@ class ChunkSizeTypeError(TypeError):
 
 
 class ResultTypeError(TypeError):
-    """`process_fn` returned something which has no rows."""
+    """`process_fn` returned something without rows."""
 
 
 class ResultShapeError(ValueError):
-    """`process_fn` returned a result which does not fit its chunk, or the chunk before."""
+    """`process_fn` returned a result that does not match its chunk, or the chunk before."""
 
     def __init__(self, message: str, *, chunk: int) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class StreamMismatchError(ValueError):
 
 
 class Classifier(Protocol):
-    """A fitted classifier, as scikit-learn makes them."""
+    """A fitted classifier in scikit-learn's sense."""
 
     def predict_proba(self, X: Any, /) -> Any:
         """One row of class probabilities per row of X."""
@@ -79,12 +79,12 @@ def process_stream(
     *,
     on_chunk: Callable[[StreamMetrics], object] | None = None,
 ) -> tuple[pd.DataFrame, StreamMetrics]:
-    """Give `df` to `process_fn` chunk by chunk; return its results on the index and in the order of `df`.
+    """Pass `df` to `process_fn` chunk by chunk; return its results with the index and in the order of `df`.
 
-    A 1-D result becomes one column: `result`, or the Series' name. Result rows belong to the chunk's rows by
-    position, or by label where they carry the chunk's labels in another order. Only `process_fn` is timed.
-    It is not called for an empty frame: the result is then empty and the metrics are zero. `on_chunk` gets the metrics
-    of each chunk alone, in order, before the next one begins.
+    A 1-D result becomes one column: `result`, or the Series' name. Result rows are matched with the chunk's rows by
+    position, or by label if they have the chunk's labels in another order. Only `process_fn` is timed.
+    It is not called for an empty frame: the result is then empty and the metrics are zero. `on_chunk` receives each
+    chunk's own metrics, in order, before the next chunk begins.
 
     Raises ResultTypeError, or ResultShapeError for a result of another length than its chunk or with other
     columns than the chunk before.
@@ -94,9 +94,9 @@ def process_stream(
 
 
 def compare_batch_vs_streaming(df: pd.DataFrame, process_fn: ProcessFn, chunk_size: int) -> dict[str, float]:
-    """Time `process_fn` on the whole frame and on chunks of it, each after one round of warming up.
+    """Time `process_fn` on the whole frame and in chunks, each after one warm-up round.
 
-    Raises StreamMismatchError if the two give values which differ by more than rounding.
+    Raises StreamMismatchError if the two differ by more than rounding.
     """
     size = _checked_chunk_size(chunk_size)
     for _ in range(2):  # the first round is the warm-up
