@@ -1,4 +1,4 @@
-"""The names in messages, and those among them by which a model's features are known."""
+"""The names in messages, and which of them identify a model's features."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _LEVELS: Final = 100
 
 @dataclass(frozen=True)
 class Names:
-    """By which names features are known, and what finds the names in a message, those that nobody reads included.
+    """The names that identify features, and how to find all names in a message, including unread ones.
 
     With `mapped` they are a mapping's paths, or with `coded` its codes: messages with none of these are for others.
     """
@@ -40,7 +40,7 @@ def json_object(message: Message) -> Any:
 def names_for(
     features: Sequence[str], mapping: Mapping | None, load: Callable[[Message], Any] = json_object
 ) -> Names:
-    """Those of messages that are objects: fields or, with a mapping, the paths of fields or the codes of readings.
+    """The names in messages that are objects: fields or, with a mapping, the paths of fields or the codes of readings.
 
     `load` makes the object of a message.
     """
@@ -55,13 +55,13 @@ def names_for(
 
 
 def coded_names(features: Sequence[str], mapping: Mapping, of: Callable[[Message], Iterable[str]]) -> Names:
-    """The codes of a mapping, and what finds those in a message."""
+    """The codes of a mapping, and how to find the codes in a message."""
     codes = tuple(code for name in features for code in mapping.features[name].codes)
     return Names(codes, of, mapped=True, coded=True)
 
 
 def walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Everything inside an object or list, with its path, the outer first.
+    """Everything inside an object or list, with its path, outermost first.
 
     Of a long list only the first entries, and no more levels than anybody writes: parsers take more than the stack.
     """

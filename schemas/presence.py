@@ -1,4 +1,4 @@
-"""How many of the model's features a message has, and whether they are enough to ask the model."""
+"""How many of the model's features a message has, and whether that is enough to score it."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
 def features_present(frame: pd.DataFrame) -> Ints:
-    """By row of a decoded frame, how many features have a value. Absent, null and implausible ones have none.
+    """For each row of a decoded frame, how many features have a value. Absent, null and implausible ones have none.
 
     Which encounter a message is of is no feature.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from broker.errors import SettingsError
 
 Ranges = Mapping[str, tuple[float, float]]
-"""By feature, the lowest and the highest value that is possible, both included."""
+"""By feature, the lowest and the highest possible value, both included."""
 
 OFF: Final = "off"
 
@@ -38,7 +38,7 @@ PHYSIOLOGIC: Final[Ranges] = {
 
 
 def load_ranges(ranges: str | None, features: Sequence[str]) -> Ranges:
-    """The ranges that `--ranges` asks for: None the physiologic ones, `off` none, else those of a TOML file.
+    """The ranges for `--ranges`: None means the physiologic ones, `off` none, else those of a TOML file.
 
     The file has a line `feature = [lowest, highest]` for each of the model's `features` to be checked, and replaces
     the physiologic ones altogether. Raises SettingsError where it can't be read or says something else.
@@ -79,7 +79,7 @@ class RangeCheck:
         self._low, self._high = limits.T
 
     def clear(self, values: "np.ndarray[Any, np.dtype[np.float64]]") -> list[list[str]]:
-        """Make what is out of range in `values` (rows by features) NaN; return the features' names by row."""
+        """Set values out of range in `values` (rows by features) to NaN; return the features' names by row."""
         # NaN is neither below nor above. Nearly every chunk ends here.
         implausible = (values < self._low) | (values > self._high)
         if not implausible.any():

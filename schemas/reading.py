@@ -1,4 +1,4 @@
-"""Reading our own output back: results, metrics and dead letters."""
+"""Reads our own results, metrics and dead letters."""
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -14,7 +14,7 @@ Message = TypeVar("Message")
 
 
 class MessageError(VitalstreamError):
-    """A message on one of our output topics is not what belongs there."""
+    """A message on one of our output topics does not belong there."""
 
 
 def reader(

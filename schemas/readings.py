@@ -1,4 +1,4 @@
-"""One row of a message's readings, each of which says by a code what it is."""
+"""Builds one row from a message's readings, each identified by a code."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -11,14 +11,14 @@ from schemas.messages import Message
 from schemas.times import times_of
 
 Reading = tuple[int, Any, Any]
-"""The number of its feature, its value and its unit. A value of None says that there was none."""
+"""The number of its feature, its value and its unit. A value of None means that there was none."""
 
 
 Row = tuple[list[Any], list[Any]]
-"""The values of all features, None where there is none, and their units."""
+"""The values of all features, None if missing, and their units."""
 
 Content = tuple[Any, Any, Row]
-"""What a message says: whose, when, and what."""
+"""A message's content: patient, time, and values."""
 
 
 def codes_of(
@@ -37,7 +37,7 @@ def codes_of(
 
 
 class OneRow:
-    """Makes one row of the readings of a message, with the units as they were sent."""
+    """Builds one row from the readings of a message, with the units as sent."""
 
     def __init__(self, features: Sequence[str], mapping: Mapping) -> None:
         self._features = features
@@ -45,11 +45,11 @@ class OneRow:
         self._units = [mapping.features[name].wanted(name) for name in features]
 
     def empty(self) -> Row:
-        """A row of nothing."""
+        """An empty row."""
         return [None] * len(self._units), [*self._units]
 
     def __call__(self, readings: Iterable[Reading]) -> Row:
-        """Raises RefusedError where two readings of a feature differ."""
+        """Raise RefusedError if two readings of a feature differ."""
         values, units = self.empty()
         for number, value, unit in readings:
             if value is None:
@@ -60,7 +60,7 @@ class OneRow:
         return values, units
 
     def conflict(self, number: int) -> RefusedError:
-        """That two readings of a feature differ."""
+        """The error that two readings of a feature differ."""
         return RefusedError(Reason.CONFLICTING, self._features[number])
 
 
@@ -89,7 +89,7 @@ def rows_of(messages: Sequence[Message], read: Callable[[Any], Content], width: 
 
 
 class OneTime:
-    """Makes one time of those of a message's readings."""
+    """Chooses one time among those of a message's readings."""
 
     def __init__(self, event_time: EventTime) -> None:
         self._normal = times_of(event_time.kind, event_time.zone_info)

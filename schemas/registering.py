@@ -1,4 +1,4 @@
-"""Registers the schemas of the topics: that of messages for a model, and that of results."""
+"""Registers the schemas of the topics: a model's messages, and results."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ _is_avro_name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII).fullmatch
 
 
 class Registered(NamedTuple):
-    """What became of a subject; one that holds other schemas stays as it is."""
+    """The outcome for a subject; one that has other schemas stays as it is."""
 
     subject: str
     outcome: Literal["registered", "exists", "differs"]
@@ -63,7 +63,7 @@ def _wanted(model: Wanted | None) -> tuple[Sequence[str], Dtypes]:
 
 
 def register_schemas(settings: Settings, model: Wanted | None = None) -> Iterator[Registered]:
-    """Register what --value-format and --result-format ask for, with the registry of the settings.
+    """Register the schemas for --value-format and --result-format with the settings' registry.
 
     Messages that a mapping reads have a schema of their sender's, which is not ours to register.
 

@@ -1,4 +1,4 @@
-"""The schema registry: the schema that an id stands for, if it is one of the input topic's.
+"""The schema registry: the schema behind an ID, if it belongs to the input topic.
 
 A registry that says there is no such schema is believed, and so is one that refuses a single schema while it gives the
 topic's own. One that says anything else, or nothing, is waited for: that says nothing about a message.
@@ -40,7 +40,7 @@ _LOGIN: Final = "check schema.registry.basic.auth.user.info, and what this user 
 
 
 class RegistryError(VitalstreamError):
-    """The schema registry does not answer, or not as one: nothing is known of any schema.
+    """The schema registry gives no usable answer, so nothing is known about any schema.
 
     `status` is that of its answer, if there was one.
     """
@@ -75,11 +75,11 @@ class Registry:
 
     @property
     def subject(self) -> str:
-        """The name of the subject, where it does not follow from a record's."""
+        """The subject's name, unless it follows from a record's."""
         return self._subject or f"{self._topic}-value"
 
     def require(self) -> bool:
-        """Whether the subject is there by now.
+        """Whether the subject exists by now.
 
         Raises RegistryError where the registry can't be asked.
         """
@@ -96,7 +96,7 @@ class Registry:
         return None if known is None else known.schema_id
 
     def newest(self) -> "tuple[int, WrittenWith] | None":
-        """The ID of the newest schema of the subject, and the schema; None where there is none.
+        """The ID of the newest schema of the subject, and the schema; None if there is none.
 
         Raises RegistryError where the registry can't be asked.
         """
@@ -108,7 +108,7 @@ class Registry:
         return found.schema_id, _written_with(found.schema, references)
 
     def register(self, schema: str, kind: str = "AVRO") -> int:
-        """The ID of this schema under the subject, where it is registered unless it is there.
+        """The ID of this schema under the subject; registers it unless it is there.
 
         Raises RegistryError where the registry can't be asked, or refuses it.
         """
@@ -150,7 +150,7 @@ class Registry:
             raise RegistryError(f"{error} ({_named(ref)})", status=error.status) from None
 
     def _gives_own(self) -> bool:
-        """Whether it gives the newest schema of the topic's own subject, asked for in the same way."""
+        """Whether it returns the newest schema of the topic's own subject to the same kind of request."""
         client: Any = self._client
         try:
             newest = self._ask(partial(client.get_version, self.subject))
@@ -204,7 +204,7 @@ class Registry:
         return f"the schema registry {self._url}"
 
     def _ask(self, call: Callable[[], T], *, otherwise: Callable[[], object] | None = None) -> T | None:
-        """What the registry answers; None where it has no such thing."""
+        """The registry's answer; None if it has no such schema or subject."""
         from confluent_kafka.schema_registry import SchemaRegistryError
 
         try:
@@ -247,7 +247,7 @@ def _status(status: int) -> str:
 
 
 def _failure(error: Exception) -> str:
-    """What became of a request, in words that hold nothing of it."""
+    """The outcome of a request, in words that reveal nothing of it."""
     kind = type(error).__name__
     if "Timeout" in kind:
         return f"does not answer within {CONNECT_S:g} s"
@@ -260,7 +260,7 @@ def _failure(error: Exception) -> str:
 
 
 def _record_name(schema: "Schema") -> str:
-    """The full name of an Avro record, or the title of a JSON Schema; '' where it has none."""
+    """The full name of an Avro record, or the title of a JSON Schema; '' if it has none."""
     try:
         found: Any = orjson.loads(schema.schema_str or "")
     except ValueError:
@@ -274,7 +274,7 @@ def _record_name(schema: "Schema") -> str:
 
 
 def make_registry(settings: Settings, *, topic: str | None = None) -> Registry:
-    """The registry that the settings name, for the schemas of the input topic or of another one.
+    """The settings' registry, for the schemas of the input topic or of another one.
 
     Raises SettingsError where its client is not installed, or its properties make no sense.
     """

@@ -1,4 +1,4 @@
-"""The format of results: JSON, or Avro behind the ID that their schema has in a registry."""
+"""The format of results: JSON, or Avro after the ID of their schema in a registry."""
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -16,9 +16,9 @@ from schemas.registry import make_registry
 from schemas.results import RiskResult
 
 Write: TypeAlias = Callable[[list[bytes]], list[bytes]]
-"""Makes values of a format out of results in JSON."""
+"""Converts results in JSON to values of a format."""
 Load: TypeAlias = Callable[[Any], Any]
-"""The object in a value of the risk topic; raises ValueError or TypeError where there is none."""
+"""The object in a value of the risk topic; raises ValueError or TypeError if there is none."""
 
 RESULT_NAME: Final = "vitalstream.RiskResult"
 _AVRO: Final = {str: "string", int: "long", float: "double", bool: "boolean", NoneType: "null"}
@@ -35,12 +35,12 @@ _NEEDS: Final = "--result-format avro needs fastavro: install vitalstream with t
 
 
 def as_json(results: list[bytes]) -> list[bytes]:
-    """As they are."""
+    """Return them unchanged."""
     return results
 
 
 def result_schema() -> str:
-    """The Avro schema of a result, made of `RiskResult` and of what risk.schema.json says of its fields."""
+    """The Avro schema of a result, from `RiskResult` and the descriptions in risk.schema.json."""
     told = load_schema("risk")
     hints = get_type_hints(RiskResult)
     return orjson.dumps(

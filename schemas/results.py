@@ -1,4 +1,4 @@
-"""Risk results: one frame of scores to one message a row, and back."""
+"""Risk results: a frame of scores to one message per row, and back."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from schemas.reading import reader
 
 @dataclass(frozen=True, slots=True)
 class RiskResult:
-    """The result of one message. Probability and label are both None where the model gave NaN or was not asked.
+    """The result of one message. Probability and label are both None if the model gave NaN or was not asked.
 
     `implausible` names the features whose values no body can have, which the model was given as missing.
     `features_present` is how many of the model's features had a number (None in results of earlier versions), and
@@ -60,7 +60,7 @@ class RiskResult:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a model with a history knew of the patient at each row.
+    """What a model with a history knew about the patient at each row.
 
     `carried_forward` is rows by `columns`: hours since the last value, NaN where that is not carried forward.
     """
@@ -146,7 +146,7 @@ def _carried_forward(told: Told) -> Iterator[bytes]:
 
 
 def _rows(between: list[bytes], columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    """One text for each row: the columns' values, and what stands before, between and behind them.
+    """One text for each row: the columns' values, with the texts before, between and after them.
 
     Bytes among the values are JSON already.
     """

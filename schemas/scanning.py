@@ -19,7 +19,7 @@ _ANY_YEAR: Final = (0, 9999)
 def make_scanner(
     features: Sequence[str], mapping: Mapping | None, *, dtypes: Dtypes, max_bytes: int
 ) -> "Scanner | None":
-    """What scans a model's messages; None without the kernel, or where messages are of a shape that it can't scan.
+    """The scanner of a model's messages; None without the kernel, or if it can't scan messages of this shape.
 
     Values that come with units are in the model's unit then.
     """
@@ -58,7 +58,7 @@ def make_scanner(
 
 
 def _is_plain(mapping: Mapping, features: Sequence[str]) -> bool:
-    """Whether all that it reads are texts and numbers at paths through objects."""
+    """Whether it reads only texts and numbers at paths through objects."""
     return not (
         mapping.when
         or mapping.retracted

@@ -1,4 +1,4 @@
-"""A first mapping for a sample of messages: by names, codes and units that are known, for a person to correct.
+"""Drafts a mapping for a sample of messages from known names, codes and units, for a person to correct.
 
 What it does not know, or only supposes, it writes as comments: nothing is guessed behind anybody's back.
 """
@@ -24,12 +24,12 @@ _ANY_ZONE: Final = ZoneInfo("UTC")
 _OTHERS: Final = 30  # fields that are named as comments
 _OPERATIONS: Final = {"c", "u", "r", "d"}  # Debezium's: create, update, read, delete
 Leaves = dict[Path, list[Any]]
-"""By path, the texts and numbers that messages have there."""
+"""The texts and numbers of messages, by path."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A mapping as TOML, and what of it nobody could find: `patient_id`, `event_time` or `features`."""
+    """A mapping as TOML, and which parts were not found: `patient_id`, `event_time` or `features`."""
 
     text: str
     missing: tuple[str, ...]
@@ -69,7 +69,7 @@ def _leaves(documents: Iterable[Any]) -> Leaves:
 
 
 def _best(leaves: Leaves, name: str, fits: Any) -> Path | None:
-    """The path that most likely is this one."""
+    """The most likely path for this."""
     found = [
         (one.rank, -len(values), len(path), path)
         for path, values in leaves.items()
@@ -91,7 +91,7 @@ def _path(path: Path) -> str:
 
 
 def _changed_row(leaves: Leaves) -> Path:
-    """Where Debezium's messages have a row after its change."""
+    """The path of the changed row in Debezium's messages."""
     for path, values in leaves.items():
         after = (*path[:-1], "after")
         if path[-1] == "op" and {*values} <= _OPERATIONS and any(one[:-1] == after for one in leaves):
@@ -121,7 +121,7 @@ def _time(path: Path, values: list[Any]) -> Iterator[str]:
 
 
 def _kind(values: list[Any]) -> TimeKind | None:
-    """How all of these times are written. Of the kinds of epochs no two can be meant by one number."""
+    """The common notation of these times. A number can be an epoch of only one kind."""
     for kind in TimeKind:
         _, wrong = times_of(kind, _ANY_ZONE)(values)
         if not wrong:
@@ -134,7 +134,7 @@ def _kind(values: list[Any]) -> TimeKind | None:
 
 @dataclass(frozen=True)
 class _Readings:
-    """Where readings are that say by a code what they are, and by feature the codes of it."""
+    """Where the readings with codes are, and the codes of each feature."""
 
     path: Path
     code: Path
@@ -257,7 +257,7 @@ def _supposed_unit(name: str, values: list[Any]) -> Iterator[str]:
 
 
 def _others(leaves: Leaves) -> list[str]:
-    """Numbers of unknown names, which a model may have as features."""
+    """Numbers with unknown names, which may be features of a model."""
     names = [path for path, values in leaves.items() if known(path) is None and _are_numbers(values)]
     lines = [f"# {_text('_'.join(path))} = {{ path = {_path(path)} }}" for path in names[:_OTHERS]]
     return ["# Other numbers:", *lines] if lines else []

@@ -1,4 +1,4 @@
-"""Times as senders write them, made RFC 3339 with a zone. What has no single meaning is refused, not guessed."""
+"""Converts senders' times to RFC 3339 with a zone. Ambiguous times are refused, not guessed."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from schemas.contract import RFC3339, TIMESTAMP, Reason
 from schemas.fields import ABSENT
 
 Times = Callable[[Sequence[Any]], tuple[list[Any], dict[int, Reason]]]
-"""From a chunk's times to their texts, and what is wrong with some of them, by row."""
+"""Converts a chunk's times to texts; also returns problems by row."""
 
 
 class TimeKind(StrEnum):
@@ -45,7 +45,7 @@ _hl7 = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(?:(\d\d)([.]\d+)?)?([+-]\d{4
 
 
 def is_rfc3339(text: str) -> bool:
-    """Whether it is a time of RFC 3339 with a zone."""
+    """Whether it is an RFC 3339 time with a zone."""
     return _is_time(text) is not None
 
 
@@ -79,13 +79,13 @@ def _bad_times(texts: set[str], lines: Lines) -> set[str]:
 
 
 def _matching(text: str, at: int, lines: Lines) -> int:
-    """Where the first line from `at` on begins that is no time."""
+    """Where the first line from `at` onwards begins that is not a time."""
     match = lines(text, at)
     return match.end() if match else at
 
 
 def times_of(kind: TimeKind, zone: ZoneInfo | None) -> Times:
-    """What reads times of this kind; `zone` is that of times without one."""
+    """The reader of times of this kind; `zone` is for times without one."""
     if kind in _MICROSECONDS:
         return partial(_one_by_one, partial(_from_epoch, scale=_MICROSECONDS[kind]))
     if kind is TimeKind.HL7:
@@ -152,7 +152,7 @@ def _text(parts: Sequence[str | None]) -> str:
 
 
 def _zoned(parts: Sequence[str | None], zone: ZoneInfo) -> str | Reason:
-    """With the zone's offset then; a time that the zone has twice or not at all has no single meaning."""
+    """Add the zone's offset at that time; a time that the zone has twice or not at all is ambiguous."""
     text = _text(parts)
     if not _is_time(f"{text}Z") or not _FIRST <= int(text[:4]) <= _LAST or text[17:19] == "60":
         return Reason.BAD_TIME

@@ -1,4 +1,4 @@
-"""A mapping turned round: a row becomes the object from which the mapping reads it again."""
+"""A reversed mapping: turns a row into an object from which the mapping reads the same row."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ _PER_SECOND: Final = {TimeKind.EPOCH_S: 1, TimeKind.EPOCH_MS: 1_000, TimeKind.EP
 
 
 class Objects:
-    """Makes objects of rows. Values go out in the unit of the mapping, or with the model's as their unit.
+    """Turns rows into objects. Values go out in the unit of the mapping, or with the model's as their unit.
 
     Raises SettingsError where no message can be made of a whole row.
     """
@@ -40,7 +40,7 @@ class Objects:
         self._convert = {name: _back(name, one) for name, one in mapping.features.items()}
 
     def __call__(self, row: Row) -> dict[str, Any]:
-        """The object of a row: patient_id, event_time and features by name, None where they are missing."""
+        """The object for a row: patient_id, event_time and features by name, None if missing."""
         document: dict[str, Any] = {}
         for path, value in self._fixed:
             _put(document, path, value)
@@ -115,7 +115,7 @@ class Objects:
 
 
 def _back(name: str, place: Feature) -> Callable[[Any], Any]:
-    """From the model's unit to the one that the mapping takes values to be in; texts stay as they are."""
+    """Convert from the model's unit to the mapping's; texts stay as they are."""
     wanted = place.wanted(name)
     if place.unit is None or wanted is None or place.unit_path:
         return _as_it_is
@@ -136,7 +136,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _put(document: dict[str, Any], path: Path, value: Any) -> None:
-    """Put a value at a path; numbers in it are places in lists."""
+    """Put a value at a path, in which numbers are list positions."""
     inside: Any = document
     for name, following in zip(path, (*path[1:], None), strict=True):
         key: Any = name

@@ -1,4 +1,4 @@
-"""Units: a closed table of UCUM codes, and what makes a sender's number one in the model's unit.
+"""Units: a closed table of UCUM codes, and the conversion from a sender's unit to the model's.
 
 UCUM is case-sensitive: `F` is farad and not a temperature, `mmHg` is nothing at all. Senders' own words are known only
 where a mapping says what they mean.
@@ -24,7 +24,7 @@ class Affine(NamedTuple):
 
 SAME: Final = Affine(1.0)
 
-# By kind of quantity, from each UCUM code to the kind's first one.
+# By kind of quantity, the conversion from each UCUM code to the first one.
 _KINDS: Final[tuple[dict[str, Affine], ...]] = (
     {"/min": SAME, "1/min": SAME, "min-1": SAME, "Hz": Affine(60), "/s": Affine(60), "/h": Affine(1 / 60)},
     {"Cel": SAME, "[degF]": Affine(5 / 9, 32), "K": Affine(1, 273.15)},
@@ -46,7 +46,7 @@ _KINDS: Final[tuple[dict[str, Affine], ...]] = (
 )
 
 UNITS: Final = frozenset(code for kind in _KINDS for code in kind)
-"""All that is known."""
+"""All known codes."""
 
 # IEEE 11073 codes of the same units, as devices send them (HL7 PCD-01, FHIR).
 _MDC: Final = {
@@ -65,13 +65,13 @@ STANDARD_UNITS: Final = {name: _UCUM_OF.get(one.unit, one.unit) for name, one in
 """The UCUM code of each standard feature's unit."""
 
 _NO_TEXT: Final = object()
-"""In place of a unit that is no text."""
+"""Stands for a unit that is not text."""
 
 _ANNOTATION = re.compile(r"\{[\x21-\x7e]*?\}")
 
 
 def conversion(unit: str, wanted: str) -> Affine | None:
-    """From one UCUM code to another; None where they are not of one kind, or one is not in the table."""
+    """The conversion between two UCUM codes; None if their kinds differ, or one is not in the table."""
     if unit == wanted:
         return SAME
     kind = next((kind for kind in _KINDS if unit in kind and wanted in kind), None)
@@ -83,7 +83,7 @@ def conversion(unit: str, wanted: str) -> Affine | None:
 
 
 def known_code(unit: str) -> str | None:
-    """The table's code for a unit as it was sent.
+    """The table's code for a unit as sent.
 
     UCUM's annotations mean nothing (`{beats}/min`); `MDC 264864` is a code of IEEE 11073.
     """
@@ -96,7 +96,7 @@ def known_code(unit: str) -> str | None:
 
 
 class Conversions:
-    """From the units that come with a feature's values to the one its model wants.
+    """Converts the units of a feature's values to the one that the model wants.
 
     `assumed` is the unit of a value that comes without one; None where such a value is of an unknown unit.
     `aliases` are a sender's own words, by word the UCUM code.
@@ -111,7 +111,7 @@ class Conversions:
         }
 
     def __call__(self, unit: object) -> Affine | None:
-        """What to do with a value in this unit; None where that is unknown."""
+        """The conversion for a value in this unit; None if the unit is unknown."""
         if unit is not None and not isinstance(unit, str):
             return None
         found = self._found.get(unit)
@@ -129,7 +129,7 @@ class Conversions:
         return {unit: (way.zero, way.factor) for unit, way in found.items() if way is not None}
 
     def unknown(self, values: Sequence[Any], units: list[Any]) -> list[int]:
-        """The rows that have a value in a unit that is not known. Units of other rows may be anything, too.
+        """The rows that have a value in an unknown unit. Other rows may have any unit.
 
         Afterwards `units` is as `column` wants it: without lists and objects, and empty where nothing is to be done.
         """
@@ -145,7 +145,7 @@ class Conversions:
         return rows
 
     def column(self, values: Floats, units: Sequence[Any] | None) -> None:
-        """Convert values in place; `units` are those that came with them, None where none ever does."""
+        """Convert values in place; `units` are those sent with them, None if none ever is."""
         kinds = {None} if units is None else {*units}
         found = {unit: affine for unit in kinds if (affine := self(unit)) is not None}
         ways = {*found.values()}

@@ -1,4 +1,4 @@
-"""Patient messages: a chunk of them to one frame, and a reason for every message left out.
+"""Patient messages: a chunk becomes one frame, and every rejected message has a reason.
 
 What is right is looked at a chunk at a time, at C speed. A message with something amiss is looked at by itself, and
 costs itself only.
@@ -53,7 +53,7 @@ _OTHERS = {BOOLEAN: {bool, type(None)}, CATEGORY: {str, type(None)}}
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A message left out: its position in the chunk, why, and the field concerned ('' where none is)."""
+    """A rejected message: its position in the chunk, the reason, and the field at fault ('' if none)."""
 
     position: int
     reason: Reason
@@ -77,7 +77,7 @@ class Decoded:
     rejects: list[Reject]
 
     def without(self, problems: Named[int, Problem]) -> "Decoded":
-        """With these rows among the rejects."""
+        """A copy with these rows rejected."""
         kept = [row for row in range(len(self.frame)) if row not in problems]
         positions = self.frame.index
         rejects = [Reject(int(positions[row]), *problem) for row, problem in problems.items()]
@@ -137,7 +137,7 @@ class Decoder:
         ]
 
     def __call__(self, messages: Sequence[Message]) -> Decoded:
-        """Decode a chunk: every message ends up either as a row or as a reject."""
+        """Decode a chunk: every message becomes either a row or a reject."""
         columns, array = self._chunk(messages)
         for number, convert in self.conversions.items():
             if columns.units.get(number) != []:
@@ -159,7 +159,7 @@ class Decoder:
         )
 
     def _scanned(self, scanner: "Scanner", messages: Sequence[Message]) -> tuple[Columns, Floats]:
-        """What the kernel accepts of a chunk, and what Python makes of the rest."""
+        """What the kernel accepts of a chunk, and the rest as decoded by Python."""
         array = np.empty((len(messages), len(self.features)))
         ids, times, left = scanner.scan([message.value() for message in messages], array)
         # What comes with a unit is converted here, the others with the frame.
@@ -182,7 +182,7 @@ class Decoder:
         return columns, array
 
     def _checked(self, messages: Sequence[Message]) -> tuple[Columns, Floats]:
-        """The messages of a chunk that are right, and their numbers."""
+        """The valid messages of a chunk, and their numbers."""
         columns = self.read(messages)
         problems = columns.problems
         columns.event_times, bad_times = self._times(columns.event_times)
@@ -202,7 +202,7 @@ class Decoder:
         )
 
     def _feature_problems(self, columns: Columns) -> Iterator[tuple[int, Problem]]:
-        """By feature, the values of a wrong type, and the units that are not known."""
+        """By feature, the values of a wrong type, and the unknown units."""
         only_numbers = not self._others and set(map(type, columns.cells)) <= _NUMBERS
         if only_numbers and not columns.units:
             return

@@ -48,7 +48,7 @@ class AvroSchema:
             raise UnusableSchemaError("is no Avro schema") from None
 
     def write(self, document: Any) -> bytes | None:
-        """The bytes of an object; None where it is not as the schema has it."""
+        """The bytes of an object; None if it does not match the schema."""
         stream = BytesIO()
         try:
             if not validate(document, self._schema, raise_errors=False):
@@ -59,7 +59,7 @@ class AvroSchema:
         return stream.getvalue()
 
     def read(self, value: bytes, begin: int) -> Any:
-        """The object in `value` from byte `begin` to its end; None where there is none, or something behind it."""
+        """The object in `value` from byte `begin` to its end; None if there is none, or something after it."""
         stream = BytesIO(value)
         stream.seek(begin)
         try:
@@ -70,7 +70,7 @@ class AvroSchema:
 
 
 def _plain(schema: Any) -> Any:
-    """The schema with values as they are written, but for decimals, which become floats."""
+    """The schema with values as written, except decimals, which become floats."""
     if isinstance(schema, list):
         return [*map(_plain, schema)]
     if not isinstance(schema, dict):
@@ -95,7 +95,7 @@ LOGICAL_READERS[f"bytes-{_DECIMAL}"] = LOGICAL_READERS[f"fixed-{_DECIMAL}"] = _d
 
 
 class _Shape:
-    """Looks for what makes a few bytes take for ever, or more stack than there is, to read."""
+    """Finds schemas with which a few bytes take for ever to read, or overflow the stack."""
 
     def __init__(self, named: Mapping[str, Any]) -> None:
         self._named = named
@@ -113,7 +113,7 @@ class _Shape:
         return isinstance(found, dict) and found["type"] in ("record", "error", "map")
 
     def _may_be_nothing(self, schema: Any, inside: frozenset[str]) -> bool:
-        """Whether there are values of no bytes at all."""
+        """Whether there are values that take no bytes."""
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise UnusableSchemaError(f"has more than {_MAX_PARTS:,} parts")

@@ -1,4 +1,4 @@
-"""Objects as Avro, by the newest schema of the topic in a registry, or by a file's."""
+"""Writes objects as Avro, with the topic's newest schema in a registry, or with a file's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def make_avro_writer(settings: Settings) -> Callable[[Any], bytes]:
 
 
 def _whole_numbers(content: Any) -> Any:
-    """With whole numbers as such: a schema may have an int where the row has 84.0, and takes 84 for a double."""
+    """Turn whole numbers into ints: a schema may want an int for the row's 84.0, and accepts 84 as a double."""
     if isinstance(content, dict):
         return {name: _whole_numbers(one) for name, one in content.items()}
     if isinstance(content, list):

@@ -35,7 +35,7 @@ _LEFT_OUT = {
     "registered": Reason.NOT_FOR_US,  # there is no result yet
 }
 
-# Every name that is read, and what it must hold.
+# Every name that is read, and the type it must have.
 _SHAPES: Final[dict[str, type]] = {
     "resourceType": str,
     "entry": list,
