@@ -71,7 +71,7 @@ def ratio(records: list[Record], what: str, over: Record, under: Record) -> floa
     found = [
         one[what] / other[what]
         for one in pick(records, **over)
-        for other in pick(records, **under, round=one["round"])
+        for other in pick(records, **under, round=one.get("round"))
         if other[what]
     ]
     return median(found) if found else None

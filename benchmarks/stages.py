@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest import mock
 
@@ -17,6 +17,7 @@ from consumer.observer import Observer
 from consumer.observer import Step as Point
 from consumer.run import run_worker
 from schemas.metrics import ChunkMetrics
+from schemas.vitals import Decoder
 
 CASES: Final = tuple((model, chunk) for model in (LR, HGB, RF) for chunk in (100, 1000))
 _LIMIT_S: Final = 90.0
@@ -31,8 +32,12 @@ _ENDS_AT: Final = {
     Point.OFFSETS_SENT: "commit",
     Point.COMMITTED: "commit",
 }
-# Functions of consumer.scoring, by stage; one that is called something else by now is told as missing.
-_PARTS: Final = {"decode": "Decoder.__call__", "score": "score", "encode": "encode_results"}
+# Where each stage's function is.
+_PARTS: Final[dict[str, tuple[Any, str]]] = {
+    "decode": (Decoder, "__call__"),
+    "score": (scoring, "score"),
+    "encode": (scoring, "encode_results"),
+}
 
 
 class Clock(Observer):
@@ -83,7 +88,7 @@ def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
 def _stages(bench: Bench, model: str, chunk: int, step: Step) -> dict[str, Any]:
     step(f"stages: {model}, {chunk}")
     clock, topic = Clock(), bench.input(FAST)
-    with bench.work(WORKER, model, chunk, topic) as work, _timing(clock) as missing:
+    with bench.work(WORKER, model, chunk, topic) as work, _timing(clock):
         deadline = time.monotonic() + _LIMIT_S
         run_worker(
             _settings(bench, work),
@@ -95,26 +100,16 @@ def _stages(bench: Bench, model: str, chunk: int, step: Step) -> dict[str, Any]:
     total = 1e9 * (time.process_time() - clock.began)
     clock.spent["Kafka client's threads"] = int(total) - clock.spent.total()
     us = {stage: round(spent / 1e3 / clock.rows, 3) for stage, spent in clock.spent.items()}
-    return {"model": model, "chunk": chunk, "rows": clock.rows, "us": us, "missing": missing}
+    return {"model": model, "chunk": chunk, "rows": clock.rows, "us": us}
 
 
 @contextmanager
-def _timing(clock: Clock) -> Iterator[list[str]]:
-    missing, patches = [], []
-    for stage, name in _PARTS.items():
-        owner, _, function = name.rpartition(".")
-        holder: Any = getattr(scoring, owner, None) if owner else scoring
-        if not hasattr(holder, function):
-            missing.append(stage)
-            continue
-        patches.append(mock.patch.object(holder, function, clock.timed(stage, getattr(holder, function))))
-    for patch in patches:
-        patch.start()
-    try:
-        yield missing
-    finally:
-        for patch in patches:
-            patch.stop()
+def _timing(clock: Clock) -> Iterator[None]:
+    with ExitStack() as stack:
+        for stage, (holder, name) in _PARTS.items():
+            timed = clock.timed(stage, getattr(holder, name))
+            stack.enter_context(mock.patch.object(holder, name, timed))
+        yield
 
 
 def _settings(bench: Bench, work: Work) -> Settings:

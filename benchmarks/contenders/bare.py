@@ -16,8 +16,10 @@ import orjson
 from clients import Transactions, consumer
 from shared import CHUNK, INPUT, MODEL, load_model
 
-from real_time.fast_path import FastPath, NoFastPathError
+from real_time.arithmetic import arithmetic
 from real_time.model_file import model_sha256
+from real_time.steps import NoFastPathError
+from real_time.texts import Texts
 from schemas.clock import rfc3339
 
 COMMIT_S = int(os.environ["BENCH_COMMIT_MS"]) / 1000
@@ -31,7 +33,7 @@ sha256 = model_sha256(Path(MODEL))
 def scorer() -> Any:
     """The array's probabilities: by the worker's fast path where there is one."""
     try:
-        return FastPath(model)
+        return arithmetic(model, 1, Texts()).probability
     except NoFastPathError:
         return lambda X: model.predict_proba(X)[:, 1]
 
