@@ -65,6 +65,20 @@ def require_still_up(trial: Trial) -> None:
     assert all(worker.code is None for worker in trial.workers), trial.log
 
 
+def require_survived(trial: Trial, outage: Callable[[], None], *, rows: int) -> None:
+    """Two workers survive it twice, each time after so many rows and a moment more."""
+    for _ in range(2):
+        trial.worker().joined()
+    for _ in range(2):
+        trial.progressed(rows)
+        time.sleep(trial.random.uniform(0, 1))
+        setback = trial.note_fault()
+        outage()
+        trial.recovered(setback)
+    require_still_up(trial)
+    trial.finish()
+
+
 @pytest.mark.parametrize(
     "fault",
     ["broker killed", *(pytest.param(name, marks=pytest.mark.faults) for name in [*OUTAGES][1:])],
@@ -72,16 +86,7 @@ def require_still_up(trial: Trial) -> None:
 def test_an_outage_under_load(begin: Begin, records: Records, broker: LocalKafka, fault: str) -> None:
     trial = begin(fault)
     trial.load(records, rate=1000)
-    for _ in range(2):
-        trial.worker().joined()
-    for _ in range(2):
-        trial.progressed(1000)
-        time.sleep(trial.random.uniform(0, 1))
-        setback = trial.note_fault()
-        OUTAGES[fault](broker)
-        trial.recovered(setback)
-    require_still_up(trial)
-    trial.finish()
+    require_survived(trial, lambda: OUTAGES[fault](broker), rows=1000)
 
 
 @pytest.mark.faults
@@ -89,15 +94,7 @@ def test_an_outage_under_load(begin: Begin, records: Records, broker: LocalKafka
 def test_an_outage_with_a_history(begin: Begin, records: Records, broker: LocalKafka, fault: str) -> None:
     trial = begin(f"{fault}, with a history", model="history")
     trial.load(records, rate=500)
-    for _ in range(2):
-        trial.worker().joined()
-    for _ in range(2):
-        trial.progressed(500)
-        setback = trial.note_fault()
-        OUTAGES[fault](broker)
-        trial.recovered(setback)
-    require_still_up(trial)
-    trial.finish()
+    require_survived(trial, lambda: OUTAGES[fault](broker), rows=500)
 
 
 @pytest.mark.faults

@@ -35,6 +35,17 @@ def wake(worker: Process) -> None:
     worker.signal(signal.SIGCONT)
 
 
+def outlive(trial: Trial, zombie: Process, *, rows: int) -> None:
+    """Another worker takes over, the zombie wakes, and both go on for so many rows."""
+    setback = trial.note_fault()
+    trial.worker(instance="heir")
+    trial.recovered(setback)
+    wake(zombie)
+    zombie.logged("assigned partitions", times=2)
+    trial.progressed(rows)
+    trial.finish()
+
+
 @pytest.mark.parametrize("step", [*SMALL, *(pytest.param(step, marks=pytest.mark.faults) for step in OTHERS)])
 @pytest.mark.parametrize(
     "properties", [{}, pytest.param(KIP_848, marks=pytest.mark.faults)], ids=["classic", "consumer"]
@@ -45,26 +56,14 @@ def test_a_zombie_changes_nothing(
     trial = begin("worker stopped beyond its session, replaced, woken", properties=properties)
     trial.load(records, rate=1000)
     zombie = stop_at(trial, step, instance="zombie")
-    setback = trial.note_fault()
-    trial.worker(instance="heir")
-    trial.recovered(setback)
-    wake(zombie)
-    zombie.logged("assigned partitions", times=2)
-    trial.progressed(2000)
-    trial.finish()
+    outlive(trial, zombie, rows=2000)
 
 
 def test_a_zombie_with_a_history_changes_nothing(begin: Begin, records: Records) -> None:
     trial = begin("worker with a history stopped beyond its session, replaced, woken", model="history")
     trial.load(records, rate=500)
     zombie = stop_at(trial, Step.FLUSHED, instance="zombie", seen=True)
-    setback = trial.note_fault()
-    trial.worker(instance="heir")
-    trial.recovered(setback)
-    wake(zombie)
-    zombie.logged("assigned partitions", times=2)
-    trial.progressed(1000)
-    trial.finish()
+    outlive(trial, zombie, rows=1000)
 
 
 def test_two_workers_with_one_transactional_id_do_not_duel(
