@@ -41,6 +41,7 @@ class Columns:
                 self.patient_ids,
                 self.event_times,
                 *filter(None, self.units.values()),
+                *self.others.values(),
             ):
                 del column[row]
             del self.cells[row * width : (row + 1) * width]

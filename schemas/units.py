@@ -145,7 +145,10 @@ class Conversions:
         return rows
 
     def column(self, values: Floats, units: Sequence[Any] | None) -> None:
-        """Convert values in place; `units` are those sent with them, None if none ever is."""
+        """Convert values in place; `units` are those sent with them, None if none ever is.
+
+        A number that exceeds a double in the wanted unit becomes infinite.
+        """
         kinds = {None} if units is None else {*units}
         found = {unit: affine for unit in kinds if (affine := self(unit)) is not None}
         ways = {*found.values()}
@@ -159,7 +162,8 @@ class Conversions:
             each = [found.get(unit, SAME) for unit in units or ()]
             factor, zero = np.array(each, dtype=np.float64).T
         values -= zero
-        values *= factor
+        with np.errstate(over="ignore"):
+            values *= factor
 
 
 def _with_value(values: Sequence[Any], units: Sequence[Any], unknown: set[Any]) -> list[int]:

@@ -139,9 +139,8 @@ class Decoder:
     def __call__(self, messages: Sequence[Message]) -> Decoded:
         """Decode a chunk: every message becomes either a row or a reject."""
         columns, array = self._chunk(messages)
-        for number, convert in self.conversions.items():
-            if columns.units.get(number) != []:
-                convert.column(array[:, number], columns.units.get(number))
+        if self.conversions:
+            array = self._converted(columns, array)
         implausible = self._clear(array)
         problems = columns.problems
         index = (
@@ -157,6 +156,21 @@ class Decoder:
             implausible,
             [Reject(position, *problems[position]) for position in sorted(problems)],
         )
+
+    def _converted(self, columns: Columns, array: Floats) -> Floats:
+        """The numbers in the model's units. A message with one that exceeds a double there is rejected."""
+        for number, convert in self.conversions.items():
+            if columns.units.get(number) != []:
+                convert.column(array[:, number], columns.units.get(number))
+        excessive = np.isinf(array)
+        if not excessive.any():
+            return array
+        for row, number in np.argwhere(excessive).tolist():
+            problem = Reason.WRONG_TYPE, self.features[number]
+            columns.problems.setdefault(columns.positions[row], problem)
+        rows = np.flatnonzero(excessive.any(axis=1)).tolist()
+        columns.drop(rows[::-1])
+        return np.delete(array, rows, axis=0)
 
     def _scanned(self, scanner: "Scanner", messages: Sequence[Message]) -> tuple[Columns, Floats]:
         """What the kernel accepts of a chunk, and the rest as decoded by Python."""

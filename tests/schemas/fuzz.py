@@ -81,6 +81,7 @@ class Pair:
         assert type(native.frame.index) is type(python.frame.index)
         assert [*native.frame.columns] == [*python.frame.columns]
         assert native.frame.to_numpy().tobytes() == python.frame.to_numpy().tobytes()
+        assert not np.isinf(python.frame.to_numpy()).any()
         return len(values) - len(self.left_to_python(values))
 
     def left_to_python(self, values: Sequence[bytes | None]) -> list[int]:
@@ -116,6 +117,8 @@ NUMBERS: Final = (
     ),
     *(
         "1.7976931348623157e308",
+        "2.99e306",
+        "-3e306",
         "1.7976931348623159e308",
         "-1e309",
         "9007199254740993",

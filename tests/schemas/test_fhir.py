@@ -263,6 +263,11 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "a limit as text": (observation(valueQuantity=quantity(">100")), "wrong_type", "heart_rate"),
     "a decimal comma": (temperature(valueQuantity=quantity("36,9", "Cel")), "wrong_type", "temperature"),
     "a truth as value": (observation(valueQuantity=quantity(True)), "wrong_type", "heart_rate"),
+    "too much in the model's unit": (
+        observation(valueQuantity=quantity(3e306, "Hz")),
+        "wrong_type",
+        "heart_rate",
+    ),
     "a text": (observation(valueQuantity=..., valueString="80"), "wrong_type", "heart_rate"),
     "a range": (observation(valueQuantity=..., valueRange={"low": quantity()}), "wrong_type", "heart_rate"),
     "a number without a unit": (

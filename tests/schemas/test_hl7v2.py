@@ -209,6 +209,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
         "wrong_type",
         "heart_rate",
     ),
+    "too much in the model's unit": (oru(obx("3" + "0" * 306, unit="Hz")), "wrong_type", "heart_rate"),
     "a text": (oru(obx("80", kind="ST")), "wrong_type", "heart_rate"),
     "a value without a type": (oru(obx("80", kind="")), "wrong_type", "heart_rate"),
     "a ratio": (oru(obx("^80^:^1", kind="SN")), "wrong_type", "heart_rate"),

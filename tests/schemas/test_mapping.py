@@ -202,6 +202,59 @@ def test_oxygen_is_read_as_a_share_and_never_as_a_flow() -> None:
     assert rejects(decoded) == [("unknown_unit", "fio2")] * 3
 
 
+EXCESSIVE = mapped(
+    {
+        "pulse": {"path": "hz", "unit": "Hz", "model_unit": "/min"},
+        "fio2": {"path": "o2.v", "unit_path": "o2.u", "model_unit": "%"},
+        "core": {"path": "temp.v", "unit_path": "temp.u", "model_unit": "Cel"},
+        "heart_rate": {"path": "hr", "unit": "Hz"},
+        "ward": {"path": "w"},
+    },
+    {"ward": "category"},
+)
+LARGEST = 1.7976931348623157e308
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"hz": 3e306}, "pulse"),
+        ({"hz": -3e306}, "pulse"),
+        ({"o2": {"v": 2e306, "u": "1"}}, "fio2"),
+        ({"o2": {"v": -2e306, "u": "1"}}, "fio2"),
+        ({"hr": 1e308}, "heart_rate"),  # whatever its limits
+        ({"hr": 1e308, "o2": {"v": 1e308, "u": "1"}, "hz": 1}, "fio2"),
+        ({"hr": 1e308, "w": 5}, "ward"),
+    ],
+    ids=str,
+)
+def test_what_exceeds_a_double_in_the_model_s_unit_is_no_number(fields: dict[str, Any], field: str) -> None:
+    decoded = read(EXCESSIVE, message(hz=1.5, w="A"), message(**fields), message(hz=1, w="B"))
+    assert decoded.rejects == [Reject(1, Reason.WRONG_TYPE, field)]
+    assert decoded.frame["pulse"].tolist() == [90, 60]
+    assert decoded.frame["ward"].tolist() == ["A", "B"]
+    assert [*decoded.frame.index] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "expected"),
+    [
+        ({"hz": 2.9e306}, "pulse", 2.9e306 * 60),
+        ({"hz": -2.9e306}, "pulse", -2.9e306 * 60),
+        ({"o2": {"v": LARGEST, "u": "%"}}, "fio2", LARGEST),
+        ({"o2": {"v": 5e-324, "u": "1"}}, "fio2", 5e-322),
+        ({"temp": {"v": LARGEST, "u": "[degF]"}}, "core", LARGEST / 9 * 5),
+        ({"temp": {"v": -LARGEST, "u": "K"}}, "core", -LARGEST),
+        ({"hr": 1e306}, "heart_rate", np.nan),  # beyond its limits
+    ],
+    ids=str,
+)
+def test_what_a_double_can_hold_is_a_number(fields: dict[str, Any], name: str, expected: float) -> None:
+    decoded = read(EXCESSIVE, message(**fields))
+    assert not decoded.rejects
+    assert decoded.frame[name].tolist() == pytest.approx([expected], rel=1e-15, nan_ok=True)
+
+
 def test_every_standard_unit_is_in_the_table_and_conversions_come_back() -> None:
     assert all(known_code(unit) == unit for unit in STANDARD_UNITS.values())
     there, back = conversion("[degF]", "K"), conversion("K", "[degF]")
