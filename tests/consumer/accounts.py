@@ -32,12 +32,12 @@ class Accounts:
     sources: dict[Position, Message]
     results: list[tuple[Message, RiskResult]]
     dead_letters: list[tuple[Message, Origin]]
-    metrics: list[ChunkMetrics]  # in the order of their sources
+    metrics: list[ChunkMetrics]  # in source order
     committed: dict[int, int]
 
     @cached_property
     def accounted(self) -> Counter[Position]:
-        """How often each source position was answered."""
+        """How many answers each source position has."""
         scored = Counter((one.source_partition, one.source_offset) for _, one in self.results)
         return scored + Counter((one.partition, one.offset) for _, one in self.dead_letters)
 
@@ -73,7 +73,7 @@ def read_accounts(settings: Settings, *, isolation: str = "read_committed") -> A
 
 
 def require_exactly_once(settings: Settings, *, rows: int) -> Accounts:
-    """Fail unless each of `rows` source messages has one answer and everything else agrees with that."""
+    """Fail unless each of `rows` source messages has exactly one answer and everything else agrees."""
     found = read_accounts(settings)
     assert len(found.sources) == rows
     accounted = found.accounted
@@ -90,7 +90,7 @@ def require_exactly_once(settings: Settings, *, rows: int) -> Accounts:
 
 
 def require_order(found: Accounts) -> None:
-    """Results of one key are in one partition, in the order of their sources."""
+    """Fail unless all results of one key are in one partition, in the order of their sources."""
     read: dict[bytes | None, list[Position]] = defaultdict(list)
     place: dict[bytes | None, set[int]] = defaultdict(set)
     for message, result in found.results:
@@ -98,12 +98,15 @@ def require_order(found: Accounts) -> None:
         assert key == (found.sources[result.source_partition, result.source_offset].key() or key)
         read[key].append((result.source_partition, result.source_offset))
         place[key].add(_partition(message))
-    assert all(positions == sorted(positions) for positions in read.values()), "a patient's order is broken"
-    assert all(len(where) == 1 for where in place.values()), "a patient's results are spread out"
+    assert all(positions == sorted(positions) for positions in read.values()), (
+        "a patient's results are out of order"
+    )
+    assert all(len(where) == 1 for where in place.values()), "a patient's results are in several partitions"
 
 
 def require_metrics_add_up(settings: Settings, found: Accounts) -> None:
-    """Each chunk's numbers are those of its messages, and the chunks tile every partition."""
+    """Fail unless each chunk's numbers match its messages and the chunks cover every partition without gaps
+    or overlaps."""
     scored, rejected = found.by_position.keys(), found.letters.keys()
     tiles: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for chunk in found.metrics:
@@ -129,13 +132,13 @@ def require_metrics_add_up(settings: Settings, found: Accounts) -> None:
 
 
 def require_nothing_hanging(settings: Settings) -> None:
-    """No transaction is left open on any output topic."""
+    """Fail if a transaction is still open on any output topic."""
     for topic in settings.output_topics:
-        assert not hangs(settings, topic), f"a transaction hangs on {topic}"
+        assert not hangs(settings, topic), f"a transaction is still open on {topic}"
 
 
 def wait_settled(settings: Settings) -> None:
-    """Wait until the broker has given up what dead workers left open: until then readers see nothing behind it."""
+    """Wait until the broker has aborted what dead workers left open; until then readers see nothing after it."""
     wait_until(
         lambda: not any(hangs(settings, topic) for topic in settings.output_topics),
         timeout=30,
@@ -144,7 +147,7 @@ def wait_settled(settings: Settings) -> None:
 
 
 def hangs(settings: Settings, topic: str) -> bool:
-    """Whether readers of a topic are held up by a transaction."""
+    """Whether an open transaction holds up the readers of a topic."""
     return end_offsets(settings, topic, isolation=IsolationLevel.READ_COMMITTED) != end_offsets(
         settings, topic
     )
@@ -153,7 +156,7 @@ def hangs(settings: Settings, topic: str) -> bool:
 def end_offsets(
     settings: Settings, topic: str, *, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
 ) -> dict[int, int]:
-    """Each partition's end as readers of this isolation see it: the last stable offset, or the high watermark."""
+    """Each partition's end at this isolation level: the last stable offset, or the high watermark."""
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
     asked = {
         TopicPartition(topic, number): LATEST for number in partitions(settings.bootstrap_servers, topic)
@@ -170,7 +173,7 @@ def members(settings: Settings) -> list[str]:
 
 
 class Progress:
-    """How many messages the group has committed, asked for again and again."""
+    """Polls how many messages the group has committed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -183,12 +186,12 @@ class Progress:
     def rows(self) -> int:
         try:
             answers = self._client.committed(self._asked, timeout=5)
-        except KafkaException:  # the group's coordinator is being made
+        except KafkaException:  # the group coordinator is not available yet
             return 0
         return sum(max(0, answer.offset) for answer in answers)
 
     def reached(self, rows: int, *, timeout: float = 60) -> None:
-        """Wait until that many messages are committed."""
+        """Wait until the group has committed that many messages."""
         wait_until(
             lambda: self.rows() >= rows,
             timeout=timeout,
@@ -200,7 +203,7 @@ class Progress:
 
 
 def offline_frame(found: Accounts, features: Iterable[str]) -> pd.DataFrame:
-    """The source messages as one frame, read with Python's own JSON parser, indexed by position."""
+    """The source messages as one frame, parsed with Python's own json and indexed by position."""
     names = [*features]
     documents: dict[Any, dict[str, Any]] = {
         position: json.loads(message.value() or b"") for position, message in sorted(found.sources.items())

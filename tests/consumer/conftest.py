@@ -31,12 +31,12 @@ from tests.consumer.stage import Stage
 
 SITE_B = ROOT.parent / "shared" / "data" / "physionet2019_site_b.parquet"
 TRAINING_ROWS = 20_000
-SESSION_MS = 3000  # a killed worker's partitions move on after this long
+SESSION_MS = 3000  # how soon a killed worker's partitions are reassigned
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pinned model files by name: two fitted on patients' rows, two hand-written."""
+    """Pinned model files by name: two fitted to patient data, two written by hand."""
     folder = tmp_path_factory.mktemp("models")
     X, y = _training_data()
     made = {
@@ -57,7 +57,7 @@ def save(model: Any, path: Path) -> Path:
 
 
 def patient_rows(count: int) -> Iterator[dict[str, Any]]:
-    """Rows of real ICU stays, hour by hour, or simulated ones where the data is absent."""
+    """Rows from real ICU stays, hour by hour, or simulated ones if the data is missing."""
     if SITE_B.is_file():
         return islice(iter(find_source([SITE_B], FORMATS["physionet2019"])), count)
     readings = Ward(patients=500, seed=3).readings(datetime(2026, 1, 1, tzinfo=UTC), 3600)
@@ -66,7 +66,7 @@ def patient_rows(count: int) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def vitals_file(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What `vitalstream replay` is told to send: the real file, or a simulated one where it is absent."""
+    """Arguments for `vitalstream replay`: the real file, or a simulated one if the data is missing."""
     if SITE_B.is_file():
         return [str(SITE_B), "--format", "physionet2019"]
     path = tmp_path_factory.mktemp("vitals") / "simulated.ndjson"
@@ -90,7 +90,7 @@ def _training_data() -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
 
 @pytest.fixture(scope="session")
 def short_session(kafka: str) -> dict[str, str]:
-    """The shortest group session the broker allows, from `SESSION_MS` on."""
+    """The shortest session timeout the broker allows, `SESSION_MS` or longer."""
     admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
     node = str(min(admin.list_topics(timeout=10).brokers))
     (answer,) = admin.describe_configs([ConfigResource(ConfigResource.Type.BROKER, node)]).values()
@@ -103,7 +103,7 @@ def short_session(kafka: str) -> dict[str, str]:
 def stage(
     tmp_path: Path, make_settings: MakeSettings, models: dict[str, Path], short_session: dict[str, str]
 ) -> Iterator[Stage]:
-    """Topics, models, worker processes and a look at their progress; all is ended with the test."""
+    """Topics, models, worker processes and their progress. Everything ends with the test."""
     made = Stage(tmp_path, make_settings=make_settings, models=models, properties=short_session)
     try:
         yield made

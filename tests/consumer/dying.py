@@ -1,4 +1,4 @@
-"""A worker that kills itself at a point of a chunk's way."""
+"""A worker that kills itself at a given step of a chunk."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Hand-made messages and a queue to collect them from; nothing here pretends to be Kafka."""
+"""Hand-made messages and a queue to collect them from. Nothing here pretends to be Kafka."""
 
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -16,7 +16,7 @@ from schemas.metrics import ChunkMetrics, ClosedBy
 
 
 class FakeMessage:
-    """What the worker asks a message for."""
+    """The part of a Kafka message that the worker uses."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class FakeMessage:
 
 
 class Clock:
-    """A clock that moves when told to."""
+    """A clock that moves only when told to."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -68,9 +68,9 @@ class Clock:
 
 
 class Queue:
-    """A MessageSource: what is queued is there at once, and waiting for more takes the clock's time.
+    """A MessageSource: queued messages are there at once; waiting for more advances the clock.
 
-    `later` are messages that arrive some seconds after a wait for them has begun.
+    `later` holds messages that arrive some seconds after a wait begins.
     """
 
     def __init__(self, clock: Clock, messages: Iterable[FakeMessage] = ()) -> None:
@@ -80,7 +80,7 @@ class Queue:
 
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Any]:
         assert num_messages > 0
-        assert timeout >= 0, "a wait without end"
+        assert timeout >= 0, "an endless wait"
         deadline = self._clock.now + timeout
         while len(self.queued) < num_messages and self.later and self.later[0][0] <= deadline:
             self._clock.now, message = self.later.pop(0)
@@ -107,7 +107,7 @@ def block_of(given: list[FakeMessage], *, chunk_size: int, closed_by: ClosedBy =
 
 
 def chunk_metrics(*, scored: int = 1, dead_lettered: int = 0, **changes: Any) -> ChunkMetrics:
-    """Of a chunk of which little matters."""
+    """Metrics for a chunk whose details don't matter."""
     usual: dict[str, Any] = {
         "chunk_id": "vitals-0@0",
         "worker": "w",
@@ -129,19 +129,19 @@ def chunk_metrics(*, scored: int = 1, dead_lettered: int = 0, **changes: Any) ->
 
 
 def described(topic_id: str) -> "Future[Any]":
-    """The answer to the question which topic it is."""
+    """An answer to describe_topics: this topic ID."""
     answer: Future[Any] = Future()
     answer.set_result(SimpleNamespace(topic_id=topic_id))
     return answer
 
 
 def identity(topic_id: str) -> Identity:
-    """That of a topic that stays."""
+    """A topic that keeps its ID."""
     return Identity(lambda: described(topic_id), topic="vitals", clock=Clock())
 
 
 def records_of(output: Output, role: Role) -> Records:
-    """What is sent to the topic of a role."""
+    """The records of one role."""
     (records,) = [one for one in output.records if one.role is role]
     return records
 

@@ -1,7 +1,7 @@
-"""librdkafka's mock cluster with errors made to order, reached in the wheel's own library.
+"""librdkafka's mock cluster with injected errors, called through the wheel's own library.
 
-Good for one thing: what the client makes of an error answer. It isolates no transactions and stores no
-offsets, so nothing about exactly-once can be learnt from it.
+It shows one thing: how the client handles an error response. It neither isolates transactions nor stores
+offsets, so it proves nothing about exactly-once.
 """
 
 import ctypes
@@ -47,7 +47,7 @@ def loaded_library() -> Path:
 
 
 class MockCluster:
-    """One mock broker with the given topics, of one partition each."""
+    """One mock broker with the given topics, one partition each."""
 
     def __init__(self, topics: tuple[str, ...]) -> None:
         self._lib = ctypes.CDLL(str(loaded_library()))
@@ -70,13 +70,13 @@ class MockCluster:
         self._lib.rd_kafka_destroy(self._client)
 
     def answer(self, api: int, *errors: int) -> None:
-        """Answer the next requests of this kind with these errors, one each."""
+        """Answer the next requests of this API with these errors, one each."""
         self._lib.rd_kafka_mock_push_request_errors_array(
             self._cluster, api, len(errors), (_int * len(errors))(*errors)
         )
 
     def forget(self) -> None:
-        """Take back the errors that no request has come for."""
+        """Drop the injected errors that no request has used up."""
         for api in (PRODUCE, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT):
             self._lib.rd_kafka_mock_clear_request_errors(self._cluster, api)
 
@@ -85,5 +85,5 @@ class MockCluster:
         assert not self._lib.rd_kafka_mock_broker_set_down(self._cluster, _BROKER)
 
     def up(self) -> None:
-        """Answer again."""
+        """Accept connections again."""
         assert not self._lib.rd_kafka_mock_broker_set_up(self._cluster, _BROKER)

@@ -1,4 +1,4 @@
-"""A hand-written model that does to some rows what models do when they go wrong."""
+"""A hand-written model that fails on some rows the way real models do."""
 
 import ctypes
 import math
@@ -10,7 +10,7 @@ import pandas as pd
 
 FEATURES = ("signal", "spo2")
 
-# Signals, each with its effect. Every other one is scored as itself / 256.
+# Signals with a special effect. Any other signal scores as itself / 256.
 RAISES = -1.0
 ABOVE_ONE = -2.0
 INFINITE = -3.0
@@ -22,7 +22,7 @@ CANARY = "canary-7f3a"  # stands for a patient's data in an exception's text
 
 
 class Fragile:
-    """The signal / 256, exactly; but see above."""
+    """Scores exactly signal / 256, except for the signals above."""
 
     classes_: tuple[object, ...] = (0, 1)
 
@@ -34,7 +34,7 @@ class Fragile:
         if (signal == RAISES).any():
             raise ValueError(f"{CANARY}: cannot score {X.to_dict()}")
         if (signal == TOO_SLOW).any():
-            ctypes.PyDLL(None).sleep(60)  # keeps the interpreter's lock, so no Python runs meanwhile
+            ctypes.PyDLL(None).sleep(60)  # keeps the GIL, so no Python runs meanwhile
         positive = np.select(
             [signal == ABOVE_ONE, signal == INFINITE, signal == NOT_A_NUMBER],
             [1.5, np.inf, np.nan],
@@ -46,14 +46,14 @@ class Fragile:
 
 
 class Imputing(Fragile):
-    """Takes a missing signal for 0, and so has a low risk for a patient of whom it knows nothing."""
+    """Imputes 0 for a missing signal, and so reports a low risk for a patient it knows nothing about."""
 
     def predict_proba(self, X: pd.DataFrame) -> Any:
         return super().predict_proba(X.fillna(0.0))
 
 
 class Featureless:
-    """A model that does not say what it wants."""
+    """A model without feature names."""
 
     classes_ = (0, 1)
 
@@ -62,19 +62,19 @@ class Featureless:
 
 
 class ThreeClasses(Fragile):
-    """A classifier that knows more than yes and no."""
+    """A classifier with three classes."""
 
     classes_ = (0, 1, 2)
 
 
 class Words(Fragile):
-    """A classifier that knows yes and no under other names."""
+    """A binary classifier whose class labels are words."""
 
     classes_ = ("survived", "died")
 
 
 class Regressor:
-    """No classifier."""
+    """Not a classifier."""
 
     feature_names_in_ = FEATURES
 
@@ -83,7 +83,7 @@ class Regressor:
 
 
 class Summing(Fragile):
-    """The features that are there, each by a weight of its own: which were read, and where from, can be told."""
+    """Weighs each feature differently, so a score shows which features were read and from where."""
 
     def predict_proba(self, X: pd.DataFrame) -> Any:
         weights = np.arange(1, X.shape[1] + 1)
@@ -92,7 +92,7 @@ class Summing(Fragile):
 
     @staticmethod
     def risk(names: Sequence[str], features: Mapping[str, float]) -> float:
-        """Its probability for these features, those that are missing among them."""
+        """The probability for these features; some may be missing."""
         row = [features.get(name, 0.0) for name in names]
         return (
             sum(number * (0 if math.isnan(value) else value) for number, value in enumerate(row, 1)) / 10_000

@@ -1,4 +1,4 @@
-"""Worker processes: started as a user starts them, watched through their log, always ended."""
+"""Worker processes: started as a user starts them, watched through their logs, always ended."""
 
 import faulthandler
 import multiprocessing
@@ -22,10 +22,10 @@ from broker.settings import Settings
 from tests.kafka import is_running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 120.0  # a busy machine imports slowly
-END_S = 10.0  # what is promised after a signal
+START_S = 120.0  # imports are slow on a busy machine
+END_S = 10.0  # promised after a signal
 
-# Imported once, in a server process from which workers are forked: that saves each of them seconds.
+# A fork server that has imported everything once saves each worker seconds.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
@@ -36,16 +36,17 @@ _SERVER.set_forkserver_preload(
 
 
 class Process:
-    """A process in a session of its own, with its stdout and stderr in files.
+    """A process in its own session, with stdout and stderr in files.
 
-    However the tests end, by kill -9 too, it does not outlive them.
+    It does not outlive the tests, even if they end by SIGKILL.
     """
 
     def __init__(self, pid: int, poll: Callable[[], int | None], files: Path, *, dumps: bool) -> None:
         self.pid = pid
         self._poll = poll
         self._dumps = dumps
-        self._guard: subprocess.Popen[bytes] | None = None  # ends it when our end of its stdin closes
+        # ends the process when our end of its stdin closes
+        self._guard: subprocess.Popen[bytes] | None = None
         self._log, self._out = files.with_suffix(".log"), files.with_suffix(".out")
 
     @classmethod
@@ -79,7 +80,7 @@ class Process:
         files: Path,
         environment: Mapping[str, str],
     ) -> Self:
-        """`main` with `arguments` as its command line, in a process with everything imported already."""
+        """`main` with `arguments` as its command line, in a process that has imported everything already."""
         for suffix in (".log", ".out"):
             files.with_suffix(suffix).touch()
         process = _SERVER.Process(
@@ -99,7 +100,7 @@ class Process:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What --json printed."""
+        """What `--json` printed."""
         report: dict[str, Any] = orjson.loads(self.out)
         return report
 
@@ -109,15 +110,15 @@ class Process:
         return self._poll()
 
     def children(self) -> list[int]:
-        """The worker processes of a pool."""
+        """The pids of a pool's worker processes."""
         mine = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [pid for pid in map(int, mine) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def logged(self, pattern: str, *, times: int = 1, timeout: float = START_S) -> Self:
-        """Wait until the log matches `pattern` so many times; fail at once when the process ends before."""
+        """Wait until the log matches `pattern` `times` times; fail at once if the process ends first."""
 
         def there() -> bool:
-            ended = self.code is not None  # asked first: what it logged at its end counts
+            ended = self.code is not None  # checked first, because what it logged at its end counts too
             found = len(re.findall(pattern, self.log)) >= times
             assert found or not ended, f"ended with {self.code} before it logged {pattern!r}:\n{self.log}"
             return found
@@ -129,14 +130,14 @@ class Process:
         return self
 
     def joined(self) -> Self:
-        """Wait until it has partitions."""
+        """Wait until it has partitions assigned."""
         return self.logged(r"assigned partitions \d")
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     def wait(self, *, timeout: float = END_S) -> int:
-        """The exit code, within `timeout` seconds."""
+        """Wait up to `timeout` seconds for the exit code."""
         try:
             wait_until(lambda: self.code is not None, timeout=timeout, what=f"the end of {self.pid}")
         except AssertionError as error:
@@ -146,30 +147,30 @@ class Process:
         return self.code
 
     def stop(self) -> None:
-        """SIGTERM; it must end well within 10 s."""
+        """Send SIGTERM and wait for the end, which must come well within 10 s."""
         self.signal(signal.SIGTERM)
         assert self.wait() == 0, self.log
 
     def kill(self) -> None:
-        """Kill -9."""
+        """Send SIGKILL and wait for the end."""
         self.signal(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL, self.log
 
     def _dump_stacks(self) -> None:
-        """Have a forked process write its threads' stacks to its log."""
+        """Make a forked process write its threads' stacks to its log."""
         if self._dumps:
             self.signal(signal.SIGUSR2)
             with suppress(AssertionError):
                 wait_until(lambda: "most recent call first" in self.log, timeout=2)
 
     def end(self) -> None:
-        """End it and what it started, whatever state they are in."""
+        """End it and everything it started, whatever state they are in."""
         if self._guard is not None:
             self._guard.kill()
             self._guard.communicate()
         if self.code is not None and is_running(self.pid):
-            return  # ended long ago, with all it started: its number is somebody else's by now
-        for kill in (os.kill, os.killpg):  # its own session: nobody else is in that group
+            return  # already reaped, so somebody else may have its pid by now
+        for kill in (os.kill, os.killpg):  # it leads its own session, so nobody else is in its group
             with suppress(ProcessLookupError):
                 kill(self.pid, signal.SIGKILL)
         wait_until(lambda: self.code is not None, timeout=60, what=f"the end of killed process {self.pid}")
@@ -206,7 +207,7 @@ def _end_with_the_tests() -> None:
 
 
 def flags(settings: Settings, *, properties: Mapping[str, str] = {}) -> list[str]:
-    """The command line for these settings, with `properties` unless the settings have others."""
+    """The command line for these settings; `properties` are defaults for the settings' own."""
     kafka = settings.kafka if "group.protocol" in settings.kafka else {**properties, **settings.kafka}
     options = []
     for name, option in OPTIONS.items():
@@ -217,5 +218,5 @@ def flags(settings: Settings, *, properties: Mapping[str, str] = {}) -> list[str
 
 
 def gone(pids: Sequence[int]) -> Callable[[], bool]:
-    """Whether none of these processes runs any more."""
+    """A check whether none of these processes is running any more."""
     return lambda: not any(map(is_running, pids))

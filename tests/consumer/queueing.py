@@ -1,4 +1,5 @@
-"""A worker without Kafka: messages come, chunks are collected, scored and committed, on a clock of its own."""
+"""A simulated worker without Kafka: messages arrive, chunks are collected, scored and committed, on a
+simulated clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ Floats = NDArray[np.float64]
 FETCH_S = 0.002  # from a message's timestamp until it can be collected
 COMMIT_S = 0.004
 COMMIT_CPU_S = 0.0015
-COMMIT_INTERVAL_S = 0.025  # under backlog
+COMMIT_INTERVAL_S = 0.025  # when there is a backlog
 NOISE = 0.25
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a chunk: `fixed + per_row * rows`."""
+    """What a chunk takes, in seconds: `fixed + per_row * rows`."""
 
     fixed: float
     per_row: float
@@ -28,45 +29,45 @@ class Cost:
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened: by message when it came and how old it was when readable, by chunk when it ended."""
+    """What happened: when each message arrived, how old it was once readable, and when each chunk ended."""
 
     arrivals: Floats
     ages: Floats
     ended: Floats
     cpu: Floats
-    paces: list[tuple[int, float, Pace]]  # number of the first chunk with it, and when
+    paces: list[tuple[int, float, Pace]]  # the first chunk at this pace, and when
 
     def p99(self, start: float, end: float) -> float:
-        """Of messages that came in that time."""
+        """The 99th percentile for messages that arrived in this period."""
         return float(np.quantile(self.ages[(self.arrivals >= start) & (self.arrivals < end)], 0.99))
 
     def load(self, start: float, end: float) -> float:
-        """CPU seconds a second."""
+        """CPU seconds per second."""
         return float(self.cpu[(self.ended >= start) & (self.ended < end)].sum()) / (end - start)
 
     def chunks(self, start: float, end: float) -> int:
-        """How many ended in that time."""
+        """How many chunks ended in this period."""
         return int(((self.ended >= start) & (self.ended < end)).sum())
 
     def changes(self, start: float, end: float) -> int:
-        """How often the pace changed in that time."""
+        """How often the pace changed in this period."""
         return sum(start <= at < end for _, at, _ in self.paces[1:])
 
 
 def poisson(rate: float, start: float, end: float, *, seed: int = 0) -> Floats:
-    """Random arrivals, `rate` a second."""
+    """Random arrivals, `rate` per second."""
     return np.sort(np.random.default_rng(seed).uniform(start, end, int(rate * (end - start))))
 
 
 def simulate(arrivals: Floats, cost: Callable[[float], Cost], pace: Tuner | Pace, *, seed: int = 0) -> Trace:
-    """Work `arrivals` off, one chunk after the other; `cost` at a time."""
+    """Process `arrivals` chunk by chunk; `cost` depends on the time."""
     rng = np.random.default_rng(seed)
     there = arrivals + FETCH_S
     ages = np.full(len(arrivals), np.nan)
     ended, cpu = list[float](), list[float]()
     paces: list[tuple[int, float, Pace]] = []
     now, taken, uncommitted = 0.0, 0, 0
-    oldest_at = born = waited = 0.0  # of what is not committed
+    oldest_at = born = waited = 0.0  # of the open transaction
     while taken < len(arrivals):
         limit = pace.pace if isinstance(pace, Tuner) else pace
         first, last, first_at, now = taken, *_collect(there, taken, now, limit)
@@ -95,7 +96,8 @@ def simulate(arrivals: Floats, cost: Callable[[float], Cost], pace: Tuner | Pace
 
 
 def _collect(there: Floats, taken: int, now: float, limit: Pace) -> tuple[int, float, float]:
-    """The end of the chunk that begins at message `taken`, when its first row was there, and when it closed."""
+    """For the chunk that starts at message `taken`: its end, when its first row was there, and when it
+    closed."""
     first_at = max(now, there[taken])
     full = taken + limit.chunk_size
     if full <= len(there) and there[full - 1] <= first_at + limit.max_wait:

@@ -1,4 +1,4 @@
-"""A model that hangs on some rows, for the stall detector to find."""
+"""A model that hangs on some rows, for testing stall detection."""
 
 import ctypes
 import time
@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 HANG_S = 60.0
-SLEEPS = -1.0  # as compiled code does that lets other threads run
-HOLDS = -2.0  # as compiled code does that does not
-PAUSES = -3.0  # for a moment only
+SLEEPS = -1.0  # like compiled code that releases the GIL
+HOLDS = -2.0  # like compiled code that keeps the GIL
+PAUSES = -3.0  # only briefly
 PAUSE_S = 0.005
 
 
 class Sleepy:
-    """0.5 for every row; but see above."""
+    """Scores 0.5, except for the signals above."""
 
     classes_ = (0, 1)
     feature_names_in_ = ("signal",)
@@ -32,5 +32,5 @@ class Sleepy:
 
 
 def hang_on_purpose(seconds: float) -> None:
-    """Named, to be found in a stack."""
+    """Has a name of its own, so that it can be found in a stack."""
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""What an end-to-end test plays on: topics of its own, models, processes, and a look at the group's progress."""
+"""What an end-to-end test works with: its own topics, models, processes, and the group's progress."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from vitalstream import cli
 
 
 class Stage:
-    """Starts processes for one test, and ends what is left of them."""
+    """Starts processes for one test and ends whatever is left of them."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Stage:
         properties: Mapping[str, str] = {},
         **changes: Any,
     ) -> Settings:
-        """Fresh topics and a fresh group, with one of the models and librdkafka properties."""
+        """New topics and a new group, with one of the models and librdkafka properties."""
         made = self._make_settings(partitions=partitions, model=self._models[model], **changes)
         if model == "history":
             create_topics(made, partitions=partitions, state=True)
@@ -52,10 +52,10 @@ class Stage:
     def worker(
         self, settings: Settings, *arguments: str, environment: Mapping[str, str] = {}, fork: bool = True
     ) -> Process:
-        """`vitalstream consume`, in a session so short that a dead worker is soon missed.
+        """`vitalstream consume`, with a session timeout so short that a dead worker is noticed quickly.
 
-        Forked from a process that has imported all it needs, or, for several and without `fork`, as a user
-        starts it.
+        Forked from a process that has imported everything; for several workers or without `fork`, started as
+        a user would.
         """
         line = ["consume", *flags(settings, properties=self._properties), *arguments]
         if fork and settings.workers == 1:
@@ -63,7 +63,7 @@ class Stage:
         return self.command("-m", "vitalstream", *line, environment=environment)
 
     def dying(self, settings: Settings, step: Step, *, times: int = 3) -> Process:
-        """A worker that kills itself with SIGKILL when it reaches `step` for so many times."""
+        """A worker that kills itself with SIGKILL the `times`-th time it reaches `step`."""
         kafka = {**self._properties, **settings.kafka}
         whole = settings.model_copy(update={"kafka": kafka}).model_dump_json()
         line = [step, str(times), whole]
@@ -81,7 +81,7 @@ class Stage:
         return self._add(Process.fork(main, arguments, files=self._files(), environment=environment))
 
     def command(self, *arguments: str, environment: Mapping[str, str] = {}) -> Process:
-        """Any `python ARGUMENTS`."""
+        """`python` with any arguments."""
         return self._add(Process.command(arguments, files=self._files(), environment=environment))
 
     def send(self, settings: Settings, rows: Iterable[Row]) -> None:
@@ -105,7 +105,7 @@ class Stage:
             raise AssertionError(f"{error}\n{logs}") from None
 
     def end(self) -> None:
-        """End every process and close what was opened."""
+        """End every process and close everything."""
         for process in self._processes:
             process.end()
         for watch in self._watches.values():

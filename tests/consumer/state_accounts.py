@@ -1,4 +1,5 @@
-"""The oracle of state: what the topics hold is what folding the input, up to the committed offsets, gives offline."""
+"""The oracle for state: the topics must hold what an offline fold of the input gives, up to the committed
+offsets."""
 
 from collections import defaultdict
 from itertools import groupby
@@ -24,14 +25,14 @@ State = dict[int, dict[str, bytes]]
 
 
 def require_state_is_fold(settings: Settings, *, rows: int) -> Accounts:
-    """Fail unless every message is answered once, with the score that all of its patient's past gives."""
+    """Fail unless every message has one answer, with the score that its patient's whole past gives."""
     found = require_exactly_once(settings, rows=rows)
     require_folded(settings, found)
     return found
 
 
 def require_folded(settings: Settings, found: Accounts | None = None) -> None:
-    """Fail unless state and scores are those of an offline fold up to the committed offsets."""
+    """Fail unless state and scores match an offline fold up to the committed offsets."""
     found = found or read_accounts(settings)
     model = models.load(settings, with_history=True)
     history: Any = model.history
@@ -52,17 +53,19 @@ def require_folded(settings: Settings, found: Accounts | None = None) -> None:
         places = [(partition, messages[position].offset()) for position in decoded.frame.index]
         for place, expected, (seen, _) in zip(places, risk.tolist(), past.seen.tolist(), strict=True):
             result = found.by_position.get(place)
-            if result is not None:  # else the model rejected it
+            if result is not None:  # else the model rejected the row
                 assert result.history is not None
                 assert result.history["rows_seen"] == seen, "counted twice, or not at all"
-                assert result.risk_probability == (None if result.no_input else expected), "another score"
+                assert result.risk_probability == (None if result.no_input else expected), (
+                    "scored differently"
+                )
     folded = {partition: _rows(patients, partition) for partition in found.committed}
     assert read_state(settings) == {number: rows for number, rows in folded.items() if rows}
     require_ends(settings)
 
 
 def read_state(settings: Settings) -> State:
-    """What a read_committed reader finds on the state topic: the newest row of each patient."""
+    """What a read_committed reader finds on the state topic: each patient's newest row."""
     model = models.load(settings, with_history=True)
     history: Any = model.history
     records = StateRecords(history.start().layout, history.recipe_sha256)
@@ -77,7 +80,7 @@ def read_state(settings: Settings) -> State:
 
 
 def state_ends(settings: Settings) -> dict[int, int | None]:
-    """What is committed beside the offsets."""
+    """The state ends in the metadata of the committed offsets."""
     consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group})
     try:
         topics = consumer.list_topics(settings.input_topic, timeout=10).topics
@@ -89,7 +92,8 @@ def state_ends(settings: Settings) -> dict[int, int | None]:
 
 
 def require_ends(settings: Settings) -> None:
-    """Beside each offset stands where the last committed record of its state partition ends."""
+    """Fail unless each committed offset's metadata says where the last committed record of its state
+    partition ends."""
     last: dict[int, int] = defaultdict(int)
     for message in read_all(settings.bootstrap_servers, settings.topic(Role.STATE)):
         partition, offset = message.partition(), message.offset()

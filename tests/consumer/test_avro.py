@@ -1,4 +1,5 @@
-"""A topic of Avro, through real processes, a real Kafka and a real registry: worker, audit and dead-letter tools."""
+"""An Avro topic through real processes, a real Kafka and a real registry: worker, audit and dead-letter
+tools."""
 
 import json
 from collections import Counter
@@ -52,7 +53,7 @@ class Ward:
             chunk_size=50,
         )
         self._client = SchemaRegistryClient({"url": url, "timeout": 10})
-        # A schema of this test alone: registries give one id to one text.
+        # Schemas that no other test registers: a registry gives the same text the same id.
         self.schemas = {which: {**SCHEMA, "doc": f"{self.topic} {which}"} for which in ("ours", "new")}
         self.marks = {
             "ours": self.register("ours", f"{self.topic}-value"),
@@ -92,10 +93,10 @@ class Ward:
         return str(letter["value"])
 
 
-def test_every_message_is_a_result_or_a_dead_letter_that_the_tools_can_show(
+def test_every_message_becomes_a_result_or_a_dead_letter_that_the_tools_can_show(
     stage: Stage, schema_registry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Stop, "listen", lambda *_, **__: None)  # pytest's own signals stay pytest's
+    monkeypatch.setattr(Stop, "listen", lambda *_, **__: None)  # keep pytest's own signal handlers
     ward = Ward(stage, schema_registry)
     settings: Settings = ward.settings
     stage.send(settings, ((str(number % 7), ward.message(number)) for number in range(ROWS)))
@@ -134,7 +135,7 @@ def test_every_message_is_a_result_or_a_dead_letter_that_the_tools_can_show(
     assert ward.shown(12) == f"hex of {len(trailing)} bytes: {trailing.hex()}"
     assert ward.shown(13) == f"hex of {len(unknown)} bytes: {unknown.hex()}"
 
-    # Registered after all, it is no fault of the worker that it was unknown before.
+    # The schema is registered later: that the worker did not know it is no fault.
     assert ward.register("new", f"{ward.topic}-value") == ward.marks["new"]
     assert audit(settings).clean
     replayed = ward.run("replay", "--reason", "unknown_schema", "--dry-run")

@@ -1,4 +1,4 @@
-"""Where a new group begins: at the oldest message, or at a time."""
+"""Where a new group starts: at the oldest message, or at a given time."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -18,12 +18,12 @@ from tests.schemas.messages import good
 
 pytestmark = pytest.mark.kafka
 
-# Young enough for any retention, and a whole millisecond, as timestamps are.
+# Recent enough for any retention, and a whole millisecond, as timestamps are.
 MIDNIGHT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=24)
 
 
 def send(settings: Settings, *, partition: int, hour: float, count: int) -> None:
-    """Messages whose timestamps begin at this hour, a second apart."""
+    """Send messages one second apart, starting at this hour."""
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     first = round((MIDNIGHT + timedelta(hours=hour)).timestamp() * 1000)
     for second in range(count):
@@ -38,14 +38,14 @@ def work(settings: Settings) -> None:
 
 
 def scored(settings: Settings) -> dict[int, list[int]]:
-    """The offsets of the messages with a result, by partition."""
+    """The offsets of the scored messages, by partition."""
     found: dict[int, list[int]] = {}
     for partition, offset in sorted(read_accounts(settings).by_position):
         found.setdefault(partition, []).append(offset)
     return found
 
 
-def test_a_new_group_begins_at_a_time_and_goes_on_from_what_it_committed(
+def test_a_new_group_starts_at_a_given_time_and_continues_from_its_commits(
     make_settings: MakeSettings, models: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     noon = MIDNIGHT + timedelta(hours=12)
@@ -63,7 +63,7 @@ def test_a_new_group_begins_at_a_time_and_goes_on_from_what_it_committed(
     assert Invariant.COMPLETE in {one.invariant for one in from_the_first.offenders}
 
     send(settings, partition=1, hour=14, count=2)
-    send(settings, partition=0, hour=10, count=2)  # late, and after what is committed
+    send(settings, partition=0, hour=10, count=2)  # with old timestamps, but after what is committed
     work(settings)
     assert scored(settings) == {0: [4, 5, 6, 7, 8, 9], 1: [4, 5], 2: [0, 1, 2, 3]}
     assert any("has begun already" in one.message for one in caplog.records)

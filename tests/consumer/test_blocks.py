@@ -1,4 +1,5 @@
-"""Blocks of several chunks: what is sent is the same as chunk by chunk, and they end as whole as a chunk does."""
+"""Blocks of several chunks: they send the same as chunk by chunk, and fail or commit as a whole, like a
+chunk."""
 
 import signal
 from collections import Counter
@@ -46,7 +47,7 @@ BACKLOG = 3_000
 
 
 def mixed() -> list[FakeMessage]:
-    """Messages of four partitions, some of which are bad in each way; whole chunks of each are among them."""
+    """Messages of four partitions, with every kind of bad message and some chunks that are bad throughout."""
     bad: dict[int, Any] = {
         3: b"no JSON",
         57: None,
@@ -76,7 +77,7 @@ def mixed() -> list[FakeMessage]:
 def sent(
     messages: Sequence[FakeMessage], score: ChunkScorer, *, chunk_size: int, rows: int
 ) -> dict[str, Any]:
-    """Everything that is sent for messages collected in blocks of up to so many rows."""
+    """Everything sent for messages collected in blocks of up to `rows` rows."""
     clock = Clock()
     queue = Queue(clock, messages)
     on_error: Any = pytest.fail
@@ -95,7 +96,7 @@ def sent(
 
 
 def without_times(metrics: ChunkMetrics) -> ChunkMetrics:
-    """With 1 for any time, and 0 for a chunk of which the model was asked about no row."""
+    """Every time set to 1, or to 0 for a chunk in which the model saw no row."""
     return replace(
         metrics,
         latency_ms=float(metrics.latency_ms > 0),
@@ -104,7 +105,7 @@ def without_times(metrics: ChunkMetrics) -> ChunkMetrics:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 10, 100, 1000])
-def test_a_block_sends_what_its_chunks_would_have_sent(chunk_size: int) -> None:
+def test_a_block_sends_what_its_chunks_would_have_sent_one_by_one(chunk_size: int) -> None:
     def run(rows: int) -> tuple[dict[str, Any], Recorder]:
         recorder = Recorder()
         score = scorer(observer=recorder, min_features=1, result_bytes=512 + 400)
@@ -116,10 +117,10 @@ def test_a_block_sends_what_its_chunks_would_have_sent(chunk_size: int) -> None:
     assert in_blocks == one_by_one
     assert told_in_blocks.rejects == told.rejects
     assert [one.chunk_id for one in told_in_blocks.metrics] == [one.chunk_id for one in told.metrics]
-    assert len(one_by_one["letters"]) == 17, "not all kinds of bad messages are among them"
+    assert len(one_by_one["letters"]) == 17, "some kind of bad message is missing"
 
 
-def test_a_chunk_is_timed_by_the_rows_that_the_model_was_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunks_scoring_time_covers_only_the_rows_the_model_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(streaming, "perf_counter_ns", lambda: round(clock.now * 1e9))
 
@@ -138,7 +139,7 @@ def test_a_chunk_is_timed_by_the_rows_that_the_model_was_asked_about(monkeypatch
     assert [one.throughput_rows_per_s for one in found] == pytest.approx([500.0, 500.0])
 
 
-def test_a_broken_model_is_found_in_the_first_chunk_on_which_it_fails_whole() -> None:
+def test_a_broken_model_is_noticed_in_the_first_chunk_that_fails_completely() -> None:
     given = chunk(*[1.0] * 20, *[RAISES] * 10, *[2.0] * 10)
     with pytest.raises(ModelFailedError, match="raised ValueError on all 10 rows of a chunk"):
         scorer()(block_of(given, chunk_size=10), lag=0)
@@ -149,7 +150,7 @@ def test_a_broken_model_is_found_in_the_first_chunk_on_which_it_fails_whole() ->
     assert len(letters_of(scorer()(block_of(scattered, chunk_size=10), lag=0))) == 10, "of two chunks"
 
 
-def test_a_broken_model_is_not_asked_about_the_rest_of_the_block() -> None:
+def test_a_broken_model_is_not_given_the_rest_of_the_block() -> None:
     class Broken(Fragile):
         asked = 0
 
@@ -165,7 +166,7 @@ def test_a_broken_model_is_not_asked_about_the_rest_of_the_block() -> None:
     assert broken.asked < 30
 
 
-def test_too_many_rejects_are_too_many_at_the_same_chunk() -> None:
+def test_the_reject_limit_is_reached_at_the_same_chunk_with_blocks() -> None:
     good_ones, bad_ones = chunk(*[1.0] * 600), [FakeMessage(b"{", offset=number) for number in range(900)]
     given = [*good_ones, *bad_ones, *chunk(*[1.0] * 2_000)]
 
@@ -182,7 +183,8 @@ def test_too_many_rejects_are_too_many_at_the_same_chunk() -> None:
 
 
 class Breaker(Observer):
-    """Lets Kafka fail in the middle of some blocks: their results are handed over, their metrics are not."""
+    """Makes Kafka fail in the middle of some blocks, when their results have been produced but their metrics
+    have not."""
 
     def __init__(self) -> None:
         self.chunks = self.broken = 0
@@ -200,12 +202,12 @@ class Breaker(Observer):
 
 
 def require_blocks(found: Accounts) -> None:
-    """Chunks of one block were encoded at the same time."""
+    """Fail unless some chunks were encoded together, as one block."""
     assert max(Counter((one.worker, one.at) for one in found.metrics).values()) > 1
 
 
 @pytest.mark.kafka
-def test_a_block_that_is_aborted_half_produced_is_scored_again(stage: Stage) -> None:
+def test_a_half_produced_block_is_aborted_and_scored_again(stage: Stage) -> None:
     settings = stage.settings(partitions=2, chunk_size=10, until_idle=1.0)
     stage.send_patients(settings, patient_rows(BACKLOG))
     breaker = Breaker()
@@ -217,7 +219,7 @@ def test_a_block_that_is_aborted_half_produced_is_scored_again(stage: Stage) -> 
 
 
 @pytest.mark.kafka
-def test_killed_in_the_middle_of_a_block_nothing_is_lost_or_doubled(stage: Stage) -> None:
+def test_a_kill_in_the_middle_of_a_block_loses_and_doubles_nothing(stage: Stage) -> None:
     settings = stage.settings(partitions=2, chunk_size=10)
     stage.send_patients(settings, patient_rows(BACKLOG))
     killed = stage.dying(settings, Step.PRODUCING, times=3)
@@ -229,10 +231,10 @@ def test_killed_in_the_middle_of_a_block_nothing_is_lost_or_doubled(stage: Stage
 
 
 @pytest.mark.kafka
-def test_partitions_revoked_during_a_block_go_on_elsewhere(stage: Stage, tmp_path: Path) -> None:
+def test_partitions_revoked_during_a_block_continue_elsewhere(stage: Stage, tmp_path: Path) -> None:
     settings = stage.settings(partitions=4, chunk_size=10)
     slow = settings.model_copy(update={"model": save(Sleepy(), tmp_path / "sleepy.joblib")})
-    rows = int(4 / PAUSE_S) * 10  # four seconds for one
+    rows = int(4 / PAUSE_S) * 10  # takes one worker four seconds
     pausing = (
         {"patient_id": f"p{n % 99}", "event_time": "2026-01-05T08:30:00Z", "signal": -3} for n in range(rows)
     )

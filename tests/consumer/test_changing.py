@@ -1,4 +1,4 @@
-"""A change of model: prepared next to the one that scores, taken over between two transactions, or refused."""
+"""A model change: prepared alongside the model in use, then adopted between two transactions or refused."""
 
 import gc
 import shutil
@@ -42,7 +42,7 @@ NAMES = ("heart_rate", "spo2")
 
 
 class Recorder(Observer):
-    """What is told of models."""
+    """Records the model events."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
@@ -68,7 +68,7 @@ class Recorder(Observer):
 
 
 class Ward:
-    """A scorer whose model's files are in `path`, as a worker has it."""
+    """A scorer as a worker has it, with its model files in `path`."""
 
     def __init__(self, path: Path, model: Any) -> None:
         self.path = path
@@ -90,19 +90,19 @@ class Ward:
         )
 
     def replace(self, model: Any, *, pin: bool = True) -> str:
-        """Another file, and its pin; returns its hash."""
+        """Replace the model file and, unless told otherwise, its pin; returns its hash."""
         joblib.dump(model, self.path)
         if pin:
             pin_model(self.path)
         return model_sha256(self.path)
 
     def look(self) -> tuple[str, str]:
-        """What is told of the model that is pinned by now."""
+        """Look at the files; returns the last model event."""
         self.score.look()
         return self.told.last
 
     def by(self, rows: int = 2, **values: Any) -> str:
-        """Score messages; the hash of the model that their results are by."""
+        """Score messages; returns the hash of the model that the results name."""
         messages = [FakeMessage(good(**values), key=b"p", offset=row) for row in range(rows)]
         return decode_result(results_of(self.score(chunk_of(messages), lag=0))[0]).model
 
@@ -115,7 +115,7 @@ def fitted(seed: int = 0, names: Sequence[str] = NAMES) -> Any:
 
 @pytest.fixture(autouse=True)
 def unfrozen() -> Iterator[None]:
-    """What a change keeps from the garbage collector is given back."""
+    """Undo the `gc.freeze` of a model change."""
     yield
     gc.unfreeze()
 
@@ -125,11 +125,11 @@ def ward(tmp_path: Path) -> Ward:
     return Ward(tmp_path / "risk.joblib", fitted())
 
 
-def test_another_model_is_prepared_and_scores_once_it_may(ward: Ward) -> None:
+def test_a_new_model_is_prepared_and_takes_over_between_transactions(ward: Ward) -> None:
     old = ward.by()
     new = ward.replace(fitted(1, ("heart_rate", "spo2", "temperature")))
     assert ward.look() == ("ready", new)
-    assert ward.by() == old  # its transaction is open
+    assert ward.by() == old  # a transaction of the old model is open
     ward.score.change()
     assert ward.told.last == ("changed", new)
     assert ward.by() == new
@@ -138,7 +138,7 @@ def test_another_model_is_prepared_and_scores_once_it_may(ward: Ward) -> None:
     assert ward.told.told == [("ready", new), ("changed", new)]
 
 
-def test_while_a_model_is_loaded_it_has_one_thread_nobody_looks_for_garbage_and_the_worker_has_its_turn_soon(
+def test_loading_a_model_uses_one_thread_without_gc_and_a_short_switch_interval(
     ward: Ward,
 ) -> None:
     made, usual = ward.score._make, sys.getswitchinterval()
@@ -164,19 +164,19 @@ def test_while_a_model_is_loaded_it_has_one_thread_nobody_looks_for_garbage_and_
     assert gc.get_freeze_count() > 10_000
 
 
-def test_files_are_replaced_one_after_the_other(ward: Ward) -> None:
+def test_a_model_replaced_before_its_pin_is_awaited(ward: Ward) -> None:
     old = ward.by()
     new = ward.replace(fitted(1), pin=False)
     what, why = ward.look()
     assert what == "awaited"
     assert all(word in why for word in (old, new, "replaced without its pin"))
     ward.score.look()
-    assert len(ward.told.told) == 1  # told once
+    assert len(ward.told.told) == 1  # reported once
     pin_model(ward.path)
     assert ward.look() == ("ready", new)
 
 
-def test_nor_does_it_matter_which_is_first(ward: Ward, tmp_path: Path) -> None:
+def test_a_pin_replaced_before_its_model_is_awaited(ward: Ward, tmp_path: Path) -> None:
     other = tmp_path / "other.joblib"
     joblib.dump(fitted(1), other)
     pin_path(ward.path).write_text(model_sha256(other))
@@ -185,7 +185,7 @@ def test_nor_does_it_matter_which_is_first(ward: Ward, tmp_path: Path) -> None:
     assert ward.look() == ("ready", model_sha256(ward.path))
 
 
-def test_files_that_are_gone_for_a_moment(ward: Ward) -> None:
+def test_files_that_are_missing_for_a_moment_are_awaited(ward: Ward) -> None:
     for file in (pin_path(ward.path), ward.path):
         content = file.read_bytes()
         file.unlink()
@@ -194,7 +194,7 @@ def test_files_that_are_gone_for_a_moment(ward: Ward) -> None:
         assert ward.look() == ("kept", "")
 
 
-def test_a_card_alone_is_another_model(ward: Ward) -> None:
+def test_a_changed_card_alone_counts_as_a_new_model(ward: Ward) -> None:
     model = models.load(ward.settings)
     card = model.described()
     write_card(ward.path, card)
@@ -214,7 +214,7 @@ def test_a_card_alone_is_another_model(ward: Ward) -> None:
         (LogisticRegression().fit([[0.0], [1.0]], [0, 1]), "features"),
     ],
 )
-def test_what_a_start_refuses_is_refused(ward: Ward, model: Any, words: str) -> None:
+def test_a_model_that_would_be_refused_at_start_is_refused(ward: Ward, model: Any, words: str) -> None:
     old = ward.by()
     ward.replace(model)
     what, why = ward.look()
@@ -224,13 +224,13 @@ def test_what_a_start_refuses_is_refused(ward: Ward, model: Any, words: str) -> 
     assert ward.by() == old
     ward.score.look()
     assert len(ward.told.told) == 1
-    ward.score.look(again=True)  # a missing library may be there by now
+    ward.score.look(again=True)  # a missing library may have been installed by now
     assert [what for what, _ in ward.told.told] == ["refused", "refused"]
     new = ward.replace(fitted(1))
     assert ward.look() == ("ready", new)
 
 
-def test_a_model_with_another_past_is_refused(ward: Ward) -> None:
+def test_a_model_with_a_different_history_is_refused(ward: Ward) -> None:
     rows = pd.DataFrame(
         {"patient_id": ["a", "b"], "event_time": ["2026-01-05T08:00Z"] * 2, NAMES[0]: [90.0, 80.0]}
     )
@@ -245,7 +245,7 @@ def test_a_model_with_another_past_is_refused(ward: Ward) -> None:
     assert ward.by() == old
 
 
-def test_what_would_end_the_worker_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_would_stop_the_worker_is_refused(tmp_path: Path) -> None:
     ward = Ward(tmp_path / "risk.joblib", fitted())
     for _ in range(FIRST_MESSAGES // 20):
         ward.by(20, heart_rate=RAISES)
@@ -261,7 +261,7 @@ def test_what_would_end_the_worker_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_the_old_model_pinned_again_is_kept_or_scores_again(ward: Ward) -> None:
+def test_pinning_the_old_model_again_keeps_it_or_brings_it_back(ward: Ward) -> None:
     content, old = ward.path.read_bytes(), ward.by()
     ward.replace("no model")
     ward.score.look()
@@ -282,7 +282,7 @@ def test_the_old_model_pinned_again_is_kept_or_scores_again(ward: Ward) -> None:
 
 
 def versions(folder: Path) -> list[Path]:
-    """Model files of two kinds, with other features each."""
+    """Model files of two kinds, with different features."""
     made = []
     for number in range(11):
         names = ("heart_rate", "spo2", "temperature")[: 2 + number % 2]
@@ -297,7 +297,7 @@ def versions(folder: Path) -> list[Path]:
 
 
 def deploy(model: Path, to: Path, *, pin_first: bool) -> None:
-    """File and pin, one after the other."""
+    """Replace the file and the pin, one after the other."""
     files = [(model, to), (pin_path(model), pin_path(to))]
     for source, target in files[::-1] if pin_first else files:
         new = target.with_suffix(".new")
@@ -306,7 +306,7 @@ def deploy(model: Path, to: Path, *, pin_first: bool) -> None:
 
 
 @pytest.mark.kafka
-def test_ten_changes_under_load_lose_and_double_nothing(stage: Stage, vitals_file: list[str]) -> None:
+def test_ten_model_changes_under_load_lose_and_double_nothing(stage: Stage, vitals_file: list[str]) -> None:
     path = stage.folder / "risk.joblib"
     made = versions(stage.folder)
     deploy(made[0], path, pin_first=False)
@@ -328,7 +328,7 @@ def test_ten_changes_under_load_lose_and_double_nothing(stage: Stage, vitals_fil
         deploy(model, path, pin_first=bool(number % 2))
         worker.signal(signal.SIGHUP)
         scores(model)
-        for _ in range(2):  # what is seen first may still be the last transaction of the old one
+        for _ in range(2):  # the first one seen may still come from the old model's last transaction
             stage.wait_committed(settings, stage.committed(settings) + 1)
     replay.signal(signal.SIGINT)
     replay.wait()
@@ -342,6 +342,6 @@ def test_ten_changes_under_load_lose_and_double_nothing(stage: Stage, vitals_fil
     for partition in range(2):
         in_order = [by for (where, _), by in sorted(found.by_position.items()) if where == partition]
         changes = [one for one, _ in groupby(by.model for by in in_order)]
-        assert changes == [one for one in hashes if one in changes]  # none comes back
+        assert changes == [one for one in hashes if one in changes]  # no model comes back
     judged = audit(settings, models=made)
     assert judged.clean, (judged.offenders, judged.unjudged)

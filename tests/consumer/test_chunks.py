@@ -1,4 +1,4 @@
-"""Collecting: when a chunk closes, and what is in it."""
+"""Collecting: when a chunk closes, and what it contains."""
 
 from typing import Any
 
@@ -44,12 +44,12 @@ def test_without_max_wait_a_chunk_takes_what_is_there_and_never_waits() -> None:
     assert clock.now == 1000.0
 
 
-def test_the_first_row_is_waited_for_and_taken_with_those_beside_it() -> None:
+def test_collect_waits_for_the_first_row_and_takes_what_came_with_it() -> None:
     clock = Clock()
     queue = Queue(clock)
     collect = collector(queue, clock)
     assert collect.collect(patience=2.0) is None
-    assert clock.now == 1002.0, "collect waits no longer than its patience"
+    assert clock.now == 1002.0, "collect waits only as long as its patience"
 
     queue.later = [(1002.5, FakeMessage(offset=7))]
     chunk = collect.collect(patience=2.0)
@@ -70,7 +70,7 @@ def test_max_wait_runs_from_the_first_row_not_from_the_last() -> None:
     assert clock.now == pytest.approx(1001.5)
 
 
-def test_a_waiting_chunk_gives_back_control_within_its_patience() -> None:
+def test_a_waiting_chunk_returns_control_within_its_patience() -> None:
     clock = Clock()
     queue = Queue(clock, messages((0, 0)))
     collect = collector(queue, clock, max_wait=60.0)
@@ -90,7 +90,7 @@ def test_a_chunk_that_fills_while_it_waits_is_full() -> None:
 
 
 @pytest.mark.parametrize("closed_by", [ClosedBy.REVOKED, ClosedBy.STOPPED])
-def test_closing_gives_what_is_pending_once(closed_by: ClosedBy) -> None:
+def test_closing_returns_pending_rows_once(closed_by: ClosedBy) -> None:
     clock = Clock()
     collect = collector(Queue(clock, messages((0, 4), (1, 9))), clock, max_wait=60.0)
     assert collect.collect() is None
@@ -109,7 +109,7 @@ def test_discarded_messages_are_gone() -> None:
     assert collect.close(ClosedBy.STOPPED) is None
 
 
-def test_errors_are_handed_over_and_never_become_rows() -> None:
+def test_errors_are_passed_on_and_never_become_rows() -> None:
     clock = Clock()
     heard: list[str] = []
     trouble = FakeMessage(error=KafkaError(KafkaError._TRANSPORT))
@@ -122,7 +122,7 @@ def test_errors_are_handed_over_and_never_become_rows() -> None:
     assert collect.collect() is None
 
 
-def test_what_on_error_raises_comes_out() -> None:
+def test_exceptions_from_on_error_are_raised() -> None:
     clock = Clock()
 
     def refuse(error: KafkaError) -> None:
@@ -133,7 +133,7 @@ def test_what_on_error_raises_comes_out() -> None:
         collector(queue, clock, on_error=refuse).collect()
 
 
-def test_a_block_has_the_full_chunks_that_are_queued_and_the_rest_begins_the_next_one() -> None:
+def test_a_block_takes_the_queued_full_chunks_and_leaves_the_rest_for_the_next() -> None:
     clock = Clock()
     queue = Queue(clock, messages(*((0, offset) for offset in range(8))))
     collect = collector(queue, clock)
@@ -154,7 +154,7 @@ def test_a_block_has_the_full_chunks_that_are_queued_and_the_rest_begins_the_nex
 
 
 @pytest.mark.parametrize(("rows", "taken"), [(0, 3), (2, 3), (5, 3), (6, 6), (8, 6), (100, 9)])
-def test_a_block_takes_no_more_rows_than_it_may_but_always_a_chunk(rows: int, taken: int) -> None:
+def test_a_block_stays_within_its_rows_but_always_takes_one_chunk(rows: int, taken: int) -> None:
     clock = Clock()
     queue = Queue(clock, messages(*((0, offset) for offset in range(11))))
     block = collector(queue, clock).collect(rows=rows)
@@ -171,16 +171,16 @@ def test_a_block_is_bounded_in_rows_and_in_bytes() -> None:
     assert len(offsets(collect.collect(rows=10_000))) == (STEP % 7 + STEP) // 7 * 7
     queue.queued = [FakeMessage(bytes(BLOCK_BYTES // 100), offset=offset) for offset in range(4_000)]
     assert len(offsets(collector(queue, clock, chunk_size=2_000).collect(rows=10_000))) == 2_000, (
-        "one chunk is"
+        "one chunk is always taken"
     )
 
 
-def test_the_rest_of_a_block_waits_from_when_it_was_taken() -> None:
+def test_the_rest_of_a_block_waits_from_the_time_it_was_taken() -> None:
     clock = Clock()
     queue = Queue(clock, messages(*((0, offset) for offset in range(4))))
     collect = collector(queue, clock, max_wait=1.0)
     assert offsets(collect.collect(rows=100)) == [0, 1, 2]
-    clock.now += 0.7  # that took so long
+    clock.now += 0.7  # scoring took that long
     queue.later = [(1000.9, FakeMessage(offset=4)), (1001.1, FakeMessage(offset=5))]
     rest = None
     while rest is None:
@@ -189,7 +189,7 @@ def test_the_rest_of_a_block_waits_from_when_it_was_taken() -> None:
     assert clock.now == pytest.approx(1001.0)
 
 
-def test_what_is_revoked_while_a_block_is_gathered_is_closed_in_chunks() -> None:
+def test_rows_revoked_while_a_block_is_gathered_are_closed_in_chunks() -> None:
     clock = Clock()
     closed: list[Block | None] = []
 
@@ -211,7 +211,7 @@ def test_what_is_revoked_while_a_block_is_gathered_is_closed_in_chunks() -> None
     ]
 
 
-def test_order_is_kept_and_spans_are_first_and_last_of_each_partition() -> None:
+def test_order_is_kept_and_spans_give_first_and_last_offset_of_each_partition() -> None:
     read = [(1, 5), (0, 7), (1, 6), (0, 9), (2, 0), (1, 8)]
     chunk = chunk_of(messages(*read))
     assert [*zip(chunk.partitions, chunk.offsets, strict=True)] == read

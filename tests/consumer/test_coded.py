@@ -1,4 +1,4 @@
-"""Topics whose readings say by codes what they are, through real processes and a real Kafka, with all the tools."""
+"""Topics whose readings are identified by codes, through real processes, a real Kafka and all the tools."""
 
 import json
 from collections import Counter
@@ -40,7 +40,8 @@ def observation(number: int, code: str, value: float, unit: str, status: str = "
 
 
 def fhir(number: int) -> bytes:
-    """In every ten messages one is retracted, one of an unknown unit, one of two patients, and one for others."""
+    """Of every ten messages one is retracted, one has an unknown unit, one has two patients, and one is for
+    others."""
     kind = number % 10
     status = "entered-in-error" if kind == 1 else "final"
     spo2 = observation(number + (kind == 3), "59408-5", 0.97, "mm[Hg]" if kind == 2 else "1", status)
@@ -54,7 +55,7 @@ def fhir(number: int) -> bytes:
 
 
 def hl7v2(number: int) -> bytes:
-    """The same in HL7, in the charset of western Europe."""
+    """The same in HL7 v2, encoded as Latin-1."""
     kind = number % 10
     status = "D" if kind == 1 else "F"
     segments = [
@@ -71,7 +72,7 @@ def hl7v2(number: int) -> bytes:
     ("value_format", "message", "status", "kind"),
     [("fhir", fhir, "status", "resourceType"), ("hl7v2", hl7v2, "OBX-11", "MSH-9")],
 )
-def test_every_message_is_a_result_or_a_dead_letter(
+def test_every_message_becomes_a_result_or_a_dead_letter(
     stage: Stage, value_format: str, message: Callable[[int], bytes], status: str, kind: str
 ) -> None:
     mapping = stage.folder / "ward.toml"

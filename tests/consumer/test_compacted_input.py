@@ -1,4 +1,4 @@
-"""A worker warns of an input topic that loses messages before they are scored."""
+"""A worker warns about an input topic that can lose messages before they are scored."""
 
 import pytest
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.mark.parametrize(("policy", "warnings"), [("compact", 1), ("compact,delete", 1), ("delete", 0)])
-def test_a_worker_warns_of_a_compacted_input(stage: Stage, policy: str, warnings: int) -> None:
+def test_a_worker_warns_about_a_compacted_input(stage: Stage, policy: str, warnings: int) -> None:
     settings = stage.settings(until_idle=0.5)
     topic = settings.input_topic
     alter_topic(settings.bootstrap_servers, topic, {"cleanup.policy": policy})
@@ -20,7 +20,7 @@ def test_a_worker_warns_of_a_compacted_input(stage: Stage, policy: str, warnings
     assert all(f"topic {topic} is compacted" in line and "never scored" in line for line in said)
 
 
-def test_a_compacted_output_is_none_of_the_inputs_trouble(stage: Stage) -> None:
+def test_a_compacted_output_causes_no_warning_about_the_input(stage: Stage) -> None:
     settings = stage.settings(until_idle=0.5)
     for topic in settings.output_topics:
         alter_topic(settings.bootstrap_servers, topic, {"cleanup.policy": "compact"})

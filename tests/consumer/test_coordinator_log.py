@@ -1,4 +1,4 @@
-"""What a producer's log tells of the connection to its transaction coordinator."""
+"""What a producer's log reveals about the connection to its transaction coordinator."""
 
 import logging
 
@@ -19,15 +19,15 @@ COORDINATORS = "[thrd:TxnCoordinator]: TxnCoordinator: 127.0.0.1:9092: Disconnec
             "FAIL",
             OTHERS,
             False,
-        ),  # one of three brokers that is down must not have the producer renewed for ever
+        ),  # one of three brokers being down must not make the worker renew its producer for ever
         ("GETPID", "[thrd:main]: Failed to acquire transactional PID from broker TxnCoordinator/1", False),
     ],
 )
-def test_a_broken_connection_to_the_coordinator_is_heard(
+def test_a_broken_connection_to_the_coordinator_is_noticed(
     facility: str, text: str, heard: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[None] = []
     log = CoordinatorLog(logging.getLogger("a-client"), on_disturbed=lambda: calls.append(None))
     log.log(logging.WARNING, "%s [%s] %s", facility, "rdkafka#producer-1", text)
     assert bool(calls) == heard
-    assert text in caplog.text, "and passed on"
+    assert text in caplog.text, "the line is logged all the same"

@@ -1,4 +1,4 @@
-"""Workers that are killed or stopped in the middle: whoever comes after them ends in the same state."""
+"""Workers killed or stopped midway: their successors reach the same end state."""
 
 import signal
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.kafka
 ROWS = 10_000
 FEW_ROWS = 2_000
 HISTORY_ROWS = 600
-DELIVERED = (Step.FLUSHED, Step.OFFSETS_SENT)  # an open transaction's results are in the topic
+DELIVERED = (Step.FLUSHED, Step.OFFSETS_SENT)  # by then an open transaction's results are in the topic
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_worker_that_ends_mid_stream_is_continued(
+def test_a_successor_continues_a_worker_that_ended_mid_stream(
     stage: Stage, vitals_file: list[str], number: signal.Signals
 ) -> None:
     settings = stage.settings(chunk_size=20)
@@ -38,11 +38,11 @@ def test_a_worker_that_ends_mid_stream_is_continued(
     stage.worker(settings)
     stage.wait_committed(settings, ROWS)
     found = require_exactly_once(settings, rows=ROWS)
-    assert len({chunk.worker for chunk in found.metrics}) == 1, "a restarted worker has its old name"
+    assert len({chunk.worker for chunk in found.metrics}) == 1, "a restarted worker did not get its old name"
     require_offline_scores(found, settings, ulp=0)
 
 
-def test_killed_at_any_step_nothing_is_lost_or_doubled(stage: Stage) -> None:
+def test_a_kill_at_any_step_loses_and_doubles_nothing(stage: Stage) -> None:
     every = {step: stage.settings(partitions=2, chunk_size=50, commit_interval_ms=0) for step in Step}
     for settings in every.values():
         stage.send_patients(settings, patient_rows(FEW_ROWS))
@@ -64,7 +64,7 @@ def test_killed_at_any_step_nothing_is_lost_or_doubled(stage: Stage) -> None:
             raise AssertionError(f"killed at {step}: {error}") from error
     for step in DELIVERED:
         everything = read_accounts(every[step], isolation="read_uncommitted").accounted
-        assert max(everything.values()) == 2, "the aborted transaction is in the log for all to see"
+        assert max(everything.values()) == 2, "the log does not show the aborted transaction"
 
 
 def test_a_restarted_worker_unblocks_readers_at_once(stage: Stage) -> None:
@@ -75,7 +75,7 @@ def test_a_restarted_worker_unblocks_readers_at_once(stage: Stage) -> None:
     worker = stage.dying(settings, Step.OFFSETS_SENT, times=2)
     assert worker.wait(timeout=60) == -signal.SIGKILL, worker.log
     written = end_offsets(settings, settings.output_topic)[0]
-    assert stable(settings) < written, "readers are held up"
+    assert stable(settings) < written, "readers were not held up"
 
     stage.worker(settings).logged("worker .* scores")
     wait_until(
@@ -87,7 +87,7 @@ def test_a_restarted_worker_unblocks_readers_at_once(stage: Stage) -> None:
     require_exactly_once(settings, rows=FEW_ROWS)
 
 
-def test_a_dead_worker_that_nobody_restarts_holds_readers_up_until_its_timeout_and_no_longer(
+def test_a_dead_worker_nobody_restarts_blocks_readers_only_until_its_transaction_times_out(
     stage: Stage,
 ) -> None:
     settings = stage.settings(partitions=4, commit_interval_ms=0)
@@ -103,12 +103,12 @@ def test_a_dead_worker_that_nobody_restarts_holds_readers_up_until_its_timeout_a
 
 
 def stable(settings: Settings) -> int:
-    """How far read_committed readers of the output topic's partition 0 get."""
+    """The last stable offset of partition 0 of the output topic."""
     ends = end_offsets(settings, settings.output_topic, isolation=IsolationLevel.READ_COMMITTED)
     return ends[0]
 
 
-def test_killed_at_any_step_what_is_known_of_patients_is_that_of_what_is_committed(stage: Stage) -> None:
+def test_after_a_kill_at_any_step_patients_state_matches_what_is_committed(stage: Stage) -> None:
     steps = (Step.SCORED, Step.PRODUCED, Step.FLUSHED, Step.OFFSETS_SENT, Step.COMMITTED)
     every = {
         step: stage.settings(model="history", partitions=2, chunk_size=20, commit_interval_ms=0)

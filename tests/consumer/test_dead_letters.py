@@ -1,4 +1,4 @@
-"""Dead letters end to end: the exact bytes of every reason among good messages, on a real Kafka."""
+"""Dead letters end to end: for every reason, the exact bytes, in between good messages, on a real Kafka."""
 
 from typing import Any
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.kafka
 OWN: Any = [("trace", b"\x00\xff"), ("none", None), ("dlq.reason", b"of an earlier life")]
 FOR_THE_MODEL = {
     "the model raises": good(heart_rate=RAISES),
-    **{name: ACCEPTED[name] for name in ("large integers", "extreme floats")},  # far above 1, as it scores
+    **{name: ACCEPTED[name] for name in ("large integers", "extreme floats")},  # scored, though far above 1
 }
 KEY = b"\xff\x00key"
 
 
 def send(settings: Settings, values: dict[str, bytes | None], *, key: bytes | None = KEY) -> dict[str, Any]:
-    """Each value with headers to partition 0, in order; the acknowledged messages by name."""
+    """Send each value with headers to partition 0, in order; returns the acknowledged messages by name."""
     sent: dict[str, Any] = {}
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 5, "log_level": 0})
     for name, value in values.items():
@@ -55,7 +55,7 @@ def position(message: Any) -> Position:
     return message.partition(), message.offset()
 
 
-def test_every_reason_end_to_end(stage: Stage) -> None:
+def test_every_reason_ends_in_a_dead_letter_with_the_exact_bytes(stage: Stage) -> None:
     settings = stage.settings(model="fragile_vitals", partitions=1, ranges="off", max_dead_letter_ratio=1.0)
     bad = {
         **REJECTED,
@@ -88,7 +88,7 @@ def test_every_reason_end_to_end(stage: Stage) -> None:
     assert {origin.reason for _, origin in found.dead_letters} == {*Reason} - OF_OTHER_FORMATS
 
 
-def test_what_does_not_fit_the_dead_letter_topic_is_a_pointer(stage: Stage) -> None:
+def test_a_dead_letter_too_large_for_its_topic_becomes_a_pointer(stage: Stage) -> None:
     settings = stage.settings(model="fragile", partitions=1, max_dead_letter_ratio=1.0)
     limit_topic(settings, settings.dead_letter_topic, 100_000)
     large = b"x" * (MAX_MESSAGE_BYTES + 1)
@@ -116,7 +116,7 @@ def test_a_model_that_fails_on_everything_stops_the_worker_and_loses_nothing(sta
     assert last.startswith("vitalstream: the model raised ValueError on all 20 rows of a chunk")
     assert "canary" not in worker.log
     assert "Traceback" not in worker.log
-    assert stage.committed(settings) in (0, 20), "nothing of the bad chunk"
+    assert stage.committed(settings) in (0, 20), "part of the bad chunk was committed"
 
 
 def test_a_result_that_fits_its_topic_is_published(stage: Stage) -> None:

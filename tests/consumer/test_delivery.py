@@ -18,10 +18,10 @@ OFTEN: dict[str, Any] = {
     "partitions": 2,
     "chunk_size": 50,
     "commit_interval_ms": 0,
-}  # a commit for each chunk
+}  # one commit per chunk
 
 
-def test_after_a_kill_everything_is_there_at_least_once(stage: Stage) -> None:
+def test_after_a_kill_every_message_has_at_least_one_result(stage: Stage) -> None:
     settings = stage.settings(**OFTEN)
     stage.send_patients(settings, patient_rows(ROWS))
     worker = stage.dying(settings, Step.FLUSHED)
@@ -32,11 +32,11 @@ def test_after_a_kill_everything_is_there_at_least_once(stage: Stage) -> None:
     stage.wait_committed(settings, ROWS)
     found = read_accounts(settings)
     assert found.accounted.keys() == found.sources.keys()
-    assert max(found.accounted.values()) == 2, "what was delivered and not committed comes again"
+    assert max(found.accounted.values()) == 2, "delivered but uncommitted messages did not come again"
 
 
 def test_nothing_is_committed_before_it_is_delivered(stage: Stage) -> None:
-    # Left to itself the producer would hold its messages back for a minute.
+    # By itself, the producer would hold its messages back for a minute.
     settings = stage.settings(**OFTEN, properties={"linger.ms": "60000"})
     stage.send_patients(settings, patient_rows(ROWS))
     worker = stage.dying(settings, Step.COMMITTED)

@@ -1,4 +1,5 @@
-"""The main path: a file of patients' rows to one risk result a message, through real processes and a real Kafka."""
+"""The main path: from a file of patients' rows to one risk result per message, through real processes and a
+real Kafka."""
 
 import pytest
 
@@ -13,7 +14,7 @@ ROWS = 50_000
 
 
 @pytest.mark.parametrize(("model", "ulp"), [("boosting", 0), ("logistic", 4)])
-def test_every_message_is_scored_exactly_once_as_offline(
+def test_every_message_is_scored_exactly_once_and_as_offline(
     stage: Stage, vitals_file: list[str], model: str, ulp: int
 ) -> None:
     settings = stage.settings(model=model)
@@ -31,12 +32,12 @@ def test_every_message_is_scored_exactly_once_as_offline(
     assert (worker.report["rows"], worker.report["chunks"]) == (ROWS, len(found.metrics))
     assert worker.report["recoveries"] == 0
     assert worker.report["transactions"] < len(found.metrics) / 2, (
-        "a transaction for each chunk, under backlog"
+        "each chunk had its own transaction, despite the backlog"
     )
 
 
 def test_a_worker_without_compiled_code_scores_the_same(stage: Stage) -> None:
-    """Boosted trees, whose scores are the same bits with and without compiled code."""
+    """With boosted trees, whose scores are bit for bit the same with and without compiled code."""
     (stage.folder / "numba.py").write_text("raise ModuleNotFoundError(name='numba')\n")
     settings = stage.settings(model="boosting")
     environment = {"PYTHONPATH": str(stage.folder), "VITALSTREAM_NATIVE": "0"}

@@ -13,7 +13,7 @@ from consumer.sending import Sender, kafka_call
 
 # error code, then its flags: fatal, retriable, txn_requires_abort
 TABLE = [
-    # whoever is fenced is out, however the client words it
+    # a fenced worker is out, whatever flags the client reports
     (KafkaError._FENCED, (True, False, False), Action.FENCED),
     (KafkaError._FENCED, (False, False, True), Action.FENCED),
     (KafkaError.PRODUCER_FENCED, (False, False, True), Action.FENCED),
@@ -30,14 +30,14 @@ TABLE = [
     (KafkaError.FENCED_INSTANCE_ID, (False, False, True), Action.ABORT),
     (KafkaError.REBALANCE_IN_PROGRESS, (False, False, True), Action.ABORT),
     (KafkaError._TIMED_OUT, (False, True, True), Action.ABORT),
-    # what may be repeated is repeated
+    # what may be retried is retried
     (KafkaError._TIMED_OUT, (False, True, False), Action.RETRY),
     (KafkaError.CONCURRENT_TRANSACTIONS, (False, True, False), Action.RETRY),
     (KafkaError.NOT_COORDINATOR, (False, True, False), Action.RETRY),
-    # nothing said: the outcome is unknown
+    # no flag is set: the outcome is unknown
     (KafkaError._TIMED_OUT, (False, False, False), Action.REBUILD),
     (KafkaError._STATE, (False, False, False), Action.REBUILD),
-    # what no repetition cures ends the worker
+    # what no retry fixes ends the worker
     (KafkaError.TOPIC_AUTHORIZATION_FAILED, (False, False, True), Action.STOP),
     (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, (True, False, False), Action.STOP),
     (KafkaError.MSG_SIZE_TOO_LARGE, (False, False, True), Action.STOP),
@@ -46,7 +46,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("code", "flags", "action"), TABLE)
-def test_action(code: int, flags: tuple[bool, bool, bool], action: Action) -> None:
+def test_each_error_leads_to_its_action(code: int, flags: tuple[bool, bool, bool], action: Action) -> None:
     fatal, retriable, requires_abort = flags
     error = KafkaError(code, fatal=fatal, retriable=retriable, txn_requires_abort=requires_abort)
     assert action_for(error) is action
@@ -66,11 +66,11 @@ def test_action(code: int, flags: tuple[bool, bool, bool], action: Action) -> No
     ],
     ids=str,
 )
-def test_a_consumer_goes_on_unless_that_is_hopeless(error: KafkaError, stops: bool) -> None:
+def test_a_consumer_carries_on_unless_the_error_is_permanent(error: KafkaError, stops: bool) -> None:
     assert stops_consumer(error) is stops
 
 
-def test_a_failed_call_shows_kafkas_name_not_its_text() -> None:
+def test_a_failed_call_shows_kafkas_error_name_but_not_its_text() -> None:
     error = KafkaError(KafkaError._TIMED_OUT, "canary in the text")
     told = KafkaCallError("committing", error, Action.REBUILD)
     assert "canary" not in str(told)
@@ -78,12 +78,12 @@ def test_a_failed_call_shows_kafkas_name_not_its_text() -> None:
     assert "outcome unknown" in str(KafkaCallError("committing", None, Action.REBUILD))
 
 
-def test_the_fenced_worker_says_what_to_do() -> None:
+def test_a_fenced_worker_says_what_to_do() -> None:
     assert "transactional id g-0" in str(FencedError("g-0"))
     assert "different --instance" in str(FencedError("g-0"))
 
 
-def test_a_callback_that_runs_into_the_death_of_its_producer_hides_nothing() -> None:
+def test_a_producers_fatal_error_is_found_even_when_raised_inside_a_callback() -> None:
     death = KafkaError(KafkaError._FENCED, fatal=True)
     first = SystemError("returned a result with an exception set")
     first.__cause__ = KafkaException(death)
@@ -101,14 +101,16 @@ def test_a_callback_that_runs_into_the_death_of_its_producer_hides_nothing() -> 
     ("codes", "action"),
     [
         ([KafkaError._MSG_TIMED_OUT], Action.REBUILD),
-        ([KafkaError.INVALID_PRODUCER_EPOCH], Action.REBUILD),  # there is no transactional id to be fenced by
+        ([KafkaError.INVALID_PRODUCER_EPOCH], Action.REBUILD),  # there is no transactional ID to be fenced by
         ([KafkaError.TOPIC_AUTHORIZATION_FAILED], Action.STOP),
         ([KafkaError._MSG_TIMED_OUT, KafkaError.TOPIC_AUTHORIZATION_FAILED], Action.STOP),
         ([KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._MSG_TIMED_OUT], Action.STOP),
     ],
     ids=str,
 )
-def test_a_lost_message_stops_the_worker_if_that_is_hopeless(codes: list[int], action: Action) -> None:
+def test_an_undelivered_message_stops_the_worker_if_the_error_is_permanent(
+    codes: list[int], action: Action
+) -> None:
     made: list[dict[str, Any]] = []
     left = [*codes]
 

@@ -1,4 +1,4 @@
-"""Probes: what is alive, what is ready, what a stall leaves in the log, and the HTTP in front of it."""
+"""Probes: what counts as alive and as ready, what a stall logs, and the HTTP endpoints."""
 
 import http.client
 import logging
@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def health(clock: Clock) -> Health:
-    """Of a worker that has joined."""
+    """The health of a worker that has joined its group."""
     health = Health(stall_after=STALL_S, clock=clock)
     health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
     health.assigned([0])
@@ -38,7 +38,7 @@ def health(clock: Clock) -> Health:
 
 
 def turn(health: Health, clock: Clock, seconds: float, *, lag: int | None = 0) -> None:
-    """The loop turns for so long; with `lag` it hears of it, with None the statistics don't come."""
+    """The loop runs for `seconds`; statistics report `lag`, or don't arrive if it is None."""
     ask = health.beating(lambda: False)
     for _ in range(int(seconds)):
         clock.now += 1
@@ -47,7 +47,7 @@ def turn(health: Health, clock: Clock, seconds: float, *, lag: int | None = 0) -
             health.behind({0: lag})
 
 
-def test_a_worker_is_not_ready_until_the_state_is_read_but_lives(health: Health, clock: Clock) -> None:
+def test_a_worker_that_restores_state_is_alive_but_not_ready(health: Health, clock: Clock) -> None:
     health.behind({0: 90})
     for _ in range(int(STALL_S) * 2):
         clock.now += 1
@@ -90,25 +90,25 @@ def test_a_model_that_does_not_return_is_a_stall_until_it_does(health: Health, c
     assert health.stalled() is None
 
 
-def test_a_short_patience_is_for_the_model_alone(clock: Clock) -> None:
+def test_a_short_stall_limit_applies_only_to_the_model(clock: Clock) -> None:
     health = Health(stall_after=1, clock=clock)
     health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
     collect(health)
     health.reached(Step.SCORED)
     clock.now += KAFKA_S
-    assert health.stalled() is None, "a commit takes its time in an outage"
+    assert health.stalled() is None, "a commit may take long in an outage"
     clock.now += 1
     assert "loop" in str(health.stalled())
 
 
-def test_a_loop_that_does_not_turn_is_a_stall(health: Health, clock: Clock) -> None:
+def test_a_loop_that_does_not_run_is_a_stall(health: Health, clock: Clock) -> None:
     clock.now += STALL_S + 1
     assert "loop" in str(health.stalled())
     health.beating(lambda: False)()
     assert health.stalled() is None
 
 
-def test_messages_that_wait_without_a_commit_are_a_stall_until_one_is_committed(
+def test_waiting_messages_without_a_commit_are_a_stall_until_one_is_committed(
     health: Health, clock: Clock
 ) -> None:
     turn(health, clock, STALL_S, lag=2)
@@ -120,7 +120,7 @@ def test_messages_that_wait_without_a_commit_are_a_stall_until_one_is_committed(
     assert health.stalled() is None
 
 
-def test_a_backlog_that_is_worked_off_is_none(health: Health, clock: Clock) -> None:
+def test_a_shrinking_backlog_is_no_stall(health: Health, clock: Clock) -> None:
     for _ in range(int(STALL_S)):
         turn(health, clock, 3, lag=1000)
         collect(health)
@@ -129,13 +129,15 @@ def test_a_backlog_that_is_worked_off_is_none(health: Health, clock: Clock) -> N
         assert health.unready() is None
 
 
-def test_one_message_left_is_none(health: Health, clock: Clock) -> None:
+def test_a_lag_of_one_is_no_stall(health: Health, clock: Clock) -> None:
     turn(health, clock, 2 * STALL_S, lag=1)
     assert health.stalled() is None
     assert health.unready() is None
 
 
-def test_who_waits_for_the_registry_is_alive_and_says_what_for(health: Health, clock: Clock) -> None:
+def test_a_worker_waiting_for_the_registry_is_alive_and_says_why_it_is_not_ready(
+    health: Health, clock: Clock
+) -> None:
     for _ in range(int(STALL_S)):
         turn(health, clock, 10, lag=1000)
         collect(health)
@@ -148,11 +150,11 @@ def test_who_waits_for_the_registry_is_alive_and_says_what_for(health: Health, c
     assert health.unready() is None
     health.waiting("the schema registry answers 500")
     health.revoked([0], lost=False)
-    assert health.unready() is None, "others ask now"
+    assert health.unready() is None, "the partition belongs to another worker now"
 
 
 @pytest.mark.parametrize("noticed", ["by the clients", "by failing calls", "by silence"])
-def test_an_outage_is_no_stall_however_long(health: Health, clock: Clock, noticed: str) -> None:
+def test_an_outage_is_no_stall_however_long_it_lasts(health: Health, clock: Clock, noticed: str) -> None:
     turn(health, clock, 5, lag=1000)
     collect(health)
     health.reached(Step.SCORED)
@@ -165,13 +167,13 @@ def test_an_outage_is_no_stall_however_long(health: Health, clock: Clock, notice
         assert health.stalled() is None
     assert "messages wait" in str(health.unready())
     turn(health, clock, LAGS_S, lag=1000)
-    assert health.stalled() is None, "brokers are back, and there was no time to commit yet"
+    assert health.stalled() is None, "the brokers are back, and there was no time to commit yet"
     collect(health)
     commit(health)
     assert health.unready() is None
 
 
-def test_a_slow_start_is_none(clock: Clock) -> None:
+def test_a_slow_start_is_no_stall(clock: Clock) -> None:
     health = Health(stall_after=STALL_S, clock=clock)
     clock.now += 10 * STALL_S
     assert health.stalled() is None
@@ -182,7 +184,7 @@ def test_a_slow_start_is_none(clock: Clock) -> None:
 # --- ready
 
 
-def test_a_worker_is_ready_once_the_group_has_it_and_until_it_is_excluded_or_stops(clock: Clock) -> None:
+def test_a_worker_is_ready_from_joining_its_group_until_it_is_excluded_or_stops(clock: Clock) -> None:
     health = Health(stall_after=STALL_S, clock=clock)
     assert "model" in str(health.unready())
     health.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
@@ -200,20 +202,20 @@ def test_a_worker_is_ready_once_the_group_has_it_and_until_it_is_excluded_or_sto
     assert health.stalled() is None
 
 
-def test_a_chunk_that_is_not_committed_makes_unready(health: Health, clock: Clock) -> None:
+def test_a_worker_with_an_uncommitted_chunk_is_not_ready(health: Health, clock: Clock) -> None:
     collect(health)
     clock.now += RECENT_S + 1
     assert "messages wait" in str(health.unready())
     health.failed("committing", "_TIMED_OUT", Action.REBUILD)
     assert "messages wait" in str(health.unready())
-    health.behind({0: 0})  # it was committed after all
+    health.behind({0: 0})  # the commit succeeded after all
     assert health.unready() is None
 
 
 # --- the detector
 
 
-def test_a_stall_is_told_once_with_stacks(
+def test_a_stall_is_logged_once_with_stacks(
     caplog: pytest.LogCaptureFixture, clock: Clock, health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "canary-7f3a"  # noqa: F841
@@ -238,13 +240,13 @@ def test_a_stall_is_told_once_with_stacks(
         stall()
     (told, *_) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert "thread MainThread:" in told
-    assert "test_a_stall_is_told_once_with_stacks" in told
+    assert "test_a_stall_is_logged_once_with_stacks" in told
     assert caplog.text.count("stalled: the model") == 2
     assert "canary" not in caplog.text
     assert not [one for one in threading.enumerate() if one.name == "stalls"]
 
 
-def test_stacks_name_places_and_nothing_else() -> None:
+def test_stacks_contain_only_places_in_the_code() -> None:
     lines = stacks().splitlines()
     assert any(line.startswith("thread ") for line in lines)
     assert not any("stacks()" in line for line in lines), "source text"
@@ -286,7 +288,7 @@ def test_probes_answer_with_the_reason(port: int, health: Health, clock: Clock) 
         assert "Python" not in headers["Server"]
 
 
-def test_metrics_are_there_in_both_formats(port: int) -> None:
+def test_metrics_are_served_in_both_formats(port: int) -> None:
     status, body, headers = ask(port, "/metrics")
     assert (status, b"seen_total 3.0" in body) == (200, True)
     assert headers["Content-Type"].startswith("text/plain")
@@ -295,19 +297,19 @@ def test_metrics_are_there_in_both_formats(port: int) -> None:
     assert headers["Content-Type"].startswith("application/openmetrics-text")
 
 
-def test_nothing_else_is_there(port: int) -> None:
+def test_other_paths_are_not_found(port: int) -> None:
     assert ask(port, "/")[0] == 404
     assert ask(port, "/livez", "POST")[0] == 501
     status, body, _ = ask(port, "/livez", "HEAD")
     assert (status, body) == (200, b"")
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(port: int) -> None:
+def test_a_silent_client_keeps_nobody_waiting(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)):
         assert ask(port, "/livez")[0] == 200
 
 
-def test_a_port_that_is_taken_is_a_setting_to_mend(port: int, health: Health) -> None:
+def test_a_port_in_use_is_a_settings_error(port: int, health: Health) -> None:
     with pytest.raises(SettingsError, match=f"--http 127.0.0.1:{port}: address already in use"):
         serving(f"127.0.0.1:{port}", health=health, registry=CollectorRegistry()).__enter__()
     with pytest.raises(SettingsError, match="ports end at 65535"):
@@ -322,7 +324,7 @@ def test_an_address_is_host_and_port(address: str) -> None:
         load_settings(http=address)
 
 
-def test_each_of_several_workers_has_its_port() -> None:
+def test_each_of_several_workers_has_its_own_port() -> None:
     assert Settings(http="127.0.0.1:9464").of_worker(3).http == "127.0.0.1:9467"
     assert Settings(http="[::1]:9464").of_worker(0).http == "[::1]:9464"
     assert Settings(http="127.0.0.1:0").of_worker(3).http == "127.0.0.1:0"

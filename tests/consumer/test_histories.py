@@ -1,4 +1,4 @@
-"""Between decoding and scoring: which rows count in their patient's history, how often, and what results tell of it."""
+"""Histories in scoring: which rows count, how often, and what results say about them."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ RAISES = 13.0
 
 
 class Raising(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Raises on one heart rate."""
+    """Raises an exception on one particular heart rate."""
 
     def fit(self, X: pd.DataFrame, y: Any) -> "Raising":
         self.classes_ = np.array([0, 1])
@@ -67,7 +67,7 @@ class Told(Observer):
 
 
 class Ward:
-    """A scorer with a history, and the state that it keeps."""
+    """A scorer with a history, and its state."""
 
     def __init__(self) -> None:
         scorer, self.told = RiskScorer(fitted()), Told()
@@ -107,7 +107,7 @@ def message(patient: str = "a", minutes: float = 0, *, offset: int = 0, **more: 
     return FakeMessage(orjson.dumps(value), offset=offset, **usual)
 
 
-def test_results_tell_what_was_known_and_what_was_carried_forward(ward: Ward) -> None:
+def test_results_say_what_was_known_and_what_was_carried_forward(ward: Ward) -> None:
     first = message(heart_rate=80, temperature=37.5)
     second = message(minutes=90, offset=1, heart_rate=85)
     *_, value = results_of(ward.score(chunk_of([first, second]), lag=0))
@@ -120,7 +120,7 @@ def test_results_tell_what_was_known_and_what_was_carried_forward(ward: Ward) ->
     Draft202012Validator(load_schema("risk")).validate(document)
 
 
-def test_what_is_not_carried_any_longer_is_not_told(ward: Ward) -> None:
+def test_values_no_longer_carried_forward_are_not_reported(ward: Ward) -> None:
     first = message(heart_rate=80, temperature=37.5)
     later = message(minutes=9 * 60, offset=1, heart_rate=85)
     *_, value = results_of(ward.score(chunk_of([first, later]), lag=0))
@@ -128,17 +128,17 @@ def test_what_is_not_carried_any_longer_is_not_told(ward: Ward) -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [3, 100])
-def test_rows_that_the_model_rejects_count_once(ward: Ward, chunk_size: int) -> None:
+def test_rows_do_not_count_twice_when_the_model_rejects_some(ward: Ward, chunk_size: int) -> None:
     given = [message(minutes=n, offset=n, heart_rate=RAISES if n in (2, 3, 7) else 80 + n) for n in range(12)]
     assert ward.rows_seen(*given, chunk_size=chunk_size) == [1, 2, 5, 6, 7, 9, 10, 11, 12]
     assert ward.rows_seen(message(minutes=20, offset=20, heart_rate=80)) == [13]
 
 
-def test_rows_without_input_count(ward: Ward) -> None:
+def test_rows_without_input_count_in_the_history(ward: Ward) -> None:
     assert ward.rows_seen(message(), message(minutes=1, offset=1, heart_rate=80)) == [1, 2]
 
 
-def test_a_message_under_another_key_than_its_patient_is_a_dead_letter(ward: Ward) -> None:
+def test_a_message_not_keyed_by_its_patient_becomes_a_dead_letter(ward: Ward) -> None:
     given = [
         message(heart_rate=80),
         message("b", offset=1, key=b"a", heart_rate=80),
@@ -147,10 +147,10 @@ def test_a_message_under_another_key_than_its_patient_is_a_dead_letter(ward: War
     ]
     refused = [(1, Reason.CONFLICTING, "patient_id"), (2, Reason.CONFLICTING, "patient_id")]
     assert ward.refused(*given) == refused
-    assert ward.rows_seen(message(minutes=2, offset=4, heart_rate=80)) == [3], "and does not count"
+    assert ward.rows_seen(message(minutes=2, offset=4, heart_rate=80)) == [3], "a dead letter counted"
 
 
-def test_a_time_far_ahead_of_the_messages_own_is_a_dead_letter(ward: Ward) -> None:
+def test_an_event_time_far_ahead_of_the_messages_timestamp_becomes_a_dead_letter(ward: Ward) -> None:
     day, ahead = 24 * 60, 5
     given = [
         message(minutes=day + ahead, heart_rate=80),
@@ -161,18 +161,18 @@ def test_a_time_far_ahead_of_the_messages_own_is_a_dead_letter(ward: Ward) -> No
 
 
 @pytest.mark.parametrize("time", ["2026-01-05T08:00:60Z", "0000-01-05T08:00:00Z"])
-def test_a_time_that_no_calendar_has_is_a_dead_letter(ward: Ward, time: str) -> None:
+def test_an_impossible_event_time_becomes_a_dead_letter(ward: Ward, time: str) -> None:
     value = {"patient_id": "a", "event_time": time, "heart_rate": 80}
     bad = FakeMessage(orjson.dumps(value), key=b"a", timestamp=SENT)
     assert ward.refused(bad, message(offset=1, heart_rate=80)) == [(0, Reason.BAD_TIME, "event_time")]
 
 
-def test_late_rows_are_told_of(ward: Ward) -> None:
+def test_late_rows_are_reported(ward: Ward) -> None:
     ward.rows_seen(message(minutes=300, heart_rate=80), message(minutes=10, offset=1, heart_rate=80))
     assert ward.told.rows == 1
 
 
-def test_the_same_features_as_offline(ward: Ward) -> None:
+def test_features_are_the_same_as_offline(ward: Ward) -> None:
     given = [message(f"p{n % 3}", n * 7 % 50, offset=n, heart_rate=60 + n) for n in range(40)]
     output = ward.score(block_of(given, chunk_size=9), lag=0)
     found = [decode_result(value).risk_probability for value in results_of(output)]

@@ -20,26 +20,26 @@ def refused() -> "Future[Any]":
 
 
 def checked(*answers: "Future[Any]") -> None:
-    """One look after another, a second between them, as the answers come."""
+    """Check once per second, with these answers in turn."""
     left, clock = [*answers], Clock()
     identity = Identity(lambda: left.pop(0), topic="vitals", clock=clock)
     while left:
         clock.now += ASK_EVERY_S
-        identity.check()  # asks
-        identity.check()  # hears
+        identity.check()  # sends the question
+        identity.check()  # reads the answer
 
 
-def test_the_same_topic_is_fine_and_a_silent_broker_is_too() -> None:
+def test_the_same_topic_or_a_broker_without_an_answer_is_fine() -> None:
     checked(described("a"), described("a"), refused(), described("a"))
     checked(refused(), described("a"))
 
 
-def test_another_topic_of_the_name_is_noticed() -> None:
+def test_another_topic_with_the_same_name_is_noticed() -> None:
     with pytest.raises(InputLostError, match="vitals was deleted and recreated"):
         checked(described("a"), described("a"), refused(), described("b"))
 
 
-def test_it_never_waits_for_an_answer_and_asks_once_a_second() -> None:
+def test_it_never_waits_for_an_answer_and_asks_at_most_once_per_second() -> None:
     asked: list[Future[Any]] = [described("a")]
     clock = Clock()
 
@@ -57,8 +57,8 @@ def test_it_never_waits_for_an_answer_and_asks_once_a_second() -> None:
     assert len(asked) == 3
 
 
-@pytest.mark.timeout(30)  # half of what librdkafka waits for an answer
-def test_the_embedded_broker_tells_no_identity_and_is_not_waited_for() -> None:
+@pytest.mark.timeout(30)  # half the time librdkafka waits for an answer
+def test_the_embedded_broker_has_no_topic_ids_and_is_not_waited_for() -> None:
     with EmbeddedBroker() as broker:
         settings = Settings(bootstrap_servers=broker.bootstrap_servers)
         touch_topics(settings, settings.topics)

@@ -1,4 +1,4 @@
-"""Models of the kinds that people have, on a real Kafka: each one's own answer, audited with the model."""
+"""The kinds of model that people use, on a real Kafka: each gives its own answer, audited with the model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ X, Y = patients(ROWS, seed=5)
 
 
 def died() -> Any:
-    """Its own threshold, for the class that sorts first, and no names."""
+    """Has its own threshold, predicts the class that sorts first, and has no feature names."""
     linear = make_pipeline(StandardScaler(), LogisticRegression())
     model = FixedThresholdClassifier(linear, threshold=0.2, pos_label="died")
     return model.fit(X.to_numpy(), np.where(Y == 1, "died", "survived"))
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_model_gives_its_own_answer_and_the_audit_agrees(stage: Stage, name: str) -> None:
+def test_each_model_gives_its_own_answer_and_the_audit_agrees(stage: Stage, name: str) -> None:
     make, given = CASES[name]
     model = make()
     values = with_text(X) if make is on_text else X if given else holed(X)

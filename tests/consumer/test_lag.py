@@ -1,4 +1,4 @@
-"""The lag: the same in the log, on /metrics, in the metrics messages, and for how long a transaction gathers."""
+"""Lag: in the log, on /metrics, in the metrics messages, and its effect on how long a transaction gathers."""
 
 import re
 import uuid
@@ -45,7 +45,8 @@ TRANSACTIONS: dict[str, list[tuple[int, Ending]]] = {
 
 @pytest.fixture
 def send(kafka: str) -> Iterator[Send]:
-    """Sends so many messages, spread over the input's partitions, in a transaction that ends so."""
+    """Send `count` messages, spread over the input's partitions, in one transaction that is committed,
+    aborted or left open."""
     producers: list[Producer] = []
 
     def sent(settings: Settings, count: int, ending: Ending) -> None:
@@ -78,7 +79,7 @@ def last_numbers(worker: Process) -> str:
 
 @pytest.mark.parametrize("partitions", [1, 2])
 @pytest.mark.parametrize("case", TRANSACTIONS)
-def test_what_is_no_message_is_no_lag(stage: Stage, send: Send, case: str, partitions: int) -> None:
+def test_lag_counts_only_readable_messages(stage: Stage, send: Send, case: str, partitions: int) -> None:
     settings = served(stage.settings(partitions=partitions))
     for count, ending in TRANSACTIONS[case]:
         send(settings, count, ending)
@@ -92,11 +93,11 @@ def test_what_is_no_message_is_no_lag(stage: Stage, send: Send, case: str, parti
     wait_until(lambda: lags(http.metrics()) == {0}, what="no lag on /metrics")
     worker.stop()
     assert last_numbers(worker) == f"{readable} rows committed, lag 0"
-    # Of two partitions' first chunks, one may not know yet that all that is left of the other is aborted.
+    # The first chunk of two partitions may not know yet that only aborted messages are left in the other one.
     assert min(chunk.lag for chunk in read_accounts(settings).metrics) == 0
 
 
-def test_what_is_aborted_before_a_waiting_worker_is_no_lag(stage: Stage, send: Send) -> None:
+def test_messages_aborted_while_a_worker_waits_are_no_lag(stage: Stage, send: Send) -> None:
     settings = served(stage.settings(partitions=2))
     worker, http = stage.worker(settings).joined(), Endpoints(settings)
     for count, ending in ABORTED_TAIL:
@@ -109,14 +110,14 @@ def test_what_is_aborted_before_a_waiting_worker_is_no_lag(stage: Stage, send: S
     assert last_numbers(worker) == "6 rows committed, lag 0"
 
 
-def test_each_chunk_says_how_many_messages_are_behind_it(stage: Stage) -> None:
+def test_each_chunk_reports_how_many_messages_are_left(stage: Stage) -> None:
     settings = stage.settings(partitions=1, chunk_size=2, until_idle=0.5)
     stage.send(settings, [("p", good())] * 10)
     assert stage.worker(settings).wait(timeout=60) == 0
     assert [chunk.lag for chunk in read_accounts(settings).metrics] == [8, 6, 4, 2, 0]
 
 
-def test_a_worker_that_stops_says_how_many_messages_it_leaves(stage: Stage, tmp_path: Path) -> None:
+def test_a_worker_that_stops_logs_how_many_messages_are_left(stage: Stage, tmp_path: Path) -> None:
     model = save(Sleepy(), tmp_path / "sleepy.joblib")
     settings = served(stage.settings(partitions=1, chunk_size=1), model=model)
     worker, http = stage.worker(settings).joined(), Endpoints(settings)
@@ -125,7 +126,7 @@ def test_a_worker_that_stops_says_how_many_messages_it_leaves(stage: Stage, tmp_
 
     def heard_of_all() -> bool:
         heard.update(lags(http.metrics()))
-        return len(heard) >= 4  # what was heard before the last message was there is among the first
+        return len(heard) >= 4  # the first few may date from before all messages were sent
 
     wait_until(heard_of_all, what="lags on /metrics")
     worker.stop()
@@ -134,7 +135,7 @@ def test_a_worker_that_stops_says_how_many_messages_it_leaves(stage: Stage, tmp_
 
 
 def test_a_worker_with_a_long_backlog_gathers_chunks_in_a_transaction(stage: Stage, tmp_path: Path) -> None:
-    """Without a backlog, each chunk takes longer than the interval, and so is committed by itself."""
+    """Without a backlog every chunk is committed by itself, because it takes longer than the interval."""
     model = save(Sleepy(), tmp_path / "sleepy.joblib")
     settings = stage.settings(partitions=1, chunk_size=1, commit_interval_ms=1, until_idle=0.5)
     settings = settings.model_copy(update={"model": model})
@@ -166,17 +167,17 @@ def test_the_lag_follows_the_positions(stage: Stage, settings: Settings, consume
         future.result(30)
 
     consumer.incremental_assign(positions.add([0]))
-    assert positions.lags() == {0: 10}, "before anything is read, and before any statistics"
+    assert positions.lags() == {0: 10}, "before the first read and the first statistics"
     read(consumer, 4)
     assert positions.lags() == {0: 6}
     consumer.incremental_assign(positions.add([1]))
-    assert positions.lags() == {0: 6, 1: 7}, "what retention has taken is no message"
+    assert positions.lags() == {0: 6, 1: 7}, "messages that retention has deleted do not count"
 
     read(consumer, 13)
     assert positions.lags() == {0: 0, 1: 0}
     positions.reaches({0: 15})
     assert positions.lags() == {0: 5, 1: 0}
     positions.rewind()
-    assert positions.lags() == {0: 15, 1: 7}, "nothing is committed, so all is read again"
+    assert positions.lags() == {0: 15, 1: 7}, "nothing is committed, so everything is read again"
     positions.drop([0])
     assert positions.lags() == {1: 7}

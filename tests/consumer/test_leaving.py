@@ -1,4 +1,4 @@
-"""A worker that leaves its group while it is being given partitions."""
+"""A worker that leaves its group while it is being assigned partitions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from tests.consumer.fakes import FakeMessage, identity
 
 
 class Leaving:
-    """A consumer that is given a partition as it is closed, and then answers no question, as librdkafka's does."""
+    """Is assigned a partition while closing and then, like librdkafka's consumer, answers nothing any more."""
 
     def __init__(self, *handed_out: FakeMessage) -> None:
         self.handed_out = list(handed_out)
@@ -60,7 +60,7 @@ class Nothing:
 
 
 class Failing:
-    """Scores nothing."""
+    """A scorer that always fails."""
 
     doubts_names = False
 
@@ -88,13 +88,13 @@ def worker(consumer: Leaving) -> Worker:
 
 
 @pytest.mark.timeout(20)
-def test_partitions_given_to_an_idle_worker_as_it_leaves_do_not_hold_it_up() -> None:
+def test_partitions_assigned_while_leaving_do_not_delay_the_end() -> None:
     consumer = Leaving()
     worker(consumer).run()
     assert consumer.closed
 
 
 @pytest.mark.timeout(20)
-def test_nor_do_they_hide_what_it_dies_of() -> None:
+def test_partitions_assigned_while_leaving_do_not_hide_the_cause_of_death() -> None:
     with pytest.raises(ModelFailedError):
         worker(Leaving(FakeMessage())).run()

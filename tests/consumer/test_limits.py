@@ -21,7 +21,7 @@ def reject(position: int) -> Reject:
 
 
 def feed(limit: RejectLimit, chunk: Flags) -> bool:
-    """Whether the limit is reached with this chunk; a True in it is a reject."""
+    """Whether this chunk reaches the limit; True stands for a rejected message."""
     try:
         limit.update(len(chunk), [reject(i) for i, rejected in enumerate(chunk) if rejected])
     except TooManyRejectedError:
@@ -37,13 +37,13 @@ def accepted(count: int) -> Flags:
     return [False] * count
 
 
-# Runs of one kind, so that long rows of rejects and mixtures of all shares come up.
+# Runs of equal flags, so that long runs of rejects and all kinds of mixtures occur.
 runs = st.lists(st.tuples(st.booleans(), st.integers(1, 400)), min_size=1, max_size=4)
 chunks = st.lists(runs.map(lambda rs: [flag for flag, times in rs for _ in range(times)]), max_size=12)
 
 
 @given(chunks=chunks, ratio=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
-def test_it_is_reached_when_a_naive_window_says_so(chunks: list[Flags], ratio: float) -> None:
+def test_the_limit_agrees_with_a_naive_window(chunks: list[Flags], ratio: float) -> None:
     limit = RejectLimit(ratio)
     window = deque[Flags]()
     seen: Flags = []
@@ -60,10 +60,10 @@ def test_it_is_reached_when_a_naive_window_says_so(chunks: list[Flags], ratio: f
         assert feed(limit, chunk) == expected
 
 
-def test_the_window_of_single_messages_is_the_last_thousand() -> None:
+def test_the_window_is_the_last_thousand_messages() -> None:
     limit = RejectLimit(0.4)
     assert not any(feed(limit, [False]) for _ in range(600))
-    # From now on the window holds 400 rejects, and each further one pushes out an old one.
+    # From here the window holds 400 rejects, and each new one pushes an old one out.
     assert not any(feed(limit, [True]) for _ in range(400))
     assert not any(feed(limit, [False]) for _ in range(600))
     assert not any(feed(limit, [True]) for _ in range(400))
@@ -76,27 +76,27 @@ def test_few_messages_are_not_judged() -> None:
     assert feed(limit, rejected(1))
 
 
-def test_a_row_is_long_enough_though_the_share_is_not() -> None:
+def test_a_long_run_of_rejects_reaches_the_limit_at_a_small_share() -> None:
     limit = RejectLimit(0.9)
     assert not feed(limit, accepted(WINDOW))
     assert not feed(limit, accepted(1) + rejected(ENOUGH - 1))
     assert feed(limit, rejected(1))
 
 
-def test_a_row_that_has_ended_does_not_count() -> None:
+def test_a_run_that_has_ended_does_not_count() -> None:
     limit = RejectLimit(0.9999)
     assert not feed(limit, rejected(ENOUGH) + accepted(1))
     assert not feed(limit, rejected(ENOUGH - 1))
 
 
-def test_what_is_read_again_counts_once() -> None:
+def test_messages_read_again_count_once() -> None:
     limit = RejectLimit(0.5)
     for _ in range(10):
         assert not feed(limit, rejected(ENOUGH - 1))
         limit.restart()
 
 
-def test_the_reasons_are_told() -> None:
+def test_the_error_counts_the_reasons() -> None:
     limit = RejectLimit(0.25)
     rejects = [Reject(i, Reason.NOT_JSON, "") for i in range(200)] + [reject(i) for i in range(200, 300)]
     with pytest.raises(TooManyRejectedError) as caught:
@@ -123,13 +123,13 @@ def test_a_worker_stops_instead_of_draining_the_topic(stage: Stage) -> None:
     assert len(found.results) == 600
     assert 450 <= len(found.dead_letters) < ENOUGH
     done = 600 + len(found.dead_letters)
-    assert found.committed == {0: done}, "the last chunk is not committed"
+    assert found.committed == {0: done}, "the last chunk was committed"
     assert (
         f"{done} rows committed, lag {2600 - done}, dead letters: wrong_type {len(found.dead_letters)}\n"
     ) in worker.log
     assert "dead letter at partition 0 offset 600: wrong_type spo2" in worker.log
 
-    # Every process counts anew.
+    # Each process starts counting anew.
     again = stage.worker(settings)
     assert again.wait(timeout=60) == 1, again.log
     more = read_accounts(settings)
@@ -142,13 +142,13 @@ def test_a_worker_stops_instead_of_draining_the_topic(stage: Stage) -> None:
 
 
 @pytest.mark.kafka
-def test_a_stop_within_the_first_transaction_says_that_nothing_is_committed(stage: Stage) -> None:
+def test_a_stop_within_the_first_transaction_says_that_nothing_was_committed(stage: Stage) -> None:
     settings = stage.settings(partitions=1, model="fragile", commit_interval_ms=10_000, chunk_size=50)
     bad = {"patient_id": "p1", "event_time": "2026-01-05T08:30:00Z", "spo2": "?"}
     stage.send(settings, [("p1", orjson.dumps(bad))] * 2000)
     worker = stage.worker(settings)
     assert worker.wait(timeout=60) == 1, worker.log
-    assert "0 rows committed, lag 2000, dead letters: none\n" in worker.log, "all of them are read again"
+    assert "0 rows committed, lag 2000, dead letters: none\n" in worker.log, "not all were read again"
     assert "dead letter at" not in worker.log
     assert "what is not committed yet is read again at the next start" in worker.log
     found = read_accounts(settings)

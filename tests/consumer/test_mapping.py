@@ -1,4 +1,4 @@
-"""A topic of another shape, through real processes and a real Kafka: a mapping for the worker, and for the audit."""
+"""A topic of another shape through real processes and a real Kafka, with a mapping for worker and audit."""
 
 import hashlib
 from collections import Counter
@@ -40,7 +40,7 @@ def message(number: int, op: str = "c", unit: str = "pct") -> dict[str, Any]:
 
 
 def sent(stage: Stage, settings: Settings) -> Counter[str]:
-    """Sends messages of every kind, and tells how many of each there are."""
+    """Send messages of every kind; returns how many there are of each."""
     kinds: Counter[str] = Counter()
     rows = []
     for number in range(ROWS):
@@ -64,7 +64,7 @@ def mapped(stage: Stage, **changes: Any) -> Settings:
 
 
 @pytest.mark.parametrize("skip_foreign", [False, True])
-def test_every_message_is_a_result_a_dead_letter_or_skipped(stage: Stage, skip_foreign: bool) -> None:
+def test_every_message_is_scored_dead_lettered_or_skipped(stage: Stage, skip_foreign: bool) -> None:
     settings = mapped(stage, partitions=2, skip_foreign=skip_foreign, chunk_size=50)
     kinds = sent(stage, settings)
     worker = stage.worker(settings)
@@ -95,7 +95,7 @@ def test_every_message_is_a_result_a_dead_letter_or_skipped(stage: Stage, skip_f
         assert any("skipped" in note for note in judged.notes) == skip_foreign
 
 
-def test_the_audit_tells_another_mapping(stage: Stage) -> None:
+def test_the_audit_notices_a_different_mapping(stage: Stage) -> None:
     settings = mapped(stage, partitions=1, skip_foreign=True)
     sent(stage, settings)
     worker = stage.worker(settings)
@@ -123,8 +123,8 @@ def test_a_mapping_without_a_feature_of_the_model_is_refused(stage: Stage) -> No
     assert "the model wants signal, which has no [features.signal]" in worker.log
 
 
-def test_skipped_messages_are_counted_as_they_are(stage: Stage) -> None:
-    """Messages for others alone fill chunks, too, and never stop the worker."""
+def test_skipped_messages_are_counted_and_never_stop_the_worker(stage: Stage) -> None:
+    """Even chunks made up entirely of messages for others."""
     settings = mapped(stage, partitions=1, skip_foreign=True, max_dead_letter_ratio=0.01)
     stage.send(settings, (("p", orjson.dumps(message(n, op="x"))) for n in range(1500)))
     worker = stage.worker(settings)

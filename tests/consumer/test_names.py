@@ -1,4 +1,4 @@
-"""A model whose features have other names than the messages' fields: it is noticed before anything is scored."""
+"""A model whose features are named differently from the messages' fields: noticed before anything is scored."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def look(check: NameCheck, values: list[bytes]) -> None:
     check.require()
 
 
-def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> None:
+def test_a_hundred_messages_without_any_feature_stop_it_and_list_both_sides_names() -> None:
     check = NameCheck(NAMES)
     look(check, foreign(FIRST_MESSAGES - 1))
     assert check.doubts
@@ -51,7 +51,7 @@ def test_a_hundred_messages_without_any_feature_stop_it_with_both_lists() -> Non
     assert "80" not in str(stopped.value)
 
 
-def test_each_field_that_looks_like_a_feature_is_told_once_and_only_while_the_feature_is_missing() -> None:
+def test_a_field_that_looks_like_a_missing_feature_is_reported_once() -> None:
     check = NameCheck(NAMES)
     cyrillic = "h\u0435art_rate"
     look(check, foreign(10, **{cyrillic: 80}))
@@ -63,7 +63,7 @@ def test_each_field_that_looks_like_a_feature_is_told_once_and_only_while_the_fe
 
 
 @pytest.mark.parametrize("fields", [{"spo2": 97}, {"spo2": None}, {"spo2": 9700}], ids=str)
-def test_one_that_has_a_feature_is_enough_be_it_null_or_implausible(fields: dict[str, Any]) -> None:
+def test_one_message_with_a_feature_is_enough_even_if_null_or_implausible(fields: dict[str, Any]) -> None:
     check = NameCheck(NAMES)
     look(check, foreign(FIRST_MESSAGES - 1))
     look(check, [*foreign(200), good(heart_rate=..., **fields)])
@@ -81,7 +81,7 @@ def test_rejected_messages_do_not_count_but_their_names_do() -> None:
     assert check.found
 
 
-def test_what_is_read_again_is_counted_once() -> None:
+def test_messages_read_again_are_counted_once() -> None:
     check = NameCheck(NAMES)
     look(check, foreign(60))
     check.restart()
@@ -90,7 +90,7 @@ def test_what_is_read_again_is_counted_once() -> None:
         look(check, foreign(60, RR=17))
 
 
-def test_names_are_on_one_line_however_many_and_strange_they_are() -> None:
+def test_names_fit_on_one_line_however_many_and_strange_they_are() -> None:
     check = NameCheck(NAMES)
     fields = {f"lab_{number:02}": 1 for number in range(40)} | {"\x1b[2J\n" + "x" * 500: 1}
     with pytest.raises(NoFeatureError) as stopped:
@@ -103,7 +103,7 @@ def test_names_are_on_one_line_however_many_and_strange_they_are() -> None:
         look(NameCheck(NAMES), [good(heart_rate=..., spo2=...)] * 100)
 
 
-def test_a_worker_looks_across_chunks_and_forgets_what_is_read_again() -> None:
+def test_the_check_spans_chunks_and_forgets_what_is_read_again() -> None:
     score = scorer()
     chunk = [without_input(number) for number in range(40)]
     for _ in range(2):
@@ -158,7 +158,7 @@ def mapped(tmp_path: Path, text: str, observer: Observer) -> ChunkScorer:
     return scorer(mapping=file, observer=observer)
 
 
-def test_a_mapping_whose_paths_no_message_has_stops_it_with_both_lists(tmp_path: Path) -> None:
+def test_a_mapping_whose_paths_no_message_has_stops_it_and_lists_both_sides_names(tmp_path: Path) -> None:
     score = mapped(tmp_path, BY_PATH, Observer())
     run(sent(v={"hr": 80}), score)
     assert score.doubts_names
@@ -176,7 +176,7 @@ def test_a_mapping_whose_paths_no_message_has_stops_it_with_both_lists(tmp_path:
 @pytest.mark.parametrize(
     "fields", [{"vitals": {"Signal": {"value": None}}}, {"channels": [0, "97"]}], ids=str
 )
-def test_one_path_that_is_there_is_enough(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_one_message_with_one_of_the_paths_is_enough(tmp_path: Path, fields: dict[str, Any]) -> None:
     score = mapped(tmp_path, BY_PATH, Observer())
     for _ in range(3):
         run(sent(**fields), score)
@@ -195,14 +195,14 @@ def test_one_path_that_is_there_is_enough(tmp_path: Path, fields: dict[str, Any]
         (BY_CODE, {"all": {"type": "Sig", "value": 1}}, ("Sig", "SIG")),
     ],
 )
-def test_a_path_or_code_that_only_looks_like_the_mappings_is_told(
+def test_a_path_or_code_that_only_looks_like_the_mappings_is_reported(
     tmp_path: Path, text: str, fields: dict[str, Any], told: tuple[str, str]
 ) -> None:
     run(sent(**fields), mapped(tmp_path, text, alike := Alike()))
     assert alike.found == [(*told, True)]
 
 
-def test_messages_of_other_codes_alone_do_not_stop_it(tmp_path: Path) -> None:
+def test_messages_with_only_other_codes_do_not_stop_it(tmp_path: Path) -> None:
     score = mapped(tmp_path, BY_CODE, alike := Alike())
     for _ in range(3):
         run(sent(all=[{"type": "ETCO2", "value": 35}, {"type": None}, 7]), score)
@@ -214,14 +214,14 @@ def test_messages_of_other_codes_alone_do_not_stop_it(tmp_path: Path) -> None:
 
 
 def misnamed(count: int) -> Iterator[Row]:
-    """Messages that call the signal something else."""
+    """Messages that use another name for the signal."""
     for number in range(count):
         row = {"patient_id": f"p{number % 7}", "event_time": TIME, "HR": number % 256, "O2Sat": 97}
         yield f"p{number % 7}", orjson.dumps(row)
 
 
 def mixed(count: int) -> Iterator[Row]:
-    """Every third message has neither of the features, and the fourth of four has an impossible spo2 alone."""
+    """Every third message has no feature at all; every fourth has only an impossible spo2."""
     for number in range(count):
         row: dict[str, Any] = {"patient_id": f"p{number % 7}", "event_time": TIME}
         if number % 4 == 3:
@@ -233,13 +233,13 @@ def mixed(count: int) -> Iterator[Row]:
 
 @pytest.fixture
 def imputing(tmp_path: Path) -> Path:
-    """A model that finds a low risk where it knows nothing."""
+    """A model that reports a low risk when it knows nothing."""
     return save(Imputing(), tmp_path / "imputing.joblib")
 
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("chunk_size", [100, 16])
-def test_a_wholly_misnamed_model_stops_its_worker_before_anything_is_committed(
+def test_a_worker_whose_model_matches_no_field_stops_before_it_commits_anything(
     stage: Stage, make_settings: MakeSettings, tmp_path: Path, chunk_size: int
 ) -> None:
     wrong = save(Imputing(), tmp_path / "wrong.joblib")
@@ -281,7 +281,7 @@ def test_a_wholly_misnamed_model_stops_its_worker_before_anything_is_committed(
         ),
     ],
 )
-def test_a_field_that_only_looks_like_a_feature_is_told_at_the_first_chunk(
+def test_a_field_that_only_looks_like_a_feature_is_reported_at_the_first_chunk(
     stage: Stage, tmp_path: Path, field: str, feature: str, told: str
 ) -> None:
     model = save(Fragile(("signal", feature)), tmp_path / "fragile.joblib")
@@ -296,7 +296,7 @@ def test_a_field_that_only_looks_like_a_feature_is_told_at_the_first_chunk(
 
 
 @pytest.mark.kafka
-def test_messages_without_input_among_others_have_no_score_and_are_counted(
+def test_messages_without_input_get_no_score_and_are_counted(
     stage: Stage, make_settings: MakeSettings, imputing: Path
 ) -> None:
     settings = served(make_settings(model=imputing, partitions=1))
@@ -325,7 +325,7 @@ def test_messages_without_input_among_others_have_no_score_and_are_counted(
 
 
 @pytest.mark.kafka
-def test_a_topic_whose_features_are_null_for_long_is_no_misnamed_one(
+def test_a_topic_with_null_features_for_a_long_time_does_not_stop_the_worker(
     stage: Stage, make_settings: MakeSettings, imputing: Path
 ) -> None:
     settings = make_settings(model=imputing, partitions=1, until_idle=1.5)
@@ -338,7 +338,7 @@ def test_a_topic_whose_features_are_null_for_long_is_no_misnamed_one(
 
 
 @pytest.mark.kafka
-def test_fewer_misnamed_messages_are_committed_without_a_score_and_do_not_wait_for_more(
+def test_fewer_misnamed_messages_are_committed_without_a_score_at_once(
     stage: Stage, make_settings: MakeSettings, imputing: Path
 ) -> None:
     settings = make_settings(model=imputing, partitions=1)
@@ -391,10 +391,11 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("value_format", FOREIGN)
-def test_messages_that_have_only_codes_of_others_are_told_once_and_do_not_stop_it(
+def test_messages_with_only_other_codes_are_reported_once_and_do_not_stop_it(
     tmp_path: Path, value_format: str
 ) -> None:
-    """Labs may come first, so it goes on; whoever has taken the wrong codes must learn of it."""
+    """Lab results may come first, so the worker carries on; but someone who chose the wrong codes must learn
+    of it."""
     value, codes = FOREIGN[value_format]
     mapping = tmp_path / "mapping.toml"
     mapping.write_text(BY_CODE if value_format == "json" else CODED)
@@ -414,7 +415,7 @@ AVRO = record(
 )
 
 
-def test_avro_without_any_of_the_models_features_stops_it_with_both_lists(tmp_path: Path) -> None:
+def test_avro_without_any_of_the_models_features_stops_it_and_lists_both_sides_names(tmp_path: Path) -> None:
     (file := tmp_path / "ward.avsc").write_bytes(orjson.dumps(AVRO))
     observer = Alike()
     score = scorer(value_format="avro", schema_file=file, observer=observer)
@@ -424,7 +425,7 @@ def test_avro_without_any_of_the_models_features_stops_it_with_both_lists(tmp_pa
     assert observer.found == [("Signal", "signal", False)]
 
 
-def test_messages_of_more_levels_than_the_stack_has_are_looked_at_as_well(tmp_path: Path) -> None:
+def test_messages_nested_deeper_than_the_stack_are_checked_too(tmp_path: Path) -> None:
     deep = b'{"patient_id":"p","event_time":"%s","a":%s}' % (
         TIME.encode(),
         b'{"a":' * 1000 + b"1" + b"}" * 1000,

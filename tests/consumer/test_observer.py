@@ -1,4 +1,4 @@
-"""Telemetry: every observer hears every event, and the log says what an operator wants to read."""
+"""Telemetry: every observer gets every event, and the log says what an operator needs."""
 
 import inspect
 import logging
@@ -31,7 +31,7 @@ def test_every_event_reaches_every_observer_in_order(event: str) -> None:
     assert first.heard == second.heard == [(event, (1,), {"two": 2})]
 
 
-def test_nobody_needs_to_listen() -> None:
+def test_an_observer_may_ignore_every_event() -> None:
     Observers().committed(chunks=1, rows=1, seconds=0.1)
     Observer().reached(Step.COMMITTED)
 
@@ -81,14 +81,14 @@ def test_changes_are_logged_at_once(lines: Any) -> None:
     ]
 
 
-def test_features_that_no_message_has_are_a_warning(lines: Any) -> None:
+def test_features_missing_from_every_message_are_a_warning(lines: Any) -> None:
     LogObserver().unseen(["spo2", "age"])
     ((level, text),) = lines()
     assert level == "WARNING"
     assert text.startswith("none of the first 1,000 messages has a plausible number for spo2, age,")
 
 
-def test_keys_that_are_not_the_patients_are_a_warning(lines: Any) -> None:
+def test_keys_that_are_not_patient_ids_are_a_warning(lines: Any) -> None:
     LogObserver().keyed_otherwise()
     ((level, text),) = lines()
     assert level == "WARNING"
@@ -97,7 +97,7 @@ def test_keys_that_are_not_the_patients_are_a_warning(lines: Any) -> None:
     )
 
 
-def test_a_field_that_looks_like_a_feature_is_told_apart(lines: Any) -> None:
+def test_a_field_that_looks_like_a_feature_is_shown_with_the_differing_characters(lines: Any) -> None:
     LogObserver().looks_alike("h\u0435art\x1brate", "heart_rate", mapped=False)
     ((level, text),) = lines()
     assert level == "WARNING"
@@ -108,7 +108,7 @@ def test_a_field_that_looks_like_a_feature_is_told_apart(lines: Any) -> None:
     assert "\x1b" not in text
 
 
-def test_a_path_that_looks_like_the_mappings_is_told_apart(lines: Any) -> None:
+def test_a_path_that_looks_like_the_mappings_is_shown_with_the_differing_characters(lines: Any) -> None:
     LogObserver().looks_alike("vitals.HR", "vitals.hr", mapped=True)
     ((level, text),) = lines()
     assert level == "WARNING"
@@ -136,7 +136,7 @@ def test_numbers_are_logged_when_due_and_at_the_end(lines: Any) -> None:
     assert lines() == [("INFO", "121 rows committed, lag 7, dead letters: none"), ("INFO", "stopped")]
 
 
-def test_of_dead_letters_the_first_of_a_kind_is_named_and_all_are_counted(lines: Any) -> None:
+def test_the_first_dead_letter_of_a_kind_is_named_and_all_are_counted(lines: Any) -> None:
     log = LogObserver()
     for offset in range(3):
         log.rejected(1, offset, Reason.WRONG_TYPE, "spo2")
@@ -170,7 +170,7 @@ def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> Non
     assert told[-2] == ("INFO", "5 rows committed, lag 0, dead letters: not_json 2")
 
 
-def test_messages_without_input_are_a_warning_once_and_counted_once_they_are_committed(lines: Any) -> None:
+def test_messages_without_input_are_one_warning_and_count_once_committed(lines: Any) -> None:
     log = LogObserver()
     log.scored(chunk_metrics(scored=5))
     log.scored(chunk_metrics(scored=5, no_input=2, chunk_id="vitals-0@17"))

@@ -31,13 +31,13 @@ ROWS = 3_000
 
 
 class Endpoints:
-    """The endpoints of a worker."""
+    """A worker's HTTP endpoints."""
 
     def __init__(self, settings: Settings) -> None:
         self._address = f"http://{settings.http}"
 
     def ask(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 when nobody answers."""
+        """Status and body; status 0 if nobody answers."""
         try:
             with urllib.request.urlopen(self._address + path, timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -47,7 +47,7 @@ class Endpoints:
             return 0, ""
 
     def until(self, path: str, status: int, *, timeout: float = 60) -> str:
-        """Wait for a status; gives the body."""
+        """Wait for a status; returns the body."""
         wait_until(lambda: self.ask(path)[0] == status, timeout=timeout, what=f"{status} from {path}")
         return self.ask(path)[1]
 
@@ -84,11 +84,11 @@ def log_lines(log: str) -> list[dict[str, Any]]:
 
 
 def lags(metrics: Mapping[tuple[str, ...], float]) -> set[float]:
-    """Those of all partitions."""
+    """The lag of every partition."""
     return {value for name, value in metrics.items() if name[0] == "vitalstream_consumer_lag_messages"}
 
 
-def test_metrics_add_up_to_what_is_committed_and_no_patient_shows(
+def test_metrics_add_up_to_what_is_committed_and_contain_no_patient_data(
     stage: Stage, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     model = save(Fragile(), tmp_path / "fragile.joblib")
@@ -118,7 +118,7 @@ def test_metrics_add_up_to_what_is_committed_and_no_patient_shows(
     assert metrics["vitalstream_assigned_partitions",] == 4
     assert metrics["vitalstream_transactions_total", "committed"] >= 1
     wait_until(lambda: http.metrics()["vitalstream_oldest_unprocessed_seconds",] == 0, what="nothing behind")
-    # Told once a second, which a worker that is done may not have been for yet.
+    # Statistics come once per second, so an idle worker may not have reported its lag yet.
     wait_until(lambda: lags(http.metrics()) == {0}, what="no lag")
     page = http.ask("/metrics")[1]
     worker.stop()
@@ -132,7 +132,7 @@ def test_metrics_add_up_to_what_is_committed_and_no_patient_shows(
     assert CANARY not in page
 
 
-def test_probes_tell_a_broker_that_hangs_from_a_model_that_hangs(stage: Stage, sleepy: Path) -> None:
+def test_probes_distinguish_a_hanging_broker_from_a_hanging_model(stage: Stage, sleepy: Path) -> None:
     with LocalKafka(fast_start=True, version=KAFKA_VERSION) as kafka:
         settings = served(fresh_settings(kafka.bootstrap_servers, model=sleepy), stall_after=2.0)
         create_topics(settings, partitions=2, replication_factor=1)
@@ -166,7 +166,7 @@ def _asked(http: Endpoints, path: str, *, seconds: float) -> Iterable[int]:
         time.sleep(0.2)
 
 
-def test_a_model_that_holds_the_interpreter_leaves_its_stack_too(
+def test_a_model_that_holds_the_gil_leaves_its_stack_too(
     stage: Stage, make_settings: MakeSettings, sleepy: Path
 ) -> None:
     settings = served(make_settings(model=sleepy), stall_after=1.0)
@@ -176,14 +176,14 @@ def test_a_model_that_holds_the_interpreter_leaves_its_stack_too(
     assert CANARY not in worker.log
 
 
-def test_each_worker_of_a_pool_has_endpoints_and_log_lines_of_its_own(
+def test_each_worker_of_a_pool_has_its_own_endpoints_and_log_lines(
     stage: Stage, make_settings: MakeSettings, sleepy: Path
 ) -> None:
     settings = served(make_settings(model=sleepy, partitions=1), workers=2, log_format="json")
     pool = stage.worker(settings)
     both = [Endpoints(settings.of_worker(number)) for number in (0, 1)]
     for http in both:
-        http.until("/readyz", 200)  # the one without a partition, too
+        http.until("/readyz", 200)  # even the one without a partition
     stage.send(settings, signals(*[1.0] * 500))
     wait_until(
         lambda: sum(http.metrics()["vitalstream_rows_total", "scored"] for http in both) == 500,
@@ -196,7 +196,7 @@ def test_each_worker_of_a_pool_has_endpoints_and_log_lines_of_its_own(
     assert len([name for name in names if name.startswith(settings.group)]) == 2
 
 
-def test_a_port_that_is_taken_ends_the_worker_with_one_line(
+def test_a_port_in_use_ends_the_worker_with_one_line(
     stage: Stage, make_settings: MakeSettings, sleepy: Path
 ) -> None:
     settings = served(make_settings(model=sleepy), log_format="json")

@@ -1,4 +1,4 @@
-"""What the options of `consume` do, seen from outside; and two workers that want to be the same one."""
+"""What the options of `consume` do, seen from outside; and two workers with the same identity."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_chunks_are_full_or_have_waited_and_an_idle_worker_ends(stage: Stage) ->
     }
 
 
-def test_what_waits_for_its_chunk_to_fill_is_finished_on_a_stop(stage: Stage) -> None:
+def test_rows_waiting_for_their_chunk_to_fill_are_finished_on_a_stop(stage: Stage) -> None:
     settings = stage.settings(partitions=1, chunk_size=3, max_wait_ms=60_000, model="fragile")
     stage.send_patients(settings, patient_rows(5))
     worker = stage.worker(settings)
@@ -50,7 +50,7 @@ def test_what_waits_for_its_chunk_to_fill_is_finished_on_a_stop(stage: Stage) ->
     ]
 
 
-def test_a_chunk_size_that_finds_itself_scores_everything_once_and_tells_what_it_chose(
+def test_chunk_size_auto_scores_everything_once_and_reports_its_choice(
     stage: Stage, vitals_file: list[str]
 ) -> None:
     settings = served(stage.settings(partitions=2, chunk_size="auto", latency_goal_ms=200))
@@ -66,7 +66,7 @@ def test_a_chunk_size_that_finds_itself_scores_everything_once_and_tells_what_it
     found = require_exactly_once(settings, rows=20_050)
     sizes = {chunk.chunk_size for chunk in found.metrics}
     assert sizes <= {*SIZES}
-    assert len(sizes) > 1, "the backlog was worked off in chunks of the first size"
+    assert len(sizes) > 1, "the backlog was processed in chunks of the first size"
     last = max(found.metrics, key=lambda one: one.at)
     assert last.max_wait_ms is not None
     assert 0 < last.max_wait_ms < 200
@@ -76,7 +76,7 @@ def test_a_chunk_size_that_finds_itself_scores_everything_once_and_tells_what_it
     assert "chunks take up to " in worker.log
 
 
-def test_an_instance_runs_once_on_a_host(stage: Stage) -> None:
+def test_an_instance_runs_only_once_per_host(stage: Stage) -> None:
     settings = stage.settings(partitions=2, instance="icu", model="fragile")
     first = stage.worker(settings).joined()
     second = stage.worker(settings)
@@ -88,7 +88,7 @@ def test_an_instance_runs_once_on_a_host(stage: Stage) -> None:
     first.stop()
 
 
-def test_of_two_workers_with_one_transactional_id_the_first_gives_way(stage: Stage) -> None:
+def test_a_second_worker_with_the_same_transactional_id_fences_the_first(stage: Stage) -> None:
     settings = stage.settings(partitions=2, instance="icu", model="fragile")
     hosts = [stage.folder / name for name in ("one", "other")]
     for host in hosts:

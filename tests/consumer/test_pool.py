@@ -20,14 +20,14 @@ ROWS = 4_000
 
 
 def joined(pool: Process) -> list[int]:
-    """The pool's worker processes, once each has partitions."""
+    """Wait until each of the pool's workers has partitions; returns their pids."""
     pool.logged(r"assigned partitions \d", times=2)
     children = pool.children()
     assert len(children) == 2
     return children
 
 
-def test_both_work_and_sigterm_to_the_parent_ends_all(stage: Stage) -> None:
+def test_both_workers_score_and_sigterm_to_the_parent_ends_all(stage: Stage) -> None:
     settings = stage.settings(workers=2)
     pool = stage.worker(settings, "--json")
     children = joined(pool)
@@ -43,8 +43,8 @@ def test_both_work_and_sigterm_to_the_parent_ends_all(stage: Stage) -> None:
     assert sum(int(re.findall(r'"rows":(\d+)', line)[0]) for line in reports) == ROWS
 
 
-def test_sighup_to_the_parent_has_each_worker_look_at_the_model_again(stage: Stage) -> None:
-    """By itself a worker looks once at files that it refused."""
+def test_sighup_to_the_parent_makes_each_worker_look_at_the_model_again(stage: Stage) -> None:
+    """Without a signal, a worker looks only once at files that it refused."""
     path = stage.folder / "risk.joblib"
     settings = stage.settings(workers=2)
     shutil.copyfile(settings.model or "", path)
@@ -61,7 +61,7 @@ def test_sighup_to_the_parent_has_each_worker_look_at_the_model_again(stage: Sta
     pool.stop()
 
 
-def test_one_that_dies_takes_the_rest_down_and_nothing_is_lost(stage: Stage) -> None:
+def test_a_worker_that_dies_takes_the_rest_down_and_nothing_is_lost(stage: Stage) -> None:
     settings = stage.settings(workers=2)
     pool = stage.worker(settings)
     children = joined(pool)

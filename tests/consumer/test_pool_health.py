@@ -1,4 +1,4 @@
-"""The one health address of `--workers N`: all alive, all ready, or which worker is not and why."""
+"""The single health address of `--workers N`: all alive and ready, or which worker is not and why."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def pool(clock: Clock) -> PoolHealth:
     return PoolHealth(["worker-0", "worker-1"], stall_after=STALL_S, clock=clock)
 
 
-def test_all_must_have_said_that_they_are_ready(pool: PoolHealth) -> None:
+def test_a_pool_is_ready_once_every_worker_has_reported_ready(pool: PoolHealth) -> None:
     assert pool.unready() == "worker-0: it is starting; worker-1: it is starting"
     pool.told("worker-0", (None, None))
     assert pool.unready() == "worker-1: it is starting"
@@ -46,7 +46,7 @@ def test_all_must_have_said_that_they_are_ready(pool: PoolHealth) -> None:
     assert pool.stalled() is None
 
 
-def test_each_that_is_not_is_named_with_its_reason(pool: PoolHealth) -> None:
+def test_each_worker_that_is_not_ready_is_named_with_its_reason(pool: PoolHealth) -> None:
     pool.told("worker-0", (None, None))
     pool.told("worker-1", ("the model has not returned", "messages wait"))
     assert pool.stalled() == "worker-1: the model has not returned"
@@ -69,7 +69,7 @@ def test_a_worker_that_goes_silent_is_first_not_ready_and_then_not_alive(
     assert pool.unready() is None
 
 
-def test_one_that_has_ended_is_named_while_the_others_are_stopped(pool: PoolHealth, clock: Clock) -> None:
+def test_a_worker_that_has_ended_is_named_while_the_others_stop(pool: PoolHealth, clock: Clock) -> None:
     for name in ("worker-0", "worker-1"):
         pool.told(name, (None, None))
     pool.ended("worker-1")
@@ -80,7 +80,7 @@ def test_one_that_has_ended_is_named_while_the_others_are_stopped(pool: PoolHeal
     assert pool.stalled() is None
 
 
-def test_a_worker_tells_its_parent_until_it_ends_also_when_nobody_listens_any_more() -> None:
+def test_a_worker_reports_until_it_ends_even_when_nobody_listens_any_more() -> None:
     receiver, sender = Pipe(duplex=False)
     with telling(Health(stall_after=STALL_S), sender):
         assert receiver.recv() == (None, "the model is not verified yet")
@@ -92,7 +92,7 @@ def test_a_worker_tells_its_parent_until_it_ends_also_when_nobody_listens_any_mo
 
 @pytest.fixture
 def ports() -> Iterator[int]:
-    """The first of three free ports in a row."""
+    """The first of three consecutive free ports."""
     while True:
         with socket.socket() as one, socket.socket() as two, socket.socket() as three:
             try:
@@ -108,7 +108,7 @@ def ports() -> Iterator[int]:
 
 @pytest.fixture
 def settings(make_settings: MakeSettings, tmp_path: Path, ports: int) -> Settings:
-    """Of a pool of two whose model hangs on purpose."""
+    """Settings for a pool of two whose model hangs on purpose."""
     model = save(Sleepy(), tmp_path / "sleepy.joblib")
     return make_settings(model=model, partitions=2).model_copy(
         update={"http": f"127.0.0.1:{ports}", "workers": 2, "stall_after": 2.0, "log_format": "json"}
@@ -126,7 +126,7 @@ def reason(body: str) -> str:
 
 
 @pytest.mark.kafka
-def test_it_answers_for_all_workers_from_before_they_run(
+def test_it_answers_for_all_workers_even_before_they_run(
     stage: Stage, settings: Settings, ports: int
 ) -> None:
     pool, http = stage.worker(settings), of_all(settings)
@@ -148,7 +148,7 @@ def test_it_answers_for_all_workers_from_before_they_run(
         (SLEEPS, "the model has not returned for more than 2 s"),
         (HOLDS, "it has reported nothing for more than 10 s"),
     ],
-    ids=["lets others run", "holds the interpreter"],
+    ids=["releases the GIL", "holds the GIL"],
 )
 def test_a_worker_whose_model_hangs_is_named(stage: Stage, settings: Settings, row: float, why: str) -> None:
     pool, http = stage.worker(settings), of_all(settings)
@@ -163,7 +163,7 @@ def test_a_killed_worker_is_named_until_its_process_ends(stage: Stage, settings:
     pool, http = stage.worker(settings), of_all(settings)
     http.until("/readyz", 200)
     killed, held = pool.children()
-    os.kill(held, signal.SIGSTOP)  # so that it does not leave at once when the pool stops it
+    os.kill(held, signal.SIGSTOP)  # so that it does not exit at once when the pool stops it
     try:
         os.kill(killed, signal.SIGKILL)
         assert re.search(r"worker-[01]: its process has ended", reason(http.until("/readyz", 503)))
@@ -175,7 +175,7 @@ def test_a_killed_worker_is_named_until_its_process_ends(stage: Stage, settings:
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("taken", [0, 1, 2])
-def test_a_port_that_is_taken_is_refused_before_any_worker(
+def test_a_port_in_use_is_refused_before_any_worker_starts(
     stage: Stage, settings: Settings, ports: int, taken: int
 ) -> None:
     with socket.create_server(("127.0.0.1", ports + taken)):
@@ -190,7 +190,7 @@ def test_a_port_that_is_taken_is_refused_before_any_worker(
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("first", [65535, 65534])
-def test_a_port_beyond_the_last_is_refused_before_any_worker(
+def test_a_port_above_the_highest_is_refused_before_any_worker_starts(
     stage: Stage, settings: Settings, first: int
 ) -> None:
     pool = stage.worker(settings.model_copy(update={"http": f"127.0.0.1:{first}"}))

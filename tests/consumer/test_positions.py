@@ -1,4 +1,4 @@
-"""Going back to what is committed, with a group that has excluded us meanwhile."""
+"""Rewinding to the committed offsets when the group has excluded the worker in the meantime."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from tests.consumer.fakes import FakeMessage, identity
 
 
 class Excluded:
-    """A consumer that the group has excluded: it learns nothing of the group until it is served."""
+    """A consumer that its group has excluded, and that learns of it only when polled."""
 
     def __init__(self, *, hands_out: FakeMessage | None = None) -> None:
         self.hands_out = hands_out or FakeMessage(offset=12)
         self.positions: Positions | None = None
         self.sought: list[tuple[int, int]] = []
         self.excluded = False
-        self.noted = ""  # beside the committed offsets
+        self.noted = ""  # the metadata of the committed offsets
 
     def committed(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         if self.excluded:
@@ -40,7 +40,7 @@ class Excluded:
 
 
 def positions_of(consumer: Excluded) -> Positions:
-    tries = iter(range(100))  # an end to what would go on for ever
+    tries = iter(range(100))  # ends what would otherwise loop for ever
     fake: Any = consumer
     positions = consumer.positions = Positions(
         fake, topic="vitals", identity=identity("now"), keep_trying=lambda: next(tries, None) is not None
@@ -50,34 +50,34 @@ def positions_of(consumer: Excluded) -> Positions:
     return positions
 
 
-def test_going_back_serves_the_consumer_and_goes_on_with_the_partitions_of_then() -> None:
+def test_a_rewind_polls_the_consumer_and_uses_the_new_assignment() -> None:
     consumer = Excluded()
     positions = positions_of(consumer)
     positions.rewind()
     assert positions.partitions == [1]
-    assert consumer.sought == [(1, 10)], "what was handed out meanwhile is read again"
+    assert consumer.sought == [(1, 10)], "messages returned in the meantime are not read again"
 
 
-def test_going_back_stops_for_what_waiting_does_not_cure() -> None:
+def test_a_rewind_stops_on_an_error_that_waiting_does_not_fix() -> None:
     refused = FakeMessage(error=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
     with pytest.raises(KafkaCallError) as failure:
         positions_of(Excluded(hands_out=refused)).rewind()
     assert failure.value.action is Action.STOP
 
 
-def test_what_is_committed_names_the_topic() -> None:
+def test_committed_offsets_carry_the_topic_id() -> None:
     positions = positions_of(Excluded())
     assert [(one.offset, one.metadata) for one in positions.offsets()] == [(10, "now"), (10, "now")]
 
 
 @pytest.mark.parametrize("noted", ["", "now"])
-def test_offsets_of_this_topic_or_of_nobody_knows_which_are_fine(noted: str) -> None:
+def test_offsets_of_this_topic_or_without_a_topic_id_are_accepted(noted: str) -> None:
     consumer = Excluded()
     consumer.noted = noted
     positions_of(consumer)
 
 
-def test_offsets_of_an_earlier_topic_say_nothing_about_this_one() -> None:
+def test_offsets_of_an_earlier_topic_are_refused() -> None:
     consumer = Excluded()
     consumer.noted = "before"
     with pytest.raises(InputLostError, match="recreated"):
@@ -85,7 +85,7 @@ def test_offsets_of_an_earlier_topic_say_nothing_about_this_one() -> None:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_leader_answers_now_or_does_not(silent: bool) -> None:
+def test_whether_a_leader_answers_is_noticed(silent: bool) -> None:
     class Leader(Excluded):
         def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
             if silent:

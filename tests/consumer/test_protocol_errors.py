@@ -1,4 +1,4 @@
-"""What the committer makes of each error that a broker can answer: injected one by one."""
+"""What the committer does with each error a broker can return, injected one by one."""
 
 import functools
 import time
@@ -34,7 +34,7 @@ from vitalstream import cli
 OUTPUT = Output([Records(Role.RESULTS, [b"{}"], [b"p1"]), Records(Role.METRICS, [b"{}"])], chunks=1, rows=1)
 TIMEOUT_S = 5.0
 
-# The request that fails, how, and what follows: None is a commit all the same.
+# Which request fails, how, and the action that follows; None means the commit succeeds anyway.
 CASES = [
     (END_TXN, KafkaError.CONCURRENT_TRANSACTIONS, None),
     (ADD_PARTITIONS, KafkaError.CONCURRENT_TRANSACTIONS, None),
@@ -68,7 +68,7 @@ class Commits(Observer):
 
 @dataclass(frozen=True)
 class Scene:
-    """A committer at work on a mock cluster."""
+    """A committer working against a mock cluster."""
 
     cluster: MockCluster
     committer: Transactions
@@ -82,7 +82,7 @@ class Scene:
         self.committer.commit(lambda: [TopicPartition(self.settings.input_topic, 0, 1)], timeout)
 
     def failure(self, *, timeout: float = TIMEOUT_S) -> Action:
-        """The action that a commit's failure leads to."""
+        """The action that a failed commit leads to."""
         with pytest.raises(KafkaCallError) as raised:
             self.commit(timeout=timeout)
         return raised.value.action
@@ -115,7 +115,9 @@ def scene(cluster: MockCluster) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize(("request_", "error", "action"), CASES)
-def test_each_error_answer(scene: Scene, request_: int, error: int, action: Action | None) -> None:
+def test_each_error_response_leads_to_its_action(
+    scene: Scene, request_: int, error: int, action: Action | None
+) -> None:
     scene.cluster.answer(request_, error)
     if action is None:
         scene.commit()
@@ -124,7 +126,7 @@ def test_each_error_answer(scene: Scene, request_: int, error: int, action: Acti
     assert scene.failure() is action
     assert scene.commits.count == 0
 
-    # The remedy cures it.
+    # The abort fixes it.
     if action is Action.ABORT:
         scene.committer.abort(TIMEOUT_S)
     else:
@@ -135,7 +137,7 @@ def test_each_error_answer(scene: Scene, request_: int, error: int, action: Acti
     assert scene.commits.count == 1
 
 
-def test_a_commit_without_an_answer_has_an_unknown_outcome(scene: Scene) -> None:
+def test_a_commit_without_a_response_has_an_unknown_outcome(scene: Scene) -> None:
     scene.committer.add(OUTPUT)
     scene.sender.flush(TIMEOUT_S)
     scene.sender.producer.send_offsets_to_transaction(
@@ -155,12 +157,12 @@ def test_a_commit_without_an_answer_has_an_unknown_outcome(scene: Scene) -> None
     assert scene.commits.count == 1
 
 
-def test_a_producer_that_was_fenced_between_two_chunks_says_so(scene: Scene) -> None:
+def test_a_producer_fenced_between_two_chunks_says_so(scene: Scene) -> None:
     scene.cluster.answer(ADD_PARTITIONS, KafkaError.PRODUCER_FENCED)
     scene.committer.add(OUTPUT)
 
     def dead() -> bool:
-        try:  # unlike poll, this does not take the reason away
+        try:  # unlike poll, this does not consume the reason
             scene.sender.producer.produce(scene.settings.output_topic, b"{}")
         except KafkaException as exception:
             return bool(exception.args[0].code() == KafkaError._FATAL)
@@ -172,7 +174,7 @@ def test_a_producer_that_was_fenced_between_two_chunks_says_so(scene: Scene) -> 
     assert raised.value.action is Action.FENCED
 
 
-def test_a_rough_way_to_a_commit_renews_the_producer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_commit_renews_the_producer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     before = scene.sender.producer
     scene.commit()
     assert scene.sender.producer is before
@@ -183,10 +185,10 @@ def test_a_rough_way_to_a_commit_renews_the_producer(scene: Scene, monkeypatch: 
     assert scene.commits.count == 3
 
 
-def test_a_worker_that_is_refused_more_than_a_few_times_goes_on(
+def test_a_worker_refused_many_times_by_its_group_carries_on(
     cluster: MockCluster, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    """As a member of its group that was put out and has not heard of it yet."""
+    """Like a member that its group has excluded and that has not heard of it yet."""
     cluster.answer(TXN_OFFSET_COMMIT, *[KafkaError.UNKNOWN_MEMBER_ID] * 12)
     consume = ["consume", "--bootstrap-servers", cluster.bootstrap_servers, "--until-idle", "5"]
     consume += ["--model", str(models["fragile"])]

@@ -1,4 +1,4 @@
-"""Workers that come and go while messages keep coming: the end state is that of one worker."""
+"""Workers that come and go while messages keep arriving: the end state is that of a single worker."""
 
 from collections import Counter
 from typing import Any
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kafka
 
 
 def finish(stage: Stage, settings: Any) -> Accounts:
-    """Wait until all that was sent is committed, and check everything."""
+    """Wait until everything sent is committed, then check everything."""
     rows = sum(end_offsets(settings, settings.input_topic).values())
     stage.wait_committed(settings, rows)
     found = require_exactly_once(settings, rows=rows)
@@ -41,7 +41,7 @@ def test_two_then_three_workers_join_and_leave(stage: Stage, vitals_file: list[s
     rows = Counter[str]()
     for chunk in found.metrics:
         rows[chunk.worker] += chunk.rows
-    assert len(rows) == 3, "each of them scored something"
+    assert len(rows) == 3, "one of them scored nothing"
     assert "revoked partitions" in first.log
     assert len(found.sources) > 3000
 
@@ -49,7 +49,7 @@ def test_two_then_three_workers_join_and_leave(stage: Stage, vitals_file: list[s
 @pytest.mark.parametrize(
     "properties", [{"partition.assignment.strategy": "range"}, {"group.protocol": "consumer"}], ids=str
 )
-def test_other_ways_to_share_out_partitions(
+def test_other_assignment_strategies(
     stage: Stage, vitals_file: list[str], properties: dict[str, str]
 ) -> None:
     settings = stage.settings(partitions=4, properties=properties)
@@ -67,7 +67,7 @@ def test_other_ways_to_share_out_partitions(
     second.stop()
 
 
-def test_what_waits_for_its_chunk_to_fill_is_finished_on_revoke(stage: Stage) -> None:
+def test_rows_waiting_for_their_chunk_to_fill_are_finished_on_revoke(stage: Stage) -> None:
     settings = stage.settings(partitions=2, chunk_size=3, max_wait_ms=60_000, model="fragile")
     first = stage.worker(settings).joined()
     stage.send_patients(settings, [row | {"patient_id": "p1"} for row in patient_rows(5)])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kafka
 
 
 def refusal(process: Process, code: int) -> str:
-    """The one sentence on stderr of a process that ends with `code`."""
+    """The one sentence on stderr of a process that exits with `code`."""
     assert process.wait(timeout=60) == code, process.log
     assert process.out == ""
     (line,) = process.log.splitlines()
@@ -30,7 +30,7 @@ def refusal(process: Process, code: int) -> str:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """An address at which something listens and never answers."""
+    """An address where something listens and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -39,7 +39,7 @@ def changed(settings: Settings, **changes: Any) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def test_missing_topics(stage: Stage) -> None:
+def test_missing_topics_are_refused(stage: Stage) -> None:
     settings = changed(stage.settings(), output_topic="risk-not-made", dead_letter_topic="letters-not-made")
     assert refusal(stage.worker(settings), 1) == (
         "topics risk-not-made (--output-topic), letters-not-made (--dead-letter-topic) are missing (or hidden from "
@@ -49,16 +49,17 @@ def test_missing_topics(stage: Stage) -> None:
     )
 
 
-def test_an_unreachable_broker(stage: Stage, silent_server: str) -> None:
+def test_an_unreachable_broker_is_refused(stage: Stage, silent_server: str) -> None:
     settings = changed(stage.settings(), bootstrap_servers=silent_server)
     line = refusal(stage.worker(settings), 1)
-    # A client gives up a silent connection after 10 s, too, and when it does so first the sentence says that as well.
+    # The client also gives up a silent connection after 10 s. If it does so first, the sentence mentions that
+    # too.
     assert line.startswith(f"can't reach Kafka at {silent_server} within 10 s")
     assert "security.protocol (-X) if it requires TLS or a password" in line
     assert "--bootstrap-servers" in line
 
 
-def test_no_model(stage: Stage) -> None:
+def test_a_missing_model_setting_is_refused(stage: Stage) -> None:
     line = refusal(stage.worker(changed(stage.settings(), model=None)), 2)
     assert line.startswith("--model is missing: name the file of a fitted classifier")
 
@@ -113,7 +114,7 @@ def no_pickle(path: Path) -> None:
         (no_pickle, r"cannot be loaded \(\w+\): save it with joblib\.dump"),
     ],
 )
-def test_a_model_that_can_not_be_used(stage: Stage, make: Any, told: str) -> None:
+def test_an_unusable_model_is_refused(stage: Stage, make: Any, told: str) -> None:
     path = stage.folder / "m.joblib"
     make(path)
     line = refusal(stage.worker(changed(stage.settings(), model=path)), 2)
@@ -149,12 +150,12 @@ def test_a_model_that_can_not_be_used(stage: Stage, make: Any, told: str) -> Non
     ],
     ids=str,
 )
-def test_bad_settings(stage: Stage, arguments: list[str], told: str) -> None:
+def test_bad_settings_are_refused(stage: Stage, arguments: list[str], told: str) -> None:
     line = refusal(stage.worker(stage.settings(), *arguments), 2)
     assert line.startswith(told), line
 
 
-def test_a_range_for_what_the_model_lacks(stage: Stage) -> None:
+def test_a_range_for_a_feature_the_model_lacks_is_refused(stage: Stage) -> None:
     path = stage.folder / "ranges.toml"
     path.write_text("hart_rate = [0, 350]")
     settings = changed(stage.settings(model="fragile"), ranges=str(path))
@@ -163,7 +164,7 @@ def test_a_range_for_what_the_model_lacks(stage: Stage) -> None:
     )
 
 
-def test_more_features_than_the_model_has(stage: Stage) -> None:
+def test_more_min_features_than_the_model_has_are_refused(stage: Stage) -> None:
     settings = changed(stage.settings(model="fragile"), min_features=3)
     assert refusal(stage.worker(settings), 2) == (
         "--min-features 3: the model has only 2 (signal, spo2), so no message would be scored; give a number from "
@@ -171,6 +172,6 @@ def test_more_features_than_the_model_has(stage: Stage) -> None:
     )
 
 
-def test_several_workers_refuse_once(stage: Stage) -> None:
+def test_several_workers_print_a_refusal_once(stage: Stage) -> None:
     settings = changed(stage.settings(workers=2), model=stage.folder / "none.joblib")
     assert refusal(stage.worker(settings), 2).startswith("--model")

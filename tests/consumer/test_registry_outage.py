@@ -1,4 +1,4 @@
-"""A registry that fails a real worker: it waits, stays in its group, says so, and loses nothing."""
+"""A registry that fails a real worker: the worker waits, stays in its group, says so, and loses nothing."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ ROWS = 100
 
 
 def registered(path: str) -> tuple[int, bytes]:
-    """Any id is one of our schema."""
+    """A registry that returns our schema for any id."""
     if path.endswith("/versions") or "/versions?" in path:
         return 200, b"[1]"
     found = {"id": 7, "version": 1, "subject": "any", "schemaType": "AVRO", "schema": json.dumps(SCHEMA)}
@@ -36,7 +36,7 @@ def rows(schema_id: int, count: int = ROWS) -> list[tuple[str, bytes]]:
     return [("p1", b"\x00" + schema_id.to_bytes(4, "big") + written(SCHEMA, value))] * count
 
 
-def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> None:
+def test_a_worker_waits_for_the_registry_and_continues_by_itself(stage: Stage) -> None:
     answers = Answers(registered)
     with answering(answers) as url:
         settings = stage.settings(
@@ -47,7 +47,7 @@ def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> 
             chunk_size=50,
             http=f"127.0.0.1:{free_port()}",
             until_idle=3,
-            # Shorter than the outage: a worker that did not poll would be put out of its group.
+            # Shorter than the outage: a worker that stopped polling would be excluded from its group.
             properties={"session.timeout.ms": "6000", "max.poll.interval.ms": "6000"},
         )
         stage.send(settings, rows(7))
@@ -62,7 +62,7 @@ def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> 
         asked = len(answers.asked)
         wait_until(lambda: len(answers.asked) > asked, timeout=60, what="one more question")
         assert http.ask("/livez")[0] == 200
-        # The chunks of known schemas before the unknown one are not kept waiting.
+        # Chunks with known schemas before the unknown one are not held up.
         stage.wait_committed(settings, 2 * ROWS)
         answers.over.set()
         answers.answer = registered
@@ -84,7 +84,7 @@ def test_a_worker_waits_for_the_registry_and_goes_on_by_itself(stage: Stage) -> 
     assert judged.clean, judged.offenders
 
 
-def test_messages_in_hand_are_not_lost_when_partitions_go_in_an_outage(stage: Stage) -> None:
+def test_an_outage_loses_no_pending_messages_when_partitions_are_revoked(stage: Stage) -> None:
     answers = Answers(registered)
     with answering(answers) as url:
         settings = stage.settings(

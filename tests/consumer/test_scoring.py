@@ -1,4 +1,4 @@
-"""Scoring: a chunk becomes results, dead letters and metrics; bad rows cost only themselves."""
+"""Scoring: a chunk becomes results, dead letters and metrics. Bad rows affect no other row."""
 
 import logging
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def scorer(
 
 
 def chunk(*signals: float) -> list[FakeMessage]:
-    """One message a signal, at offsets 100, 101... of partition 2."""
+    """One message per signal, at offsets 100, 101... of partition 2."""
     return [
         FakeMessage(
             good(patient_id=f"p{number}", signal=signal),
@@ -113,7 +113,7 @@ def origins(output: Output) -> list[Origin]:
     return [read_dead_letter_headers(letter.headers) for letter in letters_of(output)]
 
 
-def test_a_result_says_all_that_is_documented() -> None:
+def test_a_result_has_every_documented_field() -> None:
     output = run(chunk(128, 64))
     assert orjson.loads(results_of(output)[0]) == {
         "patient_id": "p0",
@@ -170,7 +170,7 @@ def with_spo2(*values: float | None) -> list[FakeMessage]:
     return [FakeMessage(good(signal=1, spo2=value), offset=number) for number, value in enumerate(values)]
 
 
-def test_features_that_none_of_the_first_rows_has_are_told_once() -> None:
+def test_features_missing_from_all_the_first_rows_are_reported_once() -> None:
     recorder = Recorder()
     score = scorer(observer=recorder)
     for _ in range(3):
@@ -183,7 +183,7 @@ def test_features_that_none_of_the_first_rows_has_are_told_once() -> None:
     assert len(recorder.never_seen) == 1
 
 
-def test_a_feature_seen_once_is_never_told_and_an_impossible_value_is_not_seen() -> None:
+def test_a_feature_seen_once_is_never_reported_and_impossible_values_do_not_count() -> None:
     recorder = Recorder()
     score = scorer(observer=recorder)
     run(with_spo2(*[None] * 998, 97), score)
@@ -194,17 +194,17 @@ def test_a_feature_seen_once_is_never_told_and_an_impossible_value_is_not_seen()
 
 
 def without_input(offset: int = 0, **fields: Any) -> FakeMessage:
-    """A message with neither the signal nor spo2, unless `fields` say so."""
+    """A message with neither the signal nor spo2, unless `fields` adds them."""
     return FakeMessage(good(spo2=..., **fields), offset=offset)
 
 
-def test_the_model_is_not_asked_about_messages_without_any_of_its_features() -> None:
+def test_messages_without_any_feature_are_not_given_to_the_model() -> None:
     given = [
         FakeMessage(good(signal=128), offset=0),
         without_input(1),
         without_input(2, signal=None),
         FakeMessage(good(signal=None, spo2=97), offset=3),
-        FakeMessage(good(spo2=0.97), offset=4),  # no body has that: the model would get it as missing
+        FakeMessage(good(spo2=0.97), offset=4),  # implausible, so the model would see it as missing
         FakeMessage(good(signal=64, spo2=None), offset=5),
     ]
     output = run(given, scorer(model=Imputing()))
@@ -223,7 +223,7 @@ def test_the_model_is_not_asked_about_messages_without_any_of_its_features() -> 
     assert not letters_of(output)
 
 
-def test_with_min_features_the_model_is_asked_about_fuller_messages_only() -> None:
+def test_with_min_features_only_fuller_messages_are_given_to_the_model() -> None:
     given = [FakeMessage(good(signal=128)), FakeMessage(good(signal=64, spo2=None)), without_input()]
     output = run(given, scorer(model=Imputing(), min_features=2))
     assert [(one.risk_probability, one.features_present, one.no_input) for one in results(output)] == [
@@ -233,7 +233,7 @@ def test_with_min_features_the_model_is_asked_about_fuller_messages_only() -> No
     ]
 
 
-def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
+def test_a_chunk_without_any_input_never_calls_the_model() -> None:
     output = run([without_input(0), without_input(1)], scorer(model=Imputing()))
     assert [one.no_input for one in results(output)] == [True, True]
     metrics = decode_metrics(*metrics_of(output))
@@ -243,12 +243,12 @@ def test_a_chunk_without_any_input_costs_the_model_nothing() -> None:
 
 def test_metrics_count_the_results_without_input_and_no_dead_letter() -> None:
     given = [without_input(0), without_input(1), *chunk(1, RAISES), FakeMessage(b"?", offset=7)]
-    given[1] = FakeMessage(good(spo2=...), key=b"k" * 5000, offset=1)  # its result is too large
+    given[1] = FakeMessage(good(spo2=...), key=b"k" * 5000, offset=1)  # its result will be too large
     metrics = decode_metrics(*metrics_of(run(given, scorer(result_bytes=2000))))
     assert (metrics.rows, metrics.scored, metrics.dead_lettered, metrics.no_input) == (5, 2, 3, 1)
 
 
-def test_messages_without_input_neither_excuse_nor_blame_the_model() -> None:
+def test_messages_without_input_do_not_count_when_judging_the_model() -> None:
     empty = [without_input(number) for number in range(20)]
     output = run(empty + chunk(*[RAISES] * 9))
     assert len(results_of(output)) == 20
@@ -257,7 +257,7 @@ def test_messages_without_input_neither_excuse_nor_blame_the_model() -> None:
         run(empty + chunk(*[RAISES] * 10))
 
 
-def test_the_threshold_is_the_settings() -> None:
+def test_the_threshold_comes_from_the_settings() -> None:
     (result,) = results(run(chunk(64), scorer(threshold=0.25)))
     assert (result.risk_label, result.threshold) == (1, 0.25)
 
@@ -284,18 +284,18 @@ def test_all_rows_of_a_small_chunk_may_be_bad_but_not_of_a_larger_one(value: flo
     assert CANARY not in str(error.value)
 
 
-def test_bad_rows_for_different_causes_are_the_models_fault_together() -> None:
+def test_rows_failing_for_different_causes_count_together_against_the_model() -> None:
     with pytest.raises(ModelFailedError):
         run(chunk(*[RAISES] * 5, *[ABOVE_ONE] * 5))
 
 
-def test_rows_that_did_not_decode_do_not_make_the_model_guilty() -> None:
+def test_undecodable_rows_do_not_count_against_the_model() -> None:
     undecodable = [FakeMessage(b"?", partition=2, offset=number) for number in range(20)]
     output = run(undecodable + chunk(*[RAISES] * 9))
     assert len(letters_of(output)) == 29
 
 
-def test_a_wrong_number_of_rows_stops_everything() -> None:
+def test_a_model_returning_the_wrong_number_of_rows_stops_the_worker() -> None:
     with pytest.raises(ModelFailedError, match=r"predict_proba must return shape \(3, 2\), not \(2, 2\)"):
         run(chunk(1, ONE_ROW_LESS, 3))
 
@@ -307,14 +307,14 @@ def test_an_impossible_probability_is_rejected(value: float) -> None:
     assert [(origin.reason, origin.offset) for origin in origins(output)] == [(Reason.MODEL_REJECTED, 101)]
 
 
-def test_nan_is_a_result_without_probability_and_label() -> None:
+def test_nan_becomes_a_result_without_probability_and_label() -> None:
     output = run(chunk(NOT_A_NUMBER, 3))
     assert b'"risk_probability":null,"risk_label":null' in results_of(output)[0]
     assert probabilities(output) == {100: None, 101: 3 / 256}
     assert not letters_of(output)
 
 
-def test_a_result_beyond_the_topics_limit_is_a_dead_letter() -> None:
+def test_a_result_too_large_for_its_topic_becomes_a_dead_letter() -> None:
     key = b"k" * 600
     given = chunk(1, 2, 3)
     given[1] = FakeMessage(good(signal=2), key=key, partition=2, offset=101)
@@ -328,20 +328,20 @@ def test_a_result_beyond_the_topics_limit_is_a_dead_letter() -> None:
     assert letters_of(output)[0].key == key
 
 
-def test_a_rejected_row_with_an_oversized_key_is_one_dead_letter() -> None:
+def test_a_rejected_row_with_an_oversized_key_becomes_one_dead_letter() -> None:
     message = FakeMessage(good(signal=RAISES), key=b"k" * 5000)
     (origin,) = origins(run([message, *chunk(1)], scorer(result_bytes=2000)))
     assert origin.reason is Reason.MODEL_REJECTED
 
 
-def test_a_dead_letter_beyond_the_topics_limit_is_a_pointer() -> None:
+def test_a_dead_letter_too_large_for_its_topic_becomes_a_pointer() -> None:
     value = b"x" * (MAX_MESSAGE_BYTES + 1)
     (letter,) = letters_of(run([FakeMessage(value)], scorer(dead_letter_bytes=10_000)))
     assert letter.value == b""
     assert read_dead_letter_headers(letter.headers).pointer
 
 
-def test_order_is_the_sources_and_keys_are_too() -> None:
+def test_results_keep_the_order_and_keys_of_their_sources() -> None:
     given = [
         FakeMessage(good(patient_id="a", signal=1), key=b"\xff\x00", partition=1, offset=5),
         FakeMessage(good(patient_id="ü", signal=2), key=None, partition=0, offset=9),
@@ -405,7 +405,7 @@ def test_without_timestamps_there_are_no_end_to_end_times() -> None:
     assert metrics.end_to_end_ms_p50 is metrics.end_to_end_ms_p99 is metrics.end_to_end_ms_max is None
 
 
-def test_a_chunk_of_rejects_alone_still_has_metrics() -> None:
+def test_a_chunk_of_only_rejects_still_has_metrics() -> None:
     output = run([FakeMessage(b"?", partition=1, offset=3)])
     metrics = decode_metrics(*metrics_of(output))
     assert (metrics.rows, metrics.scored, metrics.dead_lettered) == (1, 0, 1)
@@ -413,7 +413,7 @@ def test_a_chunk_of_rejects_alone_still_has_metrics() -> None:
     assert not results_of(output)
 
 
-def test_running_out_of_memory_is_not_the_messages_fault() -> None:
+def test_running_out_of_memory_does_not_reject_messages() -> None:
     class Hungry(Fragile):
         def predict_proba(self, X: Any) -> Any:
             raise MemoryError
@@ -438,7 +438,9 @@ def test_nothing_of_an_exception_reaches_an_output_or_a_log(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize(("key", "told"), [(b"p1", 0), (b"M1", 1), (None, 1)])
-def test_keys_that_are_not_the_patients_are_told_once(key: bytes | None, told: int, tmp_path: Path) -> None:
+def test_keys_that_are_not_patient_ids_are_reported_once(
+    key: bytes | None, told: int, tmp_path: Path
+) -> None:
     mapping = tmp_path / "ward.toml"
     mapping.write_text('[features]\nsignal = { codes = ["S"], model_unit = "1" }\nspo2 = { absent = true }\n')
     value = b"MSH|^~\\&|||||20260105083000Z||ORU^R01\rPID|||p1\rOBX||NM|S||8|1|||||F|||20260105083000+0000"

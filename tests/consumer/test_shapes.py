@@ -1,4 +1,5 @@
-"""The shapes that topics have, each through a worker and the audit on a real Kafka, with the mappings of the pages."""
+"""The shapes that topics have, each through a worker and the audit on a real Kafka, with the mappings from
+the docs."""
 
 import json
 import tomllib
@@ -33,7 +34,7 @@ NO_HEADERS: Headers = []
 
 
 class Shape(NamedTuple):
-    """A message, the mapping that reads it (None: none is needed), and what there is in it."""
+    """A message, the mapping that reads it (None if none is needed), and what it contains."""
 
     message: bytes
     mapping: str | None
@@ -42,11 +43,11 @@ class Shape(NamedTuple):
     features: Mapping[str, float]
     value_format: str = "json"
     headers: Headers = NO_HEADERS
-    schema: tuple[str, str] | None = None  # kind and text of the schema that is registered for it
+    schema: tuple[str, str] | None = None  # type and text of the schema registered for it
 
     @property
     def is_ready(self) -> bool:
-        """Whether its mapping is a ready-made one, by its name."""
+        """Whether its mapping is built in and used by name."""
         return self.mapping is not None and "\n" not in self.mapping
 
 
@@ -74,7 +75,7 @@ def _avro(page: str, value: dict[str, Any], patient: str, time: str, features: d
     return Shape(text, block(page, "toml"), patient, time, features, "avro", schema=("AVRO", schema))
 
 
-SENT = (1, 0.3, 1)  # the whole message, its beginning, and the whole one again
+SENT = (1, 0.3, 1)  # the whole message, its beginning, and the whole message again
 OBJECT = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Vitals", "type": "object"}
 OURS = {"patient_id": "p-17", "event_time": UTC, **BOTH}
 OBSERVATION = json.loads(block(_page("fhir.md"), "json"))["entry"][0]["resource"]
@@ -148,7 +149,7 @@ Scored = tuple[Accounts, Audit]
 
 
 class Committed(Observer):
-    """Counts what a worker has done with."""
+    """Counts the committed rows."""
 
     rows = 0
 
@@ -158,7 +159,7 @@ class Committed(Observer):
 
 @pytest.fixture(scope="module")
 def scored(kafka: str, schema_registry: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scored]:
-    """The topics of each shape, and what a worker made of its message, sent twice and once cut off."""
+    """The topics of each shape, after a worker has handled its message twice whole and once truncated."""
     client = SchemaRegistryClient({"url": schema_registry, "timeout": 60})
     producer = Producer({"bootstrap.servers": kafka})
 
@@ -178,7 +179,7 @@ def scored(kafka: str, schema_registry: str, tmp_path_factory: pytest.TempPathFa
         run_worker(settings, observer=committed, should_stop=lambda: committed.rows == len(SENT))
         return read_accounts(settings), audit(settings)
 
-    with ThreadPoolExecutor(len(SHAPES)) as pool:  # all at once, for most of the time they wait
+    with ThreadPoolExecutor(len(SHAPES)) as pool:  # all at once, because they mostly wait
         return dict(zip(SHAPES, pool.map(score, SHAPES.values()), strict=True))
 
 
@@ -195,7 +196,7 @@ def _settings(kafka: str, shape: Shape, folder: Path) -> Settings:
 
 
 def _features(shape: Shape) -> tuple[str, ...]:
-    """Those of its mapping."""
+    """The features of its mapping."""
     if shape.mapping is None:
         return tuple(shape.features)
     ready = ROOT / "schemas" / "mappings" / f"{shape.mapping}.toml"

@@ -71,7 +71,7 @@ def test_groups_do_not_share_slots(tmp_path: Path) -> None:
         assert (one.name, other.name) == (f"a-{HOST}-0", f"b-{HOST}-0")
 
 
-def test_an_instance_is_the_name(tmp_path: Path) -> None:
+def test_an_instance_is_used_as_the_name(tmp_path: Path) -> None:
     with take_slot(Settings(group="g", instance="icu"), directory=tmp_path) as slot:
         assert slot.name == "g-icu"
         with pytest.raises(InstanceTakenError, match="--instance icu: another worker of group g"):
@@ -98,7 +98,7 @@ def test_an_instance_held_by_another_process_is_refused(tmp_path: Path) -> None:
             take_slot(Settings(group="g", instance="icu"), directory=tmp_path)
 
 
-def test_when_all_are_taken_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_says_when_all_slots_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "MAX_SLOTS", 1)
     with (
         take_slot(Settings(group="g"), directory=tmp_path),
@@ -107,7 +107,9 @@ def test_when_all_are_taken_that_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         take_slot(Settings(group="g"), directory=tmp_path)
 
 
-def test_a_hosts_odd_name_is_made_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusual_characters_in_a_host_name_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "ward 7/west")
     with take_slot(Settings(group="g"), directory=tmp_path) as slot:
         assert slot.name == "g-ward_7_west-0"

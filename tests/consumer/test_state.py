@@ -42,7 +42,7 @@ START = pd.Timestamp("2026-01-05T08:00:00Z")
 
 
 def stays(count: int, *, seed: int = 1, patients: int = 7) -> pd.DataFrame:
-    """Rows of a few patients in log order, some of them late, half of them with gaps."""
+    """Rows of a few patients in log order, some of them late and half of them with gaps."""
     random = np.random.default_rng(seed)
     minutes = np.arange(count) * 2.0 - np.where(random.random(count) < 0.1, 90, 0)
     values = random.normal([80, 37], [10, 1], (count, 2))
@@ -72,7 +72,7 @@ Begin = Callable[..., Settings]
 
 @pytest.fixture
 def begin(make_settings: MakeSettings, model: Path) -> Begin:
-    """Fresh topics, with a state topic."""
+    """New topics, including a state topic."""
 
     def settings(**changes: Any) -> Settings:
         usual = {"model": model, "chunk_size": 5, "until_idle": 1.5, "commit_interval_ms": 40}
@@ -103,14 +103,14 @@ class Counter(Observer):
 
 
 def run(settings: Settings, observer: Observer | None = None, *, rows: int = 1_000_000) -> None:
-    """A worker, until it has committed so many rows, or nothing comes any more."""
+    """Run a worker until it has committed that many rows or nothing more arrives."""
     counter = Counter()
     told = Observers(counter, observer or Observer())
     run_worker(settings, observer=told, should_stop=lambda: counter.rows >= rows)
 
 
 class Restored(Observer):
-    """How many patients' state each partition had."""
+    """How many patients were restored in each partition."""
 
     def __init__(self) -> None:
         self.patients: dict[int, int] = {}
@@ -122,14 +122,14 @@ class Restored(Observer):
 # --- kept and restored
 
 
-def test_a_worker_scores_with_the_past_that_another_left(begin: Begin) -> None:
+def test_a_worker_scores_with_the_history_that_another_left(begin: Begin) -> None:
     settings, rows = begin(), stays(90)
     send(settings, rows[:60])
     run(settings, rows=60)
     require_state_is_fold(settings, rows=60)
     before = state_ends(settings)
 
-    # Of one patient only: the other partition's state goes on where it was.
+    # For one patient only, so the other partition's state stays where it was.
     more = rows[60:].assign(patient_id="p-0")
     send(settings, more)
     told = Restored()
@@ -164,7 +164,7 @@ class Flaw:
 
 
 class Happened(Flaw):
-    """The call does its work, and nobody learns of it."""
+    """The call succeeds, but the response is lost."""
 
     def happen(self, itself: Any, *args: Any, **kwargs: Any) -> Any:
         self._real(itself, *args, **kwargs)
@@ -172,7 +172,7 @@ class Happened(Flaw):
 
 
 class Unknown(Flaw):
-    """The call does nothing, and nobody learns of it."""
+    """The call does nothing, and the response is lost."""
 
     def happen(self, itself: Any, *args: Any, **kwargs: Any) -> Any:
         raise KafkaCallError("made to fail", None, Action.REBUILD)
@@ -186,7 +186,7 @@ class Unknown(Flaw):
         pytest.param(Happened, commit.Transactions, "_end", id="unknown and committed"),
     ],
 )
-def test_what_a_failed_transaction_took_in_counts_once(
+def test_rows_of_a_failed_transaction_count_once(
     flaw: type[Flaw], of: type, name: str, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = begin(commit_interval_ms=0)
@@ -219,15 +219,23 @@ def _only_what_changed(itself: Any) -> Any:
     [
         pytest.param(Patients, "rollback", lambda _: None, (Flaw, Sender, "flush"), id="undo log"),
         pytest.param(
-            State, "settled", _always_undone, (Happened, commit.Transactions, "_end"), id="asking, committed"
+            State,
+            "settled",
+            _always_undone,
+            (Happened, commit.Transactions, "_end"),
+            id="asking, committed",
         ),
         pytest.param(
-            State, "settled", _always_kept, (Unknown, commit.Transactions, "_end"), id="asking, not committed"
+            State,
+            "settled",
+            _always_kept,
+            (Unknown, commit.Transactions, "_end"),
+            id="asking, not committed",
         ),
         pytest.param(State, "ends", _only_what_changed, None, id="ends of idle partitions"),
     ],
 )
-def test_without_a_guard_state_is_not_that_of_the_messages(  # noqa: PLR0917
+def test_without_a_guard_state_does_not_match_the_messages(  # noqa: PLR0917
     of: type,
     name: str,
     instead: Any,
@@ -265,7 +273,7 @@ def reader(begin: Begin) -> Iterator[tuple[StateReader, Settings]]:
 
 
 def written(settings: Settings, name: str, *values: bytes) -> Producer:
-    """A producer in a transaction in which it wrote to partition 0 of the state topic."""
+    """A producer whose open transaction has written to partition 0 of the state topic."""
     config = {"bootstrap.servers": settings.bootstrap_servers, "transaction.timeout.ms": 60_000}
     producer = Producer(config | {"transactional.id": f"{settings.group}-{name}", "log_level": 0})
     producer.init_transactions(30)
@@ -277,7 +285,7 @@ def written(settings: Settings, name: str, *values: bytes) -> Producer:
 
 
 def read_to_end(reader: StateReader) -> list[bytes | None]:
-    """What a partition holds up to where it is wanted."""
+    """Read a partition up to its requested end."""
     found: list[bytes | None] = []
 
     def whole() -> bool:
@@ -290,7 +298,7 @@ def read_to_end(reader: StateReader) -> list[bytes | None]:
 
 
 def _up_to_what_can_be_read(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    """A restore that ends where a read_committed reader finds the end, as others do."""
+    """End a restore at the last stable offset, as a simple read_committed reader would."""
     begin, topic = StateReader.begin, TopicPartition(settings.topic(Role.STATE), 0)
 
     def ended(itself: StateReader, partition: int, end: int) -> None:
@@ -313,9 +321,9 @@ def test_without_waiting_for_an_open_transaction_old_state_would_count(
     zombie.abort_transaction(30)
 
 
-def test_state_behind_an_open_transaction_is_waited_for(reader: tuple[StateReader, Settings]) -> None:
+def test_a_restore_waits_for_state_behind_an_open_transaction(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
-    written(settings, "earlier", b"first").commit_transaction(30)  # and a marker, at offset 1
+    written(settings, "earlier", b"first").commit_transaction(30)  # the commit marker is offset 1
     zombie = written(settings, "zombie", b"of a zombie")  # at offset 2
     written(settings, "successor", b"second").commit_transaction(30)  # at offset 3
     read.begin(0, 4)
@@ -323,7 +331,7 @@ def test_state_behind_an_open_transaction_is_waited_for(reader: tuple[StateReade
 
     def stuck() -> bool:
         pieces = [*read.read(0.1)]
-        assert not any(piece.whole for piece in pieces), "began with old state"
+        assert not any(piece.whole for piece in pieces), "started with old state"
         seen.extend(value for piece in pieces for value in piece.values)
         return read._wanted[0].short_since is not None
 
@@ -335,18 +343,18 @@ def test_state_behind_an_open_transaction_is_waited_for(reader: tuple[StateReade
 
 
 @pytest.mark.parametrize(("end", "values"), [(1, [b"first"]), (4, [b"first"]), (5, [b"first", b"later"])])
-def test_state_ends_where_the_group_says(
+def test_a_restore_ends_where_the_group_says(
     reader: tuple[StateReader, Settings], end: int, values: list[bytes]
 ) -> None:
     read, settings = reader
-    written(settings, "w", b"first").commit_transaction(30)  # and a marker, at offset 1
+    written(settings, "w", b"first").commit_transaction(30)  # the commit marker is offset 1
     written(settings, "w", b"aborted").abort_transaction(30)  # offsets 2 and 3, of which nothing is read
     written(settings, "w", b"later").commit_transaction(30)
     read.begin(0, end)
     assert read_to_end(read) == values
 
 
-def test_a_transaction_that_never_ends_is_told_of(reader: tuple[StateReader, Settings]) -> None:
+def test_a_transaction_that_never_ends_is_reported(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
     zombie = written(settings, "zombie", b"of a zombie")
     written(settings, "successor", b"second").commit_transaction(30)
@@ -359,7 +367,7 @@ def test_a_transaction_that_never_ends_is_told_of(reader: tuple[StateReader, Set
     zombie.abort_transaction(30)
 
 
-def test_what_ends_before_it_should_was_truncated(reader: tuple[StateReader, Settings]) -> None:
+def test_state_that_ends_too_early_was_truncated(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
     written(settings, "w", b"first").commit_transaction(30)
     read.begin(0, 90)
@@ -367,7 +375,7 @@ def test_what_ends_before_it_should_was_truncated(reader: tuple[StateReader, Set
         read_to_end(read)
 
 
-def test_what_begins_later_than_it_should_was_truncated(reader: tuple[StateReader, Settings]) -> None:
+def test_state_that_begins_too_late_was_truncated(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
     written(settings, "w", b"first", b"second").commit_transaction(30)
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
@@ -388,7 +396,7 @@ def _deleted(admin: AdminClient, before: TopicPartition) -> bool:
     return True
 
 
-def test_state_that_nobody_committed_is_not_taken_for_ours(reader: tuple[StateReader, Settings]) -> None:
+def test_state_without_a_commit_is_not_used(reader: tuple[StateReader, Settings]) -> None:
     read, settings = reader
     written(settings, "w", b"first").commit_transaction(30)
     read.begin(0, 0)
@@ -396,7 +404,7 @@ def test_state_that_nobody_committed_is_not_taken_for_ours(reader: tuple[StateRe
         read_to_end(read)
 
 
-def test_a_partition_that_is_left_while_it_is_read_can_be_read_again(
+def test_a_partition_revoked_while_it_is_read_can_be_read_again(
     reader: tuple[StateReader, Settings],
 ) -> None:
     read, settings = reader
@@ -408,12 +416,12 @@ def test_a_partition_that_is_left_while_it_is_read_can_be_read_again(
     assert read_to_end(read) == [b"first", b"second"]
 
 
-# --- partitions that go, and come back
+# --- partitions that are revoked and come back
 
 
 @pytest.fixture
 def state(begin: Begin) -> Iterator[tuple[State, Settings]]:
-    """The state of a worker that does nothing else."""
+    """The state of a worker, without the rest of it."""
     settings = begin()
     history = models.load(settings, with_history=True).history
     assert history is not None
@@ -425,7 +433,7 @@ def state(begin: Begin) -> Iterator[tuple[State, Settings]]:
 
 
 def known(settings: Settings, rows: pd.DataFrame) -> dict[str, bytes]:
-    """What is kept of the patients of some rows."""
+    """The state rows of some patients."""
     history: Any = models.load(settings, with_history=True).history
     patients = history.start()
     patients.advance(rows)
@@ -435,7 +443,7 @@ def known(settings: Settings, rows: pd.DataFrame) -> dict[str, bytes]:
 
 
 def commit_state(settings: Settings, partition: int, values: dict[str, bytes | None]) -> int:
-    """Another worker writes state; where it ends."""
+    """Write state as another worker would; returns where it ends."""
     config = {"bootstrap.servers": settings.bootstrap_servers, "transactional.id": f"{settings.group}-other"}
     producer, ends = Producer(config), []
     producer.init_transactions(30)
@@ -460,7 +468,7 @@ def restore_all(state: State) -> None:
     wait_until(whole, what="the state of all partitions")
 
 
-def test_a_partition_that_comes_back_has_what_others_made_of_it(state: tuple[State, Settings]) -> None:
+def test_a_partition_that_comes_back_has_the_state_others_left(state: tuple[State, Settings]) -> None:
     mine, settings = state
     before, after = known(settings, stays(60)), known(settings, stays(60, seed=2, patients=5))
     mine.assigned({0: commit_state(settings, 0, {**before}), 1: 0})
@@ -476,14 +484,14 @@ def test_a_partition_that_comes_back_has_what_others_made_of_it(state: tuple[Sta
     assert held(mine, 0) == expected
 
 
-def test_a_partition_that_goes_while_it_is_restored_leaves_nothing_behind(
+def test_a_partition_revoked_during_its_restore_leaves_nothing_behind(
     state: tuple[State, Settings],
 ) -> None:
     mine, settings = state
     rows = known(settings, stays(60))
     ends = {partition: commit_state(settings, partition, {**rows}) for partition in range(PARTITIONS)}
     mine.assigned(ends)
-    mine.restore()  # of some
+    mine.restore()  # in part
     mine.revoked([0])
     restore_all(mine)
     assert (held(mine, 0), held(mine, 1)) == ({}, rows)
@@ -492,7 +500,7 @@ def test_a_partition_that_goes_while_it_is_restored_leaves_nothing_behind(
     assert held(mine, 0) == rows
 
 
-def test_a_partition_that_was_added_to_the_input_is_refused(state: tuple[State, Settings]) -> None:
+def test_a_partition_added_to_the_input_is_refused(state: tuple[State, Settings]) -> None:
     mine, _ = state
     with pytest.raises(
         StateLostError, match=rf"the input topic got partition {PARTITIONS}, .* another --group"
@@ -504,14 +512,14 @@ def test_a_partition_that_was_added_to_the_input_is_refused(state: tuple[State, 
 
 
 def committed_by(settings: Settings, metadata: str, offset: int = 1) -> None:
-    """Somebody commits an offset of partition 0."""
+    """Commit an offset of partition 0."""
     consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group})
     offsets = [TopicPartition(settings.input_topic, 0, offset, metadata)]
     consumer.commit(offsets=offsets, asynchronous=False)
     consumer.close()
 
 
-def test_an_offset_that_names_no_state_is_refused(begin: Begin) -> None:
+def test_a_committed_offset_without_a_state_end_is_refused(begin: Begin) -> None:
     settings = begin()
     send(settings, stays(20))
     committed_by(settings, "")
@@ -530,7 +538,7 @@ def test_an_offset_that_names_no_state_is_refused(begin: Begin) -> None:
         ),
     ],
 )
-def test_state_that_is_not_the_models_is_refused(
+def test_state_of_a_different_model_is_refused(
     begin: Begin, model: Path, change: Callable[[bytes], bytes], problem: str
 ) -> None:
     settings = begin()
@@ -566,16 +574,14 @@ def test_a_worker_without_a_state_topic_is_told_how_to_make_it(
     ("limit", "problem"),
     [({"max_patients": 3}, "more than 3 patients"), ({"max_state_mb": 1}, "takes more than 1 MB")],
 )
-def test_more_state_than_it_may_hold_stops_a_worker(
-    begin: Begin, limit: dict[str, int], problem: str
-) -> None:
+def test_a_worker_stops_at_its_state_limit(begin: Begin, limit: dict[str, int], problem: str) -> None:
     settings = begin(**limit)
     send(settings, stays(60, patients=4_000 if "max_state_mb" in limit else 7))
     with pytest.raises(StateLimitError, match=problem):
         run(settings)
-    assert sum(map(len, read_state(settings).values())) <= 3, "committed what it stopped for"
+    assert sum(map(len, read_state(settings).values())) <= 3, "committed the rows that exceeded the limit"
 
 
-def test_at_least_once_is_no_way_to_keep_a_history(begin: Begin) -> None:
+def test_a_history_needs_exactly_once(begin: Begin) -> None:
     with pytest.raises(SettingsError, match="--delivery at-least-once: the model has a history"):
         run(begin(delivery="at-least-once"))

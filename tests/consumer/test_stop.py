@@ -1,4 +1,4 @@
-"""Stopping: signals set a flag; a worker that can't look at it is ended all the same."""
+"""Stopping: signals set a flag, and a worker that can't check it is ended anyway."""
 
 import re
 import signal
@@ -27,8 +27,8 @@ print("asked", flush=True)
 {then}
 """
 
-# sleep(3) through PyDLL keeps the interpreter's lock: like a model deep in C, it lets no Python run.
-# usleep through CDLL gives the lock away, and the main thread still never sees the signal.
+# Like a model stuck in C code: sleep(3) through PyDLL keeps the GIL, so no Python runs. usleep through CDLL
+# releases it, yet the main thread still never sees the signal.
 STUCK = """
 import ctypes
 from consumer import stop
@@ -42,7 +42,7 @@ while True:
 """
 
 
-# Other threads take the signals, and this one sleeps on: as when one comes just before the call.
+# Other threads take the signals and this one sleeps on, as if the signal came just before the call.
 DEAF = """
 import signal, time
 from consumer.stop import Stop
@@ -71,7 +71,7 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_it_can_be_asked_for() -> None:
+def test_a_stop_can_be_requested_without_a_signal() -> None:
     stop = Stop()
     assert not stop.requested
     stop.request()
@@ -94,7 +94,7 @@ def test_a_second_interrupt_ends_it_at_once() -> None:
         assert process.wait(60) == 1
 
 
-def test_a_second_interrupt_ends_it_also_while_the_main_thread_hears_of_none() -> None:
+def test_a_second_interrupt_ends_it_even_if_the_main_thread_sees_neither() -> None:
     with running(DEAF) as process:
         process.send_signal(signal.SIGINT)
         wait_until(lambda: not is_pending(process.pid, signal.SIGINT), what="the first one taken")
@@ -103,7 +103,7 @@ def test_a_second_interrupt_ends_it_also_while_the_main_thread_hears_of_none() -
 
 
 def is_pending(pid: int, number: signal.Signals) -> bool:
-    """Whether a signal waits for the process to take it."""
+    """Whether a signal is pending for the process."""
     status = Path(f"/proc/{pid}/status").read_text()
     (pending,) = re.findall(r"^ShdPnd:\s+([0-9a-f]+)$", status, re.MULTILINE)
     return bool(int(pending, 16) >> (number - 1) & 1)
@@ -118,7 +118,7 @@ def test_a_second_sigterm_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stuck_in_c_it_is_ended_after_the_grace(number: signal.Signals) -> None:
+def test_a_process_stuck_in_c_is_ended_after_the_grace_period(number: signal.Signals) -> None:
     with running(STUCK) as process:
         process.send_signal(number)
         assert process.wait(60) == 0
@@ -126,7 +126,7 @@ def test_stuck_in_c_it_is_ended_after_the_grace(number: signal.Signals) -> None:
         assert "not done 0 s after the signal" in process.stderr.read()
 
 
-def test_other_signals_do_not_start_the_grace() -> None:
+def test_other_signals_do_not_start_the_grace_period() -> None:
     script = STUCK.replace("print(", "import signal; signal.signal(signal.SIGUSR1, lambda *_: None); print(")
     with running(script) as process:
         process.send_signal(signal.SIGUSR1)
@@ -138,7 +138,7 @@ def test_other_signals_do_not_start_the_grace() -> None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_has_begun_nothing_ends_at_once(
+def test_a_worker_that_has_not_started_work_ends_at_once(
     number: signal.Signals, workers: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -149,9 +149,10 @@ def test_a_worker_that_has_begun_nothing_ends_at_once(
             [*consume, "--bootstrap-servers", address], files=tmp_path / "worker", environment={}
         )
         try:
-            server.accept()  # it looks for its topics, and will for 10 s
+            server.accept()  # it looks for its topics and would for 10 s
             process.signal(number)
             assert process.wait(timeout=60) == 0
-            assert "vitalstream: " not in process.log  # after those 10 s it would say what it could not reach
+            # after those 10 s it would say that it can't reach the broker
+            assert "vitalstream: " not in process.log
         finally:
             process.end()

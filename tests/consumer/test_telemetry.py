@@ -1,4 +1,4 @@
-"""Prometheus metrics: what counts, when it counts, and what the rules and the dashboard name."""
+"""Prometheus metrics: what counts and when, and that rules, dashboard and docs name existing metrics."""
 
 import json
 import re
@@ -33,10 +33,10 @@ ALERTS: list[dict[str, Any]] = [
 
 
 class Told:
-    """A PrometheusObserver, told of chunks as a worker would."""
+    """A PrometheusObserver that is sent chunks as by a worker."""
 
     def __init__(self) -> None:
-        self.clock = Clock()  # of intervals and of the day at once
+        self.clock = Clock()  # both the monotonic and the wall clock
         self.observer = PrometheusObserver(clock=self.clock, now=self.clock)
         self.observer.started(worker="w", model="f00d", features=["spo2"], path="compiled trees", decision="")
         self.observer.assigned([0, 1])
@@ -98,7 +98,7 @@ def test_results_without_input_count_once_they_are_committed(told: Told) -> None
     name = "vitalstream_no_input_results_total"
     told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
     assert told.value(name) == 0
-    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD)  # read again
+    told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD)  # the rows are read again
     told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
     told.chunk(waits_ms=[8.0], no_input=1)
     told.commit()
@@ -119,7 +119,7 @@ def test_results_without_input_count_once_they_are_committed(told: Told) -> None
         (False, Action.FENCED, "fenced"),
     ],
 )
-def test_what_is_taken_back_counts_once_it_is_read_again(
+def test_aborted_rows_count_once_they_are_committed(
     told: Told, committing: bool, action: Action, result: str
 ) -> None:
     told.chunk(waits_ms=[5.0, 6.0], dead=1)
@@ -144,7 +144,7 @@ def shown_models(told: Told) -> set[str]:
     return {sample.labels["sha256"] for sample in models.samples}
 
 
-def test_a_new_model_is_shown_with_the_old_one_until_it_scores(told: Told) -> None:
+def test_a_new_model_is_shown_with_the_old_one_until_it_takes_over(told: Told) -> None:
     tell, how = told.observer, {"path": "p", "decision": ""}
     tell.model_awaited("half")
     assert told.value("vitalstream_model_outdated") == 1
@@ -155,12 +155,12 @@ def test_a_new_model_is_shown_with_the_old_one_until_it_scores(told: Told) -> No
     assert shown_models(told) == {"cafe"}
     assert told.value("vitalstream_model_outdated") == 0
     assert told.value("vitalstream_model_changes_total", result="changed") == 1
-    tell.model_ready(model="cafe", path="p")  # with another card
+    tell.model_ready(model="cafe", path="p")  # with a different card
     tell.model_changed(model="cafe", features=["spo2"], **how)
     assert shown_models(told) == {"cafe"}
 
 
-def test_a_model_that_is_refused_is_counted_and_outdates_the_one_that_scores(told: Told) -> None:
+def test_a_refused_model_is_counted_and_marks_the_current_one_outdated(told: Told) -> None:
     told.observer.model_refused("no model")
     assert told.value("vitalstream_model_changes_total", result="refused") == 1
     assert told.value("vitalstream_model_outdated") == 1
@@ -169,7 +169,7 @@ def test_a_model_that_is_refused_is_counted_and_outdates_the_one_that_scores(tol
     assert told.value("vitalstream_model_outdated") == 0
 
 
-def test_the_patients_state_is_told(told: Told) -> None:
+def test_state_and_restores_are_measured(told: Told) -> None:
     tell = told.observer
     tell.restoring([0, 1], patients=3)
     assert told.value("vitalstream_restoring_partitions") == 2
@@ -190,13 +190,13 @@ def test_the_patients_state_is_told(told: Told) -> None:
     assert told.value("vitalstream_state_bytes") == 4_000
 
 
-def test_what_a_stopped_worker_leaves_is_aborted(told: Told) -> None:
+def test_a_chunk_left_by_a_stopped_worker_counts_as_aborted(told: Told) -> None:
     told.chunk(waits_ms=[5.0])
     told.observer.stopped()
     assert told.transactions() == {"aborted": 1}
 
 
-def test_end_to_end_is_each_message_up_to_its_commit(told: Told) -> None:
+def test_end_to_end_time_runs_up_to_each_messages_commit(told: Told) -> None:
     told.chunk(waits_ms=[3.0, 80.0, 700.0])
     told.clock.now += 0.15
     told.commit()
@@ -208,14 +208,14 @@ def test_end_to_end_is_each_message_up_to_its_commit(told: Told) -> None:
     assert told.value("vitalstream_end_to_end_seconds_sum") == pytest.approx(0.783 + 3 * 0.15)
 
 
-def test_a_producer_whose_clock_is_ahead_does_not_turn_the_sum_back(told: Told) -> None:
+def test_a_producer_with_a_fast_clock_does_not_decrease_the_sum(told: Told) -> None:
     told.chunk(waits_ms=[-60_000.0])
     told.commit()
     assert told.value("vitalstream_end_to_end_seconds_sum") == 0
     assert told.value("vitalstream_end_to_end_seconds_count") == 1
 
 
-def test_the_time_of_a_chunk_is_that_of_scoring_it(told: Told) -> None:
+def test_chunk_seconds_measure_scoring(told: Told) -> None:
     told.chunk(waits_ms=[3.0])
     assert told.value("vitalstream_chunk_seconds_sum") == pytest.approx(0.02)
 
@@ -224,25 +224,25 @@ def test_the_oldest_message_ages_until_it_is_committed(told: Told) -> None:
     assert told.oldest == 0
     told.chunk(waits_ms=[3.0], oldest=told.clock.now - 7)
     told.chunk(waits_ms=[3.0], oldest=told.clock.now - 2)
-    told.clock.now += 100  # the model hangs, or the broker is away
+    told.clock.now += 100  # the model hangs, or the broker is down
     assert told.oldest == pytest.approx(107.04)
     told.commit()
     assert told.oldest == 0
 
 
-def test_the_oldest_message_ages_on_between_commits_while_others_are_left(told: Told) -> None:
+def test_the_oldest_age_keeps_growing_while_a_backlog_is_left(told: Told) -> None:
     told.observer.behind({0: 500, 1: 0})
     told.chunk(waits_ms=[3.0], oldest=told.clock.now - 3600)
     told.commit()
     assert told.oldest == pytest.approx(3600, abs=1)
     told.chunk(waits_ms=[3.0], oldest=told.clock.now - 60)
     told.commit()
-    assert told.oldest == pytest.approx(60, abs=1), "it is the backlog's age, not its duration"
-    told.observer.behind({0: 1, 1: 0})  # the marker of a transaction
+    assert told.oldest == pytest.approx(60, abs=1), "not the age of the oldest message"
+    told.observer.behind({0: 1, 1: 0})  # a transaction marker
     assert told.oldest == 0
 
 
-def test_nothing_is_old_once_an_unknown_commit_turns_out_to_have_happened(told: Told) -> None:
+def test_the_oldest_age_drops_once_an_unknown_commit_turns_out_to_have_succeeded(told: Told) -> None:
     told.chunk(waits_ms=[3.0], oldest=told.clock.now - 5)
     told.observer.failed("committing", "_TIMED_OUT", Action.REBUILD)
     assert told.oldest == pytest.approx(5, abs=1)
@@ -250,7 +250,7 @@ def test_nothing_is_old_once_an_unknown_commit_turns_out_to_have_happened(told: 
     assert told.oldest == 0
 
 
-def test_lag_is_told_by_partition_while_it_is_ours(told: Told) -> None:
+def test_lag_is_shown_by_partition_while_it_is_assigned(told: Told) -> None:
     told.observer.behind({0: 5, 1: 7})
     assert told.value("vitalstream_consumer_lag_messages", partition="1") == 7
     told.observer.revoked([1], lost=False)
@@ -260,7 +260,7 @@ def test_lag_is_told_by_partition_while_it_is_ours(told: Told) -> None:
     assert told.value("vitalstream_assigned_partitions") == 1
 
 
-def test_what_is_exposed_parses_and_keeps_to_the_conventions(told: Told) -> None:
+def test_the_exposition_parses_and_follows_the_conventions(told: Told) -> None:
     told.chunk(waits_ms=[3.0])
     told.commit()
     told.observer.behind({0: 5})
@@ -295,7 +295,7 @@ def test_the_lag_is_counted_to_the_last_stable_offset(
     assert stable_offsets(_statistics(**partition), "another") == {}
 
 
-def test_a_broker_answers_that_has_sent_something_lately() -> None:
+def test_a_broker_that_sent_something_recently_counts_as_answering() -> None:
     assert answering(_statistics())
     assert not answering({"brokers": {"a": {"rxidle": 20_000_000}, "b": {"rxidle": -1}}})
 
@@ -333,7 +333,7 @@ def _named_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", [RULES, DASHBOARD], ids=lambda path: path.name)
-def test_every_metric_that_is_named_exists(told: Told, path: Path) -> None:
+def test_every_metric_named_elsewhere_exists(told: Told, path: Path) -> None:
     named = _named_in(path)
     assert len(named) > 5
     assert named <= _exposed(told)
@@ -345,7 +345,7 @@ def test_the_documentation_names_every_metric_and_no_other(told: Told) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
-def test_every_alert_leads_to_what_to_do(alert: dict[str, Any]) -> None:
+def test_every_alert_has_a_runbook_with_numbered_steps(alert: dict[str, Any]) -> None:
     path, _, anchor = alert["annotations"]["runbook_url"].partition("#")
     assert (ROOT / path, anchor) == (OPERATIONS, alert["alert"].lower())
     sections = re.findall(rf"^#+ {alert['alert']}\n((?:(?!#).*\n)*)", OPERATIONS.read_text(), re.MULTILINE)
@@ -354,7 +354,7 @@ def test_every_alert_leads_to_what_to_do(alert: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
-def test_every_alert_is_tested_beside_a_healthy_job(alert: dict[str, Any]) -> None:
+def test_every_alert_is_tested_alongside_a_healthy_job(alert: dict[str, Any]) -> None:
     fired = [
         {one["exp_labels"].get("job") for one in case["exp_alerts"]}
         for test in yaml.safe_load(ALERT_TESTS.read_text())["tests"]
@@ -366,7 +366,7 @@ def test_every_alert_is_tested_beside_a_healthy_job(alert: dict[str, Any]) -> No
     assert all(jobs == {"sick"} for jobs in fired)
 
 
-def test_the_dashboard_has_panels_that_fit() -> None:
+def test_the_dashboards_panels_do_not_overlap() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)

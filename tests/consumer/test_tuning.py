@@ -1,4 +1,4 @@
-"""A chunk size that finds itself: settled soon, still afterwards, in time where that is possible, and cheap."""
+"""`--chunk-size auto`: settles soon, stays put, keeps the goal where possible, and costs little."""
 
 import itertools
 import logging
@@ -20,17 +20,17 @@ from tests.consumer.fakes import Clock, chunk_metrics
 from tests.consumer.queueing import Cost, Trace, poisson, simulate
 
 GOAL = 0.050
-SETTLES = 1_600  # chunks; some more than are remembered
+SETTLES = 1_600  # chunks; a few more than are remembered
 
 LINEAR = Cost(4e-4, 5e-6)
 BOOSTING = Cost(6e-4, 1e-5)
 FOREST = Cost(1.5e-3, 6e-5)
-# No wait fits: a row waits for the chunk before its own, and then for its own.
+# No wait meets the goal: a row waits for the chunk ahead of it, and then for its own.
 SLOW = Cost(0.030, 1e-5)
 
 
 def guess(cost: Cost) -> Costs:
-    """What a probe at load may say: near, and wrong."""
+    """What a probe under load might find: close, but wrong."""
     return Costs(fixed=cost.fixed * 0.8, per_row=cost.per_row * 1.3)
 
 
@@ -40,14 +40,14 @@ def tuned(arrivals: Any, cost: Cost, **options: Any) -> tuple[Tuner, Trace]:
 
 
 def settled_at(trace: Trace, start: float) -> float:
-    """When that many chunks have ended since `start`."""
+    """When `SETTLES` chunks have ended since `start`."""
     after = trace.ended[trace.ended >= start]
-    assert len(after) > SETTLES + 200, "too short to tell"
+    assert len(after) > SETTLES + 200, "the trace is too short"
     return float(after[SETTLES])
 
 
 def cheapest(arrivals: Any, cost: Cost, start: float, end: float) -> float:
-    """The load of the best fixed pace whose p99 is within the goal, found by trying."""
+    """The load of the cheapest fixed pace whose p99 meets the goal, found by trial."""
     sizes, waits = (100, 1_000), np.arange(0, 1, 0.05) * GOAL
     traces = [simulate(arrivals, lambda _now: cost, Pace(*one)) for one in itertools.product(sizes, waits)]
     return min(trace.load(start, end) for trace in traces if trace.p99(start, end) <= GOAL)
@@ -55,7 +55,7 @@ def cheapest(arrivals: Any, cost: Cost, start: float, end: float) -> float:
 
 @pytest.mark.parametrize("rate", [50, 200, 2_000, 10_000])
 @pytest.mark.parametrize("cost", [LINEAR, BOOSTING, FOREST], ids=["linear", "boosting", "forest"])
-def test_it_settles_within_the_goal_for_little_more_than_the_best_pace_costs(rate: int, cost: Cost) -> None:
+def test_it_settles_within_the_goal_at_little_more_than_the_best_paces_cost(rate: int, cost: Cost) -> None:
     end = 120.0 if rate < 1_000 else 100.0
     arrivals = poisson(rate, 0, end)
     tuner, trace = tuned(arrivals, cost)
@@ -71,7 +71,7 @@ def steps(*rates: int, each: float) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_follows_steps_of_the_load_without_swinging(seed: int) -> None:
+def test_it_follows_load_steps_without_oscillating(seed: int) -> None:
     each = 100.0
     _, trace = tuned(steps(50, 2_000, 10_000, 200, each=each), LINEAR, seed=seed)
     for start in np.arange(4) * each:
@@ -81,7 +81,7 @@ def test_it_follows_steps_of_the_load_without_swinging(seed: int) -> None:
         assert trace.p99(start + 1, end) <= GOAL * 1.1, "late while it settled"
 
 
-def test_a_cost_that_grows_to_five_times_is_noticed_within_seconds_and_forgotten_again() -> None:
+def test_a_fivefold_cost_is_noticed_within_seconds_and_forgotten_afterwards() -> None:
     dear = Cost(5 * 1e-3, 5 * 3e-5)
     cheap = Cost(1e-3, 3e-5)
     tuner = Tuner(goal=GOAL, costs=guess(cheap))
@@ -95,7 +95,7 @@ def test_a_cost_that_grows_to_five_times_is_noticed_within_seconds_and_forgotten
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_where_a_stalling_machine_makes_rows_late_fewer_may_be_made_late_by_waiting(seed: int) -> None:
+def test_on_a_stalling_machine_it_waits_longer_when_the_stalls_alone_reach_the_goal(seed: int) -> None:
     def stalls(now: float) -> Cost:
         return Cost(0.050, LINEAR.per_row) if now % 2 < 0.01 else LINEAR
 
@@ -104,13 +104,13 @@ def test_where_a_stalling_machine_makes_rows_late_fewer_may_be_made_late_by_wait
     trace = simulate(arrivals, stalls, tuner, seed=seed)
     start = settled_at(trace, 0)
     without = simulate(arrivals, stalls, Pace(1_000, 0.0), seed=seed)
-    assert without.p99(start, 150) == pytest.approx(GOAL, rel=0.05), "the stalls alone use the goal up"
+    assert without.p99(start, 150) == pytest.approx(GOAL, rel=0.05), "the stalls alone should reach the goal"
     assert trace.p99(start, 150) <= GOAL * 1.18
     assert trace.changes(start, 150) <= 3
-    assert trace.load(start, 150) < 0.8 * without.load(start, 150), "no wait is spared"
+    assert trace.load(start, 150) < 0.8 * without.load(start, 150), "it waited no longer"
 
 
-def test_a_goal_that_cannot_be_met_costs_no_more_than_the_shortest_latency_does() -> None:
+def test_an_unreachable_goal_gives_the_shortest_latency() -> None:
     arrivals = poisson(200, 0, 150)
     tuner, trace = tuned(arrivals, SLOW)
     start = settled_at(trace, 0)
@@ -127,7 +127,9 @@ def test_a_goal_that_cannot_be_met_costs_no_more_than_the_shortest_latency_does(
     [(LINEAR, 0.1), (FOREST, 0.1), (Cost(0.020, 1e-4), 0.15)],
     ids=["linear", "forest", "slow"],
 )
-def test_a_backlog_is_worked_off_in_chunks_that_hardly_pay_the_fixed_cost(cost: Cost, share: float) -> None:
+def test_a_backlog_is_processed_in_chunks_large_enough_to_dwarf_the_fixed_cost(
+    cost: Cost, share: float
+) -> None:
     tuner = Tuner(goal=GOAL, costs=guess(cost))
     trace = simulate(np.zeros(300_000), lambda _now: cost, tuner)
     size = tuner.pace.chunk_size
@@ -137,21 +139,21 @@ def test_a_backlog_is_worked_off_in_chunks_that_hardly_pay_the_fixed_cost(cost: 
     assert number_of_last_change <= 3 * len(SIZES)
 
 
-def test_first_chunks_that_are_slow_because_all_is_cold_do_not_make_later_ones_large() -> None:
+def test_slow_first_chunks_on_a_cold_start_do_not_make_later_ones_large() -> None:
     cold, warm = Cost(3e-3, 1e-5), Cost(3.3e-4, 4e-6)
     tuner = Tuner(goal=GOAL, costs=Costs(fixed=7e-4, per_row=1.1e-5))
     simulate(np.zeros(200_000), lambda now: cold if now < 0.015 else warm, tuner)
     assert tuner.pace.chunk_size <= 2 * PLENTY
 
 
-def test_a_model_that_is_slow_a_call_keeps_up_with_a_load_that_small_chunks_could_not_bear() -> None:
+def test_a_model_with_slow_calls_keeps_up_with_a_load_too_high_for_small_chunks() -> None:
     cost = Cost(0.020, 1e-4)  # 100 rows: 30 ms, 3,300 rows/s
     _, trace = tuned(poisson(6_000, 0, 60), cost)
     assert trace.p99(50, 60) < 1.0
 
 
 @pytest.mark.parametrize("rows", [(100,), (1, 3, 400), (100, 200)])
-def test_costs_are_learned_from_noisy_chunks_however_alike(rows: tuple[int, ...]) -> None:
+def test_costs_are_learned_from_noisy_chunks_even_of_similar_size(rows: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     costs = guess(FOREST)
     for size in itertools.islice(itertools.cycle(rows), 600):
@@ -176,7 +178,7 @@ _seconds = st.floats(0, 1e4)
         max_size=8,
     ),
 )
-def test_whatever_happens_the_pace_is_one_that_can_be_kept(goal: float, events: list[Any]) -> None:
+def test_the_pace_is_always_a_feasible_one(goal: float, events: list[Any]) -> None:
     tuner, at = Tuner(goal=goal, costs=Costs()), 0.0
     for rows, seconds, age, first in itertools.islice(itertools.cycle(events), 300):
         at += seconds
@@ -204,7 +206,7 @@ def test_the_first_guess_comes_from_the_model() -> None:
     assert costs.per_row == pytest.approx(1.1e-4, rel=0.05)
 
 
-def test_a_model_that_cannot_score_made_up_rows_is_not_at_fault() -> None:
+def test_a_model_that_cannot_score_made_up_rows_is_accepted() -> None:
     def fail(_frame: pd.DataFrame) -> None:
         raise ValueError("zeros")
 
@@ -213,7 +215,7 @@ def test_a_model_that_cannot_score_made_up_rows_is_not_at_fault() -> None:
 
 
 class Working:
-    """An AutoPace that hears of chunks as from a worker."""
+    """An AutoPace that hears about chunks as from a worker."""
 
     def __init__(self, *, goal: float = GOAL) -> None:
         self.clock = Clock()
@@ -239,7 +241,7 @@ class Working:
         self.auto.committed(chunks=1, rows=rows, seconds=0.0)
 
 
-def test_the_listener_gives_the_worker_shorter_waits_when_rows_come_late_and_says_so(
+def test_late_rows_shorten_the_wait_and_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "vitalstream.worker")
@@ -251,7 +253,7 @@ def test_the_listener_gives_the_worker_shorter_waits_when_rows_come_late_and_say
     assert "chunks take up to 100 rows and wait up to " in caplog.text
 
 
-def test_a_goal_that_cannot_be_met_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_goal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     working = Working()
     for _ in range(2 * WINDOW):
         working.chunk(seconds=0.070)
@@ -269,7 +271,7 @@ def test_changes_are_logged_at_most_every_ten_seconds(caplog: pytest.LogCaptureF
     assert len(caplog.messages) <= 1 + (working.clock.now - began) / 10
 
 
-def test_full_chunks_say_nothing_of_waiting() -> None:
+def test_late_full_chunks_do_not_shorten_the_wait() -> None:
     working = Working()
     for _ in range(500):
         working.chunk(seconds=0.040, old=100.0, rows=working.auto.pace().chunk_size)
@@ -298,7 +300,7 @@ def test_a_chunk_size_is_a_number_or_auto() -> None:
     assert load_settings(chunk_size="auto", latency_goal_ms="7.5").latency_goal_ms == 7.5
 
 
-def test_it_thinks_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_fit_runs_only_once_per_period(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = itertools.count()
     monkeypatch.setattr(Costs, "fit", lambda _: next(fits))
     tuner = Tuner(goal=GOAL, costs=Costs())
