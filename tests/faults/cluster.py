@@ -1,4 +1,4 @@
-"""Three brokers that are controllers as well, so that one of them may be lost."""
+"""Three brokers that are also controllers, so that any one of them can be lost."""
 
 import base64
 import re
@@ -26,7 +26,7 @@ REPLICATED: Final[Mapping[str, str]] = {
     "default.replication.factor": "3",
     "min.insync.replicas": "2",
 }
-# A dead node is noticed by the others after this long; the default is 9 s.
+# How soon the others notice a dead node; the default is 9 s.
 NOTICED = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 LOG4J = """\
 appender.console.type = Console
@@ -40,7 +40,7 @@ _ACTIVE = re.compile(r"Becoming the active controller at .*?epoch (\d+)")
 
 
 class LocalCluster:
-    """Replication factor 3, at least 2 in sync. A context manager; no node outlives this process."""
+    """Replication factor 3, at least 2 replicas in sync. A context manager; no node outlives this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,24 +77,24 @@ class LocalCluster:
         self._nodes[node] = Child(command, log_file=self._log(node))
 
     def kill(self, node: int) -> None:
-        """Kill -9."""
+        """Send SIGKILL."""
         self._nodes.pop(node).kill()
 
     def stop(self, node: int) -> None:
-        """SIGTERM, upon which it hands its partitions over."""
+        """Send SIGTERM, after which the node hands over its partitions."""
         self._nodes.pop(node).terminate(timeout=START_S)
 
     def controller(self) -> int:
-        """The node that leads the controllers, by the logs."""
+        """The node that leads the controllers, according to the logs."""
         return max(self.nodes, key=self._claim)
 
     def _claim(self, node: int) -> int:
-        """The last epoch in which the node says to lead."""
+        """The last epoch in which the node claims to lead."""
         text = self._log(node).read_text(errors="replace")
         return max(map(int, _ACTIVE.findall(text)), default=-1)
 
     def wait_whole(self) -> None:
-        """Wait until all three answer and every partition has all its replicas in sync."""
+        """Wait until all three respond and every partition has all its replicas in sync."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         wait_until(lambda: self._is_whole(admin), timeout=START_S, what="a whole cluster")
 

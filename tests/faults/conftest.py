@@ -1,4 +1,4 @@
-"""The suite's own broker, which may be hurt, and trials on it; seeds, and the table at the end."""
+"""The suite's own broker, which tests may break, and trials on it; seeds, and the table at the end."""
 
 import random
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.kafka import KAFKA_VERSION
 
 __all__ = ["models"]
 
-# A dead worker is missed after this long. The least a broker takes by default is 6 s; ours takes 1 s.
+# How soon a dead worker is noticed. A broker's default minimum is 6 s; ours allows 1 s.
 SESSION = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "400"}
 HURT = {
     "group.consumer.session.timeout.ms": "2000",
@@ -34,10 +34,12 @@ SMALL_SEED = 1
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
-    group.addoption("--faults", action="store_true", help="all faults, not only the small set")
-    group.addoption("--seed", type=int, default=None, help="of the schedules; default: random, and printed")
-    group.addoption("--hours", type=float, default=0.05, help="how long to soak")
-    group.addoption("--rate", type=float, default=1000, help="messages a second while soaking")
+    group.addoption("--faults", action="store_true", help="run all faults, not only the small set")
+    group.addoption(
+        "--seed", type=int, default=None, help="seed of the schedules; default: random and printed"
+    )
+    group.addoption("--hours", type=float, default=0.05, help="how long the soak test runs")
+    group.addoption("--rate", type=float, default=1000, help="messages per second in the soak test")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,7 +70,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(scope="session")
 def hurt(request: pytest.FixtureRequest) -> Iterator[tuple[LocalKafka, Proxy]]:
-    """A broker that belongs to this suite, and a proxy that it believes to be itself."""
+    """A broker of the suite's own, and a proxy that it advertises as its address."""
     port, behind, controller = free_port(), free_port(), free_port()
     with (
         Proxy(behind) as proxy,
@@ -99,31 +101,31 @@ def broker(hurt: tuple[LocalKafka, Proxy]) -> LocalKafka:
 
 @pytest.fixture
 def proxy(hurt: tuple[LocalKafka, Proxy]) -> Iterator[Proxy]:
-    """What is between it and workers whose `bootstrap_servers` are the proxy's."""
+    """The proxy between the broker and workers whose `bootstrap_servers` point to it."""
     yield hurt[1]
     hurt[1].reset()
 
 
 @pytest.fixture(scope="session")
 def kafka(broker: LocalKafka) -> str:
-    """Where it listens, for the fixtures that make topics."""
+    """The broker's address, for the fixtures that create topics."""
     return broker.bootstrap_servers
 
 
 @pytest.fixture(scope="session")
 def records() -> Records:
-    """Patients' rows, some of them spoilt."""
+    """Patients' rows, some of them invalid."""
     return soiled([*patient_rows(20_000)])
 
 
 @pytest.fixture
 def seeded(request: pytest.FixtureRequest) -> Random:
-    """Chance, the same with the same seed for each test by itself."""
+    """A random generator that depends only on the seed and the test's name."""
     return Random(f"{request.config.stash[LEDGER].seed} {request.node.name}")
 
 
 class Begin(Protocol):
-    """Begins a trial of a fault, with settings of its own."""
+    """Begins a trial of a fault, with its own settings."""
 
     def __call__(
         self, fault: str, *, session: dict[str, str] = SESSION, recorded: bool = True, **settings: Any
@@ -132,7 +134,7 @@ class Begin(Protocol):
 
 @pytest.fixture(scope="session")
 def all_models(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """And one that goes wrong in many ways."""
+    """The consumer tests' models, and one that fails in many ways."""
     path = tmp_path_factory.mktemp("models") / "erratic.joblib"
     return {**models, "erratic": save(Erratic(), path)}
 
@@ -141,7 +143,7 @@ def all_models(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 def stage(
     broker: LocalKafka, tmp_path: Path, make_settings: MakeSettings, all_models: dict[str, Path]
 ) -> Iterator[Stage]:
-    """Processes that are ended with the test, on a broker that runs, whatever the test before did to it."""
+    """Processes that end with the test, on a broker that is running, whatever an earlier test did to it."""
     broker.start()
     made = Stage(tmp_path, make_settings=make_settings, models=all_models, properties={})
     try:
@@ -152,7 +154,7 @@ def stage(
 
 @pytest.fixture
 def begin(stage: Stage, seeded: Random, request: pytest.FixtureRequest) -> Iterator[Begin]:
-    """Trials; all that runs in them is ended with the test."""
+    """Makes trials; everything running in them ends with the test."""
     trials: list[Trial] = []
 
     def make(

@@ -1,4 +1,4 @@
-"""A worker as users run it, with something in it that fails on purpose."""
+"""A worker as users run it, except that something in it fails on purpose."""
 
 import logging
 import os
@@ -24,23 +24,21 @@ log = logging.getLogger("vitalstream.faults")
 
 
 class Doom(BaseModel):
-    """What befalls a worker: a signal to itself at the n-th pass of a step, and guards that are missing."""
+    """What happens to a worker: it signals itself on the n-th pass of a step, or some guard is missing."""
 
     model_config = ConfigDict(frozen=True)
 
     step: Step | None = None
     passes: int = 1
     signal: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL"
-    seen: bool = False  # not before the brokers have something of the transaction
-    cue: Path | None = (
-        None  # nothing happens before this file is there; it happens once for each time it is made
-    )
+    seen: bool = False  # wait until the brokers have seen part of the transaction
+    cue: Path | None = None  # wait for this file; each time it appears, the signal is sent once
     without: str = ""  # the guard to switch off
-    clock: Path | None = None  # a file with the seconds that the wall clock is off
+    clock: Path | None = None  # a file that holds the wall clock's error in seconds
 
 
 class Fate(Observer):
-    """Carries out a doom, and tells the log of what the suite counts."""
+    """Carries out a doom, and logs what the suite counts."""
 
     def __init__(self, doom: Doom, settings: Settings) -> None:
         self._doom = doom
@@ -72,7 +70,7 @@ class Fate(Observer):
 
 
 def disturb_clock(off_by: Path) -> None:
-    """From now on the wall clock is off by as many seconds as the file says, whenever it is read."""
+    """From now on, the wall clock is off by the number of seconds in the file, which is read each time."""
     truth = time.time
     time.time = lambda: truth() + float(off_by.read_text())
 

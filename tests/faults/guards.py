@@ -1,4 +1,5 @@
-"""The guards of exactly-once, each with a way to switch it off in a worker's process: then something must fail."""
+"""The guards of exactly-once, each with a way to switch it off in a worker's process. Then something must
+fail."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +14,12 @@ from consumer.worker import Worker
 
 
 def _no_rewind() -> None:
-    """After an abort the worker goes on where it was."""
+    """After an abort the worker continues from where it was."""
     Positions.rewind = lambda self: None  # type: ignore[method-assign]
 
 
 def _untracked_offsets() -> None:
-    """What is committed is the consumer's position."""
+    """The consumer's position is committed."""
 
     def offsets(self: Any, state_ends: Any = None) -> list[TopicPartition]:
         asked = [TopicPartition(self._topic, partition) for partition in self.partitions]
@@ -39,12 +40,12 @@ def _no_flush() -> None:
 
 
 def _read_uncommitted() -> None:
-    """The input is read as it is written, aborted transactions and all."""
+    """Messages of aborted transactions are read as well."""
     clients._CONSUMER["isolation.level"] = "read_uncommitted"
 
 
 def _no_revoke() -> None:
-    """What a partition has left behind stays when the partition goes."""
+    """Pending messages of a revoked partition are kept."""
 
     def revoked(self: Any, _consumer: Any, partitions: list[TopicPartition]) -> None:
         self._observer.revoked([one.partition for one in partitions], lost=False)
@@ -64,5 +65,5 @@ GUARDS: dict[str, Callable[[], None]] = {
 
 
 def switch_off(guard: str) -> None:
-    """Do without it in this process."""
+    """Run without this guard in this process."""
     GUARDS[guard]()

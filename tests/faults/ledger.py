@@ -1,4 +1,4 @@
-"""What the suite has done to the system and what came of it: the table at the end."""
+"""What the suite did to the system and how that ended: the table at the end."""
 
 import statistics
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,13 @@ COLUMNS = ("fault", "times", "rows", "aborted", "lost", "doubled", "recovery p50
 
 @dataclass
 class Entry:
-    """One kind of fault: how often, under how many rows, and seconds until what was sent before was done."""
+    """One kind of fault: how often, with how many rows, and how many seconds until everything sent before it
+    was done."""
 
     fault: str
     times: int = 0
     rows: int = 0
-    aborted: int = 0  # records that were written and taken back: the fault came in mid-transaction
+    aborted: int = 0  # records written and then aborted: the fault hit mid-transaction
     lost: int = 0
     doubled: int = 0
     recoveries: list[float] = field(default_factory=list)
@@ -30,7 +31,7 @@ class Entry:
 
 
 class Ledger:
-    """The entries by fault, in the order in which the faults came up."""
+    """The entries by fault, in order of first appearance."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -40,7 +41,7 @@ class Ledger:
         return self._entries.setdefault(fault, Entry(fault))
 
     def table(self) -> Iterator[str]:
-        """A Markdown table; nothing when nothing was done."""
+        """A Markdown table; nothing if there were no faults."""
         entries = [entry for entry in self._entries.values() if entry.times]
         if entries:
             yield from _markdown([COLUMNS, *(entry.cells() for entry in entries), _sum(entries).cells()])

@@ -13,12 +13,12 @@ Records = Sequence[dict[str, Any]]
 
 PATIENT = {
     "message.timeout.ms": "600000",  # keeps trying for as long as a broker may be down
-    "topic.metadata.refresh.interval.ms": "1000",  # finds partitions that were added
+    "topic.metadata.refresh.interval.ms": "1000",  # finds added partitions
 }
 
 
 class Load:
-    """`replay` in a thread, over and over, at a bounded rate, until stopped."""
+    """`replay` in a thread, over and over, at a limited rate, until stopped."""
 
     def __init__(self, settings: Settings, records: Records, *, rate: float) -> None:
         self._settings = settings.model_copy(update={"kafka": PATIENT})
@@ -34,7 +34,7 @@ class Load:
         return self
 
     def stop(self) -> int:
-        """Stop sending; the number of messages sent, all of which the broker has acknowledged."""
+        """Stop sending; returns the number of messages sent, all acknowledged by the broker."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -55,7 +55,8 @@ class Load:
             self._error = error
 
     def _until_stopped(self) -> Iterator[dict[str, Any]]:
-        """The records, over and over. Their end gives a broker that comes back more time than a Ctrl-C would."""
+        """The records, over and over. When they end normally, a broker has more time to come back than after
+        Ctrl-C."""
         for record in cycle(self._records):
             if self._stopped.is_set():
                 return
@@ -66,7 +67,7 @@ class Load:
 
 
 def soiled(records: Records, *, every: int = 61) -> Records:
-    """The same records, some of which can't be scored: dead letters belong to every transaction."""
+    """The same records, of which some can't be scored, so that every transaction has dead letters."""
     spoilt: tuple[dict[str, Any], ...] = ({"heart_rate": "fast"}, {"event_time": "yesterday"}, {"spo2": True})
     return [
         row | spoilt[number // every % 3] if number % every == 7 else row

@@ -1,4 +1,4 @@
-"""A model that goes wrong: on some rows always, and, where its worker is told to, at any moment."""
+"""A model that goes wrong: always on some rows, and at random if its worker's environment says so."""
 
 import itertools
 import os
@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# The chance, in a call, of: death by SIGKILL, a long sleep, one row too few. Unset, and in the audit, never.
+# Probabilities per call of dying by SIGKILL, sleeping long, and returning one row too few. Unset in the
+# audit, which means never.
 DIES, SLEEPS, FORGETS = "FAULTS_MODEL_DIES", "FAULTS_MODEL_SLEEPS", "FAULTS_MODEL_FORGETS"
 SLEEP_S = 8.0
 
-LOOKED_AT = 50  # calls; a worker makes fewer before it takes its first message
+LOOKED_AT = 50  # calls; more than a worker makes before its first message
 _calls = itertools.count()
 
 
 class Erratic:
-    """Heart rate / 512, exactly; of some heart rates an exception, an infinity or NaN."""
+    """Exactly heart rate / 512; for some heart rates an exception, an infinity or NaN."""
 
     classes_ = (0, 1)
     feature_names_in_ = ("heart_rate",)

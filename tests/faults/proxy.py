@@ -1,4 +1,5 @@
-"""Between worker and broker: knows which request is which, and loses, keeps or delays the one it is told to."""
+"""A proxy between worker and broker that knows each request's type, and loses, holds or delays the ones it is
+told to."""
 
 import socket
 import struct
@@ -13,12 +14,12 @@ from broker.local import free_port
 PRODUCE, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 0, 25, 26, 28
 
 _HOST = "127.0.0.1"
-_HEAD = struct.Struct(">hhi")  # of a request, after its length: api key, api version, correlation id
+_HEAD = struct.Struct(">hhi")  # starts a request, after its length: api key, api version, correlation id
 _LOOK_S = 0.2
 
 
 class Prank:
-    """Something to be done once, to the next request of a kind or to its answer."""
+    """Something to do once, to the next request of one type or to its response."""
 
     def __init__(self, api: int, *, count: int = 1) -> None:
         self.api = api
@@ -27,7 +28,7 @@ class Prank:
         self.kept = b""  # the request, as it was sent
 
     def take(self, api: int) -> bool:
-        """Whether it is to be done now."""
+        """Whether to do it now."""
         if api != self.api or self.left == 0:
             return False
         self.left -= 1
@@ -35,7 +36,7 @@ class Prank:
 
 
 class Proxy:
-    """A TCP proxy for one broker. Everything passes, until a prank is ordered."""
+    """A TCP proxy for one broker. Everything passes until a prank is ordered."""
 
     def __init__(self, target: int) -> None:
         self.port = free_port()
@@ -55,21 +56,21 @@ class Proxy:
         return f"{_HOST}:{self.port}"
 
     def keep_request(self, api: int) -> Prank:
-        """The next request of that kind goes no further, and its connection breaks; see `release`."""
+        """Hold the next request of this type and break its connection; see `release`."""
         self.keeping = Prank(api)
         return self.keeping
 
     def lose_answer(self, api: int, *, count: int = 1) -> Prank:
-        """The broker does what it is asked to, but nobody hears of it: the connection breaks instead."""
+        """The broker carries out the request, but the connection breaks instead of returning the response."""
         self.losing = Prank(api, count=count)
         return self.losing
 
     def delay(self, api: int, seconds: float) -> None:
-        """Requests of that kind arrive later; with 0, in time again."""
+        """Delay requests of this type; 0 ends the delay."""
         self.delays[api] = seconds
 
     def release(self, prank: Prank) -> int:
-        """Let a request that was kept arrive at last; the error code of an EndTxn's answer, 0 for success."""
+        """Let a held request arrive at last; returns the error code of EndTxn's response, 0 for success."""
         with socket.create_connection((_HOST, self._target), timeout=10) as broker:
             broker.sendall(prank.kept)
             answer = _frame(broker)
@@ -110,7 +111,7 @@ class Proxy:
                 return
             try:
                 broker = socket.create_connection((_HOST, self._target), timeout=5)
-            except OSError:  # the broker is down, and so are we
+            except OSError:  # the broker is down, so the proxy refuses too
                 client.close()
                 continue
             broker.settimeout(None)
@@ -121,13 +122,13 @@ class Proxy:
 
 
 class _Pair:
-    """A client's connection and the one to the broker that belongs to it."""
+    """A client's connection and its counterpart to the broker."""
 
     def __init__(self, proxy: Proxy, client: socket.socket, broker: socket.socket) -> None:
         self._proxy = proxy
         self._client = client
         self._broker = broker
-        self._asked: dict[int, int] = {}  # api key of each correlation id on its way
+        self._asked: dict[int, int] = {}  # the api key of each request in flight, by correlation id
 
     def start(self) -> None:
         for pump in (self._requests, self._answers):
@@ -168,12 +169,12 @@ class _Pair:
 
 
 def _frame(source: socket.socket) -> bytes:
-    """The next request or answer with its length before it; nothing at the end."""
+    """The next request or response with its length prefix; empty at the end."""
     head = _exactly(source, 4)
     if not head:
         return b""
     body = _exactly(source, int(struct.unpack(">i", head)[0]))
-    return head + body if body else b""  # what breaks off within a frame is no frame
+    return head + body if body else b""  # an incomplete frame is dropped
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

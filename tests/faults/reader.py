@@ -1,4 +1,4 @@
-"""Somebody who reads the results all the while, as hospitals do: what was seen once must be the final truth."""
+"""Reads the results the whole time, as hospitals do: what was seen once must be there at the end."""
 
 import functools
 import threading
@@ -17,7 +17,7 @@ Place = tuple[str, int]  # topic, partition
 
 
 class Reader:
-    """A read_committed reader of the three output topics, in a thread; keeps a checksum of each partition.
+    """A read_committed reader of the three output topics, in a thread; keeps a checksum per partition.
 
     Two readers that have seen the same records in the same order have the same `seen`.
     """
@@ -58,7 +58,7 @@ class Reader:
         self._consumer.close()
 
     def read_to_end(self, *, timeout: float = 240) -> dict[Place, tuple[int, int]]:
-        """Wait until all that is stable now has been read; what was seen of it."""
+        """Wait until everything stable by now has been read; returns what was seen."""
         for topic in self._settings.output_topics:
             ends = end_offsets(self._settings, topic, isolation=IsolationLevel.READ_COMMITTED)
             try:
@@ -97,12 +97,12 @@ class Reader:
 
 
 def require_final(reader: Reader, settings: Settings) -> int:
-    """Fail unless what `reader` saw on the way is what is there at the end; the number of records (I8)."""
+    """Fail unless what `reader` saw along the way is there at the end; returns the number of records (I8)."""
     on_the_way = reader.read_to_end()
     afterwards = Reader(settings).start()
     try:
         assert on_the_way == afterwards.read_to_end(), (
-            "a read_committed reader saw what is not there at the end"
+            "a read_committed reader saw records that are not there at the end"
         )
     finally:
         afterwards.stop()

@@ -1,4 +1,4 @@
-"""A broker that is killed, stopped or stands still, in each phase of a worker's transaction and at random moments."""
+"""A broker that is killed, stopped or frozen, in each phase of a worker's transaction and at random moments."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def terminated(broker: LocalKafka) -> None:
 
 @contextmanager
 def standing_still(broker: LocalKafka) -> Iterator[None]:
-    """Stopped by SIGSTOP as long as the block runs."""
+    """Stopped by SIGSTOP while the block runs."""
     assert broker.pid is not None
     os.kill(broker.pid, signal.SIGSTOP)
     try:
@@ -44,7 +44,7 @@ def standing_still(broker: LocalKafka) -> Iterator[None]:
 
 
 def frozen(seconds: float) -> Outage:
-    """Standing still for some time."""
+    """Frozen for some time."""
 
     def freeze(broker: LocalKafka) -> None:
         with standing_still(broker):
@@ -57,7 +57,7 @@ OUTAGES = {
     "broker killed": killed,
     "broker stopped with SIGTERM": terminated,
     "broker frozen for 3 s": frozen(3),
-    "broker frozen for 15 s": frozen(15),  # beyond sessions, request and transaction timeouts
+    "broker frozen for 15 s": frozen(15),  # longer than session, request and transaction timeouts
 }
 
 
@@ -66,7 +66,7 @@ def require_still_up(trial: Trial) -> None:
 
 
 def require_survived(trial: Trial, outage: Callable[[], None], *, rows: int) -> None:
-    """Two workers survive it twice, each time after so many rows and a moment more."""
+    """Require that two workers survive the outage twice, each time after that many rows and a random delay."""
     for _ in range(2):
         trial.worker().joined()
     for _ in range(2):

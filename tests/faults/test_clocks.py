@@ -1,7 +1,7 @@
-"""The wall clock of a worker's host jumps; what must take its time goes by another one.
+"""The wall clock of a worker's host jumps; durations must be measured by another clock.
 
-It is Python's clock that jumps here. libfaketime, which moves every clock of a process, breaks the timers of librdkafka
-in ways that a real jump does not.
+Python's clock is the one that jumps here. libfaketime, which moves every clock of a process, breaks
+librdkafka's timers in ways that a real jump does not.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""A cluster of three that loses a node, and the one that leads, under load."""
+"""A cluster of three that loses a node, or its leading controller, under load."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -18,11 +18,11 @@ SIZE_MB = 400
 
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of its own, in memory."""
+    """A small file system in memory."""
     folder = tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
+        pytest.skip("needs permission to mount a tmpfs")
     try:
         yield folder
     finally:
@@ -31,7 +31,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def broker(small_disk: Path) -> Iterator[LocalKafka]:
-    """A broker on it. Small segments, for it notices a full disk when it makes a new one."""
+    """A broker on the small disk. Its segments are small, because it notices a full disk when it creates one."""
     small = {"log.segment.bytes": "1048576", "log.index.size.max.bytes": "1048576"}
     with LocalKafka(
         data_dir=small_disk, fast_start=True, version=KAFKA_VERSION, overrides={**HURT, **small}
@@ -45,7 +45,7 @@ def kafka(broker: LocalKafka) -> str:
 
 
 def fill(folder: Path) -> Path:
-    """Leave no byte free."""
+    """Fill the disk; returns the file to remove."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -64,7 +64,7 @@ def test_the_disk_is_full(begin: Begin, records: Records, broker: LocalKafka, sm
         trial.progressed(1000)
         setback = trial.note_fault()
         filler = fill(small_disk)
-        broker.wait(timeout=120)  # its only log directory failed: Kafka ends itself
+        broker.wait(timeout=120)  # its only log directory failed, so Kafka ends itself
         filler.unlink()
         broker.kill()
         broker.start()

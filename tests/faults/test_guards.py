@@ -1,7 +1,7 @@
-"""Each guard of exactly-once, switched off on purpose: then the same kind of trial must end in damage.
+"""Each guard of exactly-once, switched off on purpose: the same kind of trial must then end in damage.
 
-A guard without which nothing breaks would be an ornament, and a trial that does not notice would be blind. The
-producer's rebuild has its own in test_unknown_commits.
+If nothing breaks without a guard, it is useless; if a trial does not notice, it is blind. The producer's
+rebuild is tested in test_unknown_commits.
 """
 
 import signal
@@ -26,7 +26,7 @@ BOTH_WAYS = pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "u
 
 
 def require(trial: Trial, *, guarded: bool, damage: set[Invariant]) -> None:
-    """With the guard all is well, and without it there is damage of one of these kinds."""
+    """With the guard all must be well; without it there must be damage of one of these kinds."""
     if guarded:
         trial.finish()
     else:
@@ -36,7 +36,7 @@ def require(trial: Trial, *, guarded: bool, damage: set[Invariant]) -> None:
 
 @BOTH_WAYS
 def test_rewind_after_abort(begin: Begin, records: Records, guarded: bool) -> None:
-    # The transaction expires, the partitions stay: only going back brings its messages again.
+    # The transaction expires, but the partitions stay: only a rewind brings its messages again.
     trial = begin("", session=LONG_SESSION, properties=SHORT_TRANSACTION, recorded=False)
     trial.load(records, rate=300)
     doom = Doom(
@@ -52,8 +52,8 @@ def test_rewind_after_abort(begin: Begin, records: Records, guarded: bool) -> No
 
 @BOTH_WAYS
 def test_tracked_offsets(begin: Begin, records: Records, guarded: bool) -> None:
-    # What has been taken from the consumer and waits for its chunk to fill is not processed yet. The chunk before
-    # it is committed meanwhile, and a worker killed right after that must not have committed more than that.
+    # Messages taken from the consumer that wait for their chunk to fill are not processed yet. Meanwhile the
+    # chunk before them is committed; a worker killed right after that must not have committed more.
     trial = begin("", recorded=False, chunk_size=50, partitions=1, max_wait_ms=2000, commit_interval_ms=1000)
     trial.load(records, rate=300)
     doom = Doom(step=Step.COMMITTED, passes=5, without="" if guarded else "tracked offsets")
@@ -65,7 +65,7 @@ def test_tracked_offsets(begin: Begin, records: Records, guarded: bool) -> None:
 
 @BOTH_WAYS
 def test_flush_before_commit(begin: Begin, records: Records, guarded: bool) -> None:
-    # Within a transaction librdkafka itself flushes before it commits; at least once depends on ours.
+    # In a transaction librdkafka itself flushes before it commits; at-least-once depends on our flush.
     trial = begin("", recorded=False, delivery="at-least-once", properties={"linger.ms": "1000"})
     trial.load(records, rate=300)
     doom = Doom(step=Step.COMMITTED, passes=10, without="" if guarded else "flush before commit")
@@ -97,14 +97,14 @@ def test_read_committed(begin: Begin, guarded: bool) -> None:
 
 @BOTH_WAYS
 def test_revoke_handling(begin: Begin, records: Records, guarded: bool) -> None:
-    # What waits for its chunk to fill when its partition goes to somebody else is theirs to score, or ours to
-    # finish first, and not both. No chunk fills here before its worker is asked to stop.
+    # Messages that wait for their chunk to fill when their partition moves are either the new owner's to
+    # score or ours to finish first, but not both. Here no chunk fills before its worker is asked to stop.
     trial = begin("", recorded=False, chunk_size=20_000, max_wait_ms=60_000)
     trial.load(records, rate=300)
     without = "" if guarded else "revoke handling"
     one = trial.worker(Doom(without=without)).joined()
     other = trial.worker(Doom(without=without)).joined()
-    one.logged("assigned partitions none", times=2)  # after each of the two rebalances: the group has settled
+    one.logged("assigned partitions none", times=2)  # once per rebalance: the group has settled
     for worker in (one, other):
         worker.signal(signal.SIGTERM)
         assert worker.wait(timeout=60) == 0, worker.log

@@ -1,4 +1,4 @@
-"""kill -9 of workers, at each point of a transaction and at random, over and over, under load."""
+"""Workers killed by SIGKILL at each point of a transaction and at random, over and over, under load."""
 
 import signal
 import time
@@ -15,7 +15,7 @@ from tests.kafka import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 
-# Everything up to FLUSHED is undone by the successor; OFFSETS_SENT is the last moment before the commit.
+# A successor undoes everything up to FLUSHED; OFFSETS_SENT is the last moment before the commit.
 FAILPOINTS = (
     Step.COLLECTED,
     Step.PRODUCING,
@@ -28,7 +28,7 @@ SLOTS = ("a", "b")
 
 
 def kill_at_failpoints(trial: Trial, *, rounds: int) -> int:
-    """Workers that kill themselves at each failpoint in turn, each followed by another of its name."""
+    """Workers that kill themselves at each failpoint in turn, each followed by another with the same name."""
     dooms = [Doom(step=step, passes=trial.random.randint(1, 20)) for step in FAILPOINTS * rounds]
     trial.random.shuffle(dooms)
     running: dict[str, Process] = {}
@@ -56,7 +56,7 @@ def wait_for_one(running: dict[str, Process]) -> None:
 
 
 def kill_at_random(trial: Trial, *, kills: int) -> None:
-    """Two workers, one of which is killed and started again at any moment, while starting included."""
+    """Two workers, one of which is killed and restarted at random moments, even while it starts."""
     running = [trial.worker(HEALTHY, instance=str(slot)).joined() for slot in range(2)]
     for _ in range(kills):
         time.sleep(trial.random.uniform(0.2, 4.0))
@@ -74,7 +74,7 @@ def test_killed_at_every_failpoint(begin: Begin, records: Records) -> None:
         trial.worker(instance=slot)
     found = trial.finish()
     assert killed == 12
-    assert sum(found.aborted.values()) > 0, "no transaction was cut off"
+    assert sum(found.aborted.values()) > 0, "no transaction was interrupted"
 
 
 def test_killed_at_every_failpoint_with_a_history(begin: Begin, records: Records) -> None:
@@ -89,7 +89,7 @@ def test_killed_at_every_failpoint_with_a_history(begin: Begin, records: Records
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_with_a_history_killed_a_hundred_and_fifty_times(begin: Begin, records: Records) -> None:
+def test_killed_a_hundred_and_fifty_times_with_a_history(begin: Begin, records: Records) -> None:
     trial = begin("worker with a history killed at a failpoint", chunk_size=50, model="history")
     trial.load(records, rate=500)
     killed = kill_at_failpoints(trial, rounds=23)

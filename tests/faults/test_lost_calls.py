@@ -1,4 +1,4 @@
-"""Sending offsets while every connection breaks: the call must come back, or its producer leaks."""
+"""Sending offsets while every connection breaks: the call must return, or its producer leaks."""
 
 import functools
 import itertools
@@ -28,9 +28,10 @@ TIMEOUT_S = 20.0
 
 
 class Cutter(Observer):
-    """Breaks all connections when everything is delivered and the offsets are about to be sent, each second time.
+    """Every second time, breaks all connections when results are delivered and the offsets are about to be
+    sent.
 
-    A producer that has sent none yet doesn't know the group's coordinator, and would ask for it.
+    A producer that has never sent offsets does not know the group's coordinator and would look it up first.
     """
 
     def __init__(self, proxy: Proxy) -> None:
@@ -43,10 +44,10 @@ class Cutter(Observer):
 
 
 def footprint() -> tuple[int, int]:
-    """Open files and threads of this process, without those of the proxy."""
+    """Open files and threads of this process, excluding the proxy's."""
     proxied = sum(
         thread.name.startswith("proxy") for thread in threading.enumerate()
-    )  # as many are its sockets
+    )  # it has as many sockets as threads
     files, threads = (len([*Path("/proc/self", kind).iterdir()]) for kind in ("fd", "task"))
     return files - proxied, threads - proxied
 
@@ -57,7 +58,7 @@ def callers() -> set[threading.Thread]:
 
 
 def commit(committer: Transactions, settings: Settings, offset: int) -> None:
-    """One transaction with one row; again with a new producer when it fails."""
+    """One transaction with one row; retried with a new producer if it fails."""
     while True:
         try:
             committer.add(OUTPUT)
@@ -69,7 +70,7 @@ def commit(committer: Transactions, settings: Settings, offset: int) -> None:
 
 
 def test_no_call_is_lost(proxy: Proxy, make_settings: MakeSettings) -> None:
-    others = callers()  # of tests before
+    others = callers()  # left over from earlier tests
     direct = make_settings(partitions=1)
     settings = direct.model_copy(update={"bootstrap_servers": proxy.bootstrap_servers})
     make = functools.partial(
@@ -86,7 +87,7 @@ def test_no_call_is_lost(proxy: Proxy, make_settings: MakeSettings) -> None:
         for cut in range(1, CUTS + 1):
             commit(committer, settings, 2 * cut - 1)
             commit(committer, settings, 2 * cut)
-            # A call that was given up on may still be about to return; the thread of the last one is kept.
+            # A call that timed out may still be about to return; the last one's thread is kept.
             wait_until(
                 lambda: len(callers() - others) == 1,
                 timeout=TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""Input that is gone where the group has stopped reading: the worker stops loudly, and skips nothing in silence."""
+"""Input lost past the group's position: the worker stops loudly and skips nothing silently."""
 
 import signal
 import time
@@ -28,7 +28,7 @@ def admin(settings: Settings) -> AdminClient:
 
 
 def delete_all_records(settings: Settings) -> None:
-    """As retention would, everything there is."""
+    """Delete everything there is, as retention would."""
     client = admin(settings)
     ends = end_offsets(settings, settings.input_topic)
     for future in client.delete_records(
@@ -37,7 +37,7 @@ def delete_all_records(settings: Settings) -> None:
         future.result(30)
 
 
-def make_anew(settings: Settings, *, partitions: int = 4) -> None:
+def recreate(settings: Settings, *, partitions: int = 4) -> None:
     client, topic = admin(settings), settings.input_topic
     for future in client.delete_topics([topic]).values():
         future.result(30)
@@ -56,7 +56,7 @@ def make_anew(settings: Settings, *, partitions: int = 4) -> None:
 
 
 def worked_and_stopped(trial: Trial, records: Records) -> None:
-    """Some messages are scored, and some have come since."""
+    """Some messages have been scored, and more have arrived since the worker stopped."""
     load = trial.load(records, rate=2000)
     worker = trial.worker().joined()
     trial.progressed(1000)
@@ -76,7 +76,7 @@ def more_come(settings: Settings) -> None:
     wait_until(came, timeout=60, what="more messages")
 
 
-def test_retention_has_passed_what_is_committed(begin: Begin, records: Records) -> None:
+def test_retention_passes_the_committed_offsets_of_a_stopped_worker(begin: Begin, records: Records) -> None:
     trial = begin("records deleted before they were scored")
     worked_and_stopped(trial, records)
     before = committed_offsets(
@@ -84,7 +84,7 @@ def test_retention_has_passed_what_is_committed(begin: Begin, records: Records) 
     )
     delete_all_records(trial.settings)
     trial.count(1)
-    for _ in range(2):  # it must not help to start again
+    for _ in range(2):  # restarting must not help
         worker = trial.worker()
         assert worker.wait(timeout=60) == 1, worker.log
         assert GONE in worker.log
@@ -95,14 +95,14 @@ def test_retention_has_passed_what_is_committed(begin: Begin, records: Records) 
 
 
 @pytest.mark.faults
-def test_retention_passes_a_worker_that_stands_still(begin: Begin, records: Records) -> None:
+def test_retention_passes_a_frozen_worker(begin: Begin, records: Records) -> None:
     from tests.faults.test_brokers import PHASES
     from tests.faults.test_zombies import stop_at, wake
 
     trial = begin(
         "records deleted before they were scored",
         session={"session.timeout.ms": "60000"},
-        # So that it has to ask for more when it wakes up.
+        # So that it has to fetch more when it wakes up.
         properties={
             "queued.max.messages.kbytes": "1",
             "queued.min.messages": "1",
@@ -120,15 +120,15 @@ def test_retention_passes_a_worker_that_stands_still(begin: Begin, records: Reco
     assert GONE in worker.log
 
 
-def test_the_topic_is_made_anew_while_the_worker_is_away(begin: Begin, records: Records) -> None:
+def test_the_topic_is_recreated_while_the_worker_is_away(begin: Begin, records: Records) -> None:
     trial = begin("input topic deleted and recreated")
     worked_and_stopped(trial, records)
-    make_anew(trial.settings)
+    recreate(trial.settings)
     trial.count(1)
     worker = trial.worker()
     trial.load(records, rate=1000)
-    # Kafka forgets the group's offsets together with the topic: everything in the new one is scored, from its
-    # beginning. Were they still there, the worker would have to stop.
+    # Kafka deletes the group's offsets together with the topic, so everything in the new topic is scored from
+    # its beginning. If the offsets were still there, the worker would have to stop.
     wait_until(
         lambda: worker.code is not None or committed_somewhere(trial.settings), timeout=60, what="a decision"
     )
@@ -141,7 +141,7 @@ def test_the_topic_is_made_anew_while_the_worker_is_away(begin: Begin, records: 
 
 
 @pytest.mark.faults
-def test_the_topic_is_made_anew_under_a_running_worker(begin: Begin, records: Records) -> None:
+def test_the_topic_is_recreated_under_a_running_worker(begin: Begin, records: Records) -> None:
     trial = begin(
         "input topic deleted and recreated", properties={"topic.metadata.refresh.interval.ms": "1000"}
     )
@@ -149,22 +149,23 @@ def test_the_topic_is_made_anew_under_a_running_worker(begin: Begin, records: Re
     worker = trial.worker().joined()
     trial.progressed(1000)
     load.stop()
-    make_anew(trial.settings)
+    recreate(trial.settings)
     trial.count(1)
     trial.load(records, rate=1000)
     wait_until(lambda: worker.code is not None, timeout=120, what="a worker that stops loudly")
     assert worker.code == 1, worker.log
 
 
-def test_the_topic_is_made_anew_and_full_before_the_worker_notices(begin: Begin, records: Records) -> None:
-    # As the worker looks again there is more in it than where it was: its offsets fit, and mean other messages.
+def test_the_topic_is_recreated_and_filled_before_the_worker_notices(begin: Begin, records: Records) -> None:
+    # By the time the worker looks again, the new topic holds more than the old offsets, so they fit but refer
+    # to other messages.
     trial = begin("input topic deleted and recreated", session={"session.timeout.ms": "60000"})
     load = trial.load(records, rate=1000)
     worker = trial.worker().joined()
     trial.progressed(1000)
     load.stop()
     worker.signal(signal.SIGSTOP)
-    make_anew(trial.settings)
+    recreate(trial.settings)
     rows = [(one["patient_id"], orjson.dumps(one)) for one in records]
     produce(trial.settings.bootstrap_servers, trial.settings.input_topic, rows)
     wake(worker)
@@ -173,7 +174,7 @@ def test_the_topic_is_made_anew_and_full_before_the_worker_notices(begin: Begin,
     assert "deleted and recreated while the group read it" in worker.log
     if committed_somewhere(trial.settings):
         again = trial.worker()
-        assert again.wait(timeout=60) == 1, again.log  # it must not help to start again
+        assert again.wait(timeout=60) == 1, again.log  # restarting must not help
         assert not audit(trial.settings).clean
 
 

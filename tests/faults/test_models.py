@@ -1,4 +1,4 @@
-"""Models that take too long, raise, give what is no probability, or take their worker with them."""
+"""Models that take too long, raise, return impossible probabilities, or kill their worker."""
 
 import os
 
@@ -14,11 +14,11 @@ from tests.kafka import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
-IMPATIENT = {"max.poll.interval.ms": "4000"}  # half of what the model sleeps
+IMPATIENT = {"max.poll.interval.ms": "4000"}  # half as long as the model sleeps
 
 
 def supervise(trial: Trial, environment: dict[str, str], *, deaths: int, code: int) -> list[Process]:
-    """A worker that is started again whenever it has ended, so many times; each must end with this code."""
+    """Restart a worker each time it ends, `deaths` times; each must exit with this code."""
     ended = []
     for _ in range(deaths):
         worker = trial.worker(environment={**os.environ, **environment})
@@ -29,7 +29,7 @@ def supervise(trial: Trial, environment: dict[str, str], *, deaths: int, code: i
     return ended
 
 
-def test_a_model_raises_and_gives_no_probabilities(begin: Begin, records: Records) -> None:
+def test_a_model_raises_and_returns_no_probabilities(begin: Begin, records: Records) -> None:
     trial = begin("model raises, gives inf, -inf or NaN", model="erratic", chunk_size=50)
     trial.load(records, rate=500)
     worker = trial.worker().joined()
@@ -37,7 +37,9 @@ def test_a_model_raises_and_gives_no_probabilities(begin: Begin, records: Record
     found = trial.finish()
     trial.count(found.records[trial.settings.dead_letter_topic])
     assert f"{Reason.MODEL_REJECTED}" in worker.log
-    assert found.records[trial.settings.dead_letter_topic] > found.messages / 61, "only the spoilt ones"
+    assert found.records[trial.settings.dead_letter_topic] > found.messages / 61, (
+        "only the invalid ones are rejected"
+    )
 
 
 @pytest.mark.faults

@@ -1,4 +1,5 @@
-"""Messages at, just below and just above every limit: each ends as a result or a dead letter, and none is a trap."""
+"""Messages at, just below and just above each limit: every one ends as a result or a dead letter, and none
+gets stuck."""
 
 from collections.abc import Iterator
 
@@ -29,9 +30,9 @@ def document(**more: object) -> bytes:
 def oversized() -> Iterator[Sent]:
     """Around each limit, by key, value and headers; good messages in between."""
     for step in AROUND:
-        yield b"k" * (RESULT + step - 300), document(), []  # the result has the key
+        yield b"k" * (RESULT + step - 300), document(), []  # the result has the same key
         yield b"k" * (RESULT + step), document(), []
-        yield b"k" * (DEAD_LETTER + step - 300), b"{", []  # the dead letter has it, too
+        yield b"k" * (DEAD_LETTER + step - 300), b"{", []  # so does the dead letter
         yield b"k", b"[" * (DEAD_LETTER + step), []
         yield b"k", b"{", [("h", b"x" * (DEAD_LETTER + step - 200))]
         yield b"k", document(note="x" * (MAX_MESSAGE_BYTES + step - 100)), []
@@ -45,7 +46,7 @@ def oversized() -> Iterator[Sent]:
 
 
 def send(settings: Settings, messages: Iterator[Sent]) -> tuple[int, int]:
-    """Send what the brokers take; how many they took and refused."""
+    """Send what the brokers accept; returns how many they accepted and refused."""
     refused: list[object] = []
     producer = Producer({
         "bootstrap.servers": settings.bootstrap_servers,
@@ -82,7 +83,9 @@ def limit(settings: Settings, limits: dict[str, int]) -> None:
     [{"output_topic": RESULT, "dead_letter_topic": DEAD_LETTER}, pytest.param({}, marks=pytest.mark.faults)],
     ids=["small", "default"],
 )
-def test_oversized_messages_are_no_trap(begin: Begin, records: Records, limits: dict[str, int]) -> None:
+def test_oversized_messages_do_not_stop_a_worker(
+    begin: Begin, records: Records, limits: dict[str, int]
+) -> None:
     trial = begin("message around a size limit", max_dead_letter_ratio=1)
     limit(trial.settings, {getattr(trial.settings, name): most for name, most in limits.items()})
     sent, _ = send(trial.settings, oversized())
@@ -94,4 +97,4 @@ def test_oversized_messages_are_no_trap(begin: Begin, records: Records, limits: 
     assert is_running(worker.pid), worker.log
     found = trial.finish()
     assert found.accounted > sent
-    assert "failed with" not in worker.log, "sizes are known before anything is sent"
+    assert "failed with" not in worker.log, "sizes should be known before anything is sent"

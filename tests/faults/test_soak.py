@@ -24,7 +24,7 @@ MAY_GROW_MB, MAY_GROW_FILES = 100, 30
 
 
 class Cast:
-    """Two workers that are hurt, and one that lives through everything else."""
+    """Two workers that faults may hit, and one that lives through everything else."""
 
     def __init__(self, trial: Trial, proxy: Proxy, broker: LocalKafka) -> None:
         self._trial = trial

@@ -1,4 +1,4 @@
-"""Workers that come and go without a pause, however partitions are shared out, and partitions that are added."""
+"""Workers that come and go without a pause, under each assignment strategy, and partitions that are added."""
 
 import signal
 import time
@@ -21,7 +21,7 @@ MOST = 4  # workers at a time
 
 
 def storm(trial: Trial, *, seconds: float) -> None:
-    """Every 1 to 3 s a worker joins or leaves, or is killed; at least one stays."""
+    """Every 1 to 3 s a worker joins, leaves or is killed; at least one stays."""
     running = [trial.worker().joined()]
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -34,9 +34,9 @@ def storm(trial: Trial, *, seconds: float) -> None:
         trial.note_fault()
     for worker in trial.workers:
         if worker in running:
-            worker.logged("scores with")  # one that has not begun knows no good way to end
+            worker.logged("scores with")  # a worker that has not started yet can't end cleanly
         else:
-            worker.wait(timeout=60)  # else it would count as one that runs, and was killed
+            worker.wait(timeout=60)  # otherwise it would count as running and be killed
 
 
 @pytest.mark.parametrize(

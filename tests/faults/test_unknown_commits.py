@@ -1,4 +1,4 @@
-"""Commits of which the worker does not learn whether they happened, and commits that come too late."""
+"""Commits whose outcome the worker does not learn, and commits that arrive too late."""
 
 import time
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_an_answer_is_lost(begin: Begin, records: Records, proxy: Proxy, api: in
     if api in (
         END_TXN,
         ADD_OFFSETS_TO_TXN,
-    ):  # these go to the transaction's coordinator, others do no harm late
+    ):  # these go to the transaction coordinator; the others do no harm if late
         assert "renewed the producer" in worker.log, worker.log
     trial.finish()
 
@@ -56,15 +56,16 @@ def test_an_answer_is_lost(begin: Begin, records: Records, proxy: Proxy, api: in
 def release_into_a_later_transaction(
     trial: Trial, proxy: Proxy, cue: Path, *, without: str = "", step: Step = Step.FLUSHED
 ) -> int:
-    """Keep a commit, let the client repeat it, release it amid a later transaction, and kill the worker there.
+    """Hold a commit, let the client retry it, release it during a later transaction, and kill the worker
+    there.
 
-    Returns what the broker answers to the late commit.
+    Returns the broker's response to the late commit.
     """
     worker = trial.worker(Doom(step=step, signal="SIGSTOP", cue=cue, without=without), **behind(proxy))
     trial.progressed(200)
     prank = proxy.keep_request(END_TXN)
     assert prank.happened.wait(PATIENCE_S)
-    trial.progressed(50)  # the client has repeated it
+    trial.progressed(50)  # by now the client has retried it
     cue.touch()
     trial.stopped_itself(worker)
     code = proxy.release(prank)
@@ -98,7 +99,8 @@ def test_without_the_rebuild_a_late_commit_does_end_a_later_transaction(
 def release_an_abort_into_a_later_transaction(
     trial: Trial, proxy: Proxy, cue: Path, *, without: str = ""
 ) -> int:
-    """A worker loses its session amid a transaction and aborts it; that comes late and meets the next one."""
+    """A worker loses its session during a transaction and aborts it; the abort comes late and meets the next
+    one."""
     worker = trial.worker(
         Doom(step=Step.FLUSHED, signal="SIGSTOP", cue=cue, without=without), **behind(proxy)
     )

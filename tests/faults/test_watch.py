@@ -1,4 +1,4 @@
-"""The watch itself: neither blind for ever when its clients are, nor content with what it saw before."""
+"""Tests of the watch itself: it replaces clients that stop responding, and says how old its numbers are."""
 
 import threading
 from collections.abc import Callable
@@ -36,14 +36,14 @@ def watching(asks: list[Ask], monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 @pytest.mark.parametrize("blind", [hangs, raises, fails])
-def test_clients_that_do_not_answer_are_replaced(blind: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_do_not_respond_are_replaced(blind: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     one = watching([blind, blind, lambda: ({0: 7}, {0: 5})], monkeypatch)
     wait_until(lambda: one.rows == 5, timeout=60, what="an answer of the third clients")
     assert one.sent == 7
     one.stop()
 
 
-def test_a_group_that_stands_still_is_told_from_a_watch_that_sees_nothing(
+def test_a_stalled_group_is_distinguished_from_a_blind_watch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = iter([({0: 7}, {0: 5})] * 30)

@@ -1,4 +1,4 @@
-"""Workers that stand still for too long: those who take over, and those who wake up again, agree."""
+"""Workers frozen for too long: they and the workers that take over agree when they wake up."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1200)]
 SMALL = (Step.FLUSHED, Step.OFFSETS_SENT)
 OTHERS = (Step.COLLECTED, Step.SCORED, Step.PRODUCING, Step.PRODUCED, Step.COMMITTED)
 KIP_848 = {"group.protocol": "consumer"}
-# As short as makes sense: an orphan's messages wait for it when nobody of its name comes back.
+# As short as makes sense: if nobody returns under a dead worker's name, its messages wait that long.
 SHORT_TRANSACTION = {"transaction.timeout.ms": "4000", "socket.timeout.ms": "3000"}
 
 
 def stop_at(trial: Trial, step: Step, *, seen: bool = False, **changes: Any) -> Process:
-    """A worker that has stopped itself at a step, if `seen` with a transaction that the brokers know of."""
+    """A worker that has stopped itself at a step; with `seen`, once the brokers know of its transaction."""
     doom = Doom(step=step, passes=trial.random.randint(2, 20), signal="SIGSTOP", seen=seen)
     worker = trial.worker(doom, **changes)
     trial.stopped_itself(worker)
@@ -36,7 +36,7 @@ def wake(worker: Process) -> None:
 
 
 def outlive(trial: Trial, zombie: Process, *, rows: int) -> None:
-    """Another worker takes over, the zombie wakes, and both go on for so many rows."""
+    """Another worker takes over, the zombie wakes up, and both continue for that many rows."""
     setback = trial.note_fault()
     trial.worker(instance="heir")
     trial.recovered(setback)
@@ -112,6 +112,6 @@ def test_a_transaction_outlives_its_timeout(begin: Begin, records: Records, step
 
 
 def _elsewhere(folder: Path) -> dict[str, str]:
-    """A folder for temporary files, and so for locks, of its own: as if on another host."""
+    """Its own folder for temporary files, and so for locks, as if on another host."""
     folder.mkdir()
     return {**os.environ, "TMPDIR": str(folder)}

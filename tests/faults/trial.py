@@ -1,4 +1,4 @@
-"""A trial: topics of its own, load, workers, a reader and a watch; faults; and a verdict at the end."""
+"""A trial: its own topics, load, workers, a reader and a watch; faults; and a verdict at the end."""
 
 import signal
 from collections.abc import Mapping
@@ -22,12 +22,13 @@ from tests.faults.watch import Setback, Watch
 from tests.kafka import wait_until
 
 HEALTHY = Doom()
-PATIENCE_S = 240.0  # for whatever must happen; it is there to end a test, not to measure
-QUICK = {"reconnect.backoff.max.ms": "500"}  # of librdkafka's 10 s: a restarted broker is found soon
+PATIENCE_S = 240.0  # for anything that must happen; meant to end a test, not to measure
+# instead of librdkafka's 10 s, so that a restarted broker is found soon
+QUICK = {"reconnect.backoff.max.ms": "500"}
 
 
 class Trial:
-    """One fault, done to a system at work. Made with `begin`, judged by `finish`, ended by `end`."""
+    """One fault, inflicted on a system at work. Made by `begin`, judged by `finish`, ended by `end`."""
 
     def __init__(self, stage: Stage, settings: Settings, *, entry: Entry, random: Random) -> None:
         self.settings = settings
@@ -55,7 +56,7 @@ class Trial:
         properties: Mapping[str, str] = {},
         **changes: Any,
     ) -> Process:
-        """Start a worker; `changes` are of its settings."""
+        """Start a worker; `changes` override its settings."""
         kafka = {**QUICK, **self.settings.kafka, **properties}
         settings = self.settings.model_copy(update={"kafka": kafka, **changes})
         arguments = [doom.model_dump_json(), settings.model_dump_json()]
@@ -65,26 +66,26 @@ class Trial:
 
     @property
     def log(self) -> str:
-        """What all the workers have logged."""
+        """The logs of all workers."""
         return "\n".join(worker.log for worker in self.workers)
 
     # --- what fails
 
     def note_fault(self) -> Setback:
-        """A fault has just been done; from here its recovery is timed."""
+        """Record that a fault has just happened; its recovery is timed from here."""
         self._entry.times += 1
         return self._watch.note_fault()
 
     def count(self, faults: int) -> None:
-        """So many faults more, which hold nothing up."""
+        """Count more faults, which hold nothing up."""
         self._entry.times += faults
 
     def recovered(self, setback: Setback, *, timeout: float = PATIENCE_S) -> None:
-        """Wait until all that was sent before the fault is committed."""
+        """Wait until everything sent before the fault is committed."""
         self._wait(lambda: setback.seconds is not None, "recovery", timeout)
 
     def progressed(self, rows: int, *, timeout: float = PATIENCE_S) -> None:
-        """Wait until so many more messages are committed."""
+        """Wait until that many more messages are committed."""
         goal = self._watch.rows + rows
         self._wait(lambda: self._watch.rows >= goal, f"{rows} more rows", timeout)
 
@@ -94,25 +95,25 @@ class Trial:
         assert worker.code is None, worker.log
 
     def expired(self) -> None:
-        """Wait until the brokers have aborted the open transaction, which was longer than its timeout."""
+        """Wait until the brokers have aborted the open transaction because it timed out."""
         self._wait(lambda: not hangs(self.settings, self.settings.output_topic), "the transaction's end")
 
     def left(self) -> None:
-        """Wait until the group has no member: those that stand still have lost their session."""
+        """Wait until the group has no members; frozen ones have lost their session."""
         self._wait(lambda: not members(self.settings), "the end of the session")
 
-    # --- what came of it
+    # --- the outcome
 
     def finish(self) -> Audit:
-        """Let everything sent be done, stop all workers, and require that nothing is lost or doubled."""
+        """Let everything sent be processed, stop all workers, and require that nothing is lost or doubled."""
         found = self.judge()
         assert found.clean, "\n".join(map(str, [*found.verdicts, *found.offenders, self._logs()]))
         records = require_final(self._reader, self.settings)
-        assert records == sum(found.records.values()), "the reader and the audit count differently"
+        assert records == sum(found.records.values()), "the reader and the audit count different numbers"
         return found
 
     def judge(self) -> Audit:
-        """The same, but only tell."""
+        """Like `finish`, but only return the audit."""
         for load in self._loads:
             load.stop()
         self._wait(lambda: self._watch.sent > 0 and self._watch.rows >= self._watch.sent, "the last commit")
@@ -127,7 +128,7 @@ class Trial:
         return found
 
     def stop_workers(self) -> None:
-        """SIGTERM to all that run; each must end well."""
+        """Send SIGTERM to all running workers; each must exit with 0."""
         running = [worker for worker in self.workers if worker.code is None]  # zombies included
         for worker in running:
             worker.signal(signal.SIGCONT)

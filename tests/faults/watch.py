@@ -1,4 +1,4 @@
-"""How far the group is, asked again and again, and so how long each fault held it up."""
+"""Polls how far the group is, and so measures how long each fault held it up."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ from broker.settings import Settings
 from tests.consumer.accounts import LATEST
 
 POLL_S = 0.1
-ANSWER_S = 5.0  # for each question
-BLIND_S = 10.0  # after so long without an answer new clients ask
+ANSWER_S = 5.0  # per request
+BLIND_S = 10.0  # without an answer for this long, new clients ask
 Offsets = Mapping[int, int]
 
 
@@ -29,7 +29,7 @@ class Setback:
 
 
 class Asker:
-    """The clients that ask where a group and its input topic are."""
+    """The clients that ask for the offsets of a group and its input topic."""
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.input_topic
@@ -39,13 +39,13 @@ class Asker:
             "log_level": 0,
         }
         self._admin = AdminClient(client)
-        # AdminClient could tell what is committed, too; librdkafka 2.16 dies of it when the group's coordinator
-        # is not ready. What an open transaction is about to commit is not waited for here.
+        # AdminClient could report the committed offsets too, but librdkafka 2.16 crashes when the group's
+        # coordinator is not ready. With read_uncommitted, no open transaction delays the answer.
         member = {"group.id": settings.group, "isolation.level": "read_uncommitted"}
         self._client = Consumer({**client, **member})
 
     def __call__(self) -> tuple[Offsets, Offsets]:
-        """The end and the committed offsets. Raises KafkaException; may never return."""
+        """The end offsets and the committed offsets. Raises KafkaException; may never return."""
         numbers = self._admin.list_topics(self._topic, timeout=ANSWER_S).topics[self._topic].partitions
         asked: dict[TopicPartition, Any] = {TopicPartition(self._topic, number): LATEST for number in numbers}
         found = self._admin.list_offsets(asked, request_timeout=ANSWER_S)
@@ -71,22 +71,22 @@ class Watch:
 
     @property
     def rows(self) -> int:
-        """Messages committed."""
+        """The number of committed messages."""
         return sum(self.committed.values())
 
     @property
     def sent(self) -> int:
-        """Messages in the topic."""
+        """The number of messages in the topic."""
         return sum(self.ends.values())
 
     @property
     def sight(self) -> str:
-        """How old that is: so it can be told whether the group stands still or the watch sees nothing."""
+        """How old these numbers are, which shows whether the group has stalled or the watch sees nothing."""
         age = time.monotonic() - self._told_at
         return f"as seen {age:.1f} s ago" + (f", since then {self._trouble}" if self._trouble else "")
 
     def note_fault(self) -> Setback:
-        """A fault has just happened."""
+        """Record that a fault has just happened."""
         setback = Setback(time.monotonic(), dict(self.ends))
         self.setbacks.append(setback)
         return setback
@@ -101,7 +101,7 @@ class Watch:
         while not self._done.wait(POLL_S):
             try:
                 self.ends, self.committed = bounded(self._ask, seconds=BLIND_S)
-            except Exception as error:  # a broker that is down, at best; the watch goes on, and `sight` tells
+            except Exception as error:  # at best a broker is down; the watch carries on, and `sight` says so
                 self._trouble = repr(error)
                 self._ask_anew()
                 continue
@@ -112,9 +112,10 @@ class Watch:
                     setback.seconds = time.monotonic() - setback.at
 
     def _ask_anew(self) -> None:
-        """With librdkafka 2.16 an AdminClient that asks while its broker restarts is now and then left without any.
+        """In librdkafka 2.16, an AdminClient that asks while its broker restarts sometimes stays without a
+        broker.
 
-        Its `list_topics` then raises _TRANSPORT for minutes, while a new client is answered at once.
+        Its `list_topics` then raises _TRANSPORT for minutes, while a new client gets an answer at once.
         """
         if time.monotonic() - self._asking_since > BLIND_S:
             self._ask = Asker(self._settings)
