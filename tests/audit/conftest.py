@@ -1,4 +1,4 @@
-"""A clean run of the real worker, made once; every test gets what it wrote, to spoil."""
+"""A clean run of the real worker, made once; each test gets its output to spoil."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def save(model: Any, path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A boosted model: its scores are the same bits however many rows are scored."""
+    """A boosted model, whose scores are bit for bit the same however many rows are scored."""
     random = np.random.default_rng(1)
     X = pd.DataFrame(random.normal([85, 96, 37], [20, 3, 1], size=(500, 3)), columns=FEATURES)
     y = (X["heart_rate"] + random.normal(0, 20, 500) > 95).astype(int)
@@ -73,14 +73,14 @@ def messages(count: int, *, first: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 def work(settings: Settings) -> None:
-    """Let a worker score all there is."""
+    """Let a worker score everything there is."""
     settings = settings.model_copy(update={"chunk_size": 16, "until_idle": 1.0})
     run_worker(settings, observer=Observer(), should_stop=lambda: False)
 
 
 @pytest.fixture(scope="session")
 def worked(kafka: str) -> Callable[[Path], Written]:
-    """What the real worker writes with a model; made once a model."""
+    """What the real worker writes with a model, made once per model."""
     made: dict[Path, Written] = {}
 
     def make(model: Path) -> Written:

@@ -1,4 +1,4 @@
-"""A hand-written model with rows that it refuses and rows it has no number for."""
+"""A hand-written model that refuses some rows and returns NaN for others."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ UNKNOWN = 222.0
 
 
 class Moody:
-    """`heart_rate / 350`; raises on a rate of REFUSED and gives NaN for UNKNOWN."""
+    """`heart_rate / 350`; raises for REFUSED and returns NaN for UNKNOWN."""
 
     classes_ = (0, 1)
     feature_names_in_ = ("heart_rate", "spo2", "temperature")
@@ -32,7 +32,7 @@ class Placid(Moody):
 
 
 class Strict(Moody):
-    """The same numbers, but refuses everything from 100 on."""
+    """The same numbers, but refuses every rate of 100 or more."""
 
     def predict_proba(self, X: pd.DataFrame) -> Any:
         if (X["heart_rate"] >= 100).any():

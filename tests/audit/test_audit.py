@@ -61,14 +61,14 @@ def busiest(written: Written) -> int:
 
 
 def add_letter(written: Written, place: tuple[int, int], reason: Reason) -> None:
-    """A dead letter more, where it keeps them in order."""
+    """Add a dead letter where it keeps them in order."""
     field = RISK_PROBABILITY if reason is Reason.MODEL_REJECTED else ""
     written.dead_letters.append(written.letter(place, reason, field))
     written.dead_letters.sort(key=lambda one: one.letter_place)
 
 
 def some_chunk(written: Written) -> int:
-    """The position of a chunk of a few rows."""
+    """The position of a chunk with a few rows."""
     return next(n for n, one in enumerate(written.metrics) if one.json["scored"] > 2)
 
 
@@ -93,28 +93,28 @@ def test_what_a_worker_writes_is_clean(
     assert any(one.json["risk_probability"] is None for one in worked(moody).results)
 
 
-def test_a_copy_is_clean_without_the_model_too(clean: Written) -> None:
+def test_a_copy_is_clean_even_without_the_model(clean: Written) -> None:
     found = judged(clean.copied().model_copy(update={"model": None}))
     assert found.clean, found.offenders
     assert found.messages == ROWS
 
 
-def test_one_result_missing(clean: Written) -> None:
+def test_a_missing_result_is_found(clean: Written) -> None:
     place = clean.results.pop(100).place
     found = judged(clean.copied())
     assert places(found, I.COMPLETE) == [(clean.settings.input_topic, *place)]
-    assert failed(found) == {I.COMPLETE, I.ATOMIC}  # its chunk is torn
+    assert failed(found) == {I.COMPLETE, I.ATOMIC}  # its chunk is incomplete
     assert found.accounted == ROWS - 1
 
 
-def test_one_dead_letter_missing(clean: Written) -> None:
+def test_a_missing_dead_letter_is_found(clean: Written) -> None:
     place = clean.dead_letters.pop(3).letter_place
     found = judged(clean.copied())
     assert places(found, I.COMPLETE) == [(clean.settings.input_topic, *place)]
 
 
 @pytest.mark.parametrize("distance", [0, 150])
-def test_one_result_doubled(clean: Written, distance: int) -> None:
+def test_a_doubled_result_is_found(clean: Written, distance: int) -> None:
     record = clean.results[20]
     clean.results.insert(21 + distance, record)
     found = judged(clean.copied())
@@ -122,7 +122,7 @@ def test_one_result_doubled(clean: Written, distance: int) -> None:
     assert failed(found) == {I.ONCE}
 
 
-def test_one_dead_letter_doubled(clean: Written) -> None:
+def test_a_doubled_dead_letter_is_found(clean: Written) -> None:
     record = clean.dead_letters[2]
     clean.dead_letters.append(record)
     found = judged(clean.copied())
@@ -130,15 +130,15 @@ def test_one_dead_letter_doubled(clean: Written) -> None:
     assert failed(found) == {I.ONCE}
 
 
-def test_a_message_with_both(clean: Written) -> None:
+def test_a_message_with_a_result_and_a_dead_letter_is_found(clean: Written) -> None:
     place = clean.results[20].place
     add_letter(clean, place, Reason.NOT_JSON)
     found = judged(clean.copied())
     assert places(found, I.ONCE) == [(clean.settings.input_topic, *place)]
-    assert failed(found) == {I.ONCE, I.ATOMIC}  # its chunk tells of one dead letter less
+    assert failed(found) == {I.ONCE, I.ATOMIC}  # its chunk reports one dead letter fewer
 
 
-def test_results_of_messages_that_are_not_there(clean: Written) -> None:
+def test_results_of_messages_that_do_not_exist_are_found(clean: Written) -> None:
     record = clean.results[0]
     strangers = [
         record.saying(source_topic="another"),
@@ -157,7 +157,7 @@ def test_results_of_messages_that_are_not_there(clean: Written) -> None:
     assert failed(found) == {I.GENUINE}
 
 
-def test_results_that_are_none(clean: Written) -> None:
+def test_records_that_are_no_results_are_found(clean: Written) -> None:
     values: list[bytes | None] = [None, b"", b"{", b"[]", b'"x"', b"{}"]
     clean.results[50:50] = [Record(1, b"k", value) for value in values]
     settings = clean.copied()
@@ -167,7 +167,7 @@ def test_results_that_are_none(clean: Written) -> None:
     assert failed(found) == {I.GENUINE}
 
 
-def test_results_with_fields_of_the_wrong_type(clean: Written) -> None:
+def test_results_with_fields_of_the_wrong_type_are_found(clean: Written) -> None:
     good = clean.results[0]
     changes: list[dict[str, Any]] = [
         {"risk_probability": "0.5"},
@@ -183,7 +183,7 @@ def test_results_with_fields_of_the_wrong_type(clean: Written) -> None:
     assert failed(found) == {I.GENUINE}
 
 
-def test_a_dead_letter_without_its_headers(clean: Written) -> None:
+def test_a_dead_letter_without_its_headers_is_found(clean: Written) -> None:
     clean.dead_letters.append(replace(clean.dead_letters[0], headers=[("trace", b"1")]))
     settings = clean.copied()
     partition = clean.dead_letters[0].partition
@@ -194,7 +194,7 @@ def test_a_dead_letter_without_its_headers(clean: Written) -> None:
 
 
 @pytest.mark.parametrize("step", [1, -1])
-def test_a_probability_of_a_tree_wrong_in_the_last_bit(clean: Written, step: int) -> None:
+def test_a_trees_probability_wrong_in_the_last_bit_is_found(clean: Written, step: int) -> None:
     record = clean.results[77]
     wrong = float(np.nextafter(record.json["risk_probability"], 0.5 + step))
     clean.results[77] = record.saying(risk_probability=wrong, risk_label=int(wrong >= 0.5))
@@ -206,7 +206,7 @@ def test_a_probability_of_a_tree_wrong_in_the_last_bit(clean: Written, step: int
 
 
 @pytest.mark.parametrize(("off", "wrong"), [(5e-13, False), (2e-12, True)])
-def test_rounding_is_forgiven_to_what_is_no_tree(
+def test_rounding_is_tolerated_except_for_trees(
     worked: Callable[[Path], Written], moody: Path, off: float, wrong: bool
 ) -> None:
     written = worked(moody)
@@ -216,7 +216,7 @@ def test_rounding_is_forgiven_to_what_is_no_tree(
     assert places(found, I.CORRECT) == ([(written.settings.input_topic, *record.place)] if wrong else [])
 
 
-def test_results_that_say_something_else(clean: Written) -> None:
+def test_results_with_wrong_values_are_found(clean: Written) -> None:
     plain = [n for n, one in enumerate(clean.results) if not one.json["implausible"]]
     changes: list[dict[str, Any]] = [
         {"risk_label": 7},
@@ -237,8 +237,8 @@ def test_results_that_say_something_else(clean: Written) -> None:
 
 
 @pytest.mark.parametrize("what", ["patient_id", "event_time", "key"])
-def test_a_result_that_is_somebody_elses(clean: Written, what: str) -> None:
-    # The score is right for the message at that offset; whom it is shown for is not.
+def test_a_result_shown_for_somebody_else_is_found(clean: Written, what: str) -> None:
+    # The score is right for the message at that offset, but shown for somebody else.
     record = clean.results[33]
     spoilt = replace(record, key=b"p77") if what == "key" else record.saying(**{what: "2026-01-05T08:31:00Z"})
     clean.results[33] = spoilt
@@ -255,7 +255,7 @@ def test_labels_are_checked_without_the_model(clean: Written) -> None:
     assert places(found, I.CORRECT) == [(clean.settings.input_topic, *one.place) for one in (first, second)]
 
 
-def test_the_threshold_is_the_results_own(clean: Written) -> None:
+def test_labels_are_judged_by_the_results_own_threshold(clean: Written) -> None:
     clean.results = [
         one.saying(threshold=0.0, risk_label=1) if one.json["risk_label"] is not None else one
         for one in clean.results
@@ -263,7 +263,7 @@ def test_the_threshold_is_the_results_own(clean: Written) -> None:
     assert judged(clean.copied()).clean
 
 
-def test_dead_letters_with_another_reason(clean: Written) -> None:
+def test_dead_letters_with_the_wrong_reason_are_found(clean: Written) -> None:
     told = [{"reason": "bad_time"}, {"reason": "too_large"}, {"reason": "model_rejected"}, {"field": "age"}]
     spoilt = {(clean.settings.input_topic, *one.letter_place) for one in clean.dead_letters[: len(told)]}
     for number, headers in enumerate(told):
@@ -273,7 +273,8 @@ def test_dead_letters_with_another_reason(clean: Written) -> None:
     assert {*places(found, I.CORRECT)} == spoilt
     assert {one.problem for one in offenders(found, I.CORRECT)} == {OTHER_CAUSE}
     assert failed(found) == {I.CORRECT}
-    assert judged(settings.model_copy(update={"model": None})).clean  # which fields there are is not known
+    # without the model it is not known which fields there are
+    assert judged(settings.model_copy(update={"model": None})).clean
 
 
 OF_NO_MESSAGE: dict[str, Callable[[Record], Record]] = {
@@ -292,7 +293,7 @@ OF_NO_MESSAGE: dict[str, Callable[[Record], Record]] = {
 }
 
 
-def test_dead_letters_that_are_not_their_messages(clean: Written) -> None:
+def test_dead_letters_that_differ_from_their_messages_are_found(clean: Written) -> None:
     wanted = {}
     for number, (what, spoil) in enumerate(OF_NO_MESSAGE.items()):
         wanted[clean.settings.input_topic, *clean.dead_letters[number].letter_place] = what
@@ -307,14 +308,14 @@ def test_dead_letters_that_are_not_their_messages(clean: Written) -> None:
         assert failed(found) == {I.CORRECT}
 
 
-def test_a_dead_letter_that_is_but_a_pointer(clean: Written) -> None:
+def test_a_dead_letter_that_is_only_a_pointer_is_clean(clean: Written) -> None:
     whole, keyless = (replace(one.headed(pointer="1"), value=b"") for one in clean.dead_letters[3:5])
     clean.dead_letters[3:5] = [whole, replace(keyless, key=None)]
     found = judged(clean.copied())
     assert found.clean, found.offenders
 
 
-def test_dead_letters_of_all_kinds_that_a_worker_writes(make_settings: MakeSettings, tree: Path) -> None:
+def test_every_kind_of_dead_letter_a_worker_writes_is_clean(make_settings: MakeSettings, tree: Path) -> None:
     settings = make_settings(model=tree, max_dead_letter_ratio=1)
     kafka = settings.bootstrap_servers
     limit_topic(settings, settings.dead_letter_topic, 2000)
@@ -337,14 +338,14 @@ def test_dead_letters_of_all_kinds_that_a_worker_writes(make_settings: MakeSetti
 
 
 @pytest.mark.parametrize("reason", [Reason.NOT_JSON, Reason.MODEL_REJECTED])
-def test_a_dead_letter_that_could_have_been_scored(clean: Written, reason: Reason) -> None:
+def test_a_dead_letter_that_could_have_been_scored_is_found(clean: Written, reason: Reason) -> None:
     place = clean.results.pop(40).place
     add_letter(clean, place, reason)
     found = judged(clean.copied())
     assert places(found, I.CORRECT) == [(clean.settings.input_topic, *place)]
 
 
-def test_a_result_for_what_cannot_be_decoded(clean: Written) -> None:
+def test_a_result_for_an_undecodable_message_is_found(clean: Written) -> None:
     letter = clean.dead_letters.pop(0)
     partition, offset = letter.letter_place
     clean.results.append(clean.results[0].saying(source_partition=partition, source_offset=offset))
@@ -353,13 +354,13 @@ def test_a_result_for_what_cannot_be_decoded(clean: Written) -> None:
 
 
 def under(written: Written, model: Path) -> Settings:
-    """A copy in which every result claims to be of another model, and that model to judge it."""
+    """A copy in which every result claims to come from `model`, and that model to judge it by."""
     sha256 = pinned_sha256(model)
     written.results = [one.saying(model=sha256) for one in written.results]
     return written.copied().model_copy(update={"model": model})
 
 
-def test_results_that_the_model_refuses_to_give(
+def test_results_for_rows_on_which_the_model_raises_are_found(
     worked: Callable[[Path], Written], moody: Path, tmp_path: Path
 ) -> None:
     written = worked(moody)
@@ -367,14 +368,15 @@ def test_results_that_the_model_refuses_to_give(
     refused = [one for one in written.results if (one.json["risk_probability"] or 0) >= 100 / 350]
     verdict = next(one for one in found.verdicts if one.invariant is I.CORRECT)
     nulls = sum(one.json["risk_probability"] is None for one in written.results)
-    assert verdict.failed == len(refused) + nulls  # the hand-written model has no number for a rate above 100
+    # the hand-written model returns NaN for some rates above 100
+    assert verdict.failed == len(refused) + nulls
     assert {one.problem for one in offenders(found, I.CORRECT)} == {
         "has a result, but the model raises on it"
     }
     assert failed(found) == {I.CORRECT}
 
 
-def test_dead_letters_that_the_model_would_not_reject(
+def test_dead_letters_of_rows_that_the_model_accepts_are_found(
     worked: Callable[[Path], Written], moody: Path, tmp_path: Path
 ) -> None:
     written = worked(moody)
@@ -397,7 +399,7 @@ def test_dead_letters_that_the_model_would_not_reject(
     }
 
 
-def test_committed_of_a_topic_that_is_gone(clean: Written) -> None:
+def test_offsets_committed_for_a_deleted_topic_are_found(clean: Written) -> None:
     settings = clean.copied()
     partition = busiest(clean)
     commit(settings, {partition: clean.committed[partition]}, metadata="the id of the one before")
@@ -406,7 +408,7 @@ def test_committed_of_a_topic_that_is_gone(clean: Written) -> None:
     assert failed(found) == {I.OFFSETS}
 
 
-def test_committed_too_far(clean: Written) -> None:
+def test_offsets_committed_too_far_are_found(clean: Written) -> None:
     partition = busiest(clean)
     committed = clean.committed[partition]
     clean.committed[partition] += 5
@@ -415,14 +417,14 @@ def test_committed_too_far(clean: Written) -> None:
     assert failed(found) == {I.OFFSETS}
 
 
-def test_committed_too_far_over_a_missing_result(clean: Written) -> None:
+def test_offsets_committed_past_a_missing_result_are_found(clean: Written) -> None:
     partition = busiest(clean)
     last = clean.results.pop(of_partition(clean, partition)[-1]).place
     found = judged(clean.copied())
     assert (clean.settings.input_topic, *last) in places(found, I.COMPLETE)
 
 
-def test_committed_too_short(clean: Written) -> None:
+def test_offsets_committed_too_short_are_found(clean: Written) -> None:
     partition = busiest(clean)
     clean.committed[partition] -= 3
     found = judged(clean.copied())
@@ -430,7 +432,7 @@ def test_committed_too_short(clean: Written) -> None:
     assert failed(found) == {I.OFFSETS}
 
 
-def test_never_committed(clean: Written) -> None:
+def test_a_partition_never_committed_is_found(clean: Written) -> None:
     partition = busiest(clean)
     del clean.committed[partition]
     found = judged(clean.copied())
@@ -438,7 +440,7 @@ def test_never_committed(clean: Written) -> None:
     assert found.notes
 
 
-def test_an_order_swap_for_a_patient(clean: Written) -> None:
+def test_two_swapped_results_of_a_patient_are_found(clean: Written) -> None:
     first, second = [n for n, one in enumerate(clean.results) if one.key == b"p4"][3:5]
     earlier = clean.results[first].place
     clean.results[first], clean.results[second] = clean.results[second], clean.results[first]
@@ -447,7 +449,7 @@ def test_an_order_swap_for_a_patient(clean: Written) -> None:
     assert failed(found) == {I.ORDERED}
 
 
-def test_an_order_swap_of_dead_letters(clean: Written) -> None:
+def test_two_swapped_dead_letters_are_found(clean: Written) -> None:
     letters = clean.dead_letters
     tracks = [(one.partition, one.letter_place[0]) for one in letters]
     busy = max(tracks, key=tracks.count)
@@ -458,7 +460,7 @@ def test_an_order_swap_of_dead_letters(clean: Written) -> None:
     assert failed(found) == {I.ORDERED}
 
 
-def test_chunks_that_do_not_add_up(clean: Written) -> None:
+def test_chunks_that_do_not_add_up_are_found(clean: Written) -> None:
     changes: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
         lambda one: {"rows": one["rows"] + 1},
         lambda one: {"rows": one["rows"] + 1, "scored": one["scored"] + 1},
@@ -483,7 +485,7 @@ def test_chunks_that_do_not_add_up(clean: Written) -> None:
     assert failed(found) == {I.ATOMIC}
 
 
-def test_overlapping_chunks(clean: Written) -> None:
+def test_overlapping_chunks_are_found(clean: Written) -> None:
     position = some_chunk(clean)
     record = clean.metrics[position]
     clean.metrics.append(record)
@@ -494,7 +496,7 @@ def test_overlapping_chunks(clean: Written) -> None:
     assert "overlaps" in offenders(found, I.ATOMIC)[0].problem
 
 
-def test_a_missing_chunk(clean: Written) -> None:
+def test_a_missing_chunk_is_found(clean: Written) -> None:
     record = clean.metrics.pop(some_chunk(clean))
     found = judged(clean.copied())
     verdict = next(one for one in found.verdicts if one.invariant is I.ATOMIC)
@@ -505,7 +507,7 @@ def test_a_missing_chunk(clean: Written) -> None:
     assert (topic, int(partition), first) in places(found, I.ATOMIC)
 
 
-def test_a_torn_chunk(clean: Written) -> None:
+def test_an_incomplete_chunk_is_found(clean: Written) -> None:
     """Its second half never became visible."""
     position = some_chunk(clean)
     spans = clean.metrics[position].json["offsets"]
@@ -532,7 +534,7 @@ def test_ten_offenders_are_named_and_all_are_counted(clean: Written) -> None:
     assert offenders(found, I.ATOMIC)
 
 
-def test_progress_comes_to_an_end(clean: Written) -> None:
+def test_progress_reaches_the_end(clean: Written) -> None:
     seen: list[Progress] = []
     settings = clean.copied()
     judged(settings, on_progress=seen.append)
@@ -543,7 +545,9 @@ def test_progress_comes_to_an_end(clean: Written) -> None:
     assert last[settings.input_topic].rows == ROWS
 
 
-def test_nothing_to_judge(settings: Settings, kafka: str, make_settings: MakeSettings) -> None:
+def test_a_group_without_commits_or_topics_cannot_be_audited(
+    settings: Settings, kafka: str, make_settings: MakeSettings
+) -> None:
     with pytest.raises(NotAuditableError, match=settings.group):
         judged(settings)
     with pytest.raises(TopicError):

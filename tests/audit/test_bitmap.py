@@ -1,4 +1,4 @@
-"""The bitmap is a set of integers."""
+"""The bitmap behaves like a set of integers."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def bitmap_of(values: set[int]) -> Bitmap:
 
 
 class BitmapAndSet(RuleBasedStateMachine):
-    """Whatever is done to both, they answer alike."""
+    """A bitmap and a set give the same answers after any operations."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def vitalstream_audit(settings: Settings, *arguments: str) -> "subprocess.Comple
     )
 
 
-def test_clean(clean: Written) -> None:
+def test_a_clean_run_exits_with_0(clean: Written) -> None:
     done = vitalstream_audit(clean.settings, "--model", str(clean.settings.model))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -47,7 +47,7 @@ def test_clean(clean: Written) -> None:
     assert done.stderr == ""
 
 
-def test_not_clean_names_the_offender(clean: Written) -> None:
+def test_a_failed_audit_names_the_offender(clean: Written) -> None:
     partition, offset = clean.results.pop(100).place
     settings = clean.copied()
     done = vitalstream_audit(settings)
@@ -71,7 +71,7 @@ def test_not_clean_names_the_offender(clean: Written) -> None:
     assert {one["invariant"] for one in found["invariants"] if one["failed"]} == {"I1", "I4"}
 
 
-def test_what_could_not_be_judged_is_said(clean: Written) -> None:
+def test_the_report_says_what_could_not_be_judged(clean: Written) -> None:
     settings = clean.copied()
     topic = settings.dead_letter_topic
     cut(settings.bootstrap_servers, topic, dict.fromkeys(range(4), -1))
@@ -106,7 +106,7 @@ def test_what_could_not_be_judged_is_said(clean: Written) -> None:
     assert {*judged.values()} == {(0, 0)}
 
 
-def test_not_auditable(settings: Settings) -> None:
+def test_a_group_without_commits_is_refused(settings: Settings) -> None:
     done = vitalstream_audit(settings, "--json")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"vitalstream: group {settings.group} has no committed offsets")

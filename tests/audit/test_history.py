@@ -1,6 +1,6 @@
 """A model with a history, on a real broker: scores and state are those that the messages give offline.
 
-What a worker would write is made by hand: by `predict_proba` of all messages of a partition at once.
+The worker's output is made by hand, by one `predict_proba` over all messages of a partition.
 """
 
 import json
@@ -54,7 +54,7 @@ HISTORY = PatientHistory(windows=[Window("6h", of=("min", "mean"))])
 
 
 def messages() -> Iterator[tuple[str, bytes]]:
-    """Of which each brings some of the features; some come late."""
+    """Each message has some of the features; some come late."""
     random = np.random.default_rng(5)
     for number in range(ROWS):
         minutes = number * 10 - (120 if number % 9 == 4 else 0) + (2_000_000 if number == AHEAD else 0)
@@ -85,14 +85,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Stated:
-    """What a worker with a history would write; `ends` is by partition where its state ends."""
+    """What a worker with a history would write; `ends` says where the state of each partition ends."""
 
     written: Written
     states: list[Record]
     ends: dict[int, int | None]
 
     def copied(self) -> Settings:
-        """Settings with fresh topics that hold this, and a fresh group; the input topic is the same."""
+        """Settings with new topics that hold this, and a new group; the input topic is the same."""
         settings = self.written.copied()
         create_topics(settings, state=True, partitions=4, replication_factor=1)
         producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "max.in.flight": 1})
@@ -104,7 +104,7 @@ class Stated:
 
 
 def make(kafka: str, tree: Path, path: Path) -> Stated:
-    """A worker without a history writes results and chunks; what its model says is replaced."""
+    """A worker without a history writes results and chunks; then the scores are replaced by the model's."""
     settings = fresh_settings(kafka, model=tree)
     create_topics(settings, partitions=4, replication_factor=1)
     produce(kafka, settings.input_topic, messages())
@@ -136,7 +136,7 @@ def make(kafka: str, tree: Path, path: Path) -> Stated:
 
 
 def _frame(kafka: str, topic: str, partition: int) -> pd.DataFrame:
-    """The messages of a partition that a history takes in, by their place."""
+    """The messages of a partition that count in a history, by position."""
     rows = {
         (partition, message.offset()): orjson.loads(message.value() or b"") | {"key": message.key()}
         for message in read_all(kafka, topic)
@@ -147,7 +147,7 @@ def _frame(kafka: str, topic: str, partition: int) -> pd.DataFrame:
 
 
 def _told(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """What results tell of the past, by the text of docs/history.md: values are carried for 8 hours."""
+    """What results say about the past, following docs/history.md: values are carried for 8 hours."""
     first: dict[str, Any] = {}
     clock: dict[str, Any] = {}
     seen: Counter[str] = Counter()
@@ -178,7 +178,7 @@ def _scored(result: Record, score: float, path: Path, told: dict[str, Any]) -> R
 
 
 def _dead_letter(made: Written, result: Record) -> None:
-    """What becomes of a message that is no part of a history."""
+    """What a message becomes that does not count in a history."""
     ahead = result.json["event_time"] > "2027"
     problem = (Reason.BAD_TIME, EVENT_TIME) if ahead else (Reason.CONFLICTING, PATIENT_ID)
     made.dead_letters.append(made.letter(result.place, *problem))
@@ -198,7 +198,7 @@ def made(kafka: str, tree: Path, model: Path) -> Stated:
 
 @pytest.fixture
 def stated(made: Stated) -> Stated:
-    """To be spoilt."""
+    """A copy to spoil."""
     return deepcopy(made)
 
 
@@ -215,7 +215,7 @@ def checked(found: Audit) -> dict[Invariant, str]:
     return {one.invariant: one.checked for one in found.verdicts}
 
 
-def test_what_the_messages_give_is_clean_while_workers_go_on(stated: Stated) -> None:
+def test_state_written_after_the_committed_offsets_is_ignored(stated: Stated) -> None:
     later = stated.states[-1]
     stated.states += [replace(later, value=b"of a later transaction"), replace(later, key=b"new")]
     found = judged(stated.copied())
@@ -234,7 +234,7 @@ def test_what_a_worker_writes_is_clean(kafka: str, model: Path) -> None:
     assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
 
 
-def test_a_score_that_is_off_by_a_bit_or_without_a_past_is_found(stated: Stated) -> None:
+def test_a_score_wrong_in_the_last_bit_is_found(stated: Stated) -> None:
     results = stated.written.results
     number = len(results) // 2
     score = np.nextafter(results[number].json["risk_probability"], 1)
@@ -245,7 +245,7 @@ def test_a_score_that_is_off_by_a_bit_or_without_a_past_is_found(stated: Stated)
     }
 
 
-def test_what_a_result_tells_of_the_past_is_compared(stated: Stated) -> None:
+def test_what_a_result_says_about_the_past_is_compared(stated: Stated) -> None:
     results = stated.written.results
     number = next(n for n, one in enumerate(results) if one.json["history"]["carried_forward"])
     told = results[number].json["history"]
@@ -257,8 +257,8 @@ def test_what_a_result_tells_of_the_past_is_compared(stated: Stated) -> None:
     assert offenders(found, Invariant.CORRECT) == {(*results[n].place, problem) for n in (number, number + 1)}
 
 
-def test_state_that_is_not_what_the_messages_give_is_found(stated: Stated) -> None:
-    places: dict[int, list[int]] = {}  # by partition, the positions of the records
+def test_state_that_differs_from_what_the_messages_give_is_found(stated: Stated) -> None:
+    places: dict[int, list[int]] = {}  # the positions of the records, by partition
     for position, one in enumerate(stated.states):
         places.setdefault(one.partition, []).append(position)
     partition, own = next((p, own) for p, own in places.items() if len(own) >= 8)
@@ -288,10 +288,10 @@ def test_state_that_is_not_what_the_messages_give_is_found(stated: Stated) -> No
     }  # fmt: skip
     assert (
         next(one for one in found.verdicts if one.invariant is Invariant.STATE).failed == 7
-    )  # three are lacking
+    )  # the state of three patients is missing
 
 
-def test_a_committed_offset_must_name_a_state_that_is_there(stated: Stated) -> None:
+def test_a_committed_offset_must_name_state_that_exists(stated: Stated) -> None:
     unnamed, beyond, *_ = stated.ends
     there = stated.ends[beyond] or 0
     stated.ends |= {unnamed: None, beyond: there + 5}
@@ -302,12 +302,12 @@ def test_a_committed_offset_must_name_a_state_that_is_there(stated: Stated) -> N
     }  # fmt: skip
 
 
-def test_without_its_topic_there_is_no_audit_of_state(stated: Stated) -> None:
+def test_state_cannot_be_audited_without_its_topic(stated: Stated) -> None:
     with pytest.raises(TopicError, match=r"state.*topics create --state"):
         judged(stated.written.copied())
 
 
-def test_what_depends_on_messages_that_are_gone_is_not_judged(kafka: str, tree: Path, model: Path) -> None:
+def test_what_depends_on_deleted_messages_is_not_judged(kafka: str, tree: Path, model: Path) -> None:
     stated = make(kafka, tree, model)
     settings = stated.copied()
     partition = max(stated.written.committed, key=lambda p: stated.written.committed[p])
@@ -324,7 +324,7 @@ def test_what_depends_on_messages_that_are_gone_is_not_judged(kafka: str, tree: 
 
 
 def state(settings: Settings, *arguments: str) -> str:
-    """What `vitalstream state` prints; an error it raises on purpose comes through."""
+    """What `vitalstream state` prints; exceptions are re-raised."""
     common = ["--bootstrap-servers", settings.bootstrap_servers, "--input-topic", settings.input_topic]
     told = ["--group", settings.group, "--model", str(settings.model)]
     result = CliRunner().invoke(app, ["state", *arguments, *common, *told], catch_exceptions=False)
@@ -350,7 +350,7 @@ def test_a_patients_state_is_shown(stated: Stated, kafka: str) -> None:
         state(settings, "show", "p99")
 
 
-def test_the_state_topic_is_checked_by_itself(stated: Stated) -> None:
+def test_state_check_judges_the_state_topic_alone(stated: Stated) -> None:
     stated.states.append(replace(stated.states[-1], value=b"of a later transaction"))
     settings = stated.copied()
     found = json.loads(state(settings, "check", "--json"))

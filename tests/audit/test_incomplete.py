@@ -1,4 +1,5 @@
-"""The audit of topics that have lost records: what is left is judged, and what can't be is said, not accused."""
+"""The audit of topics that have lost records: it judges what is left and reports what it can't judge, without
+accusing."""
 
 from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
@@ -35,7 +36,7 @@ Place = tuple[int, int]
 
 
 def cut(kafka: str, topic: str, before: dict[int, int]) -> None:
-    """Delete all that stands before these offsets, as `kafka-delete-records.sh` does."""
+    """Delete everything before these offsets, as `kafka-delete-records.sh` does."""
     admin = AdminClient({"bootstrap.servers": kafka})
     wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
     for future in admin.delete_records(wanted).values():
@@ -55,9 +56,9 @@ def emptied(settings: Settings, topic: str) -> None:
 
 
 def compact(kafka: str, topics: Collection[str]) -> None:
-    """Have these topics compacted, and wait until only the last record of each key is left in them.
+    """Compact these topics, and wait until only the last record of each key is left.
 
-    A record of another key is written to each partition, for its segment to end before it.
+    Writes one record with a new key to each partition, because that ends the partition's segment.
     """
     config = {
         "cleanup.policy": "compact",
@@ -78,7 +79,7 @@ def compact(kafka: str, topics: Collection[str]) -> None:
 
 @pytest.fixture(scope="module")
 def run(kafka: str, tree: Path) -> Callable[[], Written]:
-    """What a worker makes of an input topic of its own."""
+    """A worker's output for a new input topic."""
 
     def make() -> Written:
         settings = fresh_settings(kafka, model=tree)
@@ -97,12 +98,13 @@ def remaining(made: Written) -> list[Place]:
 
 
 def position(made: Written, places: Collection[Place], number: int = 0) -> int:
-    """Of the results of these messages, the position of one."""
+    """The position of one of these messages' results."""
     return [at for at, one in enumerate(made.results) if one.place in places][number]
 
 
 def late(made: Written) -> set[Place]:
-    """The messages of the last chunk with several results: what is left of topics cut in half tells of it."""
+    """The messages of the last chunk with several results, which is still there when the topics are cut in
+    half."""
     several = [one for one in made.metrics if one.json["scored"] > 1]
     spans = max(several, key=lambda one: (one.time, *max(one.json["offsets"].values()))).json["offsets"]
     bounds = {int(name.rpartition("-")[2]): span for name, span in spans.items()}
@@ -110,7 +112,7 @@ def late(made: Written) -> set[Place]:
 
 
 def spoil(made: Written, places: Collection[Place], fault: str) -> tuple[Place, set[Invariant]]:
-    """Plant a fault with a message of these; the message, and what it disproves."""
+    """Plant a fault at one of these messages; returns the message and the invariants that must fail."""
     at = position(made, places)
     record = made.results[at]
     if fault == "missing":
@@ -128,7 +130,7 @@ FAULTS = ["missing", "doubled", "wrong"]
 
 
 def incomplete(found: Audit, causes: dict[str, Cause]) -> None:
-    """Nothing is accused, and the causes by topic are these."""
+    """Fail unless the audit accuses nothing and names these causes, by topic."""
     assert found.verdict == "incomplete", found.offenders
     assert not found.clean
     assert {one.topic: one.cause for one in found.unjudged} == causes
@@ -147,11 +149,11 @@ def truncated_run(run: Callable[[], Written]) -> Written:
 
 @pytest.fixture
 def truncated(truncated_run: Written) -> Written:
-    """The same, to be spoilt."""
+    """A copy to spoil."""
     return deepcopy(truncated_run)
 
 
-def test_a_truncated_input(truncated: Written) -> None:
+def test_a_truncated_input_makes_the_audit_incomplete(truncated: Written) -> None:
     left = remaining(truncated)
     found = judged(truncated.settings)
     topic = truncated.settings.input_topic
@@ -169,7 +171,7 @@ def test_a_truncated_input(truncated: Written) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_what_is_left_of_a_truncated_input(truncated: Written, fault: str) -> None:
+def test_a_fault_in_the_rest_of_a_truncated_input_is_found(truncated: Written, fault: str) -> None:
     place, disproved = spoil(truncated, remaining(truncated), fault)
     found = judged(truncated.copied())
     for invariant in disproved:
@@ -178,8 +180,8 @@ def test_a_fault_in_what_is_left_of_a_truncated_input(truncated: Written, fault:
     assert found.unjudged
 
 
-def test_a_fault_in_results_whose_messages_are_gone(truncated: Written) -> None:
-    """Two of one message, and a label that does not follow from its probability, need no message to be seen."""
+def test_a_fault_in_results_whose_messages_are_deleted_is_found(truncated: Written) -> None:
+    """A doubled result, and a label that contradicts its probability, show without the message."""
     gone = {one.place for one in truncated.results} - {*remaining(truncated)}
     doubled = truncated.results[position(truncated, gone, 3)]
     wrong = position(truncated, gone, 6)
@@ -192,7 +194,7 @@ def test_a_fault_in_results_whose_messages_are_gone(truncated: Written) -> None:
     assert failed(found) == {I.ORDERED, I.CORRECT}
 
 
-def test_what_no_policy_deletes_was_deleted_by_hand(run: Callable[[], Written]) -> None:
+def test_messages_that_no_policy_deletes_were_deleted_by_hand(run: Callable[[], Written]) -> None:
     made = run()
     topic = made.settings.input_topic
     alter_topic(made.settings.bootstrap_servers, topic, {"retention.ms": "-1"})
@@ -201,7 +203,7 @@ def test_what_no_policy_deletes_was_deleted_by_hand(run: Callable[[], Written]) 
     incomplete(found, {topic: Cause.BY_HAND})
     assert f"were deleted by hand from {topic}" in found.unjudged[0].sentence
 
-    # All of it is gone by now, and then the outputs, too.
+    # Now all messages are deleted, and then the outputs as well.
     emptied(made.settings, topic)
     found = judged(made.settings)
     incomplete(found, {topic: Cause.BY_HAND})
@@ -227,7 +229,7 @@ def output_topics(settings: Settings, names: Iterable[str]) -> list[str]:
     [["output"], ["dead_letter"], ["metrics"], ["output", "dead_letter", "metrics"]],
     ids="+".join,
 )
-def test_truncated_outputs(clean: Written, names: list[str]) -> None:
+def test_truncated_outputs_make_the_audit_incomplete(clean: Written, names: list[str]) -> None:
     settings = clean.copied()
     topics = output_topics(settings, names)
     cut_in_half(settings, topics)
@@ -245,7 +247,9 @@ def test_truncated_outputs(clean: Written, names: list[str]) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("names", [["output"], ["output", "dead_letter", "metrics"]], ids=len)
-def test_a_fault_in_what_is_left_of_truncated_outputs(clean: Written, names: list[str], fault: str) -> None:
+def test_a_fault_in_the_rest_of_truncated_outputs_is_found(
+    clean: Written, names: list[str], fault: str
+) -> None:
     place, disproved = spoil(clean, late(clean), fault)
     settings = clean.copied()
     cut_in_half(settings, output_topics(settings, names))
@@ -258,8 +262,8 @@ def test_a_fault_in_what_is_left_of_truncated_outputs(clean: Written, names: lis
     assert found.unjudged
 
 
-def test_a_missing_result_though_all_dead_letters_are_gone(clean: Written) -> None:
-    """It may have been a dead letter, but its chunk tells of a result."""
+def test_a_missing_result_is_found_even_with_all_dead_letters_deleted(clean: Written) -> None:
+    """The message may have had a dead letter, but its chunk reports a result."""
     place = clean.results.pop(100).place
     settings = clean.copied()
     emptied(settings, settings.dead_letter_topic)
@@ -270,8 +274,8 @@ def test_a_missing_result_though_all_dead_letters_are_gone(clean: Written) -> No
     assert place not in [one[1:] for one in places(found, I.COMPLETE)]
 
 
-def test_dead_letters_that_are_long_gone_excuse_no_fresh_message(clean: Written) -> None:
-    """What was deleted is older than the first dead letter that is left, so it was none of these messages'."""
+def test_dead_letters_deleted_long_ago_do_not_excuse_recent_messages(clean: Written) -> None:
+    """What was deleted is older than the first dead letter left, so it belonged to none of these messages."""
     partition = clean.results[0].partition
     old = replace(clean.dead_letters[0], time=1, partition=partition)
     place = clean.results.pop(0).place
@@ -285,7 +289,7 @@ def test_dead_letters_that_are_long_gone_excuse_no_fresh_message(clean: Written)
     assert (settings.input_topic, *place) in places(found, I.COMPLETE)
 
 
-def test_half_of_everything(run: Callable[[], Written]) -> None:
+def test_with_half_of_everything_deleted_faults_are_still_found(run: Callable[[], Written]) -> None:
     made = run()
     copies = [made.settings]
     for fault in FAULTS:
@@ -297,7 +301,7 @@ def test_half_of_everything(run: Callable[[], Written]) -> None:
     cut_in_half(made.settings, [made.settings.input_topic])
     clean, *faulty = map(judged, copies)
     assert clean.verdict == "incomplete", clean.offenders
-    assert 0 < clean.messages <= ROWS / 2 + 2  # each of four partitions may keep half a message more
+    assert 0 < clean.messages <= ROWS / 2 + 2  # each of four partitions may keep up to half a message more
     for fault, found in zip(FAULTS, faulty, strict=True):
         assert found.verdict == "failed", fault
 
@@ -307,7 +311,7 @@ def test_half_of_everything(run: Callable[[], Written]) -> None:
 
 @pytest.fixture(scope="module")
 def compacted(run: Callable[[], Written]) -> tuple[Written, Written, Settings]:
-    """A run with a compacted input, another one, and a copy of that with compacted outputs."""
+    """A run with a compacted input, a second run, and a copy of it with compacted outputs."""
     first, second = run(), run()
     copy = second.copied()
     topics = [first.settings.input_topic, copy.output_topic, copy.dead_letter_topic]
@@ -315,7 +319,7 @@ def compacted(run: Callable[[], Written]) -> tuple[Written, Written, Settings]:
     return first, second, copy
 
 
-def test_a_compacted_input(compacted: tuple[Written, Written, Settings]) -> None:
+def test_a_compacted_input_makes_the_audit_incomplete(compacted: tuple[Written, Written, Settings]) -> None:
     made, _, _ = compacted
     topic, left = made.settings.input_topic, remaining(made)
     found = judged(made.settings)
@@ -329,7 +333,7 @@ def test_a_compacted_input(compacted: tuple[Written, Written, Settings]) -> None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_what_is_left_of_a_compacted_input(
+def test_a_fault_in_the_rest_of_a_compacted_input_is_found(
     compacted: tuple[Written, Written, Settings], fault: str
 ) -> None:
     made = deepcopy(compacted[0])
@@ -340,7 +344,7 @@ def test_a_fault_in_what_is_left_of_a_compacted_input(
     assert failed(found) - {I.ATOMIC, I.ORDERED} == disproved
 
 
-def test_two_results_of_a_message_that_compaction_removed(
+def test_two_results_of_a_compacted_message_are_found(
     compacted: tuple[Written, Written, Settings],
 ) -> None:
     made = deepcopy(compacted[0])
@@ -350,10 +354,10 @@ def test_two_results_of_a_message_that_compaction_removed(
     assert places(found, I.ONCE) == [(made.settings.input_topic, *record.place)]
 
 
-def test_a_compacted_input_whose_results_are_deleted_too(
+def test_a_compacted_input_with_deleted_results_is_incomplete(
     compacted: tuple[Written, Written, Settings],
 ) -> None:
-    """Its chunks tell of results that are gone, of messages that are gone."""
+    """Its chunks report deleted results of deleted messages."""
     made = deepcopy(compacted[0])
     settings = made.copied()
     emptied(settings, settings.output_topic)
@@ -361,10 +365,10 @@ def test_a_compacted_input_whose_results_are_deleted_too(
     incomplete(found, {settings.input_topic: Cause.COMPACTED, settings.output_topic: Cause.EXPIRED})
 
 
-def test_compacted_outputs(compacted: tuple[Written, Written, Settings]) -> None:
+def test_compacted_outputs_make_the_audit_incomplete(compacted: tuple[Written, Written, Settings]) -> None:
     _, made, settings = compacted
     found = judged(settings)
-    # The records that ended the segments are no results.
+    # The records that ended the segments are not results.
     assert failed(found) == {I.GENUINE}
     assert {one.problem for one in found.offenders} == {"is not a result", "is not a dead letter"}
     assert {one.topic: one.cause for one in found.unjudged} == dict.fromkeys(
@@ -374,10 +378,10 @@ def test_compacted_outputs(compacted: tuple[Written, Written, Settings]) -> None
     assert len(made.results) > ROWS / 2
 
 
-# --- records that go while they are read
+# --- records deleted while they are read
 
 
-def test_reading_goes_on_after_what_was_deleted(make_settings: MakeSettings) -> None:
+def test_reading_continues_after_deleted_records(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=2)
     kafka, topic = settings.bootstrap_servers, settings.output_topic
     produce(kafka, topic, [("p", str(number), number % 2) for number in range(40)])
@@ -397,7 +401,7 @@ def test_reading_goes_on_after_what_was_deleted(make_settings: MakeSettings) -> 
     assert deleted == [0]
 
 
-def test_a_partition_of_which_all_was_deleted_is_read_to_its_end(make_settings: MakeSettings) -> None:
+def test_a_completely_deleted_partition_is_read_to_its_end(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=1)
     kafka, topic = settings.bootstrap_servers, settings.output_topic
     produce(kafka, topic, [("p", b"")] * 20)
@@ -407,7 +411,7 @@ def test_a_partition_of_which_all_was_deleted_is_read_to_its_end(make_settings: 
     assert [*batches] == []
 
 
-def test_outputs_that_go_during_the_audit(clean: Written) -> None:
+def test_outputs_deleted_during_the_audit_make_it_incomplete(clean: Written) -> None:
     settings = clean.copied()
 
     def on_progress(now: Progress) -> None:
@@ -427,8 +431,8 @@ def batch_of(kafka: str, topic: str, rows: Iterable[Place]) -> Batch:
     return Batch([found[place] for place in rows], partitions, offsets)
 
 
-def test_after_a_hole_only_what_comes_then_proves_anything(clean: Written) -> None:
-    """Messages of one key and partition: whether their results may have been deleted."""
+def test_after_deleted_outputs_only_later_ones_prove_anything(clean: Written) -> None:
+    """Whether the results of messages of one key and partition may have been deleted."""
     settings = clean.settings
     kafka, topic = settings.bootstrap_servers, settings.input_topic
     partition = busiest(clean)
@@ -453,7 +457,7 @@ def test_after_a_hole_only_what_comes_then_proves_anything(clean: Written) -> No
 @pytest.mark.parametrize(
     "cleanup", [None, Cleanup(compacts=True, expires=False), Cleanup(compacts=True, expires=True)]
 )
-def test_nothing_is_certain_of_what_may_be_compacted(clean: Written, cleanup: Cleanup | None) -> None:
+def test_outputs_that_may_be_compacted_prove_nothing(clean: Written, cleanup: Cleanup | None) -> None:
     kafka, topic = clean.settings.bootstrap_servers, clean.settings.input_topic
     batch = batch_of(kafka, topic, [(0, 0), (0, 1)])
     heads = Heads(dict.fromkeys(range(4), 0), inputs=4, cleanup=cleanup)
@@ -471,8 +475,8 @@ def test_a_message_without_a_key_may_have_had_its_output_anywhere(make_settings:
     assert heads.may_lack(batch, np.arange(4)).tolist() == [True, True, False, False]
 
 
-def test_kafkas_own_hashes() -> None:
-    """From Kafka's UtilsTest.testMurmur2."""
+def test_partitions_match_kafkas_own_hashes() -> None:
+    """Values from Kafka's UtilsTest.testMurmur2."""
     hashes = {
         b"21": -973932308,
         b"foobar": -790332482,
@@ -484,7 +488,7 @@ def test_kafkas_own_hashes() -> None:
     assert {key: murmur2(key) for key in hashes} == {key: code & 0xFFFFFFFF for key, code in hashes.items()}
 
 
-# --- what still waits
+# --- waiting messages
 
 
 def test_waiting_messages_are_counted_without_markers(
@@ -500,7 +504,7 @@ def test_waiting_messages_are_counted_without_markers(
     assert found.clean, found.offenders
     assert found.waiting == Waiting(5, exact=True)
 
-    # Behind the last stable offset nobody can read, so nothing waits there.
+    # Nobody can read past the last stable offset, so nothing waits there.
     transactional.begin_transaction()
     publish(transactional, topic, records)
     assert judged(made.settings).waiting == Waiting(5, exact=True)
@@ -515,7 +519,7 @@ def test_a_long_backlog_is_not_read(run: Callable[[], Written], monkeypatch: pyt
     assert judged(made.settings).waiting == Waiting(6, exact=False)
 
 
-def test_partitions_that_were_never_committed_wait_as_a_whole(clean: Written) -> None:
+def test_everything_in_partitions_never_committed_counts_as_waiting(clean: Written) -> None:
     partition = busiest(clean)
     waiting = clean.committed.pop(partition)
     assert judged(clean.copied()).waiting == Waiting(waiting, exact=True)

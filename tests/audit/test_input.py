@@ -1,4 +1,4 @@
-"""The audit of messages with few of the model's features: about those without enough the model is not asked."""
+"""The audit of messages with few of the model's features: those with too few are not given to the model."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -29,7 +29,7 @@ CARRIED = "its key, patient, time, implausible features, features_present or no_
 
 
 def sparse(count: int) -> Iterator[tuple[str, bytes]]:
-    """Messages with none, one, two or all of the features; of some that have none, one is out of range."""
+    """Messages with none, one, two or all of the features; some of those with none have a value out of range."""
     for number in range(count):
         values: dict[str, float | None] = dict(zip(FEATURES, [60.0 + number, 97.0, 37.0], strict=True))
         for name in FEATURES[number % 4 :]:
@@ -69,19 +69,19 @@ def some(made: Written, *, no_input: bool) -> list[int]:
 
 
 def told_of(found: Audit, place: tuple[str, int, int]) -> list[str]:
-    """What the audit says of a message."""
+    """What the audit says about a message."""
     return [one.problem for one in found.offenders if (one.topic, one.partition, one.offset) == place]
 
 
 def spoilt(made: Written, position: int, **changes: Any) -> tuple[str, int, int]:
-    """Change a result; the place of its message."""
+    """Change a result; returns the place of its message."""
     record = made.results[position]
     made.results[position] = record.saying(**changes)
     return (made.settings.input_topic, *record.place)
 
 
 @pytest.mark.parametrize("least", [1, 3])
-def test_what_a_worker_writes_of_messages_without_input_is_clean(
+def test_what_a_worker_writes_for_messages_without_input_is_clean(
     kafka: str, moody: Path, ran: Written, least: int
 ) -> None:
     made = ran if least == 1 else run(kafka, moody, min_features=least)
@@ -95,11 +95,11 @@ def test_what_a_worker_writes_of_messages_without_input_is_clean(
     assert any(one.json["no_input"] and one.json["implausible"] for one in made.results)
     assert len(made.dead_letters) == (
         1 if least == 1 else 0
-    )  # the model is not asked about the one it refuses
+    )  # the model is not given the row it would refuse
     assert judged(made.settings.model_copy(update={"model": None})).clean
 
 
-def test_other_min_features_than_the_workers_are_a_finding_that_names_the_setting(made: Written) -> None:
+def test_a_finding_names_min_features_if_they_differ_from_the_workers(made: Written) -> None:
     found = judged(made.settings.model_copy(update={"min_features": 2}))
     assert failed(found) == {Invariant.CORRECT}
     one_feature = {
@@ -125,7 +125,7 @@ DOCTORED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_doctored_results_without_input_are_found_without_the_model_too(made: Written) -> None:
+def test_doctored_results_without_input_are_found_even_without_the_model(made: Written) -> None:
     wanted = {}
     for position, (changes, problem) in zip(some(made, no_input=True), DOCTORED, strict=False):
         wanted[spoilt(made, position, **changes)] = problem
@@ -148,7 +148,7 @@ MISCOUNTED: list[tuple[bool, dict[str, Any]]] = [
 ]
 
 
-def test_results_that_count_other_features_than_their_messages_have(made: Written) -> None:
+def test_results_that_miscount_their_messages_features_are_found(made: Written) -> None:
     positions = {no_input: some(made, no_input=no_input) for no_input in (True, False)}
     wanted = {spoilt(made, positions[no_input].pop(), **changes) for no_input, changes in MISCOUNTED}
     found = judged(made.copied())
@@ -157,7 +157,7 @@ def test_results_that_count_other_features_than_their_messages_have(made: Writte
         assert any(told.startswith(CARRIED) for told in told_of(found, place))
 
 
-def test_a_dead_letter_of_the_model_for_a_message_without_input(made: Written) -> None:
+def test_a_model_rejected_letter_of_a_message_without_input_is_found(made: Written) -> None:
     place = made.results.pop(some(made, no_input=True)[0]).place
     add_letter(made, place, Reason.MODEL_REJECTED)
     found = judged(made.copied())
@@ -166,15 +166,15 @@ def test_a_dead_letter_of_the_model_for_a_message_without_input(made: Written) -
 
 
 def earlier(record: Record) -> Record:
-    """The result as a version wrote it that asked the model about every message: the hand-written one gives 0."""
+    """The result of an older version, which gave every message to the model; the hand-written one returns 0."""
     score = {"risk_probability": 0.0, "risk_label": 0} if record.json["no_input"] else {}
     return replace(
         record, value=orjson.dumps({n: v for n, v in (record.json | score).items() if n not in LATER})
     )
 
 
-def test_results_of_an_earlier_version_are_judged_by_what_it_did(made: Written) -> None:
-    half = len(made.results) // 2  # the worker was upgraded in between
+def test_results_of_an_older_version_are_judged_by_its_rules(made: Written) -> None:
+    half = len(made.results) // 2  # the worker was upgraded here
     made.results[:half] = map(earlier, made.results[:half])
     settings = made.copied()
     for model in (None, settings.model):
@@ -187,7 +187,7 @@ def test_results_of_an_earlier_version_are_judged_by_what_it_did(made: Written) 
     assert {*places(judged(made.copied()), Invariant.CORRECT)} == {place, other}
 
 
-def test_a_strange_record_among_results_of_an_earlier_version_costs_only_itself(made: Written) -> None:
+def test_an_invalid_record_among_results_of_an_older_version_affects_no_other(made: Written) -> None:
     made.results = [*map(earlier, made.results)]
     made.results.insert(7, Record(made.results[7].partition, b"k", b"[]"))
     found = judged(made.copied())

@@ -1,4 +1,4 @@
-"""The audit of topics with transactions: open, aborted, under way; and of topics that retention has cut."""
+"""The audit of topics with open, aborted and current transactions, and of topics cut by retention."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.kafka
 I = Invariant  # noqa: E741
 
 
-def test_a_hanging_transaction(clean: Written, transactional: Producer) -> None:
+def test_a_hanging_transaction_is_found(clean: Written, transactional: Producer) -> None:
     settings = clean.copied()
     transactional.begin_transaction()
     (offset,) = publish(transactional, settings.output_topic, [clean.results[0]])
@@ -57,7 +57,7 @@ def test_a_hanging_transaction_hides_what_comes_after_it(clean: Written, transac
     transactional.commit_transaction(30)
 
 
-def test_offsets_held_by_an_open_transaction(clean: Written, transactional: Producer) -> None:
+def test_offsets_held_by_an_open_transaction_are_found(clean: Written, transactional: Producer) -> None:
     settings = clean.copied()
     member = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group})
     partition = busiest(clean)
@@ -95,7 +95,7 @@ def test_marks_of_replayed_dead_letters_are_no_dead_letters(clean: Written) -> N
     assert found.records[settings.dead_letter_topic] == len(clean.dead_letters) - 1
 
 
-def test_gaps_in_the_input_are_no_messages(
+def test_gaps_in_the_input_do_not_count_as_messages(
     make_settings: MakeSettings, tree: Path, transactional: Producer
 ) -> None:
     settings = make_settings(partitions=1, model=tree)
@@ -114,12 +114,12 @@ def test_gaps_in_the_input_are_no_messages(
     assert found.messages == 20
 
     run = written(settings)
-    run.results[3] = run.results[3].saying(source_offset=13)  # of the aborted ones
+    run.results[3] = run.results[3].saying(source_offset=13)  # an aborted message
     invented = judged(run.copied())
     assert places(invented, I.GENUINE) == [(settings.input_topic, 0, 13)]
 
 
-def test_a_worker_at_work_raises_no_alarm(make_settings: MakeSettings, tree: Path) -> None:
+def test_a_running_worker_raises_no_alarm(make_settings: MakeSettings, tree: Path) -> None:
     settings = make_settings(model=tree, chunk_size=16)
     seen: list[int] = []
     with producing(settings), working(settings):
@@ -134,8 +134,7 @@ def test_a_worker_at_work_raises_no_alarm(make_settings: MakeSettings, tree: Pat
     assert found.messages == sum(committed(settings).values())
 
 
-def test_a_killed_workers_output_is_not_waited_for_in_vain(clean: Written, kafka: str) -> None:
-    """Its transaction times out, and the audit waits for that."""
+def test_the_audit_waits_for_a_killed_workers_transaction_to_time_out(clean: Written, kafka: str) -> None:
     settings = clean.copied()
     dead = Producer(
         {
@@ -153,8 +152,8 @@ def test_a_killed_workers_output_is_not_waited_for_in_vain(clean: Written, kafka
     assert found.aborted[settings.output_topic] == 1
 
 
-def test_retention(make_settings: MakeSettings, tree: Path) -> None:
-    """What it has deleted is not judged, and what it has left is."""
+def test_after_retention_the_rest_is_judged(make_settings: MakeSettings, tree: Path) -> None:
+    """What was deleted is not judged, but what is left is."""
     settings = make_settings(model=tree)
     began = int(time.time() * 1000) - 3_600_000
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
@@ -165,7 +164,7 @@ def test_retention(make_settings: MakeSettings, tree: Path) -> None:
     publish(producer, settings.input_topic, rows)
     work(settings)
     run = written(settings)
-    # As if the worker had been half a second behind all the time.
+    # As if the worker had always been half a second behind.
     run.results = _in_time([replace(one, time=_time(began, *one.place)) for one in run.results])
     run.metrics = _in_time(
         [replace(one, time=max(_time(began, *last) for last in _ends(one))) for one in run.metrics]
@@ -210,7 +209,7 @@ def _time(began: int, partition: int, offset: int) -> int:
     return began + 1000 * (4 * offset + partition) + 500
 
 
-def test_retention_at_work_during_the_audit(clean: Written, make_settings: MakeSettings) -> None:
+def test_retention_during_the_audit_makes_it_incomplete(clean: Written, make_settings: MakeSettings) -> None:
     settings = make_settings(model=clean.settings.model)
     produce(settings.bootstrap_servers, settings.input_topic, messages(ROWS))
     work(settings)
@@ -234,7 +233,7 @@ def committed(settings: Settings) -> dict[int, int]:
 
 
 def set_retention(settings: Settings, topic: str, *, since: int) -> None:
-    """Let retention keep what is written since a time, and do at once what it would do at last."""
+    """Let retention keep what was written since `since`, and delete at once what it would delete eventually."""
     client = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": "unused"})
     asked = [TopicPartition(topic, p, since) for p in partitions(settings.bootstrap_servers, topic)]
     cuts = client.offsets_for_times(asked, timeout=10)
@@ -252,7 +251,7 @@ def set_retention(settings: Settings, topic: str, *, since: int) -> None:
 
 @contextmanager
 def working(settings: Settings) -> Iterator[None]:
-    """A worker in a thread."""
+    """Run a worker in a thread."""
     stop = threading.Event()
     with _thread(lambda: run_worker(settings, observer=Observer(), should_stop=stop.is_set), stop):
         yield
@@ -260,7 +259,7 @@ def working(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def producing(settings: Settings) -> Iterator[None]:
-    """A producer in a thread, a hundred messages at a time."""
+    """Produce in a thread, a hundred messages at a time."""
     stop = threading.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""How near the scores of a model must come, and what counts as the distance between two."""
+"""How close a model's scores must come, and how the distance between two is measured."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +38,7 @@ Y = [0, 0, 1, 1]
         (object(), False),
     ],
 )
-def test_trees_are_told_from_what_rounds(model: object, tree_based: bool) -> None:
+def test_trees_are_distinguished_from_models_that_round(model: object, tree_based: bool) -> None:
     assert is_tree_based(model) is tree_based
 
 
@@ -51,7 +51,7 @@ def test_a_forest_is_scored_in_one_thread(tmp_path: Path) -> None:
     assert (linear.ulp, linear.off) == (ULP, DOUBLE)
 
 
-def test_a_model_that_cannot_be_used(tmp_path: Path) -> None:
+def test_an_unusable_model_is_refused(tmp_path: Path) -> None:
     path = save(LogisticRegression().fit(X.to_numpy(), Y), tmp_path / "nameless.joblib")
     with pytest.raises(SettingsError, match="features"):
         load_offline(path)
@@ -69,13 +69,13 @@ def test_neighbours_are_one_apart(value: float, steps: int) -> None:
     assert ulps(np.array([other]), np.array([value])).tolist() == [steps]
 
 
-def test_nan_is_near_nan_only() -> None:
+def test_nan_is_close_only_to_nan() -> None:
     told, found = np.array([np.nan, np.nan, 0.0, -0.0]), np.array([np.nan, 0.0, np.nan, 0.0])
     assert (ulps(told, found) > ULP).tolist() == [False, True, True, False]
 
 
 class Net:
-    """In single precision, with sums whose order depends on how many rows there are."""
+    """Computes in single precision, with sums whose order depends on the number of rows."""
 
     classes_ = (0, 1)
     feature_names_in_ = kinds.FEATURES
@@ -111,7 +111,7 @@ ROUNDS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", ROUNDS)
 @pytest.mark.parametrize("chunk_size", [1, 7, 100])
-def test_no_chunking_of_a_legitimate_model_is_an_alarm_and_a_doctored_score_is(
+def test_chunking_raises_no_alarm_but_a_doctored_score_does(
     name: str, chunk_size: int, tmp_path: Path
 ) -> None:
     offline = load_offline(save(ROUNDS[name](), tmp_path / "m.joblib"))

@@ -1,4 +1,4 @@
-"""A change of model: each result is judged by the model that gave it."""
+"""A model change: each result is judged by the model that gave it."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -29,7 +29,7 @@ ROWS = 120
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model without spo2, so that messages whose spo2 is no number are no dead letters to it."""
+    """A model without spo2, so messages whose spo2 is not a number are no dead letters for it."""
     random = np.random.default_rng(2)
     X = pd.DataFrame(random.normal([85, 37], [20, 1], size=(500, 2)), columns=["heart_rate", "temperature"])
     model = DecisionTreeClassifier(max_depth=4, random_state=0).fit(X, X["heart_rate"] > 95)
@@ -38,7 +38,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(kafka: str, tree: Path, later: Path) -> Written:
-    """What two workers of a group wrote, one after the other, each with a model of its own."""
+    """What two workers of a group wrote, one after the other, each with its own model."""
     settings = fresh_settings(kafka, model=tree)
     create_topics(settings, partitions=4, replication_factor=1)
     for model, first in ((tree, 0), (later, ROWS)):
@@ -49,7 +49,7 @@ def made(kafka: str, tree: Path, later: Path) -> Written:
 
 @pytest.fixture
 def changed(made: Written) -> Written:
-    """To be spoilt."""
+    """A copy to spoil."""
     return deepcopy(made)
 
 
@@ -66,24 +66,24 @@ def is_wrong_type(letter: Record) -> bool:
     return dict(letter.headers)["dlq.reason"] == b"wrong_type"
 
 
-def test_a_change_of_model_is_clean_with_both(changed: Written, tree: Path, later: Path) -> None:
+def test_a_model_change_is_clean_with_both_models(changed: Written, tree: Path, later: Path) -> None:
     found = judged(changed.settings, later, tree, later)
     assert found.clean, (found.offenders, found.unjudged)
     assert found.messages == 2 * ROWS
     assert {pinned_sha256(tree), pinned_sha256(later)} == {one.json["model"] for one in changed.results}
-    assert any(map(is_wrong_type, changed.dead_letters))  # right by the first model alone
+    assert any(map(is_wrong_type, changed.dead_letters))  # correct for the first model only
     correct = next(one for one in found.verdicts if one.invariant is Invariant.CORRECT)
     assert correct.checked == f"{len(changed.results)} probabilities by 2 models, at most 0 ulp apart"
 
 
-def test_the_option_may_be_given_several_times(changed: Written, tree: Path, later: Path) -> None:
+def test_the_model_option_may_be_repeated(changed: Written, tree: Path, later: Path) -> None:
     done = vitalstream_audit(changed.settings, "--model", str(tree), "--model", str(later))
     assert done.returncode == 0, done.stderr
     assert " probabilities by 2 models, " in done.stdout
-    assert judged(changed.settings).verdict == "incomplete"  # by the settings, which name one model
+    assert judged(changed.settings).verdict == "incomplete"  # the settings name only one model
 
 
-def test_a_model_that_is_not_given_is_named(changed: Written, tree: Path, later: Path) -> None:
+def test_a_missing_model_is_named(changed: Written, tree: Path, later: Path) -> None:
     for given, missing in ((tree, later), (later, tree)):
         found = judged(changed.settings, given)
         hash_ = pinned_sha256(missing)
@@ -92,13 +92,15 @@ def test_a_model_that_is_not_given_is_named(changed: Written, tree: Path, later:
         results, *letters = found.unjudged
         assert (results.invariant, results.cause, results.count) == (Invariant.CORRECT, Cause.NO_MODEL, count)
         assert f"the model {hash_} ({count})" in results.sentence
-        # To the later model alone, the earlier one's dead letters look wrong, and nobody can tell.
+        # Seen by the later model alone, the earlier one's dead letters look wrong, and that can't be judged.
         wrong_types = sum(map(is_wrong_type, changed.dead_letters)) if given == later else 0
         assert sum(one.count for one in letters) == wrong_types
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_wrong_score_by_either_is_found(changed: Written, tree: Path, later: Path, which: int) -> None:
+def test_a_wrong_score_of_either_model_is_found(
+    changed: Written, tree: Path, later: Path, which: int
+) -> None:
     position = by(changed, (tree, later)[which])
     record = changed.results[position]
     score: Any = record.json["risk_probability"]
@@ -107,14 +109,14 @@ def test_a_wrong_score_by_either_is_found(changed: Written, tree: Path, later: P
     assert [(one.partition, one.offset) for one in found.offenders] == [record.place]
 
 
-def test_a_score_under_the_hash_of_the_other_is_found(changed: Written, tree: Path, later: Path) -> None:
+def test_a_score_under_the_other_models_hash_is_found(changed: Written, tree: Path, later: Path) -> None:
     position = by(changed, tree)
     changed.results[position] = changed.results[position].saying(model=pinned_sha256(later))
     found = judged(changed.copied(), tree, later)
     assert [(one.partition, one.offset) for one in found.offenders] == [changed.results[position].place]
 
 
-def test_a_dead_letter_that_is_right_by_none(changed: Written, tree: Path, later: Path) -> None:
+def test_a_dead_letter_that_no_model_explains_is_found(changed: Written, tree: Path, later: Path) -> None:
     position = next(n for n, one in enumerate(changed.dead_letters) if is_wrong_type(one))
     changed.dead_letters[position] = changed.dead_letters[position].headed(reason="bad_time")
     settings = changed.copied()
@@ -122,4 +124,4 @@ def test_a_dead_letter_that_is_right_by_none(changed: Written, tree: Path, later
     assert [(one.partition, one.offset) for one in found.offenders] == [
         changed.dead_letters[position].letter_place
     ]
-    assert judged(settings, tree).verdict == "incomplete"  # the other one may have rejected it so
+    assert judged(settings, tree).verdict == "incomplete"  # the other model may have rejected it

@@ -1,4 +1,4 @@
-"""Order: in each output partition, the offsets of one input partition rise."""
+"""Order: in each output partition, the offsets of an input partition only increase."""
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +10,7 @@ records = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0
 
 
 @given(st.lists(records, max_size=4))
-def test_late_is_what_is_not_above_the_one_before(batches: list[list[tuple[int, int, int]]]) -> None:
+def test_an_offset_not_above_the_one_before_is_late(batches: list[list[tuple[int, int, int]]]) -> None:
     order = Order(outputs=3, inputs=4)
     last: dict[tuple[int, int], int] = {}
     for batch in batches:

@@ -1,4 +1,4 @@
-"""What a real worker wrote, copied record by record into topics where one of them can be altered."""
+"""A real worker's output, copied record by record into topics where single records can be changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,38 +27,38 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = field(default_factory=list)
-    time: int = 0  # ms since 1970; 0: now
+    time: int = 0  # ms since 1970; 0 means now
 
     @property
     def json(self) -> dict[str, Any]:
-        """Its value, read."""
+        """Its value, parsed."""
         doc: dict[str, Any] = orjson.loads(self.value or b"")
         return doc
 
     def saying(self, **changes: Any) -> "Record":
-        """The same with some fields of its value changed."""
+        """The same record with some fields of its value changed."""
         return replace(self, value=orjson.dumps(self.json | changes))
 
     def headed(self, **changes: str) -> "Record":
-        """The same with some of its `dlq.*` headers changed, or more of them."""
+        """The same record with some `dlq.*` headers changed or added."""
         told = dict(self.headers) | {f"dlq.{name}": text.encode() for name, text in changes.items()}
         return replace(self, headers=[*told.items()])
 
     @property
     def place(self) -> Place:
-        """What a result is of."""
+        """The source of a result."""
         return self.json["source_partition"], self.json["source_offset"]
 
     @property
     def letter_place(self) -> Place:
-        """What a dead letter is of."""
+        """The source of a dead letter."""
         origin = read_dead_letter_headers(self.headers)
         return origin.partition, origin.offset
 
 
 @dataclass
 class Written:
-    """The output topics of a run and its committed offsets, to be altered at will."""
+    """The output topics and committed offsets of a run, to be changed at will."""
 
     settings: Settings
     results: list[Record]
@@ -67,7 +67,7 @@ class Written:
     committed: dict[int, int]
 
     def letter(self, place: Place, reason: Reason, field: str = "") -> Record:
-        """A dead letter of the message at a place, as a worker would write it."""
+        """A dead letter for the message at a place, as a worker would write it."""
         topic, (partition, offset) = self.settings.input_topic, place
         message = next(
             one
@@ -89,7 +89,7 @@ class Written:
         return Record(self.dead_letters[0].partition, made.key, made.value, made.headers)
 
     def copied(self) -> Settings:
-        """Settings with fresh topics that hold this, and a fresh group; the input topic is the same."""
+        """Settings with new topics that hold this, and a new group; the input topic is the same."""
         topic = self.settings.input_topic
         kafka = self.settings.bootstrap_servers
         settings = fresh_settings(kafka, input_topic=topic, model=self.settings.model)
@@ -106,7 +106,7 @@ class Written:
 
 
 def written(settings: Settings) -> Written:
-    """What was written by the worker of `settings`, as a read_committed reader sees it."""
+    """What the worker of `settings` wrote, as a read_committed reader sees it."""
     kafka = settings.bootstrap_servers
     results, dead_letters, metrics = (
         [
@@ -131,7 +131,7 @@ def _headers(message: Message) -> Headers:
 
 
 def publish(producer: Producer, topic: str, records: Sequence[Record]) -> list[int]:
-    """Write records, each to its own partition; their offsets."""
+    """Write each record to its own partition; returns their offsets."""
     offsets: list[int] = []
 
     def note(_: object, message: Message) -> None:
@@ -148,7 +148,7 @@ def publish(producer: Producer, topic: str, records: Sequence[Record]) -> list[i
 
 
 def commit(settings: Settings, offsets: dict[int, int], *, metadata: str = "") -> None:
-    """Set the group's offsets."""
+    """Commit these offsets for the group."""
     client = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.group})
     try:
         client.commit(
