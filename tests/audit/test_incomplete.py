@@ -1,5 +1,4 @@
-"""The audit of topics that have lost records: it judges what is left and reports what it can't judge, without
-accusing."""
+"""The audit of topics that have lost records: it judges the rest and says what it can't judge, but accuses nobody."""
 
 from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
@@ -103,8 +102,7 @@ def position(made: Written, places: Collection[Place], number: int = 0) -> int:
 
 
 def late(made: Written) -> set[Place]:
-    """The messages of the last chunk with several results, which is still there when the topics are cut in
-    half."""
+    """The messages of the last chunk with several results, which cutting the topics in half leaves in place."""
     several = [one for one in made.metrics if one.json["scored"] > 1]
     spans = max(several, key=lambda one: (one.time, *max(one.json["offsets"].values()))).json["offsets"]
     bounds = {int(name.rpartition("-")[2]): span for name, span in spans.items()}

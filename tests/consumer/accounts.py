@@ -105,8 +105,7 @@ def require_order(found: Accounts) -> None:
 
 
 def require_metrics_add_up(settings: Settings, found: Accounts) -> None:
-    """Fail unless each chunk's numbers match its messages and the chunks cover every partition without gaps
-    or overlaps."""
+    """Fail unless each chunk's numbers match its messages and the chunks tile every partition."""
     scored, rejected = found.by_position.keys(), found.letters.keys()
     tiles: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for chunk in found.metrics:

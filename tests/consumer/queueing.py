@@ -1,5 +1,4 @@
-"""A simulated worker without Kafka: messages arrive, chunks are collected, scored and committed, on a
-simulated clock."""
+"""A simulated worker without Kafka: messages arrive, chunks are collected, scored and committed, by its own clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,8 +95,7 @@ def simulate(arrivals: Floats, cost: Callable[[float], Cost], pace: Tuner | Pace
 
 
 def _collect(there: Floats, taken: int, now: float, limit: Pace) -> tuple[int, float, float]:
-    """For the chunk that starts at message `taken`: its end, when its first row was there, and when it
-    closed."""
+    """For the chunk that starts at message `taken`: its end, when its first row was there, and when it closed."""
     first_at = max(now, there[taken])
     full = taken + limit.chunk_size
     if full <= len(there) and there[full - 1] <= first_at + limit.max_wait:

@@ -11,8 +11,7 @@ OFFLINE_CHUNK = 1000  # unlike any chunk size of a worker
 
 
 def require_offline_scores(found: Accounts, settings: Settings, *, ulp: int) -> None:
-    """Fail unless every result is what offline scoring gives for its source message; bit for bit if `ulp` is
-    0."""
+    """Fail unless every result is what offline scoring gives for its message; bit for bit if `ulp` is 0."""
     assert settings.model is not None
     model = load_model(settings.model)
     features = list(RiskScorer(model).features or ())

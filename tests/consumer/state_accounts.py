@@ -1,5 +1,4 @@
-"""The oracle for state: the topics must hold what an offline fold of the input gives, up to the committed
-offsets."""
+"""The oracle for state: the topics must hold what an offline fold of the input gives, up to the committed offsets."""
 
 from collections import defaultdict
 from itertools import groupby
@@ -92,8 +91,7 @@ def state_ends(settings: Settings) -> dict[int, int | None]:
 
 
 def require_ends(settings: Settings) -> None:
-    """Fail unless each committed offset's metadata says where the last committed record of its state
-    partition ends."""
+    """Fail unless each committed offset's metadata says where its state partition's last committed record ends."""
     last: dict[int, int] = defaultdict(int)
     for message in read_all(settings.bootstrap_servers, settings.topic(Role.STATE)):
         partition, offset = message.partition(), message.offset()

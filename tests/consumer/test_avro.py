@@ -1,5 +1,4 @@
-"""An Avro topic through real processes, a real Kafka and a real registry: worker, audit and dead-letter
-tools."""
+"""An Avro topic through real processes, Kafka and a registry: worker, audit and dead-letter tools."""
 
 import json
 from collections import Counter

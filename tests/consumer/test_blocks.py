@@ -1,5 +1,4 @@
-"""Blocks of several chunks: they send the same as chunk by chunk, and fail or commit as a whole, like a
-chunk."""
+"""Blocks of several chunks: they send the same as chunk by chunk, and fail or commit as a whole, like a chunk."""
 
 import signal
 from collections import Counter
@@ -183,8 +182,7 @@ def test_the_reject_limit_is_reached_at_the_same_chunk_with_blocks() -> None:
 
 
 class Breaker(Observer):
-    """Makes Kafka fail in the middle of some blocks, when their results have been produced but their metrics
-    have not."""
+    """Makes Kafka fail in the middle of some blocks: their results are produced, but their metrics are not."""
 
     def __init__(self) -> None:
         self.chunks = self.broken = 0

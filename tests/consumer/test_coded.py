@@ -40,8 +40,7 @@ def observation(number: int, code: str, value: float, unit: str, status: str = "
 
 
 def fhir(number: int) -> bytes:
-    """Of every ten messages one is retracted, one has an unknown unit, one has two patients, and one is for
-    others."""
+    """Of every ten messages one is retracted, one has an unknown unit, one has two patients, and one is for others."""
     kind = number % 10
     status = "entered-in-error" if kind == 1 else "final"
     spo2 = observation(number + (kind == 3), "59408-5", 0.97, "mm[Hg]" if kind == 2 else "1", status)

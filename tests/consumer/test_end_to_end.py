@@ -1,5 +1,4 @@
-"""The main path: from a file of patients' rows to one risk result per message, through real processes and a
-real Kafka."""
+"""The main path: from a file of patients' rows to one risk result per message, with real processes and Kafka."""
 
 import pytest
 

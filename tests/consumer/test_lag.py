@@ -45,8 +45,7 @@ TRANSACTIONS: dict[str, list[tuple[int, Ending]]] = {
 
 @pytest.fixture
 def send(kafka: str) -> Iterator[Send]:
-    """Send `count` messages, spread over the input's partitions, in one transaction that is committed,
-    aborted or left open."""
+    """Send `count` messages to all partitions in one transaction, which is committed, aborted or left open."""
     producers: list[Producer] = []
 
     def sent(settings: Settings, count: int, ending: Ending) -> None:

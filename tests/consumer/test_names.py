@@ -394,8 +394,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 def test_messages_with_only_other_codes_are_reported_once_and_do_not_stop_it(
     tmp_path: Path, value_format: str
 ) -> None:
-    """Lab results may come first, so the worker carries on; but someone who chose the wrong codes must learn
-    of it."""
+    """Lab results may come first, so the worker carries on; but whoever chose the wrong codes must learn of it."""
     value, codes = FOREIGN[value_format]
     mapping = tmp_path / "mapping.toml"
     mapping.write_text(BY_CODE if value_format == "json" else CODED)

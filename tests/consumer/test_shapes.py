@@ -1,5 +1,4 @@
-"""The shapes that topics have, each through a worker and the audit on a real Kafka, with the mappings from
-the docs."""
+"""The shapes that topics have, each through a worker and the audit on a real Kafka, with the docs' mappings."""
 
 import json
 import tomllib

@@ -1,5 +1,4 @@
-"""The guards of exactly-once, each with a way to switch it off in a worker's process. Then something must
-fail."""
+"""The guards of exactly-once, each with a way to switch it off in a worker's process, so that something must fail."""
 
 from collections.abc import Callable
 from typing import Any

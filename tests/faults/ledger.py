@@ -9,8 +9,7 @@ COLUMNS = ("fault", "times", "rows", "aborted", "lost", "doubled", "recovery p50
 
 @dataclass
 class Entry:
-    """One kind of fault: how often, with how many rows, and how many seconds until everything sent before it
-    was done."""
+    """One kind of fault: how often, with how many rows, and the seconds until everything sent before it was done."""
 
     fault: str
     times: int = 0

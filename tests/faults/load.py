@@ -55,8 +55,7 @@ class Load:
             self._error = error
 
     def _until_stopped(self) -> Iterator[dict[str, Any]]:
-        """The records, over and over. When they end normally, a broker has more time to come back than after
-        Ctrl-C."""
+        """The records, over and over. A normal end gives a broker more time to come back than Ctrl-C would."""
         for record in cycle(self._records):
             if self._stopped.is_set():
                 return

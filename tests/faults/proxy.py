@@ -1,5 +1,4 @@
-"""A proxy between worker and broker that knows each request's type, and loses, holds or delays the ones it is
-told to."""
+"""A proxy between worker and broker that knows each request's type and loses, holds or delays what it is told to."""
 
 import socket
 import struct

@@ -28,8 +28,7 @@ TIMEOUT_S = 20.0
 
 
 class Cutter(Observer):
-    """Every second time, breaks all connections when results are delivered and the offsets are about to be
-    sent.
+    """Every second time, breaks all connections once results are delivered, before the offsets are sent.
 
     A producer that has never sent offsets does not know the group's coordinator and would look it up first.
     """

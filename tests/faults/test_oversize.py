@@ -1,5 +1,4 @@
-"""Messages at, just below and just above each limit: every one ends as a result or a dead letter, and none
-gets stuck."""
+"""Messages at, just below and just above each limit: each ends as a result or a dead letter; none gets stuck."""
 
 from collections.abc import Iterator
 

@@ -56,8 +56,7 @@ def test_an_answer_is_lost(begin: Begin, records: Records, proxy: Proxy, api: in
 def release_into_a_later_transaction(
     trial: Trial, proxy: Proxy, cue: Path, *, without: str = "", step: Step = Step.FLUSHED
 ) -> int:
-    """Hold a commit, let the client retry it, release it during a later transaction, and kill the worker
-    there.
+    """Hold a commit, let the client retry it, release it during a later transaction, and kill the worker there.
 
     Returns the broker's response to the late commit.
     """
@@ -99,8 +98,7 @@ def test_without_the_rebuild_a_late_commit_does_end_a_later_transaction(
 def release_an_abort_into_a_later_transaction(
     trial: Trial, proxy: Proxy, cue: Path, *, without: str = ""
 ) -> int:
-    """A worker loses its session during a transaction and aborts it; the abort comes late and meets the next
-    one."""
+    """A worker loses its session during a transaction and aborts it; the abort comes late and meets the next one."""
     worker = trial.worker(
         Doom(step=Step.FLUSHED, signal="SIGSTOP", cue=cue, without=without), **behind(proxy)
     )

@@ -112,8 +112,7 @@ class Watch:
                     setback.seconds = time.monotonic() - setback.at
 
     def _ask_anew(self) -> None:
-        """In librdkafka 2.16, an AdminClient that asks while its broker restarts sometimes stays without a
-        broker.
+        """In librdkafka 2.16, an AdminClient that asks while its broker restarts may be left without a broker.
 
         Its `list_topics` then raises _TRANSPORT for minutes, while a new client gets an answer at once.
         """

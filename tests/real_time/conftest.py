@@ -1,4 +1,4 @@
-"""Fitted models of each kind, made once, and frames that try hard to be different from one another."""
+"""Fitted models of each kind, made once, and frames that vary in every way that matters."""
 
 import sys
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ FEATURES = ("age", "heart_rate", "spo2", "on_oxygen")
 
 
 class HandWritten:
-    """No scikit-learn in it: no feature names, no classes; NaN in, NaN out."""
+    """Not a scikit-learn model: no feature names, no classes; NaN in, NaN out."""
 
     def predict_proba(self, X: pd.DataFrame) -> Any:
         risk = X["heart_rate"].to_numpy("float64", na_value=np.nan) / 256
@@ -64,18 +64,18 @@ def models() -> dict[str, Classifier]:
 
 @pytest.fixture(scope="session")
 def model(models: dict[str, Classifier]) -> Classifier:
-    """Any model that takes gaps."""
+    """Any model that accepts missing values."""
     return models["boosting"]
 
 
 @pytest.fixture(scope="session")
 def patients() -> pd.DataFrame:
-    """Fifty rows without gaps, in the models' column order."""
+    """Fifty rows without missing values, in the models' column order."""
     return _training_frame()[0].head(50)
 
 
 _LABELS: dict[str, st.SearchStrategy[Any]] = {
-    "integers": st.integers(-5, 5),  # few: duplicates are the rule
+    "integers": st.integers(-5, 5),  # few values, so duplicates are the rule
     "strings": st.text("ab", max_size=3),
     "times": st.datetimes(pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-02")).map(pd.Timestamp),
     "pairs": st.tuples(st.text("ab", max_size=1), st.integers(0, 2)),
@@ -97,7 +97,7 @@ def indexes(draw: st.DrawFn, size: int) -> pd.Index:
 
 @st.composite
 def frames(draw: st.DrawFn, *, gaps: bool) -> pd.DataFrame:
-    """Up to 30 rows of the features, shuffled, of mixed dtypes, beside a column that is none of them."""
+    """Up to 30 rows of the features, shuffled, with mixed dtypes, plus a column that is no feature."""
     size = draw(st.integers(0, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     raw = {"age": (0, 100), "heart_rate": (30, 220), "spo2": (60, 100), "on_oxygen": (0, 1)}

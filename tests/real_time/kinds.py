@@ -1,4 +1,4 @@
-"""Models of the kinds that people have, fitted once to the same simulated patients."""
+"""The kinds of model that people use, each fitted once to the same simulated patients."""
 
 import functools
 from typing import Any
@@ -137,7 +137,7 @@ def fitted(name: str) -> Any:
 
 
 def parts(model: Any, seen: set[int] | None = None) -> list[Any]:
-    """Every estimator in a model, itself included."""
+    """Every estimator in a model, including the model itself."""
     seen = set() if seen is None else seen
     if isinstance(model, list | tuple):
         return [part for one in model for part in parts(one, seen)]

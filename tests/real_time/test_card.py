@@ -1,4 +1,4 @@
-"""A model's card: what it says counts, and what is wrong with it is said."""
+"""A model's card: its values count, and errors in it are reported."""
 
 import json
 import re
@@ -35,7 +35,7 @@ X = pd.DataFrame({"age": [20.0, 30.0, 70.0, 80.0]})
 MODEL = LogisticRegression().fit(X, ["survived", "survived", "died", "died"])
 
 
-def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_card_survives_a_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     assert read_card(path) is None
     card = Card(
@@ -104,7 +104,7 @@ WRONG: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("said", "problem"), WRONG)
-def test_what_is_no_card_is_refused_in_a_sentence(tmp_path: Path, said: Any, problem: str) -> None:
+def test_an_invalid_card_is_refused_with_one_sentence(tmp_path: Path, said: Any, problem: str) -> None:
     document = {"sha256": SHA256} | said if said else said
     path = tmp_path / "m.joblib"
     card_path(path).write_text(json.dumps(document))
@@ -115,7 +115,7 @@ def test_what_is_no_card_is_refused_in_a_sentence(tmp_path: Path, said: Any, pro
     assert not Draft202012Validator(load_schema("model-card")).is_valid(document)
 
 
-def test_names_that_are_twice_and_what_is_no_json_are_refused(tmp_path: Path) -> None:
+def test_duplicate_names_and_invalid_json_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     for text in ("no JSON", f'{{"sha256": "{SHA256}", "threshold": NaN}}'):
         card_path(path).write_text(text)
@@ -127,7 +127,7 @@ def test_names_that_are_twice_and_what_is_no_json_are_refused(tmp_path: Path) ->
         read_card(path)
 
 
-def test_the_card_counts_before_the_model_and_what_is_given_before_the_card() -> None:
+def test_arguments_override_the_card_and_the_card_overrides_the_model() -> None:
     card = Card(SHA256, positive_class="died", threshold=0.9)
     scorer = RiskScorer(MODEL, card=card)
     assert (scorer.prepared.positive_class, scorer.threshold) == ("died", 0.9)
@@ -135,7 +135,8 @@ def test_the_card_counts_before_the_model_and_what_is_given_before_the_card() ->
     assert RiskScorer(MODEL, card=card, threshold=0.2).prepared.threshold_from == "the given"
     own = FixedThresholdClassifier(LogisticRegression(), threshold=0.2).fit(X, [0, 0, 1, 1])
     assert RiskScorer(own, card=Card(SHA256)).threshold == 0.2
-    for threshold, source in ((0.6, "the card's"), (0.2, "the model's own")):  # which pin repeats in the card
+    # `model pin` repeats the model's threshold in the card
+    for threshold, source in ((0.6, "the card's"), (0.2, "the model's own")):
         prepared = RiskScorer(own, card=Card(SHA256, threshold=threshold)).prepared
         assert (prepared.threshold, prepared.threshold_from) == (threshold, source)
     risk = run_streaming_inference(X, MODEL, 2, card=card)
@@ -143,7 +144,7 @@ def test_the_card_counts_before_the_model_and_what_is_given_before_the_card() ->
     pd.testing.assert_frame_equal(risk, expected)
 
 
-def test_a_cards_threshold_is_for_the_cards_class() -> None:
+def test_a_cards_threshold_applies_only_to_the_cards_class() -> None:
     card = Card(SHA256, positive_class="died", threshold=0.9)
     with pytest.raises(ThresholdError, match=r"the card's threshold, 0\.9, is for the probability of died"):
         RiskScorer(MODEL, card=card, positive_class="survived")
@@ -198,7 +199,7 @@ HALVES: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", HALVES)
-def test_what_is_half_done_is_said(path: Path, case: str) -> None:
+def test_a_half_finished_replacement_is_explained(path: Path, case: str) -> None:
     done, said = HALVES[case]
     steps: dict[str, Callable[[], object]] = {
         "file": lambda: replace_file(path),
@@ -217,7 +218,7 @@ def test_what_is_half_done_is_said(path: Path, case: str) -> None:
     )
 
 
-def test_all_three_replaced_is_another_model(path: Path) -> None:
+def test_replacing_all_three_files_gives_another_model(path: Path) -> None:
     before = load_usable(path).sha256
     replace_file(path)
     write_card(path, Card(model_sha256(path), positive_class="died"))
@@ -225,7 +226,7 @@ def test_all_three_replaced_is_another_model(path: Path) -> None:
     assert load_usable(path).sha256 != before
 
 
-def test_a_library_of_another_minor_version_than_the_cards_is_a_caution(path: Path) -> None:
+def test_a_minor_version_that_differs_from_the_cards_is_a_caution(path: Path) -> None:
     for version, cautions in (("0.1", 1), (joblib.__version__, 0)):
         write_card(
             path, Card(model_sha256(path), positive_class="died", versions={"joblib": version, "later": "1"})

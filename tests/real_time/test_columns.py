@@ -1,4 +1,4 @@
-"""Categories and booleans, from a message to the score: each kind of model gives its own answer."""
+"""Categories and booleans from message to score: each kind of model gives its own answer."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ KINDS: dict[str, tuple[Callable[[], Any], pd.DataFrame]] = {
         CATEGORIES,
     ),
 }
-# What a model does not tell by itself: that a column of numbers to it is one of booleans to others.
+# What a model does not say itself: a column that it sees as numbers holds booleans for everybody else.
 OXYGEN = Feature("on_oxygen", Dtype.BOOLEAN)
 REST = (Feature("bed"), OXYGEN)
 CARD = Card("ab" * 32, features=(Feature("spo2"), Feature("unit", Dtype.CATEGORY), *REST))
@@ -115,14 +115,14 @@ def fitted(name: str) -> Any:
 
 
 def decoded(scorer: RiskScorer, messages: list[dict[str, Any]]) -> Decoded:
-    """What a worker makes of messages for a model."""
+    """The rows that a worker decodes from messages for a model."""
     dtypes = {one.name: one.dtype for one in scorer.prepared.described if one.dtype != Dtype.NUMBER}
     read = decoder(scorer.features or (), dtypes=dtypes, ranges={})
     return read(good(heart_rate=..., **message) for message in messages)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_messages_score_as_the_rows_that_the_model_was_fitted_to(name: str) -> None:
+def test_messages_score_like_the_rows_the_model_was_fitted_to(name: str) -> None:
     model, frame = fitted(name), KINDS[name][1]
     scorer = RiskScorer(model, card=CARD)
     messages = X.to_dict("records")
@@ -137,7 +137,7 @@ def test_messages_score_as_the_rows_that_the_model_was_fitted_to(name: str) -> N
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_unknown_and_missing_categories_are_what_the_model_makes_of_them(name: str) -> None:
+def test_unknown_and_missing_categories_are_handled_as_by_the_model(name: str) -> None:
     model, frame = fitted(name), KINDS[name][1]
     scorer = RiskScorer(model, card=CARD)
     for value in ("morgue", None):
@@ -158,7 +158,7 @@ def test_unknown_and_missing_categories_are_what_the_model_makes_of_them(name: s
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_frame_of_ones_own_scores_as_messages_do(name: str) -> None:
+def test_any_suitable_frame_scores_like_messages(name: str) -> None:
     model, frame = fitted(name), KINDS[name][1]
     scorer = RiskScorer(model, card=CARD)
     expected = model.predict_proba(frame)[:, 1]
@@ -170,8 +170,8 @@ def test_a_frame_of_ones_own_scores_as_messages_do(name: str) -> None:
         np.testing.assert_allclose(scorer.probability(own), expected, rtol=1e-12, atol=1e-15)
 
 
-def test_a_value_of_another_type_is_a_wrong_type() -> None:
-    """A column of text behind a OneHotEncoder had each message rejected, and the others would have been taken."""
+def test_a_value_of_another_type_is_rejected_as_wrong_type() -> None:
+    """Before, a text column behind a OneHotEncoder rejected every message, and the other wrong values were accepted."""
     scorer = RiskScorer(fitted("one-hot"))
     wrong = {"unit": 3, "on_oxygen": 1, "spo2": "97", "bed": True}
     messages = [X.iloc[0].to_dict(), *(X.iloc[0].to_dict() | {name: value} for name, value in wrong.items())]
@@ -184,7 +184,7 @@ def test_a_value_of_another_type_is_a_wrong_type() -> None:
     )
 
 
-def test_a_boolean_is_one_in_the_frame_and_a_missing_one_a_missing_number() -> None:
+def test_booleans_stay_bool_in_the_frame_unless_one_is_missing() -> None:
     seen: list[Any] = []
 
     class Looks:
@@ -203,7 +203,7 @@ def test_a_boolean_is_one_in_the_frame_and_a_missing_one_a_missing_number() -> N
     assert seen == [[np.dtype(bool), text], [np.dtype(float), text], [np.dtype(float), text]]
 
 
-def test_booleans_alone_do_not_cost_the_fast_path() -> None:
+def test_booleans_keep_the_fast_path() -> None:
     numbers = X[["spo2", "on_oxygen"]]
     model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(numbers, Y)
     card = Card("ab" * 32, features=(Feature("spo2"), Feature("on_oxygen", Dtype.BOOLEAN)))
@@ -223,11 +223,11 @@ def test_booleans_alone_do_not_cost_the_fast_path() -> None:
         ("CatBoost", "there is no fast path for CatBoostClassifier"),
     ],
 )
-def test_a_model_of_categories_says_why_it_has_no_fast_path(name: str, why: str) -> None:
+def test_a_model_with_categories_says_why_it_has_no_fast_path(name: str, why: str) -> None:
     assert RiskScorer(fitted(name), card=CARD).path == f"the model's own predict_proba: {why}"
 
 
-def test_the_model_tells_what_it_knows_and_the_card_can_not_contradict_it() -> None:
+def test_the_card_cannot_contradict_what_the_model_knows() -> None:
     described = prepare(fitted("one-hot")).described
     assert [one.dtype for one in described] == ["number", "category", "number", "boolean"]
     assert described[1].values == UNITS
@@ -246,7 +246,7 @@ def test_the_model_tells_what_it_knows_and_the_card_can_not_contradict_it() -> N
 
 
 class Opaque:
-    """Takes text, and does not say so."""
+    """Accepts text but does not say so."""
 
     classes_ = (0, 1)
     feature_names_in_ = ("unit",)
@@ -256,7 +256,7 @@ class Opaque:
         return np.column_stack([1 - risk, risk])
 
 
-def test_what_a_model_does_not_tell_its_card_does() -> None:
+def test_the_card_adds_what_the_model_does_not_say() -> None:
     with pytest.raises(FailsOnEveryRowError, match="pin --data FILE` learns them"):
         require_independent_rows(RiskScorer(Opaque()), ["unit"])
     scorer = RiskScorer(Opaque(), card=Card("ab" * 32, features=(Feature("unit", Dtype.CATEGORY, UNITS),)))
@@ -266,7 +266,7 @@ def test_what_a_model_does_not_tell_its_card_does() -> None:
     assert {*made_up_rows(scorer.prepared, 50)["unit"]} == {*UNITS}
 
 
-def test_none_is_a_category_to_an_encoder_that_was_fitted_with_it() -> None:
+def test_none_is_a_category_for_an_encoder_fitted_with_it() -> None:
     text = pd.DataFrame({"unit": pd.Series(["ICU", None] * 20, dtype=object)})
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(text, [1, 0] * 20)
     scorer = RiskScorer(model)
@@ -274,7 +274,7 @@ def test_none_is_a_category_to_an_encoder_that_was_fitted_with_it() -> None:
     np.testing.assert_allclose(scorer.probability(frame), model.predict_proba(text.head(2))[:, 1], rtol=1e-12)
 
 
-def test_a_model_without_names_gets_an_array_of_what_it_was_fitted_to() -> None:
+def test_a_model_without_names_gets_an_array_of_the_fitted_dtype() -> None:
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
     model.fit(X[["unit", "on_oxygen"]].to_numpy(), Y)
     scorer = RiskScorer(model, features=["unit", "on_oxygen"])

@@ -1,4 +1,4 @@
-"""Compiled trees give the bits that predict_proba gives, or are not used."""
+"""Compiled trees give bit for bit what predict_proba gives, or are not used."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ RANDOM = np.random.default_rng(6)
 WHOLE = pd.DataFrame(RANDOM.normal(80, 25, (2000, 4)), columns=COLUMNS)
 GAPS = WHOLE.mask(RANDOM.random(WHOLE.shape) < 0.25)
 RISKY = (WHOLE["heart_rate"] - WHOLE["spo2"] + RANDOM.normal(0, 30, 2000) > 10).to_numpy()
-# What is missing says something, so that splits send it either way.
+# Here missing values carry information, so splits send them either way.
 TELLING = GAPS.assign(lactate=GAPS["lactate"].mask(RISKY & (RANDOM.random(2000) < 0.5)))
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -48,7 +48,7 @@ IMPUTED = [f"imputed {name}" for name in list(MODELS)[:4]]
 
 @pytest.fixture(scope="module", params=[*MODELS, *IMPUTED])
 def fitted(request: pytest.FixtureRequest) -> tuple[Any, pd.DataFrame]:
-    """A model, and rows on its thresholds, beside them, between them and full of holes."""
+    """A model, with rows at, next to and between its thresholds, and full of missing values."""
     name = request.param.removeprefix("imputed ")
     imputed = request.param != name
     takes_nan = imputed or name not in NO_NAN
@@ -109,13 +109,13 @@ def test_the_same_bits_without_numba(fitted: tuple[Any, pd.DataFrame]) -> None:
     np.testing.assert_array_equal(_scores(scorer, rows), model.predict_proba(rows)[:, 1])
 
 
-def test_rows_in_any_order_of_memory_and_never_written_to(fitted: tuple[Any, pd.DataFrame]) -> None:
+def test_rows_may_have_any_memory_layout_and_are_never_modified(fitted: tuple[Any, pd.DataFrame]) -> None:
     model, rows = fitted
     scorer = RiskScorer(model)
     expected = _scores(scorer, rows)
     values = np.asfortranarray(rows.to_numpy())
     values.flags.writeable = False
-    packed = np.zeros(len(rows), np.dtype([("byte", "u1"), ("row", "f8", (4,))]))  # not aligned
+    packed = np.zeros(len(rows), np.dtype([("byte", "u1"), ("row", "f8", (4,))]))  # unaligned
     packed["row"] = values
     for same in (values, packed["row"], np.repeat(values, 2, axis=1)[:, ::2]):
         frame = pd.DataFrame(same, columns=COLUMNS, copy=False)
@@ -132,7 +132,7 @@ def test_infinity_is_left_to_the_model() -> None:
 
 
 def _strict(*arguments: Any) -> None:
-    """Sends what equals a threshold to the other side."""
+    """Sends values equal to a threshold to the other side."""
     X, total, roots, depths, feature, threshold, child, value, single = arguments
     inner = np.isfinite(threshold)
     below = np.where(inner, np.nextafter(threshold, -np.inf), threshold)
@@ -162,7 +162,7 @@ def _one_bit_more(*arguments: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [_strict, _unrounded, _deaf_to_nan, _backwards, _one_bit_more])
-def test_code_that_gives_another_bit_is_not_used(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_differs_in_one_bit_is_not_used(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = RandomForestClassifier(8, max_depth=4, random_state=0).fit(TELLING, RISKY)
     monkeypatch.setattr(compiled, "_kernel", lambda _: wrong)
     scorer = RiskScorer(model)
@@ -170,7 +170,7 @@ def test_code_that_gives_another_bit_is_not_used(wrong: Any, monkeypatch: pytest
     np.testing.assert_array_equal(_scores(scorer, GAPS), model.predict_proba(GAPS)[:, 1])
 
 
-def test_a_numba_that_does_not_work_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_numba_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: str) -> Any:
         raise ImportError("Numba needs NumPy 1.0 or less")
 
@@ -209,13 +209,13 @@ def _run(home: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_it_is_compiled_once_then_cached_and_never_while_scoring(tmp_path: Path) -> None:
-    """And numba is imported for trees alone."""
+def test_code_is_compiled_once_then_cached_and_never_while_scoring(tmp_path: Path) -> None:
+    """And numba is imported only for trees."""
     assert _run(tmp_path) == ["compiled trees", "1 False [1]"]
     assert _run(tmp_path) == ["compiled trees", "1 False []"]
 
 
-def test_it_is_compiled_where_there_is_no_place_to_cache_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_compiled_even_without_a_place_to_cache_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core import caching
 
     compiled._kernel.cache_clear()
@@ -224,7 +224,7 @@ def test_it_is_compiled_where_there_is_no_place_to_cache_it(monkeypatch: pytest.
     compiled._kernel.cache_clear()
 
 
-def test_models_without_trees_do_not_speak_of_it() -> None:
+def test_models_without_trees_do_not_mention_compiled_code() -> None:
     assert (
         RiskScorer(LogisticRegression(max_iter=2000).fit(WHOLE, RISKY)).path
         == "the linear model's arithmetic"

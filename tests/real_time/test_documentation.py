@@ -1,4 +1,4 @@
-"""Each snippet of the documentation runs as it is written there."""
+"""Each snippet of the documentation runs as written."""
 
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ print(optimization)
 
 @pytest.fixture
 def given_names(model: Classifier, patients: pd.DataFrame) -> dict[str, Any]:
-    """What the documentation takes for granted."""
+    """The names that the documentation takes for granted."""
     many = pd.concat([patients] * 5, ignore_index=True)
     return {"model": model, "risk_model": model, "patient_data": many, "df": many, "load_model": load_model}
 

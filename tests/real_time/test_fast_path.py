@@ -1,4 +1,4 @@
-"""The fast path gives what the model gives, one row at a time, or is not used."""
+"""The fast path gives the model's own scores, row by row, or is not used."""
 
 import operator
 from functools import reduce
@@ -70,7 +70,7 @@ def fitted(request: pytest.FixtureRequest) -> tuple[str, Any, pd.DataFrame]:
     return request.param, model.fit(frame, RISKY), frame
 
 
-def test_it_is_used_and_gives_the_models_scores(fitted: tuple[str, Any, pd.DataFrame]) -> None:
+def test_the_fast_path_is_used_and_gives_the_models_scores(fitted: tuple[str, Any, pd.DataFrame]) -> None:
     name, model, frame = fitted
     scorer = RiskScorer(model)
     assert scorer.path == ("compiled trees" if name in TREES else "the linear model's arithmetic")
@@ -81,20 +81,20 @@ def test_it_is_used_and_gives_the_models_scores(fitted: tuple[str, Any, pd.DataF
         np.testing.assert_allclose(found, expected, rtol=1e-13, atol=0)
 
 
-def test_a_rows_score_does_not_depend_on_the_rows_beside_it(fitted: tuple[str, Any, pd.DataFrame]) -> None:
-    """The same bits at every chunk size from 1 to 1000; in linear models, predict_proba does not give that."""
+def test_a_rows_score_does_not_depend_on_the_other_rows(fitted: tuple[str, Any, pd.DataFrame]) -> None:
+    """The same bits at every chunk size from 1 to 1000; for linear models, predict_proba does not guarantee that."""
     _, model, frame = fitted
     scorer = RiskScorer(model)
     rows = frame.head(1000)
     whole = scorer(rows)["risk_probability"].to_numpy()
     for size in range(1, 1001):
-        start = (size * 37) % (1001 - size)  # a chunk of this size, from somewhere
+        start = (size * 37) % (1001 - size)  # a chunk of this size, from some position
         chunk = scorer(rows.iloc[start : start + size])["risk_probability"].to_numpy()
         np.testing.assert_array_equal(chunk, whole[start : start + size], err_msg=f"chunk of {size}")
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 7, 8, 9, 16, 33])
-def test_nor_on_the_number_of_features(features: int) -> None:
+def test_a_rows_score_does_not_depend_on_the_other_rows_for_any_number_of_features(features: int) -> None:
     random = np.random.default_rng(features)
     X = np.asfortranarray(random.normal(size=(1000, features)))
     path = path_of(LogisticRegression().fit(X, X[:, 0] > 0))
@@ -106,7 +106,7 @@ def test_nor_on_the_number_of_features(features: int) -> None:
         np.testing.assert_array_equal(chunk, whole[start : start + size], err_msg=f"chunk of {size}")
 
 
-def test_chunked_inference_is_the_same_to_the_bit() -> None:
+def test_chunked_inference_is_bit_for_bit_the_same() -> None:
     model, frame = LINEAR["imputed, scaled"]
     model.fit(frame, RISKY)
     whole = run_streaming_inference(frame, model, len(frame))
@@ -114,7 +114,7 @@ def test_chunked_inference_is_the_same_to_the_bit() -> None:
         pd.testing.assert_frame_equal(run_streaming_inference(frame, model, size), whole, check_exact=True)
 
 
-def test_rows_full_of_holes_take_the_same_way_alone_and_in_company() -> None:
+def test_rows_with_missing_values_score_the_same_alone_and_together() -> None:
     model, frame = LINEAR["imputed, scaled"]
     scorer = RiskScorer(model.fit(frame, RISKY))
     rows = frame.head(20).copy()
@@ -123,7 +123,7 @@ def test_rows_full_of_holes_take_the_same_way_alone_and_in_company() -> None:
     pd.testing.assert_frame_equal(alone, together, check_exact=True)
 
 
-def test_what_the_model_refuses_is_still_refused() -> None:
+def test_rows_that_the_model_refuses_are_still_refused() -> None:
     scorer = RiskScorer(LogisticRegression(max_iter=2000).fit(WHOLE, RISKY))
     with pytest.raises(ValueError, match="NaN"):
         scorer(GAPS.head(50))
@@ -132,13 +132,13 @@ def test_what_the_model_refuses_is_still_refused() -> None:
 
 
 @pytest.mark.parametrize("factor", [1e39, -1e39])
-def test_what_single_precision_can_not_hold_is_refused_by_forests(factor: float) -> None:
+def test_forests_refuse_values_too_large_for_single_precision(factor: float) -> None:
     scorer = RiskScorer(RandomForestClassifier(5).fit(WHOLE, RISKY))
     with pytest.raises(ValueError, match="too large"):
         scorer(WHOLE.head(3) * factor)
 
 
-def test_what_only_scaling_makes_too_large_is_refused_too() -> None:
+def test_forests_refuse_values_that_only_scaling_makes_too_large() -> None:
     tiny = WHOLE * 1e-9
     scorer = RiskScorer(make_pipeline(StandardScaler(), RandomForestClassifier(5)).fit(tiny, RISKY))
     assert "trees" in scorer.path
@@ -147,7 +147,7 @@ def test_what_only_scaling_makes_too_large_is_refused_too() -> None:
 
 
 class Subclass(LogisticRegression):  # type: ignore[misc]
-    """May do anything."""
+    """May override anything."""
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class Subclass(LogisticRegression):  # type: ignore[misc]
         (GradientBoostingClassifier(init=LogisticRegression()), "initial estimator"),
     ],
 )
-def test_other_models_are_asked_themselves_with_plain_arrays(model: Any, why: str) -> None:
+def test_other_models_get_plain_arrays_in_their_own_predict_proba(model: Any, why: str) -> None:
     frame = WHOLE.assign(heart_rate=WHOLE["heart_rate"].clip(0, 200).round(-1))
     model.fit(frame, RISKY)
     scorer = RiskScorer(model)
@@ -173,8 +173,8 @@ def test_other_models_are_asked_themselves_with_plain_arrays(model: Any, why: st
     np.testing.assert_array_equal(scorer(frame)["risk_probability"], model.predict_proba(frame)[:, 1])
 
 
-def test_a_path_that_gives_other_scores_is_not_used() -> None:
-    """As it may be with another version of scikit-learn, whose private parts mean something else."""
+def test_a_fast_path_with_different_scores_is_not_used() -> None:
+    """As might happen with another version of scikit-learn, whose private attributes mean something else."""
     model = HistGradientBoostingClassifier(max_iter=20).fit(WHOLE, RISKY)
 
     model.predict_proba = lambda X: np.nextafter(type(model).predict_proba(model, X), 1)
@@ -183,7 +183,7 @@ def test_a_path_that_gives_other_scores_is_not_used() -> None:
     np.testing.assert_array_equal(scorer(WHOLE)["risk_probability"], model.predict_proba(WHOLE)[:, 1])
 
 
-def test_a_path_whose_private_parts_are_gone_is_not_used() -> None:
+def test_a_fast_path_without_its_private_attributes_is_not_used() -> None:
     model = HistGradientBoostingClassifier(max_iter=20).fit(WHOLE, RISKY)
     del model._bin_mapper
     with pytest.raises(
@@ -192,7 +192,7 @@ def test_a_path_whose_private_parts_are_gone_is_not_used() -> None:
         path_of(model)
 
 
-def test_verification_finds_weights_that_are_wrong_in_the_last_digits() -> None:
+def test_verification_finds_weights_wrong_in_the_last_digits() -> None:
     model = LogisticRegression(max_iter=2000).fit(WHOLE, RISKY)
     path = path_of(model)
     other = clone(model).fit(WHOLE, RISKY)
@@ -201,8 +201,8 @@ def test_verification_finds_weights_that_are_wrong_in_the_last_digits() -> None:
     assert not path._agrees(WHOLE.to_numpy(), lambda X: other.predict_proba(X)[:, 1])
 
 
-def test_a_linear_sum_goes_from_left_to_right() -> None:
-    """In whatever order a library or a processor would add: results are audited elsewhere, to the last bits."""
+def test_a_linear_sum_is_added_from_left_to_right() -> None:
+    """Whatever order a library or processor would choose: results are audited elsewhere, to the last bits."""
     random = np.random.default_rng(2)
     X = random.normal(size=(500, 20)) * 100
     model = LogisticRegression(max_iter=1000).fit(X / 100, X[:, 0] > 0)
@@ -212,7 +212,7 @@ def test_a_linear_sum_goes_from_left_to_right() -> None:
     np.testing.assert_array_equal(path(X), expit(sums))
 
 
-def test_many_terms_of_one_sign_are_added_in_any_order() -> None:
+def test_many_terms_of_one_sign_may_be_added_in_any_order() -> None:
     random = np.random.default_rng(1)
     X = random.normal(size=(50, 1600))
     model = LogisticRegression(max_iter=1, tol=1e9).fit(X, X[:, 0] > 0)
@@ -222,8 +222,8 @@ def test_many_terms_of_one_sign_are_added_in_any_order() -> None:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("features", [1, 3, 30])
-def test_adding_in_another_order_is_no_other_score(features: int) -> None:
-    """Of values of all magnitudes, whose terms cancel each other, and many probabilities next to 0 and 1."""
+def test_another_order_of_addition_does_not_count_as_another_score(features: int) -> None:
+    """Values of all magnitudes whose terms cancel each other, with many probabilities close to 0 and 1."""
     random = np.random.default_rng(features)
     X = random.normal(size=(1000, features)) * random.uniform(0.1, 50, features) + random.uniform(
         -99, 99, features

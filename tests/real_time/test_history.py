@@ -1,4 +1,4 @@
-"""A patient's past: what is known at each row, the same bits at any chunk size, compiled or not."""
+"""A patient's past: what is known at each row, with the same bits at any chunk size, compiled or not."""
 
 import contextlib
 import importlib.util
@@ -41,7 +41,7 @@ NAN = math.nan
 
 
 def rows(*told: tuple[str, float, float]) -> pd.DataFrame:
-    """Patient, hours since the start, heart rate."""
+    """Each row: patient, hours since the start, heart rate."""
     return pd.DataFrame(
         [(patient, START + hours * HOUR, value) for patient, hours, value in told],
         columns=["patient_id", "event_time", "heart_rate"],
@@ -52,10 +52,10 @@ def history(frame: pd.DataFrame, *args: Any, **options: Any) -> pd.DataFrame:
     return PatientHistory(*args, **options).fit_transform(frame)
 
 
-# --- what each row is told
+# --- what each row gets
 
 
-def test_without_arguments_it_gives_last_values_ages_changes_and_how_long_a_patient_is_known() -> None:
+def test_the_default_columns_are_last_values_ages_changes_and_time_since_first_seen() -> None:
     found = history(rows(("a", 0, 80), ("b", 0.5, 60), ("a", 1, NAN), ("a", 3, 90)))
     assert [*found.columns] == [
         "heart_rate_last",
@@ -68,28 +68,28 @@ def test_without_arguments_it_gives_last_values_ages_changes_and_how_long_a_pati
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_value_is_carried_forward_for_so_long_and_its_age_goes_on() -> None:
+def test_a_value_is_carried_forward_up_to_its_limit_but_its_age_keeps_growing() -> None:
     found = history(rows(("a", 0, 80), ("a", 2, NAN), ("a", 2.25, NAN), ("a", 5, 90)), {"heart_rate": "2h"})
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 80, NAN, 90])
     np.testing.assert_array_equal(found["heart_rate_age_h"], [0, 2, 2.25, 0])
     np.testing.assert_array_equal(found["heart_rate_delta"], [NAN, NAN, NAN, NAN])
 
 
-def test_a_late_row_is_told_what_is_known_now() -> None:
+def test_a_late_row_gets_what_is_known_now() -> None:
     found = history(rows(("a", 0, 80), ("a", 4, 90), ("a", 2, 70), ("a", 2, 71)))
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 90, 90, 90])
     np.testing.assert_array_equal(found["heart_rate_age_h"], [0, 0, 0, 0])
     np.testing.assert_array_equal(found["rows_seen"], [1, 2, 3, 4])
 
 
-def test_a_late_row_can_be_the_newest_of_a_column_and_the_first_of_a_patient() -> None:
+def test_a_late_row_can_be_the_newest_of_its_column_and_the_first_of_its_patient() -> None:
     found = history(rows(("a", 4, NAN), ("a", 2, 70)))
     np.testing.assert_array_equal(
         found[["heart_rate_last", "heart_rate_age_h", "hours_since_first_seen"]], [[NAN, NAN, 0], [70, 2, 2]]
     )
 
 
-def test_a_value_of_the_same_time_is_a_correction() -> None:
+def test_a_second_value_of_the_same_time_is_a_correction() -> None:
     found = history(rows(("a", 0, 80), ("a", 1, 90), ("a", 1, 95)))
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 90, 95])
     np.testing.assert_array_equal(found["heart_rate_delta"], [NAN, 10, 15])
@@ -102,12 +102,12 @@ def test_a_window_keeps_a_value_and_its_correction() -> None:
     np.testing.assert_array_equal(found[names], [[900, 900, 900, 1], [90, 90, 900, 2]])
 
 
-def test_what_is_missing_corrects_nothing() -> None:
+def test_a_missing_value_corrects_nothing() -> None:
     found = history(rows(("a", 0, 80), ("a", 0, NAN)))
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 80])
 
 
-def test_windows_are_whole_steps() -> None:
+def test_windows_consist_of_whole_steps() -> None:
     window = Window("3h", of=("min", "max", "mean", "count"))
     found = history(
         rows(("a", 0.9, 80), ("a", 1.1, 90), ("a", 2.5, NAN), ("a", 2.9, 40), ("a", 3.0, 50), ("a", 9, NAN)),
@@ -119,13 +119,13 @@ def test_windows_are_whole_steps() -> None:
         [80, 90, 85, 2],
         [80, 90, 85, 2],
         [40, 90, 70, 3],
-        [40, 90, 60, 3],  # 8 o'clock has left
+        [40, 90, 60, 3],  # the step of 8 o'clock has left the window
         [NAN, NAN, NAN, 0],
     ]
     np.testing.assert_array_equal(found[names], expected)
 
 
-def test_a_late_row_falls_into_its_step_or_is_counted() -> None:
+def test_a_late_row_falls_into_its_step_or_is_counted_as_late() -> None:
     fitted = PatientHistory(windows=[Window("2h", of=("count",))]).fit(rows(("a", 0, 80)))
     patients = fitted.start()
     found = patients.advance(rows(("a", 5, 80), ("a", 4.5, 81), ("a", 3.9, 82), ("a", 5.5, NAN)))
@@ -133,7 +133,7 @@ def test_a_late_row_falls_into_its_step_or_is_counted() -> None:
     assert patients.late == 1
 
 
-def test_a_patient_is_forgotten_by_the_patients_own_times() -> None:
+def test_forgetting_a_patient_depends_only_on_that_patients_times() -> None:
     found = history(
         rows(("a", 0, 80), ("b", 400, 60), ("a", 24, NAN), ("a", 48.5, NAN)), last="4h", forget_after="24h"
     )
@@ -141,34 +141,34 @@ def test_a_patient_is_forgotten_by_the_patients_own_times() -> None:
     np.testing.assert_array_equal(found["heart_rate_age_h"], [0, 0, 24, NAN])
 
 
-def test_another_encounter_starts_afresh() -> None:
+def test_a_new_encounter_starts_from_scratch() -> None:
     frame = rows(("a", 0, 80), ("a", 1, NAN), ("a", 2, NAN), ("b", 2, 60), ("a", 3, NAN))
     found = history(frame.assign(encounter_id=["x", None, "y", None, "y"]))
     np.testing.assert_array_equal(found["rows_seen"], [1, 2, 1, 1, 2])
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 80, NAN, 60, NAN])
 
 
-def test_a_late_row_of_the_encounter_before_starts_afresh_too() -> None:
+def test_a_late_row_of_the_previous_encounter_also_starts_from_scratch() -> None:
     frame = rows(("a", 0, 80), ("a", 5, 90), ("a", 1, 70), ("a", 6, NAN))
     found = history(frame.assign(encounter_id=["x", "y", "x", "y"]))
     np.testing.assert_array_equal(found["rows_seen"], [1, 1, 1, 1])
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 90, 70, NAN])
 
 
-def test_a_time_far_ahead_is_believed_and_makes_the_others_late() -> None:
+def test_a_time_far_in_the_future_is_accepted_and_makes_the_other_rows_late() -> None:
     found = history(rows(("a", 0, 80), ("a", 24 * 365, 81), ("a", 1, 82), ("b", 1, 60)), "6h")
     np.testing.assert_array_equal(found["heart_rate_last"], [80, 81, 81, 60])
     np.testing.assert_array_equal(found["rows_seen"], [1, 1, 2, 1])
 
 
 @pytest.mark.parametrize("hours", [-24 * 365 * 90, 24 * 365 * 100])
-def test_any_year_counts(hours: float) -> None:
+def test_any_year_is_accepted(hours: float) -> None:
     found = history(rows(("a", hours, 80), ("a", hours + 1, NAN)), windows=[Window("2h", of=("mean",))])
     np.testing.assert_array_equal(found["heart_rate_mean_2h"], [80, 80])
     np.testing.assert_array_equal(found["heart_rate_age_h"], [0, 1])
 
 
-# --- against the definition, at any chunk size, compiled or not
+# --- compared with the definition, at any chunk size, compiled or not
 
 Row = tuple[str, int, float, float]
 """Patient, minutes, two values."""
@@ -191,7 +191,7 @@ def framed(told: Sequence[Row]) -> pd.DataFrame:
 
 @given(ROWS)
 @settings(max_examples=150, deadline=None)
-def test_it_is_what_its_definition_says(told: list[Row]) -> None:
+def test_the_columns_match_their_definition(told: list[Row]) -> None:
     frame = framed(told)
     found = clone(RECIPE).fit(frame).transform(frame)
     for place in range(len(told)):
@@ -203,7 +203,7 @@ def test_it_is_what_its_definition_says(told: list[Row]) -> None:
 
 
 def _by_definition(told: list[Row]) -> dict[str, float]:
-    """The last of these rows, from all of its patient's."""
+    """The columns of the last of these rows, computed from all rows of its patient."""
     kept: list[tuple[int, float, float]] = []
     clock = -math.inf
     for patient, minutes, *values in told:
@@ -226,7 +226,7 @@ def _by_definition(told: list[Row]) -> dict[str, float]:
             within = [
                 value for m, value in readings if (origin + clock) // step - (origin + m) // step < steps
             ]
-            # What came too late for a window then is too old for it now.
+            # A value that came too late for a window at the time is also too old for it now.
             expected[f"{column}_count_{length}"] = len(within)
             expected[f"{column}_min_{length}"] = min(within, default=NAN)
             expected[f"{column}_max_{length}"] = max(within, default=NAN)
@@ -234,7 +234,7 @@ def _by_definition(told: list[Row]) -> dict[str, float]:
 
 
 def clock_at(kept: list[tuple[int, float, float]], minutes: int) -> float:
-    """The clock when the first row of these minutes came."""
+    """The clock when the first row with this time arrived."""
     clock = -math.inf
     for m, *_ in kept:
         clock = max(clock, m)
@@ -245,7 +245,7 @@ def clock_at(kept: list[tuple[int, float, float]], minutes: int) -> float:
 
 @given(ROWS, st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
-def test_chunks_and_python_give_the_same_bits(told: list[Row], size: int) -> None:
+def test_any_chunk_size_with_and_without_numba_gives_the_same_bits(told: list[Row], size: int) -> None:
     frame = framed(told)
     fitted = clone(RECIPE).fit(frame)
     whole = fitted.transform(frame).to_numpy().tobytes()
@@ -306,7 +306,7 @@ def models() -> dict[str, Any]:
 
 
 class _Filled(StandardScaler):  # type: ignore[misc]
-    """Zero for what is missing."""
+    """Replaces missing values with zero."""
 
     def fit(self, X: Any, y: object = None, sample_weight: object = None) -> Any:
         return super().fit(X.fillna(0))
@@ -329,7 +329,7 @@ def test_any_chunk_size_gives_the_models_own_scores(
         assert risk.index.equals(expected.index)
 
 
-def test_a_call_of_a_scorer_knows_only_the_rows_it_is_given(stays: pd.DataFrame, sepsis: pd.Series) -> None:
+def test_each_call_of_a_scorer_knows_only_its_own_rows(stays: pd.DataFrame, sepsis: pd.Series) -> None:
     model = models()["boosting"].fit(stays, sepsis)
     scorer = inference.RiskScorer(model)
     assert scorer.features == ("patient_id", "event_time", "heart_rate", "temperature")
@@ -337,18 +337,18 @@ def test_a_call_of_a_scorer_knows_only_the_rows_it_is_given(stays: pd.DataFrame,
     np.testing.assert_array_equal(scorer(stays)["risk_probability"], model.predict_proba(stays)[:, 1])
 
 
-def test_an_empty_frame_has_an_empty_result(stays: pd.DataFrame, sepsis: pd.Series) -> None:
+def test_an_empty_frame_gives_an_empty_result(stays: pd.DataFrame, sepsis: pd.Series) -> None:
     model = models()["boosting"].fit(stays, sepsis)
     assert run_streaming_inference(stays.iloc[:0], model, 10).empty
 
 
-def test_a_history_elsewhere_than_first_is_refused(stays: pd.DataFrame, sepsis: pd.Series) -> None:
+def test_a_history_that_is_not_the_first_step_is_refused(stays: pd.DataFrame, sepsis: pd.Series) -> None:
     model = CalibratedClassifierCV(models()["boosting"], cv=2).fit(stays, sepsis)
     with pytest.raises(HistoryError, match="must be the first step of the model's Pipeline"):
         run_streaming_inference(stays, model, 10)
 
 
-def test_it_is_cloned_pickled_and_asked_as_scikit_learn_expects(stays: pd.DataFrame) -> None:
+def test_a_history_clones_pickles_and_names_features_as_scikit_learn_expects(stays: pd.DataFrame) -> None:
     fitted = clone(PatientHistory(windows=WINDOWS)).fit(stays)
     out = fitted.transform(stays)
     assert [*fitted.get_feature_names_out()] == [*out.columns]
@@ -361,7 +361,9 @@ def test_it_is_cloned_pickled_and_asked_as_scikit_learn_expects(stays: pd.DataFr
     assert fitted.set_output(transform="pandas").transform(stays).equals(out)
 
 
-def test_a_model_is_kept_with_skops(stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path) -> None:
+def test_a_model_with_a_history_can_be_saved_with_skops(
+    stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path
+) -> None:
     import skops.io
 
     model: Pipeline = models()["boosting"].fit(stays, sepsis)
@@ -382,12 +384,12 @@ def pinned(stays: pd.DataFrame, sepsis: pd.Series, tmp_path_factory: pytest.Temp
     return path
 
 
-def test_who_looks_at_each_message_alone_does_not_take_it(pinned: Path) -> None:
+def test_commands_that_look_at_each_message_alone_refuse_a_history(pinned: Path) -> None:
     with pytest.raises(KeepsHistoryError, match=r"looks at each message alone: .* run_streaming_inference"):
         load_usable(pinned)
 
 
-def test_its_messages_bring_the_columns_that_the_history_is_of(pinned: Path, stays: pd.DataFrame) -> None:
+def test_the_features_are_the_columns_of_the_history(pinned: Path, stays: pd.DataFrame) -> None:
     model = load_usable(pinned, with_history=True)
     assert model.features == ("heart_rate", "temperature")
     history = model.described().history
@@ -399,7 +401,7 @@ def test_its_messages_bring_the_columns_that_the_history_is_of(pinned: Path, sta
     np.testing.assert_array_equal(model.scorer.behind_history(features), model.scorer.probability(stays))
 
 
-def test_its_messages_say_of_which_encounter_they_are_where_that_counts(
+def test_the_features_include_the_encounter_if_the_history_uses_it(
     stays: pd.DataFrame, sepsis: pd.Series
 ) -> None:
     frame = stays.assign(encounter_id=[f"e{n % 3}" for n in range(len(stays))])
@@ -408,11 +410,11 @@ def test_its_messages_say_of_which_encounter_they_are_where_that_counts(
     card = Card("0" * 64, features=(told, Feature("heart_rate"), Feature("temperature")))
     fields = prepare(model, card=card).fields
     assert [one.name for one in fields] == ["encounter_id", "heart_rate", "temperature"]
-    assert fields[0] == Feature("encounter_id", Dtype.CATEGORY)  # any other encounter may come
+    assert fields[0] == Feature("encounter_id", Dtype.CATEGORY)  # the values of encounters are not limited
     assert prepare(model).fields == fields
 
 
-def test_what_is_behind_a_history_is_looked_at_as_any_model(
+def test_the_model_after_a_history_is_probed_like_any_other(
     stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path
 ) -> None:
     import joblib
@@ -425,13 +427,13 @@ def test_what_is_behind_a_history_is_looked_at_as_any_model(
 
 
 class Centered(_Filled):
-    """By the rows it is given."""
+    """Centers by the rows it is given."""
 
     def transform(self, X: Any, copy: object = None) -> Any:
         return X.fillna(0) - X.fillna(0).mean()
 
 
-def test_what_a_card_says_of_the_columns_must_fit(pinned: Path) -> None:
+def test_a_cards_columns_must_match_the_history(pinned: Path) -> None:
     model = load_model(pinned)
     heart_rate, temperature = Feature("heart_rate", typical=(60, 80, 100)), Feature("temperature")
     card = Card("0" * 64, features=(heart_rate, temperature))
@@ -446,7 +448,7 @@ def test_what_a_card_says_of_the_columns_must_fit(pinned: Path) -> None:
         prepare(model, card=Card("0" * 64, features=(heart_rate, category)))
 
 
-def test_the_guide_runs_as_it_stands(stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path) -> None:
+def test_the_guide_runs_as_written(stays: pd.DataFrame, sepsis: pd.Series, tmp_path: Path) -> None:
     stays.assign(sepsis=sepsis.to_numpy()).to_csv(tmp_path / "stays.csv", index=False)
     first, second, *_ = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "history.md").read_text(), re.DOTALL
@@ -458,7 +460,7 @@ def test_the_guide_runs_as_it_stands(stays: pd.DataFrame, sepsis: pd.Series, tmp
     assert "heart_rate_max_24h" in names["history"].fit(names["vitals"]).get_feature_names_out()
 
 
-# --- what can't be used
+# --- refusals
 
 
 @pytest.mark.parametrize(
@@ -490,13 +492,13 @@ def test_a_recipe_that_contradicts_itself_is_refused(recipe: PatientHistory, pro
         ({"heart_rate": ["fast"]}, "must hold numbers"),
     ],
 )
-def test_a_row_that_cannot_be_placed_is_refused(change: dict[str, Any], problem: str) -> None:
+def test_a_row_without_a_usable_patient_or_time_is_refused(change: dict[str, Any], problem: str) -> None:
     fitted = PatientHistory().fit(rows(("a", 0, 80)))
     with pytest.raises(HistoryError, match=problem):
         fitted.transform(rows(("a", 0, 80)).assign(**change))
 
 
-def test_what_is_to_be_learned_is_no_part_of_the_past(stays: pd.DataFrame, sepsis: pd.Series) -> None:
+def test_the_target_is_not_part_of_the_history(stays: pd.DataFrame, sepsis: pd.Series) -> None:
     with pytest.raises(HistoryError, match="column sepsis is what the model is to learn"):
         models()["boosting"].fit(stays.assign(sepsis=sepsis.to_numpy()), sepsis)
 
@@ -518,7 +520,7 @@ def test_what_is_to_be_learned_is_no_part_of_the_past(stays: pd.DataFrame, sepsi
         max_size=4,
     )
 )
-def test_times_at_once_are_those_of_each(texts: list[str]) -> None:
+def test_parsing_times_together_or_one_by_one_gives_the_same(texts: list[str]) -> None:
     expected = []
     for text in texts:
         with suppress(ValueError, OverflowError):
@@ -528,7 +530,7 @@ def test_times_at_once_are_those_of_each(texts: list[str]) -> None:
     np.testing.assert_array_equal(times_or_nan(texts), expected)
 
 
-def test_times_may_be_texts() -> None:
+def test_times_may_be_strings() -> None:
     frame = rows(("a", 0, 80), ("a", 1, NAN))
     texts = frame.assign(event_time=["2026-01-05T09:00:00+01:00", "2026-01-05T09:00:00.000Z"])
     assert history(texts).equals(history(frame))

@@ -1,4 +1,4 @@
-"""Scores are the model's own, whatever the chunk size, the index, the dtypes and the order of columns."""
+"""Scores are the model's own, whatever the chunk size, index, dtypes and column order."""
 
 import hashlib
 import pickle
@@ -46,13 +46,13 @@ from real_time.usable import load_usable
 from .conftest import FEATURES, HandWritten, frames
 
 MODELS = ["logistic", "pipeline", "boosting", "forest", "calibrated", "hand-written"]
-# BLAS adds up a row's products in another order for a few rows than for many. That moves the log-odds by a
-# few units in the last place of the largest term, and a small probability by as much relative to itself.
+# BLAS adds a row's products in a different order for few rows than for many. That moves the log-odds by a few
+# ulp of the largest term, and a small probability by the same relative amount.
 ROUNDING = {"logistic": 1e-13, "pipeline": 1e-13}
 
 
 class Fixed:
-    """A model that answers with what it was given."""
+    """A model that returns a fixed output."""
 
     def __init__(self, output: Any, classes: Any = (0, 1)) -> None:
         self.output = output
@@ -95,7 +95,7 @@ def test_any_chunking_gives_the_scores_of_one_call(
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 50, 1000])
-def test_the_worker_scores_what_the_documented_call_scores(
+def test_the_worker_gives_the_same_scores_as_the_documented_call(
     chunk_size: int, model: Classifier, patients: pd.DataFrame
 ) -> None:
     scored, _ = process_stream(patients, len(patients), RiskScorer(model))
@@ -104,7 +104,7 @@ def test_the_worker_scores_what_the_documented_call_scores(
     )
 
 
-def test_labels_that_have_no_order_stay_where_they_are() -> None:
+def test_rows_with_unorderable_labels_keep_their_order() -> None:
     X = pd.DataFrame({"heart_rate": [64.0, 128.0, 32.0]}, index=pd.Index(["b", 1, "a"], dtype=object))
     assert run_streaming_inference(X, HandWritten(), 2)["risk_probability"].to_dict() == {
         "b": 0.25,
@@ -113,7 +113,7 @@ def test_labels_that_have_no_order_stay_where_they_are() -> None:
     }
 
 
-def test_scores_do_not_share_a_buffer_the_model_fills_again() -> None:
+def test_scores_do_not_share_a_buffer_that_the_model_reuses() -> None:
     class Reuses(Fixed):
         def predict_proba(self, X: pd.DataFrame) -> Any:
             self.output[:] = X["p"].to_numpy()[:, None]
@@ -127,7 +127,7 @@ def test_scores_do_not_share_a_buffer_the_model_fills_again() -> None:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def test_a_probability_at_the_threshold_is_a_risk_and_nan_is_neither() -> None:
+def test_a_probability_at_the_threshold_is_labelled_1_and_nan_has_no_label() -> None:
     X = pd.DataFrame({"x": range(4)})
     scored = RiskScorer(risk(0.3, np.nextafter(0.3, 0), np.nan, 1.0), threshold=0.3)(X)
     assert scored["risk_label"].tolist() == [1, 0, pd.NA, 1]
@@ -152,16 +152,16 @@ def test_a_threshold_outside_zero_to_one_is_refused(threshold: Any) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_features_are_known_through_every_wrapper(name: str, models: dict[str, Classifier]) -> None:
+def test_features_are_found_through_every_wrapper(name: str, models: dict[str, Classifier]) -> None:
     assert RiskScorer(models[name]).features == (None if name == "hand-written" else FEATURES)
 
 
-def test_features_are_found_behind_a_step_that_does_nothing(models: dict[str, Classifier]) -> None:
+def test_features_are_found_behind_a_passthrough_step(models: dict[str, Classifier]) -> None:
     wrapped = Pipeline([("nothing", "passthrough"), ("model", models["forest"])])
     assert RiskScorer(wrapped).features == FEATURES
 
 
-def test_features_are_found_in_a_calibrated_model_that_does_not_name_them(models: dict[str, Any]) -> None:
+def test_features_are_found_in_a_calibrated_model_without_names_of_its_own(models: dict[str, Any]) -> None:
     calibrated = CalibratedClassifierCV()
     calibrated.classes_ = models["calibrated"].classes_
     calibrated.calibrated_classifiers_ = models["calibrated"].calibrated_classifiers_
@@ -181,12 +181,12 @@ def test_a_repeated_column_is_named(model: Classifier, patients: pd.DataFrame) -
         RiskScorer(model)(X)
 
 
-def test_the_frame_is_handed_on_as_it_is_when_its_columns_fit(patients: pd.DataFrame) -> None:
+def test_a_frame_with_fitting_columns_is_passed_on_unchanged(patients: pd.DataFrame) -> None:
     class Remembers(Fixed):
         feature_names_in_ = np.array(FEATURES)
 
         def predict_proba(self, X: pd.DataFrame) -> Any:
-            self.seen, _ = X, X.columns  # an array will not do
+            self.seen, _ = X, X.columns  # fails for an array
             return np.zeros((len(X), 2))
 
     model = Remembers(None)
@@ -196,7 +196,7 @@ def test_the_frame_is_handed_on_as_it_is_when_its_columns_fit(patients: pd.DataF
     assert model.seen.equals(patients)
 
 
-# --- models that will not do ----------------------------------------------------------------------
+# --- models that are refused ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_the_frame_is_handed_on_as_it_is_when_its_columns_fit(patients: pd.DataF
         ),
     ],
 )
-def test_only_a_fitted_binary_classifier_will_do(model: Any, problem: str) -> None:
+def test_only_a_fitted_binary_classifier_is_accepted(model: Any, problem: str) -> None:
     with pytest.raises(NotABinaryClassifierError, match=problem):
         RiskScorer(model)
 
 
-def test_a_classifier_of_two_labels_at_once_is_refused(patients: pd.DataFrame) -> None:
+def test_a_multilabel_classifier_is_refused(patients: pd.DataFrame) -> None:
     both = RandomForestClassifier(n_estimators=2).fit(patients, np.tile([[0, 1], [1, 0]], (25, 1)))
     with pytest.raises(NotABinaryClassifierError):
         RiskScorer(both)
@@ -230,12 +230,12 @@ def test_a_classifier_of_two_labels_at_once_is_refused(patients: pd.DataFrame) -
     [np.zeros((2, 2)), np.zeros((3, 1)), np.zeros((3, 3)), np.zeros(3), [["low", "high"]] * 3, None, 0.5],
     ids=["rows", "one column", "three columns", "one dimension", "words", "nothing", "a number"],
 )
-def test_output_of_another_shape_is_the_models_fault(output: Any) -> None:
+def test_output_of_the_wrong_shape_is_a_model_error(output: Any) -> None:
     with pytest.raises(ModelOutputError, match="predict_proba must return"):
         RiskScorer(as_model(output))(pd.DataFrame({"x": range(3)}))
 
 
-def test_what_the_model_raises_is_not_dressed_up() -> None:
+def test_exceptions_of_the_model_are_not_wrapped() -> None:
     class Fails(Fixed):
         def predict_proba(self, X: pd.DataFrame) -> Any:
             raise ZeroDivisionError
@@ -255,7 +255,7 @@ def saved(tmp_path: Path, models: dict[str, Classifier]) -> Path:
 
 
 class Touches:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -290,7 +290,7 @@ def test_a_pinned_model_gives_the_same_scores(
         assert (loaded.predict_proba(patients) == models["forest"].predict_proba(patients)).all()
 
 
-def test_a_pin_is_written_as_sha256sum_writes_it(saved: Path) -> None:
+def test_a_pin_has_the_format_of_sha256sum(saved: Path) -> None:
     digest = pin_model(saved)
     assert Path(f"{saved}.sha256").read_text() == f"{digest}  risk.joblib\n"
 
@@ -298,7 +298,7 @@ def test_a_pin_is_written_as_sha256sum_writes_it(saved: Path) -> None:
 @pytest.mark.parametrize(
     "form", ["{0}", "{0}\n", "{0}  risk.joblib\n", "{0} *risk.joblib\r\n", "\ufeff{0}\r\n"]
 )
-def test_a_pin_may_be_just_the_hash(form: str, saved: Path) -> None:
+def test_a_pin_may_be_only_the_hash(form: str, saved: Path) -> None:
     Path(f"{saved}.sha256").write_bytes(form.format(model_sha256(saved).upper()).encode())
     load_model(saved)
 
@@ -311,7 +311,7 @@ def test_without_a_pin_nothing_is_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_other_bytes_than_the_pinned_are_not_loaded(saved: Path) -> None:
+def test_bytes_other_than_the_pinned_ones_are_not_loaded(saved: Path) -> None:
     pin_model(saved)
     saved.write_bytes(pickle.dumps(Touches(saved.with_name("ran"))))
     with pytest.raises(ModelHashError, match="not the file that was pinned"):
@@ -319,14 +319,14 @@ def test_other_bytes_than_the_pinned_are_not_loaded(saved: Path) -> None:
     assert not saved.with_name("ran").exists()
 
 
-def test_an_argument_counts_more_than_the_pin_beside_the_file(saved: Path) -> None:
+def test_an_argument_overrides_the_pin_next_to_the_file(saved: Path) -> None:
     pin_model(saved)
     with pytest.raises(ModelHashError):
         load_model(saved, sha256="0" * 64)
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "g" * 64, "0" * 63, "0" * 65])
-def test_a_hash_that_is_none_is_refused(digest: str, saved: Path) -> None:
+def test_an_invalid_hash_is_refused(digest: str, saved: Path) -> None:
     with pytest.raises(ModelHashError, match="64 hexadecimal"):
         load_model(saved, sha256=digest)
     Path(f"{saved}.sha256").write_text(f"{digest}  risk.joblib\n")
@@ -334,7 +334,7 @@ def test_a_hash_that_is_none_is_refused(digest: str, saved: Path) -> None:
         load_model(saved)
 
 
-def test_the_bytes_that_are_loaded_are_those_that_were_hashed(
+def test_the_bytes_loaded_are_the_bytes_hashed(
     saved: Path, models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pin_model(saved)
@@ -354,7 +354,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             call(tmp_path / "absent.pkl")
 
 
-def test_a_model_of_another_scikit_learn_is_refused(saved: Path, models: dict[str, Classifier]) -> None:
+def test_a_model_from_another_version_of_scikit_learn_is_refused(
+    saved: Path, models: dict[str, Classifier]
+) -> None:
     installed = sklearn.__version__
     older = "0" + installed[1:]
     saved.write_bytes(pickle.dumps(models["pipeline"]).replace(installed.encode(), older.encode()))
@@ -363,7 +365,7 @@ def test_a_model_of_another_scikit_learn_is_refused(saved: Path, models: dict[st
         load_model(saved)
 
 
-def test_a_model_of_another_patch_of_scikit_learn_is_a_warning(
+def test_a_model_from_another_patch_release_of_scikit_learn_is_a_warning(
     saved: Path, models: dict[str, Classifier]
 ) -> None:
     major, minor, _ = sklearn.__version__.split(".")
@@ -379,7 +381,7 @@ def test_a_model_of_another_patch_of_scikit_learn_is_a_warning(
 
 
 @pytest.mark.parametrize("content", [b"not a pickle", pickle.dumps(Complains())])
-def test_a_file_that_is_no_model_is_refused_without_quoting_it(content: bytes, saved: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused_without_quoting_it(content: bytes, saved: Path) -> None:
     saved.write_bytes(content)
     pin_model(saved)
     with pytest.raises(ModelLoadError, match="cannot be loaded") as caught:
@@ -389,7 +391,7 @@ def test_a_file_that_is_no_model_is_refused_without_quoting_it(content: bytes, s
     assert caught.value.__suppress_context__
 
 
-def test_all_model_errors_have_one_root() -> None:
+def test_all_model_errors_share_one_root() -> None:
     kinds = [ModelOutputError, MissingFeatureError, NotABinaryClassifierError, ModelHashError, ModelFileError]
     assert all(issubclass(kind, ModelError) for kind in [*kinds, ModelNotPinnedError, ModelVersionError])
     assert issubclass(ModelError, ValueError)

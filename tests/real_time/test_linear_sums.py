@@ -21,7 +21,7 @@ def sums(native: bool, weights: NDArray[Any] = WEIGHTS) -> Step:
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
-def test_they_are_the_same_bits() -> None:
+def test_python_and_the_kernel_give_the_same_bits() -> None:
     random = np.random.default_rng(4)
     X = random.normal(size=(400, 9)) * 10.0 ** random.integers(-150, 150, size=(400, 9))
     X[random.random(X.shape) < 0.1] = 0
@@ -36,7 +36,7 @@ def test_they_are_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_infinite_values_are_for_the_model_and_missing_ones_stay_so(native: bool) -> None:
+def test_infinite_values_are_left_to_the_model_and_missing_ones_stay_missing(native: bool) -> None:
     step, X = sums(native), np.ones((4, 9))
     X[1, 3] = np.nan
     assert np.isnan(step(X)).tolist() == [False, True, False, False]
@@ -45,7 +45,7 @@ def test_infinite_values_are_for_the_model_and_missing_ones_stay_so(native: bool
         step(X)
 
 
-def test_a_kernel_is_given_what_fits_together() -> None:
+def test_the_kernel_accepts_only_matching_arrays() -> None:
     sums(True)
     from vitalstream_native import weighted_sums
 

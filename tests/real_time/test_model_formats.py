@@ -1,4 +1,4 @@
-"""Files that people take for a model's: what each one is, in a sentence, with the remedy."""
+"""Files that people mistake for a model's: one sentence says what each is and what to do."""
 
 import pickle
 import re
@@ -85,7 +85,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_no_such_model_is_said_in_a_sentence(name: str, tmp_path: Path) -> None:
+def test_an_unsuitable_file_is_explained_in_one_sentence(name: str, tmp_path: Path) -> None:
     make, told = FILES[name]
     path = tmp_path / "risk.model"
     make(path)
@@ -96,12 +96,12 @@ def test_what_is_no_such_model_is_said_in_a_sentence(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("compress", [0, 3, ("gzip", 3), ("bz2", 3), ("lzma", 3)])
-def test_what_joblib_compresses_is_no_foreign_file(compress: Any, tmp_path: Path) -> None:
+def test_a_model_compressed_by_joblib_is_loaded(compress: Any, tmp_path: Path) -> None:
     joblib.dump(fitted("LR"), tmp_path / "m", compress=compress)
     load(tmp_path / "m")
 
 
-def test_of_an_mlflow_folder_the_file_to_pin_is_named(tmp_path: Path) -> None:
+def test_for_an_mlflow_folder_the_file_to_pin_is_named(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text("flavors:\n  sklearn:\n    pickled_model: net/model.pkl\n")
     for call in (load_model, pin_model, model_sha256, pinned_sha256):
         with pytest.raises(ModelError, match=rf"MLflow folder: .* {re.escape(str(tmp_path))}/net/model\.pkl"):
@@ -123,7 +123,7 @@ class Own:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model whose class is in a module that can't be imported; the module's file is beside it, in `code`."""
+    """A model whose class is in a module that can't be imported; the module's file is in `code`, next to it."""
     module = ModuleType("hospital_models")
     exec(CODE, module.__dict__)
     with monkeypatch.context() as patched:
@@ -135,7 +135,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "m.pkl"
 
 
-def test_a_module_that_is_not_found_is_named_and_found_with_code(own: Path) -> None:
+def test_a_missing_module_is_named_and_can_be_given_by_code(own: Path) -> None:
     with pytest.raises(ModelError, match=r"needs the Python module hospital_models, .*--code"):
         load(own)
     with pytest.raises(ModelError, match=r"--code \S+nowhere is not a folder"):
@@ -146,29 +146,29 @@ def test_a_module_that_is_not_found_is_named_and_found_with_code(own: Path) -> N
         sys.modules.pop("hospital_models", None)
 
 
-def test_what_a_notebook_defined_is_named(tmp_path: Path) -> None:
+def test_a_class_defined_in_a_notebook_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(b"\x80\x03c__main__\nMyModel\n)\x81.")
     with pytest.raises(ModelError, match=r"needs MyModel, which the script or notebook .* --code"):
         load(path)
 
 
-def test_a_program_that_was_started_as_a_module_calls_its_main_by_another_name() -> None:
-    """`python -m vitalstream`: the __main__ that a pickle asks for is shown as vitalstream.__main__."""
+def test_main_is_named_as_the_module_that_was_started() -> None:
+    """With `python -m vitalstream`, the __main__ that a pickle refers to is shown as vitalstream.__main__."""
     error = AttributeError("Can't get attribute 'MyModel' on <module 'vitalstream.__main__' from 'x.py'>")
     assert complaint(error, b"\x80\x04", how="joblib.dump").startswith(
         "needs MyModel, which the script or notebook"
     )
 
 
-def test_a_name_that_the_installed_module_lacks_is_named(tmp_path: Path) -> None:
+def test_a_name_missing_from_the_installed_module_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(b"\x80\x03csklearn.linear_model\nRiskRegression\n)\x81.")
     with pytest.raises(ModelError, match=r"needs RiskRegression of the module sklearn\.linear_model"):
         load(path)
 
 
-def test_a_pickle_of_an_older_xgboost_is_a_caution(tmp_path: Path) -> None:
+def test_a_pickle_from_an_older_xgboost_is_a_caution(tmp_path: Path) -> None:
     path, version = tmp_path / "m.joblib", b"version[#L" + bytes(7) + b"\x03"
     joblib.dump(fitted("XGBoost"), path)
     path.write_bytes(re.sub(re.escape(version) + b"i.i.i.", version + b"i\x02i\x01i\x04", path.read_bytes()))

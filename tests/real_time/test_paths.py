@@ -1,4 +1,4 @@
-"""Each kind of model takes the path it should, and gives its own answer: the same bits for trees, else within 1e-9."""
+"""Each kind of model takes its path and gives its own scores: bit for bit for trees, else within 1e-9."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -220,7 +220,7 @@ def assert_same(found: Any, expected: Any, path: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind_takes_its_path_and_gives_its_own_scores_in_any_chunk(name: str) -> None:
+def test_each_kind_takes_its_path_and_gives_its_own_scores_at_any_chunk_size(name: str) -> None:
     model, path = fitted(name), KINDS[name][1]
     for positive in (1, 0):
         scorer = RiskScorer(model, positive_class=positive)
@@ -229,14 +229,14 @@ def test_each_kind_takes_its_path_and_gives_its_own_scores_in_any_chunk(name: st
         assert_same(whole, model.predict_proba(GAPS)[:, positive], path)
         for size in (1, 7, 100):
             chunk = scorer.probability(GAPS.iloc[3 : 3 + size])
-            if path.startswith(PLAIN):  # BLAS may round rows in company differently
+            if path.startswith(PLAIN):  # BLAS may round differently for several rows
                 np.testing.assert_allclose(chunk, whole[3 : 3 + size], rtol=1e-9)
             else:
                 np.testing.assert_array_equal(chunk, whole[3 : 3 + size])
 
 
 @pytest.mark.parametrize("name", ["columns and LR", "columns and HGB"])
-def test_a_category_that_it_does_not_know_is_what_the_model_makes_of_it(name: str) -> None:
+def test_an_unknown_category_is_handled_as_by_the_model(name: str) -> None:
     strange = GAPS.assign(unit=[1.0, 3.0, np.nan] * 200, gender=[7.0, np.nan, 1.0, 0.0] * 150)
     scorer, expected = RiskScorer(fitted(name)), fitted(name).predict_proba(strange)[:, 1]
     assert scorer.path == KINDS[name][1]
@@ -252,12 +252,12 @@ def test_a_category_that_the_model_refuses_is_refused(encoder: Any) -> None:
         scorer(GAPS.assign(unit=3.0))
 
 
-def test_an_infinite_category_is_refused_as_the_model_does() -> None:
+def test_an_infinite_category_is_refused_as_by_the_model() -> None:
     with pytest.raises(ValueError, match="infinity"):
         RiskScorer(fitted("columns and LR"))(GAPS.assign(unit=np.inf))
 
 
-def test_infrequent_categories_are_the_encoders_affair() -> None:
+def test_infrequent_categories_are_left_to_the_encoder() -> None:
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=2)
     model = make_pipeline(columns(encoder), LogisticRegression(max_iter=500)).fit(GAPS, RISKY)
     scorer = RiskScorer(model)
@@ -266,7 +266,7 @@ def test_infrequent_categories_are_the_encoders_affair() -> None:
     assert_same(scorer.probability(strange), model.predict_proba(strange)[:, 1], scorer.path)
 
 
-def test_xgboost_predicts_with_the_trees_up_to_its_best_round() -> None:
+def test_xgboost_predicts_with_the_trees_up_to_its_best_iteration() -> None:
     model = xgboost(n_estimators=60, early_stopping_rounds=2, learning_rate=1.0)
     model.fit(GAPS[:300], RISKY[:300], eval_set=[(GAPS[300:], RISKY[300:])], verbose=False)
     assert model.best_iteration < 50
@@ -280,17 +280,15 @@ def test_xgboost_predicts_with_the_trees_up_to_its_best_round() -> None:
 
 @pytest.mark.usefixtures("no_numba")
 @pytest.mark.parametrize(("name", "library"), [("XGBoost", "XGBoost"), ("LightGBM", "LightGBM")])
-def test_without_numba_the_library_adds_its_trees(name: str, library: str) -> None:
+def test_without_numba_the_library_evaluates_its_trees(name: str, library: str) -> None:
     scorer = RiskScorer(fitted(name))
     assert scorer.path == f"{library}'s trees: install numba for compiled ones"
     np.testing.assert_array_equal(scorer.probability(GAPS), fitted(name).predict_proba(GAPS)[:, 1])
 
 
 @pytest.mark.parametrize(("name", "reader"), [("XGBoost", "xgboost_trees"), ("LightGBM", "lightgbm_trees")])
-def test_trees_that_were_read_wrongly_are_not_used(
-    name: str, reader: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As those of another version of the library may be."""
+def test_misread_trees_are_not_used(name: str, reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As might happen with another version of the library."""
     read = getattr(boosters, reader)
 
     def doctored(model: Any) -> Any:
@@ -303,7 +301,7 @@ def test_trees_that_were_read_wrongly_are_not_used(
     np.testing.assert_array_equal(scorer.probability(GAPS), fitted(name).predict_proba(GAPS)[:, 1])
 
 
-def test_a_part_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_gives_different_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def doctored(scaler: StandardScaler) -> Any:
         return lambda X: (X - scaler.mean_) / scaler.scale_ * (1 + 1e-7)
 
@@ -315,7 +313,7 @@ def test_a_part_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyP
 
 
 class Choosy(BaseEstimator):  # type: ignore[misc]
-    """Scores rows of a frame otherwise than those of an array, by `off`."""
+    """Gives scores that differ by `off` between a frame and an array."""
 
     classes_ = (0, 1)
     n_features_in_ = 5
@@ -330,7 +328,7 @@ class Choosy(BaseEstimator):  # type: ignore[misc]
         return np.column_stack([1 - risk, risk])
 
 
-def test_a_model_that_scores_arrays_otherwise_is_asked_as_usual() -> None:
+def test_a_model_that_scores_arrays_differently_gets_frames() -> None:
     assert RiskScorer(Choosy()).path == PLAIN + "there is no fast path for Choosy"
     scorer = RiskScorer(Choosy(off=1e-15))
     assert scorer.path == (
@@ -340,7 +338,7 @@ def test_a_model_that_scores_arrays_otherwise_is_asked_as_usual() -> None:
     assert set(scorer.probability(GAPS)) == {0.25, 0.75}
 
 
-def test_a_model_that_reads_names_is_asked_as_usual() -> None:
+def test_a_model_that_reads_column_names_gets_frames() -> None:
     class Reads(Choosy):
         def predict_proba(self, X: Any) -> Any:
             return super().predict_proba(X[["heart_rate"]])

@@ -1,4 +1,4 @@
-"""Patients while their rows come: undone to the last bit, kept as bytes, forgotten by partition."""
+"""Patients' state as rows arrive: undone to the last bit, kept as bytes, dropped by partition."""
 
 import math
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def rows(*told: Row) -> Rows:
 
 
 def bits(patients: Patients, partition: int = 0) -> dict[Any, bytes]:
-    """What is known of each patient."""
+    """What is known about each patient."""
     found, state = patients.of(partition)
     return {patient: row.tobytes() for patient, row in zip(found, state, strict=True)}
 
@@ -70,7 +70,7 @@ def applied(patients: Patients, chunks: Sequence[Sequence[Row]]) -> list[bytes]:
 
 @given(CHUNKS, CHUNKS)
 @settings(max_examples=80, deadline=None)
-def test_what_is_rolled_back_never_was(kept: list[list[Row]], undone: list[list[Row]]) -> None:
+def test_a_rollback_leaves_no_trace(kept: list[list[Row]], undone: list[list[Row]]) -> None:
     patients = FITTED.start()
     applied(patients, kept)
     patients.commit()
@@ -80,14 +80,14 @@ def test_what_is_rolled_back_never_was(kept: list[list[Row]], undone: list[list[
     assert bits(patients) == before
     assert len(patients) == known
     assert patients.changed()[0] == []
-    assert applied(patients, undone) == first, "taken in again, it counts once"
+    assert applied(patients, undone) == first, "rows applied again count once"
     patients.commit()
     whole = FITTED.start()
     applied(whole, [*kept, *undone])
     assert bits(patients) == bits(whole)
 
 
-def test_each_patient_is_remembered_as_before_the_first_of_several_chunks() -> None:
+def test_a_rollback_restores_each_patient_from_before_the_first_of_several_chunks() -> None:
     patients = FITTED.start()
     patients.apply(rows(("a", 0, 1, 1, None)))
     patients.commit()
@@ -119,7 +119,7 @@ def test_python_and_numba_keep_the_same_state(told: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_half_of_the_rows_of_one_patient(size: int) -> None:
+def test_one_patient_may_have_half_of_the_rows(size: int) -> None:
     random = np.random.default_rng(5)
     told: list[Row] = [
         (
@@ -136,10 +136,10 @@ def test_half_of_the_rows_of_one_patient(size: int) -> None:
     assert bits(whole) == bits(chunked)
 
 
-# --- what results tell of it
+# --- what results say about it
 
 
-def test_the_rows_seen_and_the_ages_go_with_each_row() -> None:
+def test_each_row_comes_with_rows_seen_and_ages() -> None:
     past = FITTED.start().apply(
         rows(("a", 0, 80, NAN, None), ("a", 30, NAN, 37, None), ("a", 20, NAN, NAN, None))
     )
@@ -147,7 +147,7 @@ def test_the_rows_seen_and_the_ages_go_with_each_row() -> None:
     np.testing.assert_array_equal(past.ages, [[0, NAN], [30 * MINUTE, 0], [30 * MINUTE, 0]])
 
 
-def test_rows_that_come_too_late_for_a_bucket_are_counted() -> None:
+def test_rows_too_late_for_their_bucket_are_counted() -> None:
     patients = FITTED.start()
     past = patients.apply(rows(("a", 600, 1, 1, None), ("a", 560, 1, 1, None), ("a", 460, 1, 1, None)))
     assert past.late == patients.late == 1
@@ -156,7 +156,7 @@ def test_rows_that_come_too_late_for_a_bucket_are_counted() -> None:
 # --- partitions
 
 
-def test_a_partition_takes_its_patients_along() -> None:
+def test_dropping_a_partition_drops_its_patients() -> None:
     patients = FITTED.start()
     patients.apply(rows(("a", 0, 1, 1, None), ("b", 0, 1, 1, None), ("c", 0, 1, 1, None)), [1, 2, 1])
     patients.commit()
@@ -167,7 +167,7 @@ def test_a_partition_takes_its_patients_along() -> None:
     patients.apply(rows(("c", 1, NAN, NAN, None), ("d", 1, 1, 1, None), ("b", 1, 1, 1, None)), [1, 1, 2])
     fresh = FITTED.start()
     fresh.apply(rows(("c", 1, NAN, NAN, None), ("d", 1, 1, 1, None)), [1, 1])
-    assert bits(patients, 1) == bits(fresh, 1), "nothing is left of who stood there before"
+    assert bits(patients, 1) == bits(fresh, 1), "nothing is left of the patient who used the slot before"
 
 
 def test_a_patient_of_two_partitions_has_two_histories() -> None:
@@ -176,7 +176,7 @@ def test_a_patient_of_two_partitions_has_two_histories() -> None:
     assert past.seen[:, 0].tolist() == [1, 1]
 
 
-def test_restoring_a_partition_leaves_what_is_under_way_undoable() -> None:
+def test_restoring_a_partition_keeps_uncommitted_rows_undoable() -> None:
     patients = FITTED.start()
     patients.apply(rows(("a", 0, 1, 1, None)), [1])
     patients.restore(2, *FITTED_OF_B)
@@ -203,7 +203,7 @@ def records() -> StateRecords:
 
 @given(CHUNKS, CHUNKS)
 @settings(max_examples=40, deadline=None)
-def test_state_that_went_through_bytes_goes_on_to_the_same_bits(
+def test_state_restored_from_bytes_continues_with_the_same_bits(
     before: list[list[Row]], after: list[list[Row]]
 ) -> None:
     kept, restored = FITTED.start(), FITTED.start()
@@ -216,7 +216,7 @@ def test_state_that_went_through_bytes_goes_on_to_the_same_bits(
     assert applied(restored, after) == applied(kept, after)
 
 
-def test_a_value_has_one_layout() -> None:
+def test_the_layout_of_a_state_value_is_fixed() -> None:
     (value,) = records().encode(FITTED_OF_B[1])
     assert value[:8] == b"patient\x01"
     assert value[8:40].hex() == FITTED.recipe_sha256
@@ -239,7 +239,7 @@ def test_a_value_has_one_layout() -> None:
         ),
     ],
 )
-def test_a_value_that_is_not_this_recipes_is_refused(change: Any, error: Any, problem: str) -> None:
+def test_a_state_value_of_another_recipe_is_refused(change: Any, error: Any, problem: str) -> None:
     (good,) = records().encode(FITTED_OF_B[1])
     with pytest.raises(error, match=problem):
         records().decode([good, change(good)])

@@ -1,4 +1,4 @@
-"""One preparation for every kind of model: what predicts, in one thread, with its own features, class and threshold."""
+"""One preparation for every kind of model: one thread, and the model's own features, class and threshold."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -40,11 +40,11 @@ HOLED = holed(X)
 THREADS = ("n_jobs", "nthread", "num_threads")
 
 
-# --- what predicts
+# --- the predictor
 
 
 @pytest.mark.parametrize("name", UNFITTED)
-def test_each_kind_is_scored_as_its_own_predict_proba_does(name: str) -> None:
+def test_each_kind_scores_like_its_own_predict_proba(name: str) -> None:
     model = fitted(name)
     scorer = RiskScorer(model)
     expected = model.predict_proba(HOLED)[:, 1]
@@ -55,7 +55,7 @@ def test_each_kind_is_scored_as_its_own_predict_proba_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNFITTED)
-def test_no_fitted_copy_uses_threads_and_the_model_itself_stays_as_it_is(name: str) -> None:
+def test_no_fitted_copy_uses_threads_and_the_model_itself_is_unchanged(name: str) -> None:
     model = fitted(name)
     before = pickle.dumps(model)
     for part in parts(prepare(model).classifier):
@@ -66,20 +66,20 @@ def test_no_fitted_copy_uses_threads_and_the_model_itself_stays_as_it_is(name: s
     assert pickle.dumps(model) == before
 
 
-def test_xgboost_itself_is_told_of_one_thread() -> None:
+def test_xgboost_itself_is_set_to_one_thread() -> None:
     model = fitted("XGBoost")
     prepared = prepare(model).classifier
     assert '"nthread":"1"' in prepared.get_booster().save_config()
     assert '"nthread":"1"' not in model.get_booster().save_config()
 
 
-def test_lightgbm_is_scored_in_one_thread_under_any_of_its_names() -> None:
+def test_lightgbm_uses_one_thread_whatever_its_parameter_is_called() -> None:
     model = LGBMClassifier(n_estimators=2, verbose=-1, num_threads=2).fit(X, Y)
     assert prepare(model).classifier.get_params()["num_threads"] == 1
     assert model.get_params()["num_threads"] == 2
 
 
-def test_catboost_is_asked_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_catboost_predicts_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     original = CatBoostClassifier.predict_proba
 
@@ -94,7 +94,7 @@ def test_catboost_is_asked_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Counting:
-    """A model that notes how many threads a library may use for it."""
+    """A model that records how many threads libraries may use for it."""
 
     feature_names_in_ = np.array(FEATURES, object)
 
@@ -106,7 +106,7 @@ class Counting:
         return np.full((len(X), 2), 0.5)
 
 
-def test_a_model_is_tried_in_one_thread_whichever_thread_tries_it() -> None:
+def test_a_model_is_tried_in_one_thread_even_from_another_thread() -> None:
     model = Counting()
     with ThreadPoolExecutor() as pool:
         pool.submit(RiskScorer, model).result()
@@ -130,7 +130,7 @@ def test_wrappers_are_as_fast_as_what_they_wrap(name: str, inner: str) -> None:
     assert RiskScorer(fitted(name)).path == inner
 
 
-def test_a_subclass_that_predicts_in_its_own_way_is_not_unwrapped() -> None:
+def test_a_subclass_with_its_own_predict_proba_is_not_unwrapped() -> None:
     class Cautious(GridSearchCV):  # type: ignore[misc]
         def predict_proba(self, X: Any) -> Any:
             return super().predict_proba(X) / 2 + 0.25
@@ -139,7 +139,7 @@ def test_a_subclass_that_predicts_in_its_own_way_is_not_unwrapped() -> None:
     np.testing.assert_array_equal(RiskScorer(model).probability(X), model.predict_proba(X)[:, 1])
 
 
-def test_a_part_that_holds_itself_does_no_harm() -> None:
+def test_a_model_that_contains_itself_does_no_harm() -> None:
     class Circular(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         def __init__(self, n_jobs: int = 2) -> None:
             self.n_jobs = n_jobs
@@ -172,7 +172,7 @@ def test_features_are_found_where_the_library_keeps_them(name: str) -> None:
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_a_model_fitted_without_names_works_with_names_that_are_given(
+def test_a_model_fitted_without_names_works_with_given_names(
     model: Any, recwarn: pytest.WarningsRecorder
 ) -> None:
     model.fit(X.to_numpy(), Y)
@@ -199,7 +199,7 @@ def test_given_features_must_fit() -> None:
 
 # --- the positive class
 
-DIED = np.where(Y == 1, "died", "survived")  # sorts before survived, so its probability is in column 0
+DIED = np.where(Y == 1, "died", "survived")  # sorts before "survived", so its probability is in column 0
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_any_other_pair_is_refused_until_the_class_is_named(labels: Any) -> None
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_the_risk_is_the_named_class_in_the_first_column_too(model: Any) -> None:
+def test_the_risk_is_the_named_class_even_in_the_first_column(model: Any) -> None:
     model.fit(X, DIED)
     scorer = RiskScorer(model, positive_class="died")
     exact = "trees" in scorer.path
@@ -256,7 +256,7 @@ def test_the_risk_is_the_named_class_in_the_first_column_too(model: Any) -> None
     assert risk["risk_probability"][Y == 1].mean() > 0.5 > risk["risk_probability"][Y == 0].mean()
 
 
-def test_classes_in_any_order() -> None:
+def test_classes_may_have_any_order() -> None:
     class Reversed:
         classes_ = (1, 0)
 
@@ -304,7 +304,7 @@ def catboost() -> Any:
 
 
 @pytest.mark.parametrize("make", [fixed, tuned, prefit, searched, last_step, outer, catboost])
-def test_a_models_own_threshold_makes_the_labels_of_its_own_predict(make: Any) -> None:
+def test_a_models_own_threshold_gives_the_labels_of_its_own_predict(make: Any) -> None:
     model = make()
     risk = run_streaming_inference(X, model, 50)
     assert risk["risk_label"].tolist() == model.predict(X).astype(int).tolist()
@@ -315,13 +315,13 @@ def test_a_models_own_threshold_makes_the_labels_of_its_own_predict(make: Any) -
     assert RiskScorer(model, threshold=0.9).prepared.threshold_from == "the given"
 
 
-def test_without_one_the_threshold_is_the_default() -> None:
+def test_a_model_without_a_threshold_gets_the_default() -> None:
     for model in (LogisticRegression().fit(X, Y), fixed("auto"), fitted("CatBoost")):
         assert RiskScorer(model).threshold == 0.5
     assert "label is 1 from 0.5 upwards (the default threshold)" in RiskScorer(fitted("LR")).prepared.decision
 
 
-def test_a_threshold_for_something_else_than_the_risk_is_refused() -> None:
+def test_a_threshold_that_is_not_for_the_risk_is_refused() -> None:
     model = fixed(0.2, response_method="decision_function")
     with pytest.raises(ThresholdError, match=r"0\.2, is for its decision_function, .*--threshold"):
         RiskScorer(model)

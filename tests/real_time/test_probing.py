@@ -1,4 +1,4 @@
-"""What is seen of a model before it scores: rows that depend on each other, on chance or on what was before."""
+"""Checks on a model before it scores: refuse rows that depend on each other, on chance or on earlier calls."""
 
 import functools
 import re
@@ -54,7 +54,7 @@ def linear(*steps: Any) -> Any:
 
 
 class Dropout:
-    """Still trains while it predicts."""
+    """Still drops values at random while predicting."""
 
     classes_ = (0, 1)
 
@@ -67,7 +67,7 @@ class Dropout:
 
 
 class Drifting(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Centers on all that it has ever seen."""
+    """Centers on everything it has seen so far."""
 
     def fit(self, X: Any, y: Any = None) -> Any:
         self.sum_, self.count_ = np.nansum(X, axis=0), len(X)
@@ -80,7 +80,7 @@ class Drifting(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class NotAlone:
-    """Needs company."""
+    """Fails on a single row."""
 
     classes_ = (0, 1)
 
@@ -138,13 +138,13 @@ LEGITIMATE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", LEGITIMATE)
-def test_no_legitimate_kind_is_refused(name: str) -> None:
+def test_no_legitimate_kind_of_model_is_refused(name: str) -> None:
     scorer = RiskScorer(LEGITIMATE[name]())
     require_independent_rows(scorer, scorer.features or ())
 
 
 class Answers:
-    """What it is told to for every row."""
+    """The same risk for every row."""
 
     classes_ = (0, 1)
     feature_names_in_ = FEATURES
@@ -169,7 +169,7 @@ def test_a_model_that_fails_on_every_row_is_refused() -> None:
     require_independent_rows(RiskScorer(Answers(np.nan)), FEATURES)
 
 
-def test_a_file_is_looked_at_as_it_is_loaded(tmp_path: Path) -> None:
+def test_a_model_is_probed_when_its_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     joblib.dump(linear(FunctionTransformer(rank_in_the_batch)), path)
     with pytest.raises(DependentRowsError):

@@ -1,4 +1,4 @@
-"""skops files: no code runs as they load, and nothing in them is made that is not trusted by name."""
+"""skops files: loading them runs no code and creates only types that are trusted by name."""
 
 import builtins
 from pathlib import Path
@@ -25,7 +25,7 @@ MADE: list["Touches"] = []
 
 
 class Touches:
-    """Tells when it is made."""
+    """Records that it was created."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         MADE.append(self)
@@ -52,7 +52,7 @@ def test_a_model_gives_the_same_scores_once_its_types_are_trusted(
     assert (loaded.predict_proba(patients) == models[kind].predict_proba(patients)).all()
 
 
-def test_a_type_that_is_not_trusted_is_named_and_not_made(tmp_path: Path) -> None:
+def test_an_untrusted_type_is_named_and_not_created(tmp_path: Path) -> None:
     touches = Touches()
     touches.__dict__["a"] = 1
     path = saved([touches, HandWritten()], tmp_path)
@@ -68,7 +68,7 @@ def test_a_type_that_is_not_trusted_is_named_and_not_made(tmp_path: Path) -> Non
     assert MADE
 
 
-def test_it_is_pinned_like_any_other(tmp_path: Path, models: dict[str, Classifier]) -> None:
+def test_a_skops_file_is_pinned_like_any_other(tmp_path: Path, models: dict[str, Classifier]) -> None:
     path = tmp_path / "risk.skops"
     skops.dump(models["logistic"], path)
     with pytest.raises(ModelNotPinnedError):
@@ -79,7 +79,7 @@ def test_it_is_pinned_like_any_other(tmp_path: Path, models: dict[str, Classifie
         load_model(path)
 
 
-def test_a_pickle_with_its_name_is_not_unpickled(tmp_path: Path) -> None:
+def test_a_pickle_named_skops_is_not_unpickled(tmp_path: Path) -> None:
     path = tmp_path / "risk.skops"
     path.write_bytes(b"\x80\x04N.")
     pin_model(path)
@@ -89,7 +89,7 @@ def test_a_pickle_with_its_name_is_not_unpickled(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_a_model_of_another_scikit_learn_is_refused(
+def test_a_model_from_another_version_of_scikit_learn_is_refused(
     tmp_path: Path, models: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
@@ -101,7 +101,7 @@ def test_a_model_of_another_scikit_learn_is_refused(
         load_model(path)
 
 
-def test_without_skops_it_says_how_to_get_it(
+def test_without_skops_the_error_says_how_to_install_it(
     tmp_path: Path, models: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(models["logistic"], tmp_path)

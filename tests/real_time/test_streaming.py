@@ -1,4 +1,4 @@
-"""Cutting, joining and timing, for whatever a process function may return."""
+"""Splitting, joining and timing, for anything that a process function may return."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def with_index(size: int) -> st.SearchStrategy[pd.DataFrame]:
 some_frames = st.integers(0, 25).flatmap(with_index)
 
 
-# --- cutting --------------------------------------------------------------------------------------
+# --- splitting ------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -78,7 +78,7 @@ def test_chunks_are_consecutive_slices(df: pd.DataFrame, chunk_size: int) -> Non
         *((too_small, ValueError) for too_small in (0, -1, np.int64(0))),
     ],
 )
-def test_a_bad_chunk_size_is_refused_at_the_call(chunk_size: Any, error: type[Exception]) -> None:
+def test_a_bad_chunk_size_is_refused_by_the_call(chunk_size: Any, error: type[Exception]) -> None:
     for df in (numbers(3), numbers(0)):
         for call in (stream_dataframe, lambda df, size: process_stream(df, size, list)):
             with pytest.raises(error, match="chunk_size must be"):
@@ -88,7 +88,7 @@ def test_a_bad_chunk_size_is_refused_at_the_call(chunk_size: Any, error: type[Ex
 
 
 @pytest.mark.parametrize("chunk_size", [3, np.int64(3), np.uint8(3), 2**70])
-def test_any_integer_is_a_chunk_size(chunk_size: Any) -> None:
+def test_any_positive_integer_is_a_chunk_size(chunk_size: Any) -> None:
     assert [len(chunk) for chunk in stream_dataframe(numbers(3), chunk_size)] == [3]
 
 
@@ -109,14 +109,14 @@ RETURNS: dict[str, tuple[Fn, list[Any]]] = {
 @pytest.mark.parametrize("kind", RETURNS)
 @settings(max_examples=20, deadline=None)
 @given(df=some_frames.filter(len), chunk_size=st.integers(1, 30))
-def test_results_come_back_on_the_input_index(kind: str, df: pd.DataFrame, chunk_size: int) -> None:
+def test_results_keep_the_input_index(kind: str, df: pd.DataFrame, chunk_size: int) -> None:
     process_fn, columns = RETURNS[kind]
     results, _ = process_stream(df, chunk_size, process_fn)
     expected = (df * 2).set_axis(columns, axis=1)
     pd.testing.assert_frame_equal(results, expected, check_column_type=False, check_exact=True)
 
 
-def test_a_list_is_typed_as_a_whole() -> None:
+def test_all_chunks_of_a_list_get_one_dtype() -> None:
     for chunk_size in (1, 2, 9):
         results, _ = process_stream(numbers(3), chunk_size, lambda chunk: [x or None for x in chunk["x"]])
         assert results["result"].dtype == "float64"
@@ -125,9 +125,7 @@ def test_a_list_is_typed_as_a_whole() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(df=some_frames, chunk_size=st.integers(1, 30))
-def test_rows_returned_in_another_order_find_their_own_labels_or_are_refused(
-    df: pd.DataFrame, chunk_size: int
-) -> None:
+def test_reordered_rows_are_matched_by_label_or_refused(df: pd.DataFrame, chunk_size: int) -> None:
     def reverse(chunk: pd.DataFrame) -> pd.DataFrame:
         return chunk.iloc[np.arange(len(chunk))[::-1]]
 
@@ -145,13 +143,13 @@ def test_rows_returned_in_another_order_find_their_own_labels_or_are_refused(
             process_stream(df, chunk_size, reverse)
 
 
-def test_a_default_index_is_no_labels_even_where_it_looks_like_them() -> None:
+def test_a_default_index_is_not_taken_for_labels() -> None:
     shuffled = numbers(3).set_axis([2, 0, 1])
     results, _ = process_stream(shuffled, 3, lambda chunk: pd.DataFrame({"y": chunk["x"].to_numpy()}))
     assert results["y"].to_dict() == {2: 0.0, 0: 1.0, 1: 2.0}
 
 
-def test_one_chunk_with_its_index_comes_back_as_the_very_object() -> None:
+def test_a_single_chunk_with_its_index_is_returned_as_the_same_object() -> None:
     made = []
 
     def process_fn(chunk: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +160,7 @@ def test_one_chunk_with_its_index_comes_back_as_the_very_object() -> None:
     assert results is made[0]
 
 
-def test_a_buffer_filled_again_for_each_chunk_does_no_harm() -> None:
+def test_reusing_a_buffer_for_each_chunk_does_no_harm() -> None:
     buffer = np.empty(1)
 
     def process_fn(chunk: pd.DataFrame) -> Any:
@@ -206,7 +204,7 @@ def test_a_result_of_another_length_is_refused(kind: str, shorten: Fn) -> None:
     ],
     ids=["renamed", "one more", "no names", "none"],
 )
-def test_other_columns_than_the_chunk_before_are_refused(second: Fn) -> None:
+def test_columns_that_differ_from_the_previous_chunk_are_refused(second: Fn) -> None:
     with pytest.raises(ResultShapeError, match="other columns for chunk 2"):
         process_stream(numbers(4), 2, lambda chunk: second(chunk) if chunk["x"].iloc[0] else chunk)
 
@@ -218,14 +216,14 @@ def test_a_result_without_rows_is_refused(result: Any) -> None:
 
 
 @pytest.mark.parametrize("result", [np.array(1.0), np.zeros((2, 1, 1))])
-def test_an_array_of_no_or_three_dimensions_is_refused(result: Any) -> None:
+def test_an_array_of_zero_or_three_dimensions_is_refused(result: Any) -> None:
     with pytest.raises(ResultShapeError, match="one or two dimensions; for chunk 1"):
         process_stream(numbers(2), 2, lambda _: result)
 
 
 def test_an_empty_frame_gives_an_empty_result_and_zeros() -> None:
     df = numbers(0).set_axis(pd.DatetimeIndex([], name="at"))
-    results, metrics = process_stream(df, 100, lambda _: pytest.fail("called without rows"))
+    results, metrics = process_stream(df, 100, lambda _: pytest.fail("called with no rows"))
     assert results.empty
     assert results.index.equals(df.index)
     assert metrics == StreamMetrics(latency_ms=0.0, throughput_rows_per_s=0.0)
@@ -236,7 +234,7 @@ def test_an_empty_frame_gives_an_empty_result_and_zeros() -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 10, 50])
-def test_metrics_are_milliseconds_a_row_and_rows_a_second(chunk_size: int, clock: Clock) -> None:
+def test_metrics_are_milliseconds_per_row_and_rows_per_second(chunk_size: int, clock: Clock) -> None:
     def two_milliseconds_a_row(chunk: pd.DataFrame) -> pd.DataFrame:
         clock.now_ns += 2_000_000 * len(chunk)
         return chunk
@@ -245,7 +243,7 @@ def test_metrics_are_milliseconds_a_row_and_rows_a_second(chunk_size: int, clock
     assert metrics == StreamMetrics(latency_ms=2.0, throughput_rows_per_s=500.0)
 
 
-def test_each_chunk_is_told_with_its_own_metrics(clock: Clock) -> None:
+def test_each_chunk_is_reported_with_its_own_metrics(clock: Clock) -> None:
     def as_many_milliseconds_a_row_as_the_last_one_says(chunk: pd.DataFrame) -> pd.Series:
         clock.now_ns += 1_000_000 * len(chunk) * int(chunk["x"].iloc[-1])
         return chunk["x"]
@@ -271,7 +269,7 @@ def test_each_chunk_is_told_with_its_own_metrics(clock: Clock) -> None:
     ],
     ids=["int, float", "bool, int", "text", "array, frame", "masked"],
 )
-def test_arrays_are_joined_as_frames_of_them_are(parts: list[Any]) -> None:
+def test_arrays_are_joined_like_frames(parts: list[Any]) -> None:
     given = iter(parts)
     results, _ = process_stream(numbers(3), 2, lambda _: next(given))
     frames = [pd.DataFrame(part, columns=["result"]) for part in parts]
@@ -292,7 +290,7 @@ def test_only_scoring_is_timed(chunk_size: int, clock: Clock) -> None:
     assert process_stream(numbers(10), chunk_size, process_fn)[1].latency_ms == 1.0
 
 
-def test_a_clock_too_coarse_to_see_it_gives_finite_numbers(clock: Clock) -> None:
+def test_a_coarse_clock_still_gives_finite_numbers(clock: Clock) -> None:
     _, metrics = process_stream(numbers(10), 3, lambda chunk: chunk)
     assert 0 < metrics.latency_ms < 1e-6
     assert np.isfinite(metrics.throughput_rows_per_s)
@@ -307,7 +305,7 @@ def test_metrics_are_frozen() -> None:
 
 
 def test_comparing_times_the_second_round(clock: Clock) -> None:
-    costs = iter([5_000, 5_000, 5_000, 40, 6, 8])  # ms: the whole, two chunks; then the same again
+    costs = iter([5_000, 5_000, 5_000, 40, 6, 8])  # ms: the whole frame, then two chunks; then the same again
 
     def process_fn(chunk: pd.DataFrame) -> pd.DataFrame:
         clock.now_ns += next(costs) * 1_000_000
@@ -347,7 +345,7 @@ def test_comparing_raises_when_chunks_change_the_values(process_fn: Fn) -> None:
     ],
     ids=["rounding", "nan", "none", "text"],
 )
-def test_comparing_takes_rounding_and_gaps_as_equal(process_fn: Fn) -> None:
+def test_comparing_treats_rounding_and_missing_values_as_equal(process_fn: Fn) -> None:
     result = compare_batch_vs_streaming(numbers(5), process_fn, 2)
     assert all(type(value) is float for value in result.values())
 
@@ -362,7 +360,7 @@ def test_benchmarking_has_a_row_for_each_chunk_size(model: Classifier, patients:
 # --- purity ---------------------------------------------------------------------------------------
 
 
-def test_the_core_knows_nothing_of_kafka() -> None:
+def test_the_core_does_not_import_kafka() -> None:
     code = "import real_time, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = {"broker", "schemas", "consumer", "producer", "vitalstream"}

@@ -1,4 +1,4 @@
-"""Measuring chunk sizes, and choosing one."""
+"""Measuring chunk sizes and choosing one."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from real_time.sweep import ChunkCost, Measurement, knee, recommendation
 
 
 def costs(**throughputs: float) -> list[ChunkCost]:
-    """Costs of sizes, such as `_10=500.0`, in this order."""
+    """Costs of sizes, written like `_10=500.0`, in this order."""
     return [
         ChunkCost(
             chunk_size=int(name[1:]),
@@ -36,13 +36,13 @@ def costs(**throughputs: float) -> list[ChunkCost]:
     ],
     ids=["flat", "knee", "noisy", "rising", "unsorted", "single"],
 )
-def test_the_knee_is_the_smallest_size_with_nine_tenths_of_the_best(
+def test_the_knee_is_the_smallest_size_with_90_percent_of_the_best_throughput(
     measured: list[ChunkCost], chosen: int
 ) -> None:
     assert knee(measured).chunk_size == chosen
 
 
-def test_the_recommendation_says_what_the_knee_gives_and_what_lies_beyond() -> None:
+def test_the_recommendation_says_what_the_knee_and_larger_sizes_give() -> None:
     assert recommendation(costs(_10=1_000, _100=47_000, _1000=50_000)) == (
         "chunk size 100 gives 94 % of the best throughput at 2.1 ms of scoring a chunk; "
         "larger chunks add little but latency"
@@ -54,7 +54,7 @@ def test_the_recommendation_says_what_the_knee_gives_and_what_lies_beyond() -> N
     assert "only one measured" in single
 
 
-def test_only_whole_chunks_are_measured_and_only_once_each_round() -> None:
+def test_only_whole_chunks_are_measured_once_per_round() -> None:
     frame = pd.DataFrame({"a": np.arange(25.0)})
     sizes: list[int] = []
 
@@ -65,7 +65,7 @@ def test_only_whole_chunks_are_measured_and_only_once_each_round() -> None:
     measurement = Measurement(frame, 10, score)
     assert measurement.cost() is None
     measurement.run(60)
-    assert sizes == [10] * (2 + 2)  # warming up, and the two that fit
+    assert sizes == [10] * (2 + 2)  # the warm-up, and the two chunks that fit
     cost = measurement.cost()
     assert cost is not None
     assert cost.chunk_size == 10
@@ -74,19 +74,19 @@ def test_only_whole_chunks_are_measured_and_only_once_each_round() -> None:
     assert cost.chunk_ms_p50 <= cost.chunk_ms_p99
 
 
-def test_a_slow_model_costs_no_more_time_than_was_given() -> None:
+def test_a_slow_model_stays_within_the_given_time() -> None:
     calls = 0
 
     def score(chunk: pd.DataFrame) -> Any:
         nonlocal calls
         calls += 1
-        time.sleep(0.02)  # what is tested: a model that takes so long
+        time.sleep(0.02)  # the model must really take this long
         return np.zeros(len(chunk))
 
     measurement = Measurement(pd.DataFrame({"a": np.zeros(500)}), 1, score)
     measurement.run(0.1)
     assert 2 < calls <= 2 + 5
-    measurement.run(0.0)  # less than a chunk takes: one is measured all the same
+    measurement.run(0.0)  # less time than a chunk takes, yet one is measured
     cost = measurement.cost()
     assert cost is not None
     assert cost.chunk_ms_p50 >= 20

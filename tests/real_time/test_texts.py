@@ -1,4 +1,4 @@
-"""Categories that are text, on the fast path: what the model makes of them, known, unknown and missing, or not used."""
+"""Text categories on the fast path: known, unknown and missing ones are handled as by the model, or it is not used."""
 
 import functools
 import re
@@ -73,7 +73,7 @@ def ordinal(**parameters: Any) -> Any:
 
 
 def filled(encoder: Any, **parameters: Any) -> Any:
-    """Text alone: imputers take no booleans."""
+    """Only text, because imputers accept no booleans."""
     imputer = SimpleImputer(**{"strategy": "most_frequent", **parameters})
     parts = make_column_transformer(
         (make_pipeline(imputer, encoder), ["unit", "gender"]), (SimpleImputer(), NUMBERS)
@@ -149,13 +149,13 @@ def scorer_of(name: str) -> RiskScorer:
 
 
 def as_decoded(frame: pd.DataFrame) -> pd.DataFrame:
-    """As messages bring them: text and booleans are objects, and None where they are missing."""
+    """As decoded from messages: text and booleans are objects, missing ones None."""
     texts = frame[[name for name in ("unit", "gender", "on_oxygen") if name in frame]].astype(object)
     return frame.assign(**texts.where(texts.notna(), None))
 
 
 def strange(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each of these rows has a category that is missing, or that the model doesn't know."""
+    """Rows that each have a category which is missing or unknown to the model."""
     rows = frame.head(48).astype({"unit": object, "gender": object}).reset_index(drop=True)
     missing = None if frame is NONE else np.nan
     for place, (name, value) in enumerate(
@@ -185,7 +185,7 @@ def assert_as_the_model(model: Any, scorer: RiskScorer, rows: pd.DataFrame) -> N
 
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 @pytest.mark.parametrize("name", KINDS)
-def test_each_encoder_takes_the_fast_path_and_gives_its_own_scores_in_any_chunk(
+def test_each_encoder_takes_the_fast_path_and_gives_the_models_scores_at_any_chunk_size(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, (_, frame, path), scorer = fitted(name), KINDS[name], scorer_of(name)
@@ -198,7 +198,7 @@ def test_each_encoder_takes_the_fast_path_and_gives_its_own_scores_in_any_chunk(
 
 @pytest.mark.filterwarnings("ignore:Found unknown categories")
 @pytest.mark.parametrize("name", KINDS)
-def test_unknown_and_missing_ones_are_what_the_model_makes_of_them_or_refused_as_it_does(name: str) -> None:
+def test_unknown_and_missing_categories_are_scored_or_refused_as_by_the_model(name: str) -> None:
     model, scorer = fitted(name), scorer_of(name)
     rows = strange(KINDS[name][1])
     for place in range(6):
@@ -218,10 +218,10 @@ def _refusal(model: Any, rows: pd.DataFrame) -> str:
     return ""
 
 
-def test_a_gap_in_a_column_that_takes_none_does_not_cost_the_others_the_fast_path(
+def test_a_missing_value_where_none_is_allowed_does_not_slow_the_other_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A column that is passed through to a linear model takes none; others are imputed."""
+    """The column passed through to a linear model must be complete; the others are imputed."""
     columns = make_column_transformer(
         (make_pipeline(SimpleImputer(), StandardScaler()), NUMBERS),
         (one_hot(), ["unit"]),
@@ -237,8 +237,8 @@ def test_a_gap_in_a_column_that_takes_none_does_not_cost_the_others_the_fast_pat
     np.testing.assert_allclose(scorer.probability(frame), model.predict_proba(frame)[:, 1], rtol=1e-12)
 
 
-def test_a_table_that_gives_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one of another version of scikit-learn may do."""
+def test_an_encoding_table_with_different_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As might happen with another version of scikit-learn."""
     monkeypatch.setitem(
         arithmetic.OF_CATEGORIES,
         OneHotEncoder,
@@ -250,7 +250,7 @@ def test_a_table_that_gives_other_numbers_is_not_used(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("wrong", ["unknown", "missing"])
-def test_other_scores_for_unknown_or_missing_ones_alone_are_seen(
+def test_different_scores_only_for_unknown_or_missing_categories_are_noticed(
     wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = arithmetic._Table.of
@@ -264,7 +264,7 @@ def test_other_scores_for_unknown_or_missing_ones_alone_are_seen(
     assert path == f"{OWN}its fast path gives other scores than predict_proba"
 
 
-def test_what_the_model_refuses_and_a_path_would_score_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_scores_what_the_model_refuses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     of = arithmetic._Table.of
     monkeypatch.setattr(
         arithmetic._Table, "of", lambda *given: of(*given)._replace(unknown=of(*given).known[:1])
@@ -272,14 +272,14 @@ def test_what_the_model_refuses_and_a_path_would_score_is_seen(monkeypatch: pyte
     assert RiskScorer(fitted("others refused")).path.startswith(f"{OWN}its fast path failed with ValueError")
 
 
-def test_an_encoder_of_very_many_categories_is_left_to_the_model() -> None:
+def test_an_encoder_with_very_many_categories_is_left_to_the_model() -> None:
     rows = pd.DataFrame({"bed": [f"bed {number}" for number in range(1200)], "spo2": np.arange(1200.0)})
     encoder = make_column_transformer((one_hot(), ["bed"]), (StandardScaler(), ["spo2"]))
     model = make_pipeline(encoder, LogisticRegression()).fit(rows, rows["spo2"] > 600)
     assert RiskScorer(model).path == f"{OWN}there is no fast path for an encoder of so many categories"
 
 
-def test_a_value_of_another_type_or_dtype_is_for_the_model_itself() -> None:
+def test_a_value_of_another_type_or_dtype_is_left_to_the_model() -> None:
     model, scorer = fitted("missing ones are NaN"), scorer_of("missing ones are NaN")
     for rows in (
         GAPS.astype({"unit": "category"}),
@@ -289,7 +289,7 @@ def test_a_value_of_another_type_or_dtype_is_for_the_model_itself() -> None:
         np.testing.assert_allclose(scorer.probability(rows), model.predict_proba(rows)[:, 1], rtol=1e-6)
 
 
-def test_texts_keep_the_numbers_that_they_were_learned_with() -> None:
+def test_texts_keep_the_numbers_they_were_fitted_with() -> None:
     texts = Texts()
     first = texts.learned(["ED", "ICU", None, 5.0])
     assert texts.learned(["ICU", "ward", "ED"])[[2, 0]].tolist() == first[:2].tolist()
