@@ -1,7 +1,7 @@
-"""A fitted model's arithmetic: the kinds of transformers and classifiers whose numbers can be worked out directly.
+"""Computes what fitted transformers and classifiers compute, directly from their fitted arrays.
 
-A step takes rows by features. One row's numbers never depend on the rows next to it. Whether a step gives what the
-model gives is found out elsewhere, by trying (see fast_path.py): much of what is read here is private.
+A step takes rows by features, and a row's result never depends on the rows next to it. Much of what is read here is
+private, so fast_path.py verifies each model's result before it is used.
 """
 
 import itertools
@@ -37,20 +37,19 @@ from real_time.steps import LARGEST_DOUBLE, Arithmetic, AskTheModelError, NoFast
 from real_time.texts import Texts, unlike
 from real_time.trees import TREES
 
-# By how much a linear model's sum may differ from the model's own: they add the same terms in another order. Of many
-# terms, it is the square root of their number: their roundings add up as steps of a random walk do.
+# How far a linear model's sum may be from the model's own, which adds the same terms in another order. For many terms
+# the bound grows with their number's square root, because rounding errors add up like a random walk.
 ULPS: Final = 4
-# And what is worked out of such a sum: calibrated, averaged or stacked.
+# The same for anything computed from such sums: calibrated, averaged or stacked.
 RTOL, ATOL = 1e-9, 1e-12
-# Numbers in what is kept of an encoder: a thousand categories in all, each one-hot.
+# Largest lookup table of an encoder, in numbers: a thousand one-hot categories in all.
 _LARGEST_TABLE: Final = 1_000_000
 
 
 def arithmetic(model: Any, positive: int, texts: Texts) -> Arithmetic:
-    """That of a fitted binary classifier, for the probability of `classes_[positive]`.
+    """The arithmetic of a fitted binary classifier, for the probability of `classes_[positive]`.
 
-    It takes rows of numbers: categories that are text are what `texts` makes of them. Raises NoFastPathError for a
-    kind that has none.
+    It takes rows of numbers, with text categories numbered by `texts`. Raises NoFastPathError for unsupported kinds.
     """
     if kind := CLASSIFIERS.get(type(model)) or TREES.get(_name(model)):
         return kind(model, positive)
@@ -76,12 +75,12 @@ def _linear(model: Any, positive: int) -> Arithmetic:
         return total if positive else 1 - total
 
     def slack(X: Floats, expected: Floats) -> Floats:
-        # What the sum differs by moves the probability p by p (1 - p) times as much: the logistic function's slope.
-        # Its exponential and division round too, and below `tiny` doubles have fewer bits.
+        # An error in the sum moves the probability p by p (1 - p) times as much, the slope of the logistic function.
+        # Its exponential and division round too, and doubles below `tiny` have fewer bits.
         limits, sizes = np.finfo(np.float64), np.abs(X * weights).sum(axis=1) + abs(intercept)
         ulps = max(ULPS, X.shape[1] ** 0.5)
         found: Floats = ulps * limits.eps * expected * (1 + (1 - expected) * sizes) + limits.tiny
-        return found if positive else found + limits.eps  # one minus the other one, and as coarse as that
+        return found if positive else found + limits.eps  # 1 - p is as coarse as 1
 
     return Arithmetic(probability, slack, "the linear model's arithmetic", margin)
 
@@ -120,7 +119,7 @@ def _chain(steps: Sequence[Step]) -> Step:
 
 
 def _transform(transformer: Any, texts: Texts) -> list[Step]:
-    """The steps of a fitted transformer; none where it passes everything through."""
+    """The steps of a fitted transformer; empty if it passes everything through."""
     if transformer is None or transformer == "passthrough":
         return []
     if type(transformer) is Pipeline:
@@ -137,7 +136,7 @@ def _transform(transformer: Any, texts: Texts) -> list[Step]:
 def _imputer(imputer: SimpleImputer, texts: Texts) -> Step:
     values = texts.learned(imputer.statistics_)
     if not _is_nan(imputer.missing_values):
-        raise NoFastPathError("there is no fast path for an imputer for which a number is missing")
+        raise NoFastPathError("there is no fast path for an imputer whose missing_values is not NaN")
     if np.isnan(values).any():
         raise NoFastPathError("there is no fast path for an imputer that drops columns")
     if not imputer.add_indicator:
@@ -190,11 +189,11 @@ def _min_max_scaler(scaler: MinMaxScaler) -> Step:
 
 
 def _encoder(encoder: Any, texts: Texts) -> Step:
-    """Looks up what the encoder itself makes of each category, of a missing one, and of one that it does not know."""
+    """Looks up the encoder's own output for each category, for a missing value and for an unknown category."""
     known = [categories.tolist() for categories in encoder.categories_]
     widths = getattr(encoder, "_n_features_outs", [1] * len(known))
     if sum(map(len, known)) * sum(widths) > _LARGEST_TABLE:
-        raise NoFastPathError("there is no fast path for an encoder of so many categories")
+        raise NoFastPathError("there is no fast path for an encoder with that many categories")
     ends = itertools.accumulate(widths, initial=0)
     blocks = [slice(*pair) for pair in itertools.pairwise(ends)]
     look_ups = [
@@ -210,7 +209,7 @@ def _encoder(encoder: Any, texts: Texts) -> Step:
 
 
 class _Table(NamedTuple):
-    """What an encoder makes of each category of a column, and of others; None where it refuses them."""
+    """An encoder's output for each category of a column, for missing and unknown values; None if it refuses those."""
 
     known: Floats
     missing: Floats | None
@@ -218,7 +217,7 @@ class _Table(NamedTuple):
 
     @classmethod
     def of(cls, encoder: Any, known: Sequence[list[Any]], column: int, block: slice) -> "_Table":
-        """That of one column, whose part of what the encoder gives is `block`."""
+        """The table of one column, whose part of the encoder's output is `block`."""
         first, own = [categories[0] for categories in known], known[column]
 
         def encoded(*values: Any) -> Floats:
@@ -238,7 +237,7 @@ class _Table(NamedTuple):
 
 
 def _look_up(numbers: Floats, table: _Table) -> Step:
-    """From a column's numbers, those of its categories and others, to the rows of its table."""
+    """Maps a column's numbers to rows of its table; `numbers` are those of its known categories."""
     order = np.argsort(numbers)[: np.count_nonzero(~np.isnan(numbers))]
     ascending, count = np.append(numbers[order], np.inf), len(order)
     refused = np.array([*[False] * count, table.missing is None, table.unknown is None])
@@ -294,9 +293,9 @@ def _calibrated(model: CalibratedClassifierCV, positive: int, texts: Texts) -> A
 
 
 def _calibrated_part(part: Any, texts: Texts) -> tuple[Step, Arithmetic, Step]:
-    """What is calibrated, its arithmetic, and the calibrator."""
+    """The step whose output is calibrated, its arithmetic, and the calibrator."""
     inner = arithmetic(part.estimator, 1, texts)
-    # scikit-learn asks for the decision function first.
+    # scikit-learn prefers the decision function.
     step = inner.margin if hasattr(part.estimator, "decision_function") else inner.probability
     if part.method not in ("sigmoid", "isotonic") or len(part.calibrators) != 1 or step is None:
         raise NoFastPathError(f"there is no fast path for calibration with method {part.method}")
@@ -350,7 +349,7 @@ def _stacking(model: StackingClassifier, positive: int, texts: Texts) -> Arithme
 
 
 def _composed(probability: Step, parts: Sequence[Arithmetic], what: str) -> Arithmetic:
-    """What is worked out of several; its bits are the model's if theirs are."""
+    """Combine several; the result has the model's bits if all of them do."""
     exact = all(part.slack is None for part in parts)
     how = f"{', '.join(dict.fromkeys(part.how for part in parts))}; {what}"
     return Arithmetic(probability, None if exact else lambda _, expected: RTOL * expected + ATOL, how)

@@ -1,8 +1,8 @@
-"""XGBoost's and LightGBM's fitted trees, read from their own descriptions, for real_time/compiled.py.
+"""Reads the fitted trees of XGBoost and LightGBM from their own model descriptions, for real_time/compiled.py.
 
-Neither library is imported here: a model of theirs brings it along. Each adds a row's leaves in the order of the
-trees, XGBoost in float32 and LightGBM in float64, and takes the logistic function of the sum. What is read here is
-used only after it has given the library's own bits (see fast_path.py).
+Neither library is imported here; unpickling one of their models imports it. Both add a row's leaves in tree order,
+XGBoost in float32 and LightGBM in float64, and apply the logistic function to the sum. The trees are used only after
+they have reproduced the library's bits (see fast_path.py).
 """
 
 import json
@@ -16,14 +16,14 @@ from real_time.compiled import Array, Floats, Tree
 
 
 class NotReadableError(ValueError):
-    """The trees do something that compiled trees can't do; the message says what."""
+    """Compiled code does not support these trees; the message says why."""
 
 
 # --- XGBoost
 
 
 def xgboost_predict(model: Any, X: Floats, *, margin: bool = False) -> Floats:
-    """The probability of `classes_[1]`, or the sum behind it, in float32: by the library, unchecked."""
+    """The probability of `classes_[1]`, or its margin, as float32: the library's own, without its input checks."""
     found: Floats = model.get_booster().inplace_predict(
         X,
         iteration_range=(0, _xgboost_rounds(model)),
@@ -34,14 +34,14 @@ def xgboost_predict(model: Any, X: Floats, *, margin: bool = False) -> Floats:
 
 
 def xgboost_trees(model: Any) -> tuple[list[Tree], float]:
-    """The trees of an XGBClassifier of two classes and what their leaves are added to; raises NotReadableError."""
+    """The trees of a binary XGBClassifier and the start of their sum. Raises NotReadableError."""
     booster = model.get_booster()
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     gradient = learner["gradient_booster"]
     if learner["objective"]["name"] != "binary:logistic" or gradient["name"] != "gbtree":
         raise NotReadableError("they are not summed for a logistic function")
     if not (isinstance(model.missing, float) and math.isnan(model.missing)):
-        raise NotReadableError("a number stands for what is missing")
+        raise NotReadableError("a number marks missing values")
     rounds, indptr = _xgboost_rounds(model), gradient["model"]["iteration_indptr"]
     count = indptr[rounds] if rounds else indptr[-1]
     trees = [_xgboost_tree(tree) for tree in gradient["model"]["trees"][:count]]
@@ -49,13 +49,13 @@ def xgboost_trees(model: Any) -> tuple[list[Tree], float]:
 
 
 def _xgboost_start(base_score: str) -> float:
-    """The sum that stands for a probability, rounded as C's logf rounds it; NumPy's log of float32 does not."""
+    """The margin of a probability, rounded as C's logf rounds; NumPy's float32 log rounds differently."""
     base = np.float32(base_score.strip("[]"))
     return float(np.float32(-math.log(np.float32(1) / base - np.float32(1))))
 
 
 def _xgboost_rounds(model: Any) -> int:
-    """How many rounds predict: those up to the best one, if fitting stopped early; 0 for all."""
+    """Number of boosting rounds used to predict: up to the best one after early stopping; 0 means all."""
     best = model.get_booster().attributes().get("best_iteration")
     return 0 if best is None else int(best) + 1
 
@@ -67,7 +67,7 @@ def _xgboost_tree(tree: dict[str, Any]) -> Tree:
         raise NotReadableError("a leaf has several values")
     left, right = (np.asarray(tree[side], np.int64) for side in ("left_children", "right_children"))
     values = np.asarray(tree["split_conditions"], np.float32)
-    # Less than the threshold goes to the left: up to the number before it.
+    # XGBoost goes left if x < threshold; Tree goes left up to and including, so take the next smaller float.
     below = np.nextafter(values, np.float32(-np.inf)).astype(np.float64)
     feature, nan_left = np.asarray(tree["split_indices"], np.int64), np.asarray(tree["default_left"], bool)
     return Tree(left, right, feature, below, nan_left, values.astype(np.float64))
@@ -79,13 +79,13 @@ _NEXT_TO_ZERO: Final = float(np.float32(1e-35))
 
 
 def lightgbm_predict(model: Any, X: Floats, *, margin: bool = False) -> Floats:
-    """The probability of `classes_[1]`, or the sum behind it: by the library, in one thread, unchecked."""
+    """The probability of `classes_[1]`, or its margin: the library's own, in one thread, without its input checks."""
     found: Floats = model.booster_.predict(X, raw_score=margin, num_threads=1)
     return found
 
 
 def lightgbm_trees(model: Any) -> tuple[list[Tree], float]:
-    """The trees of an LGBMClassifier of two classes and what their leaves are added to; raises NotReadableError."""
+    """The trees of a binary LGBMClassifier and the start of their sum. Raises NotReadableError."""
     dump = model.booster_.dump_model()
     if (
         dump["objective"] != "binary sigmoid:1"
@@ -114,7 +114,7 @@ def _lightgbm_tree(root: dict[str, Any]) -> Tree:
 
 
 def _as_compared(threshold: Array) -> Array:
-    """What a value compares with as it does with `threshold` after LightGBM took all next to zero for zero."""
+    """The thresholds to compare unrounded values with: LightGBM treats values close to zero as zero."""
     below_zero = (threshold >= -_NEXT_TO_ZERO) & (threshold < 0)
     above = (threshold >= 0) & (threshold < _NEXT_TO_ZERO)
     return np.where(
@@ -123,7 +123,7 @@ def _as_compared(threshold: Array) -> Array:
 
 
 def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A node and all below it, itself first."""
+    """A node and all its descendants, parents first."""
     yield node
     for side in ("left_child", "right_child"):
         if side in node:
@@ -138,7 +138,7 @@ def _lightgbm_nan_goes_left(node: dict[str, Any]) -> bool:
     if node["decision_type"] != "<=":
         raise NotReadableError("they split on categories")
     if node["missing_type"] == "Zero":
-        raise NotReadableError("zero stands for what is missing")
-    if node["missing_type"] == "None":  # what is missing counts as zero then
+        raise NotReadableError("zero marks missing values")
+    if node["missing_type"] == "None":  # then a missing value counts as zero
         return bool(node["threshold"] >= 0)
     return bool(node["default_left"])

@@ -1,6 +1,6 @@
-"""A model's card: a JSON file next to its pin, with what the model itself does not say (see model-card.schema.json).
+"""A model's card: a JSON file next to its pin with what the model itself does not say (see model-card.schema.json).
 
-The card belongs to one model file, whose hash it contains.
+A card belongs to one model file and contains its hash.
 """
 
 import json
@@ -16,7 +16,7 @@ from real_time.features import Dtype, Feature
 from real_time.model_file import ModelError, ModelFileError, ModelPath, write_file
 
 _LIBRARIES: Final = ("sklearn", "numpy", "joblib", "xgboost", "lightgbm", "catboost", "imblearn")
-_NUMBERS: Final = (int, float)  # of exact type: a bool is an int to Python
+_NUMBERS: Final = (int, float)  # compared by exact type, because bool is a subclass of int
 
 
 class CardError(ModelError):
@@ -25,7 +25,7 @@ class CardError(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a model knows of a patient's past: the hash of its recipe, and the columns that it gives."""
+    """A model's history: the hash of its recipe, and its output columns."""
 
     recipe_sha256: str
     gives: tuple[str, ...]
@@ -33,16 +33,16 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A description of a model; None leaves a value to the model and to a command's options."""
+    """A description of a model; None leaves a value to the model or to the command's options."""
 
     sha256: str
     features: tuple[Feature, ...] | None = None
-    """The fields of messages, in the model's order."""
+    """The message fields, in the model's order."""
     history: History | None = None
     positive_class: str | None = None
     threshold: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of the libraries it was pinned with, by module."""
+    """The versions of the libraries it was pinned with, by module."""
     name: str | None = None
     version: str | None = None
     note: str | None = None
@@ -61,12 +61,12 @@ class Card:
 
 
 def card_path(path: ModelPath) -> Path:
-    """Where the card of the model file `path` is."""
+    """The path of the card of model file `path`."""
     return Path(f"{fspath(path)}.card.json")
 
 
 def read_card(path: ModelPath) -> Card | None:
-    """The card of the model file `path`, or None where it has none. Raises CardError or ModelFileError."""
+    """The card of the model file `path`, or None if it has none. Raises CardError or ModelFileError."""
     card = card_path(path)
     try:
         document = json.loads(card.read_text(encoding="utf-8-sig"), parse_constant=_refuse)
@@ -86,18 +86,18 @@ def read_card(path: ModelPath) -> Card | None:
 
 
 def write_card(path: ModelPath, card: Card) -> None:
-    """Write the card of the model file `path`, all at once. Raises ModelFileError."""
+    """Write the card of the model file `path` atomically. Raises ModelFileError."""
     text = json.dumps(card.document(), indent=2, ensure_ascii=False)
     write_file(card_path(path), f"{text}\n")
 
 
 def library_versions() -> dict[str, str]:
-    """By module, the versions of those libraries that models are made with and that are loaded here."""
+    """By module, the versions of the model libraries that this process has imported."""
     return {name: sys.modules[name].__version__ for name in _LIBRARIES if name in sys.modules}
 
 
 def other_versions(card: Card) -> list[str]:
-    """A phrase for each library of which the card names another minor version than the one that is loaded."""
+    """A phrase for each library whose minor version differs between the card and this process."""
     loaded = library_versions()
     return [
         f"its card names {name} {told}, and {loaded[name]} is installed"
@@ -164,7 +164,7 @@ def _history(value: Any) -> History:
         raise ValueError("must be an object with recipe_sha256 and gives")
     gives = value["gives"]
     if not isinstance(gives, list) or not gives or not all(map(_is_text, gives)):
-        raise ValueError("gives something other than a list of columns")
+        raise ValueError("must list columns in gives")
     return History(_sha256(value["recipe_sha256"]), tuple(gives))
 
 
@@ -173,21 +173,21 @@ def _features(value: Any) -> tuple[Feature, ...]:
         raise ValueError("must be a list of features")
     features = tuple(map(_feature, value))
     if len({feature.name for feature in features}) < len(features):
-        raise ValueError("must have a name of its own for each feature")
+        raise ValueError("must give each feature a different name")
     return features
 
 
 def _feature(value: Any) -> Feature:
     if not isinstance(value, dict) or not {"name", "dtype"} <= value.keys() <= _OF_FEATURE:
-        raise ValueError("must be objects with name, dtype and, where they are known, values or typical")
+        raise ValueError("must be a list of objects with name, dtype and optionally values or typical")
     name, dtype = value["name"], value["dtype"]
     values, typical = value.get("values"), value.get("typical")
     if not isinstance(name, str) or not name or dtype not in [*Dtype]:
-        raise ValueError("must have a name each, and the dtype number, boolean or category")
+        raise ValueError("must give each feature a name and the dtype number, boolean or category")
     if "values" in value and not (dtype == Dtype.CATEGORY and _are_values(values)):
-        raise ValueError(f"has values of {name} that are not different texts of a category")
+        raise ValueError(f"gives {name} values that are not distinct texts of a category")
     if "typical" in value and not (dtype == Dtype.NUMBER and _are_typical(typical)):
-        raise ValueError(f"has typical values of {name} that are not three ascending numbers of a number")
+        raise ValueError(f"gives {name} typical values that are not three ascending numbers")
     return Feature(
         name,
         Dtype(dtype),

@@ -1,6 +1,6 @@
-"""The columns of a frame in the types that a model was fitted with: text, pandas' categories, booleans.
+"""Converts a frame's columns to the types that a model was fitted with: text, pandas categories, booleans.
 
-Values come as the messages have them; what type a column has must not depend on the rows that happen to be in it.
+Values arrive as the messages have them; a column's type must not depend on the rows that happen to be in the chunk.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from real_time.learned import takes_pandas_categories
 from real_time.prepared import Prepared
 from real_time.texts import Texts
 
-_TEXT: Final = pd.Series(["text"]).dtype  # by default: str, or object before pandas 3
+_TEXT: Final = pd.Series(["text"]).dtype  # str, or object before pandas 3
 _TEXTS: Final = (np.dtype(object), _TEXT)
 
 Cast = Callable[[pd.Series], Any]
 
 
 class Columns:
-    """Gives the columns that are no plain numbers their types, and makes arrays of numbers of them."""
+    """Gives non-numeric columns their types, and converts frames to arrays of numbers."""
 
     def __init__(self, prepared: Prepared) -> None:
         in_pandas = takes_pandas_categories(prepared.classifier)
@@ -31,7 +31,7 @@ class Columns:
         self._places: dict[Dtype, list[int]] = {dtype: [] for dtype in Dtype}
         self.texts = Texts()
         self.have_arrays = True
-        """Whether the columns can be numbers in an array; those of pandas' type for categories can't."""
+        """Whether the columns can be an array of numbers; pandas' category type cannot."""
         for number, feature in enumerate(prepared.described):
             self._places[feature.dtype].append(number)
             learned = prepared.learned.get(feature.name)
@@ -47,11 +47,11 @@ class Columns:
 
     @property
     def have_texts(self) -> bool:
-        """Whether some are text to the model."""
+        """Whether any column is text to the model."""
         return bool(self._places[Dtype.CATEGORY])
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
-        """X, whose columns are the model's in its order, with the right types."""
+        """Convert X, which has the model's columns in the model's order, to the right types."""
         if not self._casts:
             return X
         typed = X.copy(deep=False)
@@ -60,9 +60,9 @@ class Columns:
         return typed
 
     def array(self, X: pd.DataFrame) -> Floats | None:
-        """X as an array of floats, in which booleans are 1 and 0, and texts the numbers that `texts` gives them.
+        """X as an array of floats: booleans as 1 and 0, texts as numbered by `texts`.
 
-        None where it has anything else, so that it is for the model itself.
+        None if X holds anything else; ask the model itself then.
         """
         if not self._casts:
             values = X.to_numpy()
@@ -82,7 +82,7 @@ class Columns:
         return found
 
     def frame(self, array: Floats, names: pd.Index | None) -> pd.DataFrame:
-        """The other way: a frame of messages of which this is the array."""
+        """The inverse of `array`: a frame as messages would give it."""
         found = pd.DataFrame(array, columns=names, copy=False)
         for number in self._places[Dtype.CATEGORY]:
             found.isetitem(number, pd.Series(self.texts.texts(array[:, number]), dtype=object))
@@ -92,9 +92,9 @@ class Columns:
 
 
 class _Categories:
-    """Columns of pandas' type for categories: those that the model knows, and behind them any others.
+    """Converts a column to pandas' category type: the model's known categories, then any others in the column.
 
-    What to make of another one is the model's affair; without it among the categories it would be missing.
+    How to treat an unknown category is up to the model; if it were not listed, it would become missing.
     """
 
     def __init__(self, known: Sequence[Any]) -> None:
@@ -118,7 +118,7 @@ def _with_none(column: pd.Series) -> Any:
 
 
 def _booleans(column: pd.Series) -> Any:
-    """Booleans, or where one is missing the numbers 1 and 0, as which models take them."""
+    """Booleans; if any is missing, the numbers 1 and 0, which models treat the same."""
     if column.dtype != object:
         return column
     return column.astype(np.float64 if column.isna().any() else np.bool_)

@@ -1,9 +1,9 @@
-"""Trees as machine code: the leaves of many rows at once, all trees of a model in one call. Needs numba.
+"""Trees as machine code: one call adds the leaves of all trees for many rows. Needs numba.
 
-Rows go through a tree together, level by level, in blocks that stay in the cache, without a branch that a processor
-could guess wrong: a node's two children lie side by side, so that the next node is the left one plus the outcome of
-a comparison, and a leaf leads to itself until the deepest path has ended. Nothing is reordered: a row's leaves are
-added in the order of the trees, with the comparisons that scikit-learn makes, and so give the same bits.
+Rows descend a tree together, level by level, in blocks that fit the cache, with no branch to mispredict: a node's
+children are adjacent, so the next node is the left child plus the result of a comparison, and a leaf points to itself
+until the deepest path ends. Nothing is reordered: leaves are added in tree order with scikit-learn's comparisons, so
+the bits are the same.
 """
 
 import functools
@@ -17,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 AddLeaves: TypeAlias = Callable[[Floats, Floats], None]
-"""Takes rows by features and a total for each row, and adds to it the row's leaf of every tree, in order."""
+"""Takes rows by features and one total per row, and adds the row's leaf of every tree to it, in order."""
 
 Sums: TypeAlias = Literal["float64", "float32"]
 
@@ -26,18 +26,18 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 class Tree(NamedTuple):
-    """Columns of a tree's nodes, the root first. A leaf has the left child -1, and only its value counts."""
+    """A tree's nodes as columns, root first. A leaf has left child -1, and only its value counts."""
 
     left: Array
     right: Array
     feature: Array
-    threshold: Array  # to the left go values up to it
+    threshold: Array  # values up to it go left
     nan_left: Array
     value: Array
 
 
 class _Nodes(NamedTuple):
-    """The nodes of all trees in one row of arrays."""
+    """The nodes of all trees, concatenated."""
 
     roots: Array
     depths: Array
@@ -48,9 +48,9 @@ class _Nodes(NamedTuple):
 
 
 def compiled(trees: Sequence[Tree], *, features: int, single: bool, sums: Sums = "float64") -> AddLeaves:
-    """Compiled code for `trees`; `single` rounds what it compares to float32, as forests do, and `sums` what it adds.
+    """Compile `trees`; `single` rounds compared values to float32, as forests do, and `sums` is the type of the sum.
 
-    Raises ModuleNotFoundError where numba is missing. Infinite values are not for it.
+    Raises ModuleNotFoundError if numba is not installed. Inputs must be finite or NaN.
     """
     add_leaves = _kernel(sums)
     nodes = _nodes(trees, features, sums)
@@ -62,7 +62,7 @@ def compiled(trees: Sequence[Tree], *, features: int, single: bool, sums: Sums =
 
 
 def logistic_single(values: Floats) -> Floats:
-    """XGBoost's logistic function of float32, to the bit: with the C library's expf, which NumPy's is not."""
+    """XGBoost's float32 logistic function, bit for bit: it uses the C library's expf, which NumPy's exp is not."""
     found: Floats = _logistic_kernel()(values)
     return found
 
@@ -71,7 +71,7 @@ def logistic_single(values: Floats) -> Floats:
 def _kernel(sums: Sums) -> Any:
     from numba import from_dtype, types
 
-    rows = types.Array(types.float64, 2, "A", readonly=True, aligned=False)  # whatever a frame is made of
+    rows = types.Array(types.float64, 2, "A", readonly=True, aligned=False)  # any memory layout of a frame
     indices, bounds = types.Array(types.uint32, 1, "C"), types.Array(types.float64, 1, "C")
     values = types.Array(from_dtype(np.dtype(sums)), 1, "C")
     return _jitted(
@@ -89,12 +89,12 @@ def _logistic_kernel() -> Any:
 
 
 def _jitted(signature: Any, function: Callable[..., Any]) -> Any:
-    """Compiled here and now, for the types given, and never again while scoring."""
+    """Compile immediately for the given types, so that scoring never waits for the compiler."""
     from numba import njit
 
     try:
         return njit(signature, nogil=True, cache=True)(function)
-    except (RuntimeError, OSError):  # no place to cache it, or a full one
+    except (RuntimeError, OSError):  # the cache directory is missing, read-only or full
         return njit(signature, nogil=True)(function)
 
 
@@ -118,7 +118,7 @@ def _add_leaves(  # noqa: PLR0917 - numba's arrays come one by one
     single: bool,
 ) -> None:
     rows, features = X.shape
-    # Each value twice, so that a missing one is less than any threshold in the first and more in the second copy.
+    # Each value is stored twice: a missing one is below every threshold in the first copy, above in the second.
     block = np.empty((BLOCK, 2 * features))
     at = np.empty(BLOCK, np.uint32)
     for start in range(0, rows, BLOCK):
@@ -157,7 +157,7 @@ def _nodes(trees: Sequence[Tree], features: int, sums: Sums) -> _Nodes:
     leaf = left < 0
     child = np.where(leaf, places, place[(first[order] + left).clip(0)])
     column = np.where(leaf, 0, feature[order] + np.where(nan_left[order], 0, features))
-    # Next to a threshold of infinity only what is missing may go to the right.
+    # At an infinite threshold only missing values may go right.
     bound = np.where(leaf, np.inf, np.minimum(threshold[order], LARGEST))
     depths = np.maximum.reduceat(depth, roots)
     indices = (np.ascontiguousarray(one, np.uint32) for one in (roots, depths, column, child))
@@ -166,7 +166,7 @@ def _nodes(trees: Sequence[Tree], features: int, sums: Sums) -> _Nodes:
 
 
 def _by_level(left: Array, right: Array, leaf: Array, roots: Array) -> tuple[Array, Array]:
-    """The nodes of all trees level by level, those of one parent side by side, and how deep each one is."""
+    """The nodes of all trees level by level, siblings side by side, and each node's depth."""
     levels, level = [], roots
     while len(level):
         levels.append(level)

@@ -1,14 +1,14 @@
-"""The same scores sooner: a fitted model's arithmetic without the checks that `predict_proba` makes each time.
+"""The same scores, faster: a fitted model's arithmetic without the checks that `predict_proba` repeats on every call.
 
-scikit-learn spends 0.2 to 6 ms a call on checking and wrapping, whatever the number of rows; on a chunk of 100
-rows that is most of the time. Here the fitted arrays and compiled trees are used directly (real_time/arithmetic.py).
-Some of them are private, so a path is used only after it has given, on a set of probe rows, what the model gives for
-a frame of them: the same bits for trees, for linear models a sum within a few ulp of its terms, and for what is
-worked out of such sums 1e-9 of the score. A model that has no such path, or whose path fails, is asked with plain
-arrays in place of frames where it gives the same bits for both. Otherwise it is asked as usual.
+scikit-learn spends 0.2 to 6 ms per call on checking and wrapping, whatever the number of rows; for a chunk of 100 rows
+that is most of the time. Here the fitted arrays and compiled trees are used directly (real_time/arithmetic.py). Some
+of them are private, so a path is used only after it has matched the model on a frame of probe rows: bit for bit for
+trees, within a few ulp of the summed terms for linear models, and within 1e-9 of the score for anything computed from
+such sums. If a model has no such path or it fails, the model is asked with plain arrays instead of frames, provided
+both give the same bits. Otherwise it is asked as usual.
 
-In a model's arithmetic no row's score depends on the rows next to it. For linear models that is more than
-`predict_proba` promises, because BLAS sums a row in another order when there are more of them.
+In this arithmetic a row's score never depends on the rows next to it. For linear models `predict_proba` does not
+promise that, because BLAS sums a row in a different order when there are more rows.
 """
 
 import warnings
@@ -35,20 +35,20 @@ _NO_CATEGORY: Final = -12_345.5
 
 
 class FastPath:
-    """A shorter way to a model's scores, verified against it; `how` names it, and why it is no shorter one.
+    """A faster way to a model's scores, verified against the model; `how` names it and what ruled out a faster one.
 
-    Raises NoFastPathError when there is none.
+    Raises NoFastPathError if there is none.
     """
 
     how: str
 
     def __init__(self, prepared: Prepared, *, ask: Step, columns: Columns) -> None:
-        """`ask` asks the model as usual for the probabilities of the positive class, and `columns` are its.
+        """`ask` returns the model's usual probabilities of the positive class, and `columns` are the model's columns.
 
-        All rows here are of numbers, as `columns` makes them of a frame.
+        Rows are always arrays of numbers, as `columns` converts them from a frame.
         """
         if not columns.have_arrays:
-            raise NoFastPathError("some of its features are categories of pandas' type")
+            raise NoFastPathError("some of its features have pandas' category type")
         model, positive, texts = prepared.classifier, prepared.positive, columns.texts
         self._features = prepared.feature_count
         try:
@@ -65,7 +65,7 @@ class FastPath:
                 raise NoFastPathError(f"{why}, and {other}") from None
 
     def __call__(self, X: Floats) -> Floats | None:
-        """The probabilities of the rows of X, or None where the model itself must be asked."""
+        """The probabilities of the rows of X, or None if the model itself must be asked."""
         if X.shape[1] != self._features or np.isnan(X[:, self._without_gaps]).any():
             return None
         try:
@@ -76,7 +76,7 @@ class FastPath:
     def _try(
         self, what: str, make: Callable[[], Arithmetic], prepared: Prepared, texts: Texts, ask: Step
     ) -> None:
-        """Make a path, take it and verify it; raise NoFastPathError where one of these fails."""
+        """Build a path, use it and verify it. Raises NoFastPathError if any of these fails."""
         try:
             made = make()
             self._probability, self._slack, self.how = made.probability, made.slack, made.how
@@ -84,13 +84,13 @@ class FastPath:
             alike = self._is_verified(prepared, texts, ask)
         except NoFastPathError:
             raise
-        except Exception as error:  # private parts of another scikit-learn version
+        except Exception as error:  # another scikit-learn version may differ in private parts
             raise NoFastPathError(f"{what} failed with {type(error).__name__}") from None
         if not alike:
             raise NoFastPathError(f"{what} gives other scores than predict_proba")
 
     def _is_verified(self, prepared: Prepared, texts: Texts, ask: Step) -> bool:
-        """Whether it gives what the model gives for rows of values, of holes too, and of categories it doesn't know."""
+        """Whether it matches the model on probe rows: complete ones, ones with gaps, ones with unknown categories."""
         categories = _categories(prepared, texts)
         booleans = [n for n, feature in enumerate(prepared.described) if feature.dtype == Dtype.BOOLEAN]
         whole = probes(self._features)
@@ -121,7 +121,7 @@ class FastPath:
 
 
 def _categories(prepared: Prepared, texts: Texts) -> dict[int, Floats]:
-    """By column, the numbers of the categories that the model knows; booleans are such ones."""
+    """By column, the numbers of the categories that the model knows; booleans count as categories."""
     found = {}
     for place, feature in enumerate(prepared.described):
         learned = prepared.learned.get(feature.name)
@@ -133,7 +133,7 @@ def _categories(prepared: Prepared, texts: Texts) -> dict[int, Floats]:
 
 
 def _without_gaps(ask: Step, whole: Floats, holes: Bools) -> list[int]:
-    """The columns in which the model does not take a gap, of those with holes; all of these where it can't be told."""
+    """The columns with holes in which the model accepts no missing value; all of them if that cannot be determined."""
     if _takes(ask, np.where(holes, np.nan, whole)):
         return []
     columns: list[int] = np.flatnonzero(holes.any(axis=0)).tolist()
@@ -145,7 +145,7 @@ def _without_gaps(ask: Step, whole: Floats, holes: Bools) -> list[int]:
 
 
 def _strange(whole: Floats, categories: dict[int, Floats], booleans: Collection[int]) -> list[Floats]:
-    """Some rows for each column of categories in which it is missing, and some in which it is unknown."""
+    """For each category column, some rows in which it is missing and some in which its category is unknown."""
     count = max(1, len(whole) // (2 * len(categories) or 1))
     found: list[Floats] = []
     for column in categories:
@@ -157,7 +157,7 @@ def _strange(whole: Floats, categories: dict[int, Floats], booleans: Collection[
 
 
 def _takes(ask: Callable[[Floats], Floats | None], rows: Floats) -> bool:
-    """Whether the model, or a path, has scores for these rows; a model refuses them with a ValueError."""
+    """Whether the model, or a path, scores these rows; a model rejects rows with a ValueError."""
     try:
         return _quietly(ask, rows) is not None
     except ValueError:
@@ -165,13 +165,13 @@ def _takes(ask: Callable[[Floats], Floats | None], rows: Floats) -> bool:
 
 
 def _plain(model: Any, positive: int, why: str) -> Arithmetic:
-    """The model's own predict_proba, asked with arrays."""
+    """The model's own predict_proba, called with arrays."""
 
     def probability(X: Floats) -> Floats:
         found = _quietly(model.predict_proba, X)
         if np.shape(found) != (len(X), _CLASSES):
             raise AskTheModelError
-        column: Floats = np.array(found[:, positive])  # a model may fill the same buffer at each call
+        column: Floats = np.array(found[:, positive])  # a model may reuse its output buffer
         return column
 
     return Arithmetic(probability, None, f"predict_proba on plain arrays: {why}")
@@ -179,5 +179,5 @@ def _plain(model: Any, positive: int, why: str) -> Arithmetic:
 
 def _quietly(ask: Callable[[Floats], Result], X: Floats) -> Result:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the model was fitted with feature names
+        warnings.simplefilter("ignore")  # about an array for a model fitted with feature names
         return ask(X)

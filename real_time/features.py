@@ -1,11 +1,11 @@
-"""What a feature of a model is: a number, a boolean or a category."""
+"""A model's features: numbers, booleans and categories."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Dtype(StrEnum):
-    """What the values of a feature are."""
+    """The type of a feature's values."""
 
     NUMBER = "number"
     BOOLEAN = "boolean"
@@ -15,11 +15,11 @@ class Dtype(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature, as a model's card describes it."""
+    """One feature, as described in a model's card."""
 
     name: str
     dtype: Dtype = Dtype.NUMBER
     values: tuple[str, ...] | None = None
-    """The categories that the model knows; None where they are not known, or where it is none."""
+    """The categories that the model knows; None if unknown or not a category."""
     typical: tuple[float, float, float] | None = None
-    """Of numbers, the 5th, 50th and 95th percentile, where they are known."""
+    """The 5th, 50th and 95th percentile of a number, if known."""

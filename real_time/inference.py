@@ -1,4 +1,4 @@
-"""Risk from a fitted binary classifier: the same numbers for a whole frame, in chunks, or from a stream."""
+"""Risk from a fitted binary classifier: the same numbers for a whole frame, in chunks or from a stream."""
 
 from collections.abc import Callable, Sequence
 
@@ -41,7 +41,7 @@ _CLASSES = 2
 
 
 class MissingFeatureError(ModelError):
-    """A frame does not have each of the model's features as exactly one column."""
+    """A frame does not have exactly one column for each of the model's features."""
 
     def __init__(self, message: str, *, features: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -55,11 +55,11 @@ class ModelOutputError(ModelError):
 class RiskScorer:
     """A fitted binary classifier as a `process_fn`: features in, risk out.
 
-    The risk is the probability of the positive class, and the label 1 where it is at least `threshold`. `prepared`
-    says which they are and what predicts (see prepared.py). `features` are the columns the model wants, in its order,
-    or None where it does not say. A model with a `history` takes each call for all that is known of its patients;
-    `following` scores a stream. `path` says in a phrase what scores, the model's arithmetic directly (see
-    fast_path.py) or its predict_proba, and why nothing faster.
+    The risk is the probability of the positive class, and the label is 1 if the risk is at least `threshold`.
+    `prepared` holds both, and the part that predicts (see prepared.py). `features` are the model's columns in its
+    order, or None if it does not say. With a `history`, each call is taken to be all that is known about its patients;
+    use `following` to score a stream. `path` is a phrase that names the scoring path, the model's arithmetic (see
+    fast_path.py) or its predict_proba, and what ruled out a faster one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RiskScorer:
         """Whether the model's predict_proba has returned float32."""
         self._fast_path: FastPath | None
         try:
-            with threadpool_limits(limits=1):  # OpenMP's threads are counted for each thread that asks
+            with threadpool_limits(limits=1):  # OpenMP's limit is per calling thread
                 self._fast_path = FastPath(self.prepared, ask=self._asked_of, columns=self._typed)
             self.path = self._fast_path.how
         except NoFastPathError as error:
@@ -95,13 +95,13 @@ class RiskScorer:
 
     @property
     def is_fast(self) -> bool:
-        """Whether something faster than predict_proba of a frame scores."""
+        """Whether scoring uses something faster than predict_proba on a frame."""
         return self._fast_path is not None
 
     def __call__(self, X: pd.DataFrame) -> pd.DataFrame:
         """`risk_probability` (float64, NaN kept) and `risk_label` (Int64, <NA> for NaN) on the index of X.
 
-        Raises MissingFeatureError or ModelOutputError; what the model itself raises passes through.
+        Raises MissingFeatureError or ModelOutputError; the model's own exceptions pass through.
         """
         return self._result(self.probability(X), X.index)
 
@@ -113,19 +113,19 @@ class RiskScorer:
         return lambda X: self._result(self.behind_history(past.advance(X)), X.index)
 
     def probability(self, X: pd.DataFrame) -> Floats:
-        """The first column of a call alone: on a small chunk, making the frame of two takes as long as scoring."""
+        """A call's probabilities alone: for a small chunk, building the result frame takes as long as scoring."""
         return self.behind_history(self._with_history(X))
 
     def behind_history(self, X: pd.DataFrame) -> Floats:
-        """The same of the columns that the history gives; without a history, of any call."""
+        """The same from the columns that the history returns; without a history, from any call's columns."""
         return self._probability(self._select(X))
 
     def asked(self, X: pd.DataFrame) -> Floats:
-        """The same by the model's own predict_proba, whatever the path."""
+        """The same from the model's own predict_proba, whatever the path."""
         return self._asked(self._select(self._with_history(X)))
 
     def label(self, probability: Floats) -> pd.arrays.IntegerArray:
-        """The second column of a call, from the first."""
+        """The label column of a call, from its probabilities."""
         label = (probability >= self.threshold).astype(np.int64)
         return pd.arrays.IntegerArray(label, np.isnan(probability))
 
@@ -145,7 +145,7 @@ class RiskScorer:
         return result
 
     def _select(self, X: pd.DataFrame) -> pd.DataFrame:
-        """X with the model's columns in the model's order; X itself where it has them so already."""
+        """X with the model's columns in the model's order; X itself if it already has them so."""
         # Successive chunks have the same columns, although each slice is a new view.
         if self._wanted is None or X.columns.is_(self._seen):
             return X
@@ -158,7 +158,7 @@ class RiskScorer:
         return X.take(positions, axis=1)
 
     def _probability(self, X: pd.DataFrame) -> Floats:
-        if len(X) == 0:  # scikit-learn refuses an empty frame
+        if len(X) == 0:  # scikit-learn rejects an empty frame
             return np.empty(0)
         if self._fast_path is not None:
             values = self._typed.array(X)
@@ -183,7 +183,7 @@ class RiskScorer:
             )
         self.in_single_precision = getattr(output, "dtype", None) == np.float32
         risk: Floats = probabilities[:, self.prepared.positive]
-        return risk.copy()  # a model may fill the same buffer at each call
+        return risk.copy()  # a model may reuse its output buffer
 
 
 def run_streaming_inference(
@@ -205,7 +205,7 @@ def run_streaming_inference(
     scorer = RiskScorer(model, threshold=threshold, positive_class=positive_class, card=card)
     risk, _ = process_stream(X, chunk_size, scorer.following())
     if len(X) == 0:
-        risk = scorer(X)  # no chunk has come through, so the columns come from here
+        risk = scorer(X)  # an empty frame has no chunk, so the columns come from here
     return _sorted(risk)
 
 
@@ -224,6 +224,6 @@ def _missing_features(features: tuple[str, ...], columns: pd.Index) -> MissingFe
     repeated = tuple(name for name, count in counts.items() if count > 1)
     problem, wrong = ("misses", missing) if missing else ("repeats", repeated)
     return MissingFeatureError(
-        f"the frame {problem} what the model needs as one column each: {', '.join(map(str, wrong))}",
+        f"the frame {problem} columns that the model needs exactly once: {', '.join(map(str, wrong))}",
         features=wrong,
     )

@@ -1,4 +1,4 @@
-"""What a fitted model tells of its features' values: its encoders and boosters keep those that they have seen."""
+"""What a fitted model says about its features' values: encoders and boosters keep the categories they have seen."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,23 +13,23 @@ from real_time.features import Dtype
 _PANDAS_LIBRARIES = (
     "xgboost",
     "lightgbm",
-)  # take categories as columns of that pandas type, and in no other way
+)  # accept categories only as columns of pandas' category type
 
 
 class Learned(NamedTuple):
-    """What a model knows of a feature; None is what it does not tell."""
+    """What a model knows about a feature; None if it does not say."""
 
     dtype: Dtype | None
     values: tuple[Any, ...] | None
-    """Without missing ones; of numbers where they are codes of categories."""
+    """The known values without missing ones; numbers if they are category codes."""
     in_pandas: bool = False
-    """Whether the column must have pandas' type for categories."""
+    """Whether the column must have pandas' category type."""
     none: bool = False
-    """Whether a missing value is None to the model, and not NaN."""
+    """Whether the model expects None for a missing value instead of NaN."""
 
 
 def learned_features(model: Any, features: Sequence[str]) -> dict[str, Learned]:
-    """By feature, what the parts of a model tell that see it as it comes."""
+    """By feature, what the parts of a model that see it unchanged know about it."""
     found: dict[str, Learned] = {}
     for part, names in _parts(model, tuple(features)):
         for name, learned in _told(part, names):
@@ -39,12 +39,12 @@ def learned_features(model: Any, features: Sequence[str]) -> dict[str, Learned]:
 
 
 def takes_pandas_categories(model: Any) -> bool:
-    """Whether a part of the model sees the columns as they come and wants pandas' type for categories."""
+    """Whether some part of the model sees the columns unchanged and wants pandas' category type."""
     return any(_library(part) in _PANDAS_LIBRARIES for part, _ in _parts(model, ()))
 
 
 def _parts(part: Any, names: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """The innermost parts that see columns as they come to `part`, which is given `names`, each with its own."""
+    """The innermost parts that see input columns of `part` unchanged, each with the names of its columns."""
     if isinstance(part, ColumnTransformer):
         positions = part._transformer_to_input_indices
         for name, transformer, _ in part.transformers_:
@@ -53,10 +53,8 @@ def _parts(part: Any, names: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, 
         for _, step in part.steps:
             yield from _parts(step, names)
             if not isinstance(step, SimpleImputer) and step not in (None, "passthrough"):
-                break  # others may change the columns
-    elif (
-        encoder := getattr(part, "_preprocessor", None)
-    ) is not None:  # of scikit-learn's histogram boosting
+                break  # other steps may change the columns
+    elif (encoder := getattr(part, "_preprocessor", None)) is not None:  # scikit-learn's histogram boosting
         yield from _parts(encoder, names)
     else:
         for inner in (*getattr(part, "estimators_", ()), *getattr(part, "calibrated_classifiers_", ())):
@@ -80,7 +78,7 @@ def _told(part: Any, names: tuple[str, ...]) -> Iterator[tuple[str, Learned]]:
 def _told_by_xgboost(booster: Any, names: tuple[str, ...]) -> Iterator[tuple[str, Learned]]:
     if booster.feature_names is None or "c" not in (booster.feature_types or ()):
         return
-    # Versions before 3.1 did not keep them.
+    # XGBoost before 3.1 did not store its categories.
     known = (
         dict(booster.get_categories(export_to_arrow=True).to_arrow())
         if hasattr(booster, "get_categories")
@@ -96,7 +94,9 @@ def _told_by_lightgbm(booster: Any, names: tuple[str, ...]) -> Iterator[tuple[st
     categories = booster.pandas_categorical or []
     places = booster.params.get("categorical_column") or []
     if categories and isinstance(places, list):
-        known = categories if len(places) == len(categories) else [None] * len(places)  # some are ordered
+        known = (
+            categories if len(places) == len(categories) else [None] * len(places)
+        )  # ordered ones are not listed
         for place, values in zip(places, known, strict=True):
             yield names[place], _learned(values, in_pandas=True)
 

@@ -1,4 +1,4 @@
-"""What a linear model sums: the same bits for a row whatever is next to it, on every processor, and in native code."""
+"""A linear model's sums, bit-identical whatever rows are scored together, on every processor and in native code."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from real_time.steps import LARGEST_DOUBLE, AskTheModelError, Step, within
 
 
 def linear_sums(weights: Any, intercept: float) -> Step:
-    """From rows by features to the sum of each row, which goes from left to right."""
+    """Maps rows by features to each row's sum, added from left to right."""
 
     def in_python(X: Floats) -> Floats:
-        # Column by column, so that each row is summed in the same order however many there are, and whatever the
-        # processor: an audit elsewhere must come to the same bits.
+        # Column by column, so that each row is summed in the same order for any number of rows and on any processor: an
+        # audit on another machine must get the same bits.
         within(LARGEST_DOUBLE, X)
         total: Floats = X[:, 0] * weights[0]
         for column in range(1, len(weights)):

@@ -1,7 +1,7 @@
-"""Model files. A pickle runs code as it loads, so one is loaded only if its bytes have the pinned SHA-256.
+"""Model files. Loading a pickle runs code, so it is loaded only if its bytes have the pinned SHA-256.
 
-A skops file runs none, but can make objects of any type; it is pinned too, and loaded only if it is made of types
-that skops trusts or that are listed.
+A skops file runs no code but can create objects of any type. It is pinned too, and loaded only if all its types are
+trusted by skops or listed.
 """
 
 import hashlib
@@ -32,23 +32,23 @@ class ModelError(ValueError):
 
 
 class ModelFileError(ModelError):
-    """A model file, or the file with its hash, cannot be read or written."""
+    """A model file or its pin cannot be read or written."""
 
 
 class ModelNotPinnedError(ModelError):
-    """A model file has no hash to be checked against."""
+    """A model file has no pinned hash."""
 
 
 class ModelHashError(ModelError):
-    """A model file does not have the pinned hash, or the pinned hash is malformed."""
+    """A model file's hash differs from the pinned one, or the pinned one is malformed."""
 
 
 class ModelLoadError(ModelError):
-    """The bytes are the pinned ones, but can't be loaded as a model."""
+    """The bytes match the pin but cannot be loaded as a model."""
 
 
 class ModelTypesError(ModelLoadError):
-    """A skops file has types that are not trusted; `types` are their names."""
+    """A skops file contains untrusted types; `types` are their names."""
 
     def __init__(self, message: str, *, types: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -56,11 +56,11 @@ class ModelTypesError(ModelLoadError):
 
 
 class ModelVersionError(ModelLoadError):
-    """A model was fitted with another minor version of scikit-learn than the one installed."""
+    """A model was fitted with a different minor version of scikit-learn from the installed one."""
 
 
 class ModelVersionWarning(UserWarning):
-    """A model was fitted with another patch version of scikit-learn than the one installed."""
+    """A model was fitted with a different patch version of scikit-learn from the installed one."""
 
 
 def load_model(
@@ -70,13 +70,12 @@ def load_model(
     trusted: Collection[str] = (),
     code: ModelPath | None = None,
 ) -> Any:
-    """The model in the joblib, pickle or skops file `path`, whose bytes must have the hash `sha256`.
+    """Load the model in the joblib, pickle or skops file `path`, whose bytes must have the hash `sha256`.
 
-    Without `sha256` the hash comes from `<path>.sha256`, as `pin_model` or sha256sum writes it. The bytes
-    that are loaded are the very bytes that were hashed. A file is in skops' format if its name ends in .skops; it may
-    have only types that skops trusts, or that `trusted` lists by full name. `code` is a folder of the model's own
-    Python modules, which this process can import from then on. Raises a subclass of ModelError; warns with
-    ModelVersionWarning.
+    Without `sha256` the hash comes from `<path>.sha256`, as written by `pin_model` or sha256sum. The loaded bytes are
+    the very bytes that were hashed. A file is read as skops if its name ends in .skops; it may contain only types that
+    skops trusts or that `trusted` lists by full name. `code` is a folder with the model's own Python modules; it stays
+    importable in this process. Raises a subclass of ModelError; warns with ModelVersionWarning.
     """
     content = _read(path)
     expected = pinned_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
@@ -98,7 +97,7 @@ def load_model(
 def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
     """Write the SHA-256 of the file `path` to `<path>.sha256`, in sha256sum's format, and return it.
 
-    `sha256` is the hash of bytes that were read earlier, if any: the file may have changed since.
+    If the bytes were read earlier, pass their hash as `sha256`: the file may have changed since.
     """
     digest = model_sha256(path) if sha256 is None else _checked_sha256(sha256, "sha256")
     write_file(pin_path(path), f"{digest}  {Path(path).name}\n")
@@ -106,7 +105,7 @@ def pin_model(path: ModelPath, *, sha256: str | None = None) -> str:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write text to a file atomically: a reader finds the old or the new text. Raises ModelFileError."""
+    """Write text to a file atomically: a reader sees the old or the new text. Raises ModelFileError."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.write_text(text, encoding="utf-8")
@@ -117,18 +116,18 @@ def write_file(path: Path, text: str) -> None:
 
 
 def model_sha256(path: ModelPath) -> str:
-    """The SHA-256 of the file `path` as it is now, in lower-case hexadecimal."""
+    """The current SHA-256 of the file `path`, in lower-case hexadecimal."""
     return hashlib.sha256(_read(path)).hexdigest()
 
 
 def pinned_sha256(path: ModelPath) -> str:
-    """The SHA-256 that `<path>.sha256` says the file `path` must have, in lower-case hexadecimal.
+    """The SHA-256 that `<path>.sha256` gives for the file `path`, in lower-case hexadecimal.
 
-    Raises ModelNotPinnedError if there is no such file next to it, ModelHashError if that contains no hash.
+    Raises ModelNotPinnedError if there is no such file, ModelHashError if it contains no hash.
     """
     pin = pin_path(path)
     if not pin.exists():
-        _read(path)  # of a file that is not there, that is the thing to say
+        _read(path)  # a missing model file matters more than its missing pin
         raise ModelNotPinnedError(
             f"model file {fspath(path)} is not pinned: "
             f"if you trust it, run `vitalstream model pin {fspath(path)}`"
@@ -138,7 +137,7 @@ def pinned_sha256(path: ModelPath) -> str:
 
 
 def pin_path(path: ModelPath) -> Path:
-    """Where the pin of the model file `path` is."""
+    """The path of the pin of model file `path`."""
     return Path(f"{fspath(path)}.sha256")
 
 
@@ -164,17 +163,17 @@ def _let_import_from(code: ModelPath | None) -> None:
         return
     if not Path(code).is_dir():
         raise ModelFileError(
-            f"--code {fspath(code)} is not a folder: name the one that the model's own modules are in"
+            f"--code {fspath(code)} is not a folder: name the folder with the model's own modules"
         )
     found = str(Path(code).resolve())
     if found not in sys.path:
-        sys.path.append(found)  # last, so that nothing in it takes the place of an installed package
+        sys.path.append(found)  # at the end, so that it cannot shadow installed packages
 
 
 def _look_at(caught: list[warnings.WarningMessage], path: ModelPath) -> None:
-    """Pass on what was warned of while a model was loaded, once and in our words where it is a version.
+    """Re-issue warnings from loading a model, with version warnings once each and in our own words.
 
-    Raises ModelVersionError for another minor version of scikit-learn.
+    Raises ModelVersionError for a different minor version of scikit-learn.
     """
     messages = [one.message for one in caught]
     for message in messages:
@@ -193,9 +192,7 @@ def _require_near_version(path: ModelPath, warning: InconsistentVersionWarning) 
     fitted, installed = warning.original_sklearn_version, warning.current_sklearn_version
     differs = f"model file {fspath(path)} was fitted with scikit-learn {fitted} but {installed} is installed"
     if fitted.split(".")[:2] != installed.split(".")[:2]:
-        raise ModelVersionError(
-            f"{differs}: fit it again with {installed}, or install scikit-learn=={fitted}"
-        )
+        raise ModelVersionError(f"{differs}: refit it with {installed}, or install scikit-learn=={fitted}")
     warnings.warn(differs, ModelVersionWarning, stacklevel=5)
 
 
@@ -206,7 +203,7 @@ def _loaded(path: ModelPath, load: Callable[[], Any], content: bytes) -> Any:
             model = load()
     except ModelLoadError:
         raise
-    except Exception as error:  # anything may come out of a pickle; its text may quote the content
+    except Exception as error:  # unpickling may raise anything, and the message may quote the content
         how = "skops.io.dump" if fspath(path).endswith(SKOPS) else "joblib.dump"
         raise ModelLoadError(f"model file {fspath(path)} {complaint(error, content, how=how)}") from None
     _look_at(caught, path)
@@ -218,13 +215,13 @@ def _skops_loads(content: bytes, path: ModelPath, trusted: Collection[str]) -> A
         from skops import io as skops
     except ImportError:
         raise ModelLoadError(
-            f"model file {fspath(path)} needs skops to be loaded: run pip install 'skops>=0.12'"
+            f"model file {fspath(path)} needs skops to load: run pip install 'skops>=0.12'"
         ) from None
     unknown = tuple(sorted(set(skops.get_untrusted_types(data=content)) - set(trusted)))
     if unknown:
         raise ModelTypesError(
-            f"model file {fspath(path)} is made of types that are not trusted: "
-            f"if you trust them, say --trusted-types {','.join(unknown)}",
+            f"model file {fspath(path)} contains types that are not trusted: "
+            f"if you trust them, give --trusted-types {','.join(unknown)}",
             types=unknown,
         )
     return skops.loads(content, trusted=list(trusted))

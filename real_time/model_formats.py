@@ -1,4 +1,4 @@
-"""Files that people take for a model's and that are none that can be loaded: what each is, and what to do instead."""
+"""Recognises files that are not loadable models: says what each one is and what to do instead."""
 
 import pickle
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _SAVE: Final = "and save that with joblib.dump"
-_MADE_FROM: Final = "{}: save the model that it was made from with joblib.dump"
+_MADE_FROM: Final = "{}: save the original model with joblib.dump"
 _NET: Final = f"{{}}: wrap the net in a classifier with predict_proba, {_SAVE}"
 
 # By how the file begins.
@@ -20,11 +20,11 @@ _BEGINNINGS: Final[tuple[tuple[bytes, str], ...]] = (
     (rb"\x08[\x01-\x20]\x12.{1,40}\x1a|\x08[\x01-\x20]\x12.(skl2onnx|onnx)", _MADE_FROM.format("ONNX")),
     (rb".{0,400}<PMML\b", _MADE_FROM.format("PMML")),
     (rb"\x89HDF\r\n", _NET.format("HDF5, as Keras writes")),
-    (rb"version https://git-lfs", "a pointer of Git LFS to the file: run git lfs pull"),
-    (rb"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it, and pin what comes out"),
-    (rb"7z\xbc\xaf|Rar!", "an archive: unpack it, and pin the model in it"),
+    (rb"version https://git-lfs", "a Git LFS pointer to the file: run git lfs pull"),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd: decompress it and pin the result"),
+    (rb"7z\xbc\xaf|Rar!", "an archive: extract the model and pin that"),
 )  # fmt: skip
-# What pickles and what joblib compresses them with begin with.
+# The first bytes of pickles and of joblib's compression formats.
 _PICKLE: Final = re.compile(rb"\x80[\x02-\x08]|ZF|x[\x01\x5e\x9c\xda]|\x1f\x8b|BZh|\]\x00|\xfd7zXZ")
 _MISSING_NAME: Final = (
     r"Can't get attribute '(?P<name>[\w.]+)' on <module '(?P<module>[\w.]+)'",
@@ -34,24 +34,24 @@ _CUT_SHORT: Final = re.compile(r"truncated|exhausted|EOF|ended before")
 
 
 class _Member(NamedTuple):
-    """A file in a zip archive that tells what the archive is."""
+    """A file in a zip archive that identifies the archive."""
 
     name: str
     what: str
 
 
 _MEMBERS: Final = (
-    _Member("schema.json", "a skops file: give it a name that ends in .skops"),
+    _Member("schema.json", "a skops file: rename it so that its name ends in .skops"),
     _Member(
         "data.pkl",
         _NET.format("PyTorch's"),
     ),
-    _Member("", "a zip archive: unpack it, and pin the model in it"),
+    _Member("", "a zip archive: extract the model and pin that"),
 )
 
 
 def foreign(content: bytes, *, skops: bool) -> str | None:
-    """What a file is that holds no model in a format that can be loaded, and the remedy; None where it may be one."""
+    """What a file is that cannot be a loadable model, and the remedy; None if it may be one."""
     if not content:
         return "empty: save the model again"
     for beginning, what in _BEGINNINGS:
@@ -63,7 +63,7 @@ def foreign(content: bytes, *, skops: bool) -> str | None:
 
 
 def folder(path: Path) -> str:
-    """What to do about a folder where a file is wanted."""
+    """What to do if `path` is a folder instead of a file."""
     description = path / "MLmodel"
     if not description.is_file():
         return "is a folder: name the model file in it"
@@ -75,20 +75,23 @@ def folder(path: Path) -> str:
 
 
 def complaint(error: Exception, content: bytes, *, how: str) -> str:
-    """Why bytes that should be a model could not be loaded, and the remedy, without quoting the content."""
-    generic = f"cannot be loaded ({type(error).__name__}): save it with {how}, and install here the packages it uses"
+    """Why a model's bytes could not be loaded, and the remedy, without quoting the content."""
+    generic = (
+        f"cannot be loaded ({type(error).__name__}): save it with {how}, and install the packages it uses on "
+        "this machine"
+    )
     if not (_PICKLE.match(content) or content.startswith(b"PK")):
-        return generic  # what such bytes seem to name is only text
+        return generic  # names in other formats' errors are not reliable
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
-            f"needs the Python module {error.name}, which is not found here: install the package that has it, or, "
-            "where it is the model's own, say --code with the folder that it is in"
+            f"needs the Python module {error.name}, which is not installed: install its package or, "
+            "if the module is the model's own, give its folder with --code"
         )
     for form in _MISSING_NAME if isinstance(error, AttributeError) else ():
         if found := re.match(form, str(error)):
             return _missing_name(found["name"], found["module"])
     if _is_of_a_short_file(error):
-        return "ends in the middle: it was cut short, so copy or save it again"
+        return "is truncated: copy or save it again"
     return generic
 
 
@@ -98,14 +101,14 @@ def _is_of_a_short_file(error: Exception) -> bool:
 
 
 def _missing_name(name: str, module: str) -> str:
-    if module.endswith("__main__"):  # of python -m vitalstream, it is vitalstream.__main__
+    if module.endswith("__main__"):  # under python -m vitalstream it is vitalstream.__main__
         return (
-            f"needs {name}, which the script or notebook that saved the model defined itself: move it into a module, "
-            "save the model again, and say --code with the folder of that module"
+            f"needs {name}, which was defined in the script or notebook that saved the model: move it into a module, "
+            "save the model again, and give the module's folder with --code"
         )
     return (
-        f"needs {name} of the module {module}, and the {module} found here has none: "
-        "install the version that the model was saved with, or say --code with the folder of the model's own"
+        f"needs {name} from the module {module}, which the installed {module} does not have: "
+        "install the version that the model was saved with, or give the folder of the model's own modules with --code"
     )
 
 

@@ -1,7 +1,7 @@
-"""The part of a fitted model that predicts: without wrappers that only searched or resampled, and in one thread.
+"""Extracts the part of a model that predicts, without search or resampling wrappers, and limits it to one thread.
 
-Neither changes a score. Scoring a small chunk in several threads or processes costs more than it saves, threads add a
-forest's trees in the order in which they finish, which changes the last bit, and a wrapper hides what has a fast path.
+Neither changes a score. Scoring a small chunk in several threads or processes costs more than it saves; threads add a
+forest's trees in the order they finish, which changes the last bit; and a wrapper hides a model with a fast path.
 """
 
 import copy
@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 _THREADS: Final = frozenset({"n_jobs", "nthread", "nthreads", "num_thread", "num_threads"})
 
 
-_CATBOOST_DEFAULT: Final = 0.5  # also where nobody has set a threshold
+_CATBOOST_DEFAULT: Final = 0.5  # even if no threshold was set
 
 
 class OwnThreshold(NamedTuple):
@@ -32,18 +32,18 @@ class OwnThreshold(NamedTuple):
     label: Any
     """The class whose score it is compared with; None means `classes_[1]`."""
     of_probability: bool
-    """Whether that score is a probability; else it is one of `decision_function`."""
+    """Whether that score is a probability; otherwise it comes from `decision_function`."""
 
 
 class Predictor(NamedTuple):
-    """What predicts in a model."""
+    """The part of a model that predicts."""
 
     classifier: Any
     threshold: OwnThreshold | None
 
 
 def predictor(model: Any) -> Predictor:
-    """What predicts in `model`, which stays as it is: what has to change is copied and shares what was fitted."""
+    """The part of `model` that predicts. `model` is unchanged: changed parts are copies that share fitted data."""
     classifier, threshold = _unwrapped(model)
     return Predictor(_in_one_thread(classifier, {}), threshold or _catboost_threshold(classifier))
 
@@ -52,7 +52,7 @@ def predictor(model: Any) -> Predictor:
 
 
 def _unwrapped(model: Any) -> Predictor:
-    """`model` without its wrappers, and the threshold of the outermost one that has any."""
+    """`model` without its wrappers, and the threshold of the outermost wrapper that has one."""
     if _predicts_as(model, GridSearchCV) and hasattr(model, "best_estimator_"):
         return _unwrapped(model.best_estimator_)
     if _predicts_as(model, FixedThresholdClassifier):
@@ -66,7 +66,7 @@ def _unwrapped(model: Any) -> Predictor:
 
 
 def _predicts_as(model: Any, kind: type) -> bool:
-    """Whether `model` has the same code to predict, by inheritance from the same base."""
+    """Whether `model` inherits its prediction code unchanged from the same base."""
     own = getattr_static(type(model), "predict_proba", None)
     return own is getattr_static(kind, "predict_proba")
 
@@ -79,7 +79,7 @@ def _unwrapped_pipeline(pipeline: Any) -> Predictor:
     *before, (name, last) = pipeline.steps
     kept = [
         step for step in before if not hasattr(step[1], "fit_resample")
-    ]  # a sampler has no part in predicting
+    ]  # samplers do nothing when predicting
     inner = _unwrapped(last)
     if type(pipeline) is Pipeline and inner.classifier is last:
         return Predictor(pipeline, inner.threshold)
@@ -111,14 +111,14 @@ def _catboost_threshold(classifier: Any) -> OwnThreshold | None:
 
 
 def _in_one_thread(part: Any, seen: dict[int, Any]) -> Any:
-    """`part`, or a copy where something in it would use threads. `seen` has by id what was looked at before."""
+    """`part`, or a copy if something in it would use threads. `seen` maps IDs to the parts already visited."""
     if type(part) in (list, tuple):
         parts = [_in_one_thread(one, seen) for one in part]
         return part if all(map(_is, parts, part)) else type(part)(parts)
     if not _may_use_threads(part):
         return part
     if id(part) not in seen:
-        seen[id(part)] = part  # as it is, should it hold itself
+        seen[id(part)] = part  # returned unchanged if it contains itself
         seen[id(part)] = _copied_into_one_thread(part, seen)
     return seen[id(part)]
 
@@ -130,7 +130,7 @@ def _is(one: Any, other: Any) -> bool:
 def _may_use_threads(part: Any) -> bool:
     if isinstance(part, type):
         return False
-    # scikit-learn keeps what it has calibrated in a class that is no estimator.
+    # scikit-learn keeps calibrated classifiers in a class that is not an estimator.
     return callable(getattr(part, "get_params", None)) or type(part).__module__ == "sklearn.calibration"
 
 
@@ -156,13 +156,13 @@ def _threads(part: Any) -> list[str]:
     get: Callable[..., dict[str, Any]] | None = getattr(part, "get_params", None)
     if get is None:
         return []
-    # To scikit-learn None is one thread, to boosting libraries each core.
+    # None means one thread in scikit-learn, but all cores in boosting libraries.
     one = (1, None) if type(part).__module__.startswith("sklearn.") else (1,)
     return [name for name, value in get(deep=False).items() if name in _THREADS and value not in one]
 
 
 def _own_state(copied: Any) -> None:
-    """XGBoost and LightGBM keep the number of threads also in an object that a copy shares with its original."""
+    """XGBoost and LightGBM also store the thread count in an object that a copy shares with the original."""
     if type(copied).__module__.startswith("xgboost.") and "_Booster" in vars(copied):
         copied._Booster = copy.copy(copied.get_booster())
     if type(copied).__module__.startswith("lightgbm."):
@@ -174,7 +174,7 @@ def _is_catboost(part: Any) -> bool:
 
 
 def _catboost(part: Any) -> Any:
-    """CatBoost refuses new parameters once it is fitted, and takes the number of threads at each call."""
+    """CatBoost rejects new parameters after fitting, and takes the thread count on each call."""
     copied = copy.copy(part)
     ask = copied.predict_proba
     copied.predict_proba = functools.update_wrapper(functools.partial(ask, thread_count=1), ask)

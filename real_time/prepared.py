@@ -1,6 +1,6 @@
-"""The one preparation of a model: what predicts in it, its features, which class is the risk, which threshold counts.
+"""Prepares a model: its classifier, its features, its positive class and its threshold.
 
-Everything that scores, judges or shows a model asks here, so that none can contradict another.
+Everything that scores, checks or shows a model uses this, so that no two commands can disagree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,54 +21,54 @@ from real_time.model_file import ModelError
 from real_time.predictor import OwnThreshold, predictor
 
 _CLASSES: Final = 2
-_OBVIOUS: Final = ({0, 1}, {-1, 1})  # pairs of which 1 is the positive one; False and True are such a pair
+_OBVIOUS: Final = ({0, 1}, {-1, 1})  # pairs in which 1 is positive; {False, True} equals {0, 1}
 _DEFAULT_THRESHOLD: Final = 0.5
 
 
 class NotABinaryClassifierError(ModelError):
-    """The model is not a fitted classifier of two classes that has `predict_proba`."""
+    """The model is not a fitted binary classifier with `predict_proba`."""
 
 
 class ThresholdError(ModelError):
-    """The threshold is not a number from 0 to 1, or the model's own one is not a threshold of the risk."""
+    """The threshold is not a number from 0 to 1, or the model's own threshold does not apply to the risk."""
 
 
 class PositiveClassError(ModelError):
-    """Which of the two classes is the risk is not known, or what was given is neither."""
+    """The positive class is unknown, or the given one is not a class of the model."""
 
 
 class FeaturesError(ModelError):
-    """The features that were given are not those of the model."""
+    """The given features do not match the model's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model as it is used.
+    """A model ready for use.
 
-    `classifier` is what predicts in it, `positive` the column of its `predict_proba` that is the risk.
+    `classifier` is the part that predicts, `positive` the column of its `predict_proba` that is the risk.
     """
 
     kind: str
     classifier: Any
     features: tuple[str, ...] | None
     described: tuple[Feature, ...]
-    """The same features with what is known of their values, by the model or its card."""
+    """The same features with what the model or its card says about their values."""
     fields: tuple[Feature, ...]
-    """What messages bring: these features or, where there is a history, what that is of, encounter_id included."""
+    """The fields that messages carry: the features or, with a history, its input columns including encounter_id."""
     learned: Mapping[str, Learned]
-    """What the model itself knows of its features' values."""
+    """What the model itself says about its features' values."""
     named: bool
-    """Whether the classifier wants a frame; it was fitted without names, and wants an array, where they were given."""
+    """Whether the classifier wants a frame. One whose names were given was fitted without them and wants an array."""
     classes: tuple[Any, Any]
     positive: int
     threshold: float
     threshold_from: str
     history: PatientHistory | None
-    """What gives the classifier its features from a patient's rows, where the model has one."""
+    """Computes the classifier's features from a patient's rows, if the model has a history."""
 
     @property
     def decision(self) -> str:
-        """What risk and label mean, in a phrase."""
+        """A phrase that says what risk and label mean."""
         return (
             f"the risk is the probability of {self.positive_class}, and the label is 1 from {self.threshold:g} upwards "
             f"({self.threshold_from} threshold)"
@@ -76,12 +76,12 @@ class Prepared:
 
     @property
     def feature_count(self) -> int:
-        """How many features the model takes; 0 where it does not say."""
+        """Number of features; 0 if the model does not say."""
         return len(self.features or ()) or _feature_count(self.classifier) or 0
 
     @property
     def positive_class(self) -> Any:
-        """The class that is the risk."""
+        """The class whose probability is the risk."""
         return self.classes[self.positive]
 
 
@@ -93,11 +93,11 @@ def prepare(
     features: Sequence[str] | None = None,
     card: Card | None = None,
 ) -> Prepared:
-    """Prepare a fitted binary classifier; it stays as it is.
+    """Prepare a fitted binary classifier without changing it.
 
-    `threshold` None is the model's own, else 0.5. `positive_class` is one of its classes or that one's text; {0, 1},
-    {False, True} and {-1, 1} do without. `features` names the columns of a model that was fitted without names. What is
-    not given comes from the `card`, and what that does not say from the model.
+    `threshold` defaults to the model's own, else 0.5. `positive_class` is one of its classes or its text; {0, 1},
+    {False, True} and {-1, 1} need none. `features` names the columns of a model that was fitted without names. Anything
+    not given comes from the `card`, and otherwise from the model.
 
     Raises NotABinaryClassifierError, ThresholdError, PositiveClassError, FeaturesError or HistoryError.
     """
@@ -140,15 +140,15 @@ def prepare(
 
 
 def _apart(model: Any) -> tuple[PatientHistory | None, Any]:
-    """The history a model begins with, if any, and the rest of it."""
+    """The history that a model begins with, if any, and the rest of the model."""
     history, rest = None, model
     if type(model) is Pipeline and isinstance(model.steps[0][1], PatientHistory):
         (_, history), *steps = model.steps
         rest = steps[0][1] if len(steps) == 1 else Pipeline(steps)
     if _holds_history(rest, set()):
         raise HistoryError(
-            "a PatientHistory must be the first step of the model's Pipeline, and in nothing else: "
-            "put what is around it, such as a calibration, behind it"
+            "a PatientHistory must be the first step of the model's outermost Pipeline: "
+            "move whatever wraps it, such as a calibration, into a later step"
         )
     return history, rest
 
@@ -172,14 +172,14 @@ def _holds_history(part: Any, seen: set[int]) -> bool:
 def _require_predict_proba(model: Any) -> None:
     kind = type(model).__name__
     if isinstance(model, dict | list | tuple | np.ndarray):
-        raise NotABinaryClassifierError(f"a {kind} is not a model: save the fitted classifier by itself")
+        raise NotABinaryClassifierError(f"a {kind} is not a model: save the fitted classifier alone")
     if kind == "Booster":
         raise NotABinaryClassifierError(
             "a bare Booster has no predict_proba: save the XGBClassifier or LGBMClassifier that was fitted"
         )
     if not callable(getattr(model, "predict_proba", None)):
         raise NotABinaryClassifierError(
-            f"{kind} has no predict_proba: use a classifier that gives probabilities"
+            f"{kind} has no predict_proba: use a classifier that predicts probabilities"
         )
     classes = getattr(model, "classes_", None)
     if classes is None and isinstance(model, BaseEstimator):
@@ -190,12 +190,12 @@ def _require_predict_proba(model: Any) -> None:
         raise NotABinaryClassifierError(f"{kind} has several outputs: fit it to one column of two classes")
     if len(classes) != _CLASSES:
         raise NotABinaryClassifierError(
-            f"{kind} has {len(classes)} classes, and two are needed: risk is a yes or a no"
+            f"{kind} has {len(classes)} classes, but risk is yes or no: fit it to a label with two classes"
         )
 
 
 def _classes(classifier: Any) -> tuple[Any, Any]:
-    """Of a hand-written model without any, 0 and 1."""
+    """The model's classes; 0 and 1 for a hand-written model without any."""
     classes = getattr(classifier, "classes_", None)
     first, second = (0, 1) if classes is None else np.asarray(classes).tolist()
     return first, second
@@ -206,14 +206,14 @@ def _positive(classes: tuple[Any, Any], given: object) -> int:
         found = [place for place, label in enumerate(classes) if label == given or str(label) == str(given)]
         if len(found) != 1:
             raise PositiveClassError(
-                f"the positive class {given} is none of the model's, {_listed(classes)}: give one of these"
+                f"positive class {given} is not a class of the model: give one of {_listed(classes)}"
             )
         return found[0]
     if all(isinstance(label, Real) for label in classes) and set(classes) in _OBVIOUS:
         return classes.index(1)
     raise PositiveClassError(
-        f"the model's classes are {_listed(classes)}, and it is not said which of them is the risk: "
-        f"give positive_class, on the command line --positive-class {classes[0]} or --positive-class {classes[1]}"
+        f"the model's classes are {_listed(classes)}, and nothing says which of them is the risk: "
+        f"give positive_class, or on the command line --positive-class {classes[0]} or --positive-class {classes[1]}"
     )
 
 
@@ -227,7 +227,7 @@ def _listed(classes: tuple[Any, Any]) -> str:
 def _threshold(
     given: object, card: Card | None, own: OwnThreshold | None, classes: tuple[Any, Any], positive: int
 ) -> tuple[float, str]:
-    """The threshold, and where it is from."""
+    """The threshold, and where it comes from."""
     if given is not None:
         return _checked_threshold(given), "the given"
     source = "the model's own"
@@ -239,7 +239,7 @@ def _threshold(
         own = told
     if own is None:
         return _DEFAULT_THRESHOLD, "the default"
-    remedy = "give the threshold to use instead, on the command line --threshold"
+    remedy = "give a threshold for the risk, on the command line with --threshold"
     if not own.of_probability:
         raise ThresholdError(
             f"the model's own threshold, {own.value:g}, is for its decision_function, not for a probability: {remedy}"
@@ -248,7 +248,7 @@ def _threshold(
     if label != classes[positive]:
         raise ThresholdError(
             f"{source} threshold, {own.value:g}, is for the probability of {label}, "
-            f"and the risk is that of {classes[positive]}: {remedy}"
+            f"but the risk is the probability of {classes[positive]}: {remedy}"
         )
     return _checked_threshold(own.value), source
 
@@ -267,7 +267,7 @@ def _checked_threshold(threshold: Any) -> float:
 
 
 def _feature_names(model: Any) -> tuple[str, ...] | None:
-    """The names the model was fitted with, from itself or from the part that sees the frame first."""
+    """The names the model was fitted with, from the model or the part of it that sees the frame first."""
     for attribute in ("feature_names_in_", "feature_names_"):  # scikit-learn's, CatBoost's
         names = getattr(model, attribute, None)
         if names is not None:
@@ -278,7 +278,7 @@ def _feature_names(model: Any) -> tuple[str, ...] | None:
 
 
 def _is_made_up(names: tuple[str, ...]) -> bool:
-    """Whether these are the names that CatBoost or LightGBM gives to columns that have none."""
+    """Whether these are the names that CatBoost or LightGBM invents for unnamed columns."""
     return any(
         all(name == f"{prefix}{place}" for place, name in enumerate(names)) for prefix in ("", "Column_")
     )
@@ -294,49 +294,49 @@ def _first_to_see_the_frame(model: Any) -> Any:
 
 
 def _feature_count(model: Any) -> int | None:
-    """How many features the model was fitted with, if it says so."""
-    numbered = getattr(model, "feature_names_", None)  # CatBoost's, a copy of which forgets n_features_in_
+    """Number of features the model was fitted with, or None if it does not say."""
+    numbered = getattr(model, "feature_names_", None)  # CatBoost: a copied model loses n_features_in_
     return getattr(model, "n_features_in_", None) if numbered is None else len(numbered)
 
 
 def _with_given(
     names: tuple[str, ...] | None, given: Sequence[str] | None, classifier: Any, source: str
 ) -> tuple[str, ...] | None:
-    """The model's own names, else those that are given."""
+    """The model's own feature names, else the given ones."""
     if given is None:
         return names
     told = tuple(given)
     if names is not None and told != names:
         raise FeaturesError(
             f"the model was fitted with the features {', '.join(names)}, in this order, "
-            f"and others were given by {source}: leave them out"
+            f"but {source} gives others: leave them out"
         )
     count = _feature_count(classifier)
     if count is not None and len(told) != count:
         raise FeaturesError(
-            f"the model was fitted with {count} features, and {len(told)} were given by {source}: "
-            "name each of them, in order"
+            f"the model was fitted with {count} features, but {source} gives {len(told)}: "
+            "name all of them, in order"
         )
     if len({*told}) != len(told) or not all(told):
-        raise FeaturesError("the features must have a name each, and no two the same one")
+        raise FeaturesError("each feature must have a name, and no two may share one")
     return told
 
 
 def _described(
     names: tuple[str, ...], learned: Mapping[str, Learned], card: Card | None
 ) -> tuple[Feature, ...]:
-    """What the model knows of each feature, and what its card adds."""
+    """What the model says about each feature, and what its card adds."""
     told = {feature.name: feature for feature in (card and card.features) or ()}
     return tuple(_merged(learned.get(name), told.get(name), name) for name in names)
 
 
 def _columns_described(columns: tuple[str, ...], card: Card | None) -> tuple[Feature, ...]:
-    """What a history is of, which are numbers beside the encounter, with what the card adds."""
+    """A history's input columns: numbers and the encounter, with what the card adds."""
     found = _described(columns, {}, card)
     for one in found:
         if one.dtype == Dtype.CATEGORY and one.name != ENCOUNTER_ID:
             raise FeaturesError(
-                f"the card, or --data, says that {one.name} is a {one.dtype}, and a history is of numbers"
+                f"the card or --data says that {one.name} is a {one.dtype}, but a history takes only numbers"
             )
     return tuple(Feature(one.name, Dtype.CATEGORY) if one.name == ENCOUNTER_ID else one for one in found)
 
@@ -350,11 +350,11 @@ def _merged(learned: Learned | None, told: Feature | None, name: str) -> Feature
         return own
     if told.dtype != own.dtype:
         raise FeaturesError(
-            f"the card, or --data, says that {name} is a {told.dtype}, and the model was fitted with a {own.dtype}"
+            f"the card or --data says that {name} is a {told.dtype}, but the model was fitted with a {own.dtype}"
         )
     if known and told.values and {*told.values} != {*known}:
         raise FeaturesError(
             f"the card says that the values of {name} are {', '.join(told.values)}, "
-            f"and the model was fitted with {', '.join(known)}"
+            f"but the model was fitted with {', '.join(known)}"
         )
     return replace(told, values=known or told.values)

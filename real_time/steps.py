@@ -1,4 +1,4 @@
-"""What a model's arithmetic is made of: steps over rows of numbers, and how close they come to the model itself."""
+"""The building blocks of a model's arithmetic: steps over rows of numbers, and how exact they are."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
@@ -8,12 +8,12 @@ import numpy as np
 from real_time.compiled import Floats
 
 Step: TypeAlias = Callable[[Floats], Floats]
-"""Rows by features to what the next step wants; a classifier's gives its probability of one class."""
+"""Maps rows by features to the next step's input; a classifier's step returns the probability of one class."""
 
 Slack: TypeAlias = Callable[[Floats, Floats], Floats]
-"""From rows by features and the model's probabilities: by how much each of ours may differ."""
+"""Maps rows by features and the model's probabilities to how far each of ours may be from them."""
 
-# Values beyond these are left to the model, which refuses them: trees compare float32, and nobody takes infinity.
+# Larger values go to the model itself, which rejects them: trees compare float32, and no model takes infinity.
 LARGEST_SINGLE: Final = float(np.finfo(np.float32).max)
 LARGEST_DOUBLE: Final = float(np.finfo(np.float64).max)
 
@@ -22,33 +22,33 @@ PROBE_HOLES: Final = 0.3  # the share of missing values
 
 
 class NoFastPathError(ValueError):
-    """There is none for this model; the message says why."""
+    """This model has no fast path; the message says why."""
 
 
 class AskTheModelError(ValueError):
-    """These rows are for the model itself, which may refuse them."""
+    """Ask the model itself about these rows; it may reject them."""
 
 
 class Arithmetic(NamedTuple):
-    """How a classifier's probabilities of one class are worked out."""
+    """Computes a classifier's probabilities of one class."""
 
     probability: Step
     slack: Slack | None
-    """None: the bits are the model's."""
+    """None means bit-identical to the model."""
     how: str
     margin: Step | None = None
-    """What its decision_function gives, where it has one."""
+    """The model's decision_function, if it has one."""
 
 
 def within(largest: float, X: Floats) -> Floats:
-    """X, if none of its values is beyond `largest`; NaN is not. Raises AskTheModelError."""
+    """Return X. Raises AskTheModelError if the magnitude of a value exceeds `largest`; NaN does not."""
     if X.size and (np.fmax.reduce(X, axis=None) > largest or np.fmin.reduce(X, axis=None) < -largest):
         raise AskTheModelError
     return X
 
 
 def probes(features: int) -> Floats:
-    """Rows of many magnitudes, in float64 and never close to each other."""
+    """PROBE_ROWS rows of float64 in many magnitudes."""
     random = np.random.default_rng(0)
     scale = np.power(10.0, random.integers(-3, 5, size=(PROBE_ROWS, 1)))
     center = random.choice([0.0, 1.0, 37.0, 100.0], (PROBE_ROWS, 1))

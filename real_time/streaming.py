@@ -1,4 +1,4 @@
-"""A DataFrame in chunks: cut, score and time each one, and put the results back together."""
+"""Processes a DataFrame in chunks: slices it, scores and times each chunk, and joins the results."""
 
 import operator
 from collections.abc import Callable, Iterable, Iterator
@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 ProcessFn: TypeAlias = Callable[[pd.DataFrame], Any]
-"""Gets a chunk, returns a DataFrame, Series, 1-D or 2-D ndarray or list with one entry per row."""
+"""Takes a chunk and returns a DataFrame, Series, 1-D or 2-D ndarray or list with one entry per row."""
 
 RESULT = "result"
-"""The column for a 1-D result without a name."""
+"""The column name for an unnamed 1-D result."""
 
 _Part: TypeAlias = "pd.DataFrame | np.ndarray[Any, Any]"
-"""A chunk's result: a frame, or for less work an array where it is one column without a name."""
+"""A chunk's result: a frame or, to save work, an array for a single unnamed column."""
 
 _RESULT_COLUMN = pd.Index([RESULT])  # building an index of strings costs several times the rest of a frame
 
-# Two computations of the same score may round differently: relative to the score, or, for 1 - p, to one.
+# Two computations of the same score may round differently, relative to the score or, for 1 - p, to one.
 RTOL, ATOL = 1e-9, 1e-15
 
 
@@ -33,11 +33,11 @@ class ChunkSizeTypeError(TypeError):
 
 
 class ResultTypeError(TypeError):
-    """`process_fn` returned something without rows."""
+    """`process_fn` returned something that has no rows."""
 
 
 class ResultShapeError(ValueError):
-    """`process_fn` returned a result that does not match its chunk, or the chunk before."""
+    """`process_fn` returned a result that does not match its chunk or the previous result's columns."""
 
     def __init__(self, message: str, *, chunk: int) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class StreamMismatchError(ValueError):
 
 
 class Classifier(Protocol):
-    """A fitted classifier in scikit-learn's sense."""
+    """A fitted classifier with scikit-learn's interface."""
 
     def predict_proba(self, X: Any, /) -> Any:
         """One row of class probabilities per row of X."""
@@ -64,7 +64,7 @@ class StreamMetrics:
 
 
 def stream_dataframe(df: pd.DataFrame, chunk_size: int) -> Iterator[pd.DataFrame]:
-    """Slices of `df` with `chunk_size` rows each, in order and with their index; the last may be short.
+    """Yield slices of `df` with `chunk_size` rows each, in order and with their index; the last may be shorter.
 
     Raises ChunkSizeTypeError or ChunkSizeError at the call unless `chunk_size` is an integer of at least 1.
     """
@@ -84,10 +84,10 @@ def process_stream(
     A 1-D result becomes one column: `result`, or the Series' name. Result rows are matched with the chunk's rows by
     position, or by label if they have the chunk's labels in another order. Only `process_fn` is timed.
     It is not called for an empty frame: the result is then empty and the metrics are zero. `on_chunk` receives each
-    chunk's own metrics, in order, before the next chunk begins.
+    chunk's own metrics, in order, before the next chunk starts.
 
-    Raises ResultTypeError, or ResultShapeError for a result of another length than its chunk or with other
-    columns than the chunk before.
+    Raises ResultTypeError, or ResultShapeError if a result's length differs from its chunk's or its columns from the
+    previous chunk's.
     """
     results, elapsed_ns = _timed_stream(df, chunk_size, process_fn, on_chunk)
     return results, _metrics(len(df), elapsed_ns)
@@ -118,7 +118,7 @@ def benchmark_chunk_size(df: pd.DataFrame, model: Classifier, chunk_sizes: Itera
     def positive_probability(chunk: pd.DataFrame) -> Any:
         return model.predict_proba(chunk)[:, 1]
 
-    process_stream(df.head(1), 1, positive_probability)  # or the first size would pay for the first call
+    process_stream(df.head(1), 1, positive_probability)  # warm-up, so that the first size does not pay for it
     rows = []
     for chunk_size in chunk_sizes:
         _, metrics = process_stream(df, chunk_size, positive_probability)
@@ -155,7 +155,8 @@ def _timed_stream(
         part = _part(result, chunk, rows, number)
         if parts and not _have_same_columns(part, parts[-1]):
             raise ResultShapeError(
-                f"process_fn returned other columns for chunk {number} than for the chunk before",
+                f"process_fn returned other columns for chunk {number} than for the previous one: return the "
+                "same each time",
                 chunk=number,
             )
         parts.append(part)
@@ -195,8 +196,8 @@ def _metrics(rows: int, elapsed_ns: int) -> StreamMetrics:
 
 
 def _part(result: Any, chunk: pd.DataFrame, rows: int, number: int) -> _Part:
-    """`result` as a DataFrame on the chunk's index; an array of one dimension as a copy of it."""
-    # Copied: process_fn may fill the same buffer for each chunk.
+    """`result` as a DataFrame on the chunk's index; a one-dimensional array is copied and stays an array."""
+    # Copied, because process_fn may reuse its output buffer.
     if type(result) is np.ndarray and result.shape == (rows,):
         return result.copy()
     if not isinstance(result, pd.DataFrame | pd.Series | np.ndarray | list):
@@ -222,7 +223,7 @@ def _part(result: Any, chunk: pd.DataFrame, rows: int, number: int) -> _Part:
     if isinstance(result, np.ndarray):  # copied, too
         columns = _RESULT_COLUMN if result.ndim == 1 else None
         return pd.DataFrame(result, index=chunk.index, columns=columns, copy=True)
-    # Lists stay objects until all chunks are there, so that one without a None gets no dtype of its own.
+    # Lists stay objects until all chunks are joined, so that a chunk without None does not get a different dtype.
     columns = None if pd.api.types.is_list_like(result[0]) else [RESULT]
     return pd.DataFrame(result, index=chunk.index, columns=columns, dtype=object)
 
@@ -243,7 +244,7 @@ def _on_index(result: pd.DataFrame, index: pd.Index, number: int) -> pd.DataFram
 
 
 def _same_labels(result: pd.Index, index: pd.Index) -> bool:
-    """Whether `result` is made of the labels of `index`; a default index (0, 1, 2...) is no labels at all."""
+    """Whether `result` has the labels of `index`; a default index (0, 1, 2...) does not count as labels."""
     if isinstance(result, pd.RangeIndex) and result.start == 0 and result.step == 1:
         return False
     return result.nlevels == index.nlevels and bool(result.isin(index).all())

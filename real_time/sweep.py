@@ -1,4 +1,4 @@
-"""What scoring costs at each chunk size, and from which size on more rows at once no longer pay."""
+"""Measures scoring at several chunk sizes and finds the size beyond which larger chunks no longer help."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ KNEE: Final = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkCost:
-    """What one chunk size costs: milliseconds a row, rows a second, and the milliseconds that a chunk takes."""
+    """The cost of one chunk size: milliseconds per row, rows per second, and milliseconds per chunk."""
 
     chunk_size: int
     latency_ms: float
@@ -26,10 +26,10 @@ class ChunkCost:
 
 
 class Measurement:
-    """A `process_fn` on chunks of one size of a frame, timed in rounds; only whole chunks count.
+    """Times `process_fn` in rounds on chunks of one size; only whole chunks count.
 
-    The frame has at least `chunk_size` rows. Rounds of several measurements are best taken in turns, so that a
-    moment in which the machine is busy costs each of them about the same.
+    The frame must have at least `chunk_size` rows. Interleave the rounds of several measurements, so that a busy
+    moment of the machine costs each of them about the same.
     """
 
     def __init__(self, frame: pd.DataFrame, chunk_size: int, process_fn: ProcessFn) -> None:
@@ -39,13 +39,13 @@ class Measurement:
         self._chunk_ms: list[float] = []
 
     def run(self, seconds: float) -> None:
-        """One round: the frame, or of it what takes about so long."""
+        """Time one round: the frame, or as much of it as takes about this long."""
         process_stream(self._frame.head(self._fitting(seconds)), self.chunk_size, self._timed)
 
     def cost(self) -> ChunkCost | None:
-        """Of all rounds; None before the first. Rates are those of the median chunk.
+        """The cost over all rounds; None before the first. Rates are those of the median chunk.
 
-        A mean would hold the pauses of a busy machine, which hit long rounds of small chunks and miss short ones.
+        A mean would include the pauses of a busy machine, which hit long rounds of small chunks and miss short ones.
         """
         if not self._chunk_ms:
             return None
@@ -59,7 +59,7 @@ class Measurement:
         )
 
     def _fitting(self, seconds: float) -> int:
-        """So many rows, in whole chunks, after one that warms up and one that is timed."""
+        """How many rows, in whole chunks, fit the time; runs one chunk to warm up and times another."""
         chunk = self._frame.head(self.chunk_size)
         for _ in range(2):
             began = perf_counter()
@@ -85,19 +85,19 @@ def knee(costs: Sequence[ChunkCost]) -> ChunkCost:
 
 
 def recommendation(costs: Sequence[ChunkCost]) -> str:
-    """The knee in words, and what lies beyond it; `costs` has one or more."""
+    """The knee in words, and what larger chunks would bring; `costs` has one or more."""
     chosen = knee(costs)
     share = round(100 * chosen.throughput / max(cost.throughput for cost in costs))
     size, chunk_ms = f"{chosen.chunk_size:,}", f"{_ms(chosen.chunk_ms_p50)} of scoring a chunk"
     if len(costs) == 1:
         return (
             f"chunk size {size} gives {chosen.throughput:,.0f} rows/s at {chunk_ms}; "
-            "it is the only one measured, and others may do better"
+            "it is the only size measured, and others may be better"
         )
     of_best = "the best throughput" if share == 100 else f"{share} % of the best throughput"  # noqa: PLR2004
     if chosen.chunk_size == max(cost.chunk_size for cost in costs):
         return f"chunk size {size} gives {of_best} at {chunk_ms}; it is the largest measured: try larger ones"
-    return f"chunk size {size} gives {of_best} at {chunk_ms}; larger chunks add little but latency"
+    return f"chunk size {size} gives {of_best} at {chunk_ms}; larger chunks add latency and little else"
 
 
 def _ms(value: float) -> str:

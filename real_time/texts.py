@@ -1,4 +1,4 @@
-"""Text as numbers: a number for each category that a model knows, one for all others, and NaN for a missing one."""
+"""Text categories as numbers: one number per category that a model knows, one for all others, NaN for missing."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -12,13 +12,13 @@ _UNKNOWN: Final = -1.0
 
 
 class Texts:
-    """The texts of one model. What it knows is learned as its arithmetic is read, and stays as it is from then on."""
+    """The text categories of one model; fixed once the model's arithmetic has been read."""
 
     def __init__(self) -> None:
         self._numbers: dict[Any, float] = {None: np.nan}
 
     def learned(self, categories: Iterable[Any]) -> Floats:
-        """Fitted categories as numbers: texts, each learned if it is new, numbers as they are, and missing ones."""
+        """Fitted categories as numbers: new texts get the next number, numbers stay, missing becomes NaN."""
         found = [
             self._numbers.setdefault(one, len(self._numbers)) if isinstance(one, str) else one
             for one in categories
@@ -26,7 +26,7 @@ class Texts:
         return np.array(found, np.float64)  # None is NaN
 
     def numbers(self, values: Iterable[Any]) -> Floats:
-        """Texts, or None or NaN where they are missing. Raises AskTheModelError where there is anything else."""
+        """The numbers of texts; None and NaN are missing. Raises AskTheModelError for any other type."""
         found = [*map(self._numbers.get, values)]
         if None in found:
             known = zip(values, found, strict=True)
@@ -34,7 +34,7 @@ class Texts:
         return np.array(found, np.float64)
 
     def texts(self, numbers: Floats) -> list[str | None]:
-        """The other way: texts, and None where they are missing."""
+        """The inverse of `numbers`, with None for missing."""
         known: dict[float, str] = {number: text for text, number in self._numbers.items() if text is not None}
         unknown = unlike(known.values())
         return [None if np.isnan(number) else known.get(number, unknown) for number in numbers.tolist()]
@@ -49,6 +49,6 @@ class Texts:
 
 
 def unlike(categories: Collection[Any]) -> Any:
-    """A text where some are texts, else a number, that is none of these categories."""
+    """A value that is not one of these categories: a text if any of them is text, else a number."""
     texts = [one for one in categories if isinstance(one, str)]
     return max(texts, key=len) + "?" if texts else max((one for one in categories if one), default=0) + 1

@@ -1,6 +1,6 @@
-"""Tree ensembles: scikit-learn's, XGBoost's and LightGBM's, each as the leaves of its trees added to a start.
+"""Tree ensembles of scikit-learn, XGBoost and LightGBM, each as a start value plus one leaf of every tree.
 
-Compiled code adds them (real_time/compiled.py) if it gives the same bits, else the library's own.
+Compiled code (real_time/compiled.py) adds them if it gives the same bits, otherwise the library does.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ COMPILED: Final = "compiled trees"
 
 
 class _Ensemble(NamedTuple):
-    """A model whose probability is worked out of a sum: a start, and one leaf of each tree added to it in order."""
+    """A model whose probability follows from a sum: a start value, then one leaf of each tree added in order."""
 
     library: str
     trees: list[Tree]
     start: float
     total: Step
-    """The sum, by the library's own code."""
+    """The library's own code for the sum."""
     finish: Step
-    """From the sum to the probability."""
+    """Maps the sum to the probability."""
     single: bool
-    """Whether the trees compare float32."""
+    """Whether the trees compare values as float32."""
     sums: Sums = "float64"
     decides: bool = False
-    """Whether the model's decision_function gives the sum."""
+    """Whether the model's decision_function returns the sum."""
 
 
 def _trees(ensemble: _Ensemble, features: int) -> Arithmetic:
@@ -55,14 +55,14 @@ def _trees(ensemble: _Ensemble, features: int) -> Arithmetic:
 
 
 def _fastest(ensemble: _Ensemble, features: int) -> tuple[Step, str]:
-    """Compiled code if there is numba and it gives the same sums to the bit, else what the library has."""
+    """Compiled code if numba is installed and the sums are bit-identical, otherwise the library's own."""
     try:
         total = _compiled_total(ensemble, features)
         rows = _tree_probes(ensemble.trees, features)
-        why = "" if np.array_equal(total(rows), ensemble.total(rows)) else "compiled, they give other scores"
+        why = "" if np.array_equal(total(rows), ensemble.total(rows)) else "compiled ones give other scores"
     except ModuleNotFoundError:
-        why = "install numba for compiled ones"
-    except Exception as error:  # numba and NumPy of versions that do not go together, for example
+        why = "install numba to compile them"
+    except Exception as error:  # for example, incompatible versions of numba and NumPy
         why = f"compiling them failed with {type(error).__name__}"
     return (ensemble.total, f"{ensemble.library}'s trees: {why}") if why else (total, COMPILED)
 
@@ -79,7 +79,7 @@ def _compiled_total(ensemble: _Ensemble, features: int) -> Step:
 
 
 def _tree_probes(trees: list[Tree], features: int) -> Floats:
-    """Rows on thresholds and one bit next to them in either precision, then with holes, then any."""
+    """Rows exactly on the trees' thresholds and one ulp off in either precision, ordinary rows, and all with holes."""
     random = np.random.default_rng(2)
     edges = probes(features)
     split_on = np.concatenate([tree.feature[tree.left >= 0] for tree in trees])
@@ -87,7 +87,7 @@ def _tree_probes(trees: list[Tree], features: int) -> Floats:
     for feature in np.unique(split_on):
         edges[:, feature] = random.choice(thresholds[split_on == feature], len(edges))
     for row, tree in enumerate(trees[: len(edges)]):
-        if tree.left[0] >= 0:  # the way from the root hangs on equality
+        if tree.left[0] >= 0:  # so that the path from the root depends on equality
             edges[row, tree.feature[0]] = tree.threshold[0]
     edges = np.clip(edges, -LARGEST_SINGLE / 2, LARGEST_SINGLE / 2)  # a threshold may be infinite
     singles = edges.astype(np.float32)
@@ -165,7 +165,7 @@ def _gradient_boosting(model: GradientBoostingClassifier, positive: int) -> Arit
     from sklearn.ensemble._gradient_boosting import predict_stages
 
     if model.init_ != "zero" and type(model.init_) is not DummyClassifier:
-        raise NoFastPathError("there is no fast path for an initial estimator of one's own")
+        raise NoFastPathError("there is no fast path for a custom initial estimator")
     start = float(model._raw_predict_init(np.zeros((1, model.n_features_in_))).item())
     estimators, rate, loss = model.estimators_, model.learning_rate, model._loss
 
@@ -195,7 +195,7 @@ def _tree(tree: Any, value: Floats) -> Tree:
 
 def _stage(tree: Any, rate: float) -> Tree:
     whole = _tree(tree, rate * tree.value[:, 0, 0])
-    return whole._replace(nan_left=np.zeros(len(whole.left), bool))  # predict_stages knows nothing of NaN
+    return whole._replace(nan_left=np.zeros(len(whole.left), bool))  # predict_stages does not handle NaN
 
 
 def _column(probabilities: Floats, column: int) -> Floats:
@@ -213,7 +213,7 @@ class _Library(NamedTuple):
     predict: Callable[..., Floats]
     logistic: Step
     sums: Sums
-    """What it adds, and what it compares."""
+    """The type it adds and compares in."""
 
 
 def _xgboost(model: Any, positive: int) -> Arithmetic:
@@ -227,7 +227,7 @@ def _lightgbm(model: Any, positive: int) -> Arithmetic:
 
 
 def _boosted(model: Any, positive: int, library: _Library) -> Arithmetic:
-    """Compiled trees, else the library itself, without its checks of a frame."""
+    """Compiled trees, otherwise the library itself without its checks of a frame."""
 
     def of_class(probability: Floats) -> Floats:
         return probability if positive else 1.0 - probability
@@ -262,4 +262,4 @@ TREES: Final[dict[str, Callable[[Any, int], Arithmetic]]] = {
     "sklearn.RandomForestClassifier": _forest,
     "xgboost.XGBClassifier": _xgboost,
 }
-"""By the package and the name of the class: the boosting libraries are imported only by models of theirs."""
+"""By package and class name, because the boosting libraries are imported only when one of their models is loaded."""

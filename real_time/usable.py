@@ -1,4 +1,4 @@
-"""A model file as a topic is scored with it: what is refused here is refused by every command, and nothing else is."""
+"""Loads a model file for scoring a topic. Every command rejects exactly the models that are rejected here."""
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -24,18 +24,18 @@ from real_time.probing import require_independent_rows
 
 
 class UnnamedFeaturesError(ModelError):
-    """The model does not say which features it wants, so no message can be read for it."""
+    """The model does not name its features, so messages cannot be decoded for it."""
 
 
 class KeepsHistoryError(ModelError):
-    """The model begins with a PatientHistory, and who loads it looks at each message alone."""
+    """The model begins with a PatientHistory, but the caller scores each message alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A verified model: its scorer, the sha256 of its file, and its card if it has any.
+    """A verified model: its scorer, the SHA-256 of its file, and its card if it has one.
 
-    `features` are the fields that messages bring for it, in order: where there is a history, what that is of.
+    `features` are the message fields it needs, in order; for a model with a history, the history's input columns.
     """
 
     scorer: RiskScorer
@@ -43,26 +43,26 @@ class Model:
     sha256: str
     card: Card | None = None
     cautions: tuple[str, ...] = ()
-    """What an operator should know of it, though it can be used; a sentence each, without a full stop."""
+    """Warnings for the operator about a usable model, one sentence each without a full stop."""
 
     @property
     def history(self) -> PatientHistory | None:
-        """What gives the model its features from patients' messages, if it has any."""
+        """The model's history, if it has one."""
         return self.scorer.history
 
     @property
     def dtypes(self) -> Mapping[str, str]:
-        """Of the features that are no numbers, what they are."""
+        """The types of the features that are not numbers."""
         fields = self.scorer.prepared.fields
         return {feature.name: feature.dtype for feature in fields if feature.dtype != Dtype.NUMBER}
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:
-        """Of the features that are categories, the values that the model knows, where they are known."""
+        """By category feature, the values that the model knows; features without known values are left out."""
         return {feature.name: feature.values for feature in self.scorer.prepared.fields if feature.values}
 
     def described(self) -> Card:
-        """The card with all that is known by now, and the libraries that are loaded."""
+        """The card, completed with everything known about the model and the versions of the loaded libraries."""
         prepared = self.scorer.prepared
         return replace(
             self.card or Card(self.sha256),
@@ -86,12 +86,12 @@ def load_usable(
     code: ModelPath | None = None,
     with_history: bool = False,
 ) -> Model:
-    """The model in `path` if a worker can score a topic with it. Takes what `load_model` and RiskScorer take.
+    """Load the model in `path` for scoring a topic. Takes the arguments of `load_model` and RiskScorer.
 
-    Without `sha256` the pin and the card beside the file count, and must be of that file. `with_history` says that
-    the caller can use a model that begins with a PatientHistory.
+    Without `sha256`, the pin and the card next to the file apply and must belong to it. `with_history` says that the
+    caller can use a model that begins with a PatientHistory.
 
-    Raises a subclass of ModelError if it can't.
+    Raises a subclass of ModelError if a worker could not score a topic with the model.
     """
     pin, card = (sha256, card) if sha256 is not None else _beside(path)
     with warnings.catch_warnings(record=True) as caught:
@@ -105,14 +105,14 @@ def load_usable(
     )
     if scorer.history is not None and not with_history:
         raise KeepsHistoryError(
-            f"model file {fspath(path)} begins with a PatientHistory, and this command looks at each message alone: "
-            "use a model without a history here, and run_streaming_inference to score files with this one"
+            f"model file {fspath(path)} begins with a PatientHistory, but this command scores each message alone: "
+            "use a model without a history here, or score files with run_streaming_inference"
         )
     prepared = scorer.prepared
     if prepared.features is None:
         raise UnnamedFeaturesError(
-            f"model file {fspath(path)} does not say which features it wants: "
-            "say --features with their names in order, or fit the model on a DataFrame"
+            f"model file {fspath(path)} does not name its features: "
+            "give their names in order with --features, or fit the model on a DataFrame"
         )
     require_independent_rows(scorer, prepared.features)
     cautions = [str(one.message) for one in caught if issubclass(one.category, ModelVersionWarning)]
@@ -121,12 +121,12 @@ def load_usable(
 
 
 def files_of(path: ModelPath) -> tuple[Path, Path, Path]:
-    """The model file, its pin and its card, wherever these are or would be."""
+    """The paths of the model file, its pin and its card, whether or not they exist."""
     return Path(path), pin_path(path), card_path(path)
 
 
 def is_current(path: ModelPath, model: Model) -> bool:
-    """Whether `model` is what the file, its pin and its card say by now. Raises ModelError where they do not agree."""
+    """Whether `model` still matches the file, its pin and its card. Raises ModelError if those disagree."""
     pin, card = _beside(path)
     if model_sha256(path) != pin:
         raise _half_done(path, pin, card)
@@ -138,7 +138,7 @@ def _of_history(history: PatientHistory) -> History:
 
 
 def _beside(path: ModelPath) -> tuple[str, Card | None]:
-    """The hash that the pin gives, and the card. Raises ModelHashError where they are not of one model."""
+    """The pinned hash, and the card. Raises ModelHashError if they belong to different models."""
     pin, card = pinned_sha256(path), read_card(path)
     if card is not None and card.sha256 != pin:
         raise _half_done(path, pin, card)
@@ -146,26 +146,28 @@ def _beside(path: ModelPath) -> tuple[str, Card | None]:
 
 
 def _half_done(path: ModelPath, pin: str, card: Card | None) -> ModelHashError:
-    """Which of model file, pin and card are of one model, and which were replaced without the others."""
+    """The error that says which of model file, pin and card was replaced without the others."""
     file = model_sha256(path)
     if file == pin and card is not None:
-        other = f"the card {card_path(path)} is of another file, with the SHA-256 {card.sha256},"
-        problem = f"{other} than model file and pin"
-        cause = "either they were replaced without the card, or the card without them"
+        problem = f"card {card_path(path)} belongs to a different model file, with SHA-256 {card.sha256}"
+        cause = "either model file and pin were replaced without the card, or the card without them"
     else:
         problem = (
             f"model file {fspath(path)} has the SHA-256 {file}, not the pinned {pin}: "
             "it is not the file that was pinned"
         )
         if card is None:
-            cause = "either it was replaced without its pin, or the pin without it"
+            cause = "either the file was replaced without its pin, or the pin without the file"
         elif card.sha256 == pin:
-            cause = "either it was replaced without pin and card, or they without it"
+            cause = "either the file was replaced without its pin and card, or those without the file"
         elif card.sha256 == file:
-            cause = "the card is of this file, so either both were replaced without the pin, or the pin without them"
+            cause = (
+                "the card belongs to this file, so either both were replaced without the pin, or only the pin "
+                "was replaced"
+            )
         else:
-            cause = f"and the card is of a third one, {card.sha256}"
+            cause = f"the card belongs to a third file, with SHA-256 {card.sha256}"
     return ModelHashError(
-        f"{problem}; {cause}: bring the files of one model together, or, if you trust the model file, "
+        f"{problem}; {cause}: put the files of one model together or, if you trust the model file, "
         f"run `vitalstream model pin {fspath(path)}`"
     )

@@ -1,4 +1,4 @@
-"""A patient's past as features of a model: the same bits for a file at once and for a stream in chunks."""
+"""A patient's past as model features, bit for bit the same for a whole file and for a stream in chunks."""
 
 from real_time.history.patients import Past, Patients
 from real_time.history.recipe import HistoryError, Window

@@ -1,7 +1,7 @@
-"""A patient's row: taken into the state, and what is known then. One definition, run by numba or as it stands.
+"""Folds a row into its patient's state and writes the features that follow. Runs compiled by numba, or as plain Python.
 
-It is written for numba: plain loops over numbers. Without numba the same lines run as Python, to the same bits and 25
-to 80 times slower (docs/history-semantics.md). The order of the additions is part of the definition.
+It is written for numba: plain loops over numbers. Without numba the same code runs as Python and gives the same bits,
+25 to 80 times slower (docs/history-semantics.md). The order of the additions is part of the definition.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _compiled(function: _Function) -> _Function:
-    """The same by numba, which compiles it at its first call; itself where numba is missing."""
+    """Compile `function` with numba at its first call; return it unchanged if numba is not installed."""
     try:
         from numba import njit
     except ModuleNotFoundError:
         return function
     try:
         return cast(_Function, njit(nogil=True, cache=True)(function))
-    except (RuntimeError, OSError):  # no place to cache it, or a full one
+    except (RuntimeError, OSError):  # the cache directory is missing, read-only or full
         return cast(_Function, njit(nogil=True)(function))
 
 
@@ -61,7 +61,7 @@ def _start(patient: Floats, time: float, columns: int, rings: Any) -> None:
 
 @_compiled
 def _advance(patient: Floats, time: float, columns: int, rings: Any) -> None:
-    """Move the clock, and empty the buckets that it comes to."""
+    """Move the clock forward and empty the buckets it enters."""
     for ring in range(len(rings)):
         step, buckets, start = rings[ring, 0], rings[ring, 1], rings[ring, 2]
         before, now = int(np.floor(patient[CLOCK] / step)), int(np.floor(time / step))
@@ -80,7 +80,7 @@ def _keep_last(patient: Floats, time: float, values: Floats, limits: Floats) -> 
         last_time = patient[at + LAST_TIME]
         if np.isnan(value) or time < last_time:
             continue
-        if time != last_time:  # at the same time it is a correction, and the value before stays
+        if time != last_time:  # a value at the same time is a correction: the previous value stays
             recent = time - last_time <= limits[column]
             patient[at + PREVIOUS] = patient[at + LAST] if recent else np.nan
         patient[at + LAST_TIME] = time
@@ -89,7 +89,7 @@ def _keep_last(patient: Floats, time: float, values: Floats, limits: Floats) -> 
 
 @_compiled
 def _fill_buckets(patient: Floats, time: float, values: Floats, rings: Any) -> int:
-    """Return 1 where the row is too late for a bucket, else 0."""
+    """Return 1 if the row is too late for some bucket, else 0."""
     too_late = False
     for ring in range(len(rings)):
         step, buckets, start = rings[ring, 0], rings[ring, 1], rings[ring, 2]
@@ -144,7 +144,7 @@ def _write(  # noqa: PLR0917
 def _write_window(  # noqa: PLR0917
     patient: Floats, ring: Any, window: Any, column: int, out: Floats, place: int
 ) -> int:
-    """Write a column's statistics, oldest bucket first, and return the place after them."""
+    """Write a column's window statistics, adding oldest bucket first; return the next free place in `out`."""
     step, buckets, start = ring[0], ring[1], ring[2]
     now = int(np.floor(patient[CLOCK] / step))
     bucket = (now - window[1] + 1) % buckets
@@ -182,13 +182,14 @@ def fold(  # noqa: PLR0917 - numba's arrays come one by one
     ages: Floats,
     seen: Floats,
 ) -> int:
-    """Take rows into `state` in their order, and write what each one's history is then to the same row of `out`.
+    """Fold rows into `state` in order, and write each row's history features to the same row of `out`.
 
-    `state` is patients by cells, a new patient's all zeros, and `patients` the row's patient in it. `times` are
-    microseconds since 1970, `values` rows by columns (NaN is missing), `encounters` numbers (0 is missing); another one
-    starts the patient afresh. The rest is Layout.arrays(). `ages` gets the microseconds since each column's last value,
-    rows by columns, NaN where there is none; `seen` the rows seen and the microseconds since the first. Returns how
-    many rows came too late for a bucket.
+    `state` is patients by cells, all zeros for a new patient; `patients` holds each row's index in it. `times` are
+    microseconds since 1970, `values` is rows by columns (NaN is missing), and `encounters` are numbers (0 is missing);
+    a different encounter resets the patient. `limits`, `rings`, `windows` and `flags` come from Layout.arrays(). Fills
+    `ages` (rows by columns) with the microseconds since each column's last value, NaN if there was none, and `seen`
+    with the patient's row count and the microseconds since its first row. Returns how many rows were too late for a
+    bucket.
     """
     late = 0
     for row in range(len(patients)):

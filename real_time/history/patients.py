@@ -1,4 +1,4 @@
-"""What is known of patients while their rows come: one row of numbers each, and how to undo what came last."""
+"""The state of every patient while rows arrive: one row of numbers per patient, with rollback to the last commit."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,27 +18,27 @@ _LONGEST_STEP_BYTES: Final = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of its patient at each row, the row itself included."""
+    """What is known about each row's patient, the row itself included."""
 
     features: Floats
-    """Rows by the recipe's columns."""
+    """Rows by the recipe's output columns."""
     ages: Floats
-    """Microseconds since the last value of each column that the history is of, NaN where there was none."""
+    """Rows by input columns: microseconds since the column's last value, NaN if there was none."""
     seen: Floats
-    """How many rows of the patient, and the microseconds since the first."""
+    """Rows by two: the patient's row count, and the microseconds since its first row."""
     late: int
-    """How many rows came too late for a bucket of a window."""
+    """How many rows were too late for a window's bucket."""
 
 
 class Patients:
-    """What is known of each patient so far.
+    """The state of each patient so far.
 
-    Patients belong to a partition, with which they are forgotten (`drop`); a frame's are all of one. Rows that were
-    taken in since the last `commit` are undone by `rollback`, to the last bit.
+    Each patient belongs to a partition, and `drop` forgets a whole partition; a frame counts as one. `rollback` undoes
+    all rows since the last `commit`, to the last bit.
     """
 
     def __init__(self, layout: Layout, *, has_encounters: bool) -> None:
-        # Here, since only who has such a model should wait for numba.
+        # Imported here, so that only models with a history wait for numba.
         from real_time.history.fold import fold
 
         self.layout = layout
@@ -46,13 +46,13 @@ class Patients:
         self.has_encounters = has_encounters
         self._names = pd.Index(layout.names)
         self._recipe = layout.arrays()
-        self._index: defaultdict[int, dict[Any, int]] = defaultdict(dict)  # a patient's place, by partition
-        self._patients: list[Any] = []  # of each place
-        self._partitions: list[int] = []  # of each place
+        self._index: defaultdict[int, dict[Any, int]] = defaultdict(dict)  # by partition, a patient's place
+        self._patients: list[Any] = []  # by place
+        self._partitions: list[int] = []  # by place
         self._free: list[int] = []
-        self._state = np.zeros((0, layout.cells))  # by place; of free ones all zeros
+        self._state = np.zeros((0, layout.cells))  # by place; free places are all zeros
         self._touched = np.zeros(0, np.bool_)  # by place, since the last commit
-        self._undo: list[tuple[np.ndarray, Floats]] = []  # places, and their rows before they were touched
+        self._undo: list[tuple[np.ndarray, Floats]] = []  # places, and their rows before the first change
         self._added: list[int] = []  # places of new patients since the last commit
 
     def __len__(self) -> int:
@@ -60,22 +60,22 @@ class Patients:
 
     @property
     def nbytes(self) -> int:
-        """The memory that the rows take."""
+        """Bytes of memory that the rows take."""
         return self._state.nbytes
 
     @property
     def late(self) -> int:
-        """How many rows of these patients came too late for a bucket of a window."""
+        """How many of these patients' rows were too late for a window's bucket."""
         return int(self._state[:, LATE].sum())
 
     def advance(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Take the rows of a frame in, for good; what each one's history is then, on the index of X."""
+        """Fold in the rows of X and commit; return each row's history features on the index of X."""
         past = self.apply(rows_of(X, self.layout.columns, has_encounters=self.has_encounters))
         self.commit()
         return pd.DataFrame(past.features, index=X.index, columns=self._names, copy=False)
 
     def apply(self, rows: Rows, partitions: Sequence[int] | None = None) -> Past:
-        """Take rows in, in their order; of each one's partition if they are of several."""
+        """Fold in rows in order; `partitions` has each row's partition if there are several."""
         places = self._places(rows.patients, [0] * len(rows) if partitions is None else partitions)
         self._remember(places)
         count, columns = len(rows), len(self.layout.columns)
@@ -96,22 +96,22 @@ class Patients:
         )
         return Past(past.features, past.ages, past.seen, late)
 
-    # --- what came since the last commit
+    # --- changes since the last commit
 
     def changed(self) -> tuple[list[tuple[int, Any]], Floats]:
-        """The partition and the patient of every row that changed since the last commit, and the rows."""
+        """Partition and patient of each state row that changed since the last commit, and those rows."""
         places = self._changed()
         changed = [(self._partitions[place], self._patients[place]) for place in places]
         return changed, self._state[places]
 
     def commit(self) -> None:
-        """Keep what came."""
+        """Keep all changes since the last commit."""
         self._touched[self._changed()] = False
         self._undo.clear()
         self._added.clear()
 
     def rollback(self) -> None:
-        """Undo what came since the last commit."""
+        """Undo all changes since the last commit."""
         for places, before in self._undo:
             self._state[places] = before
         self._remove(self._added)
@@ -120,10 +120,10 @@ class Patients:
     # --- partitions
 
     def restore(self, partition: int, patients: Sequence[Any], rows: Floats) -> None:
-        """Set what is known of patients, all different, to rows that `changed` gave."""
+        """Set the state of distinct patients to rows that `changed` returned earlier."""
         added = [*self._added]
         self._state[self._places(patients, [partition] * len(patients))] = rows
-        self._added = added  # these came before
+        self._added = added  # restored patients are already committed
 
     def remove(self, partition: int, patients: Iterable[Any]) -> None:
         """Forget patients."""
@@ -131,15 +131,15 @@ class Patients:
         self._remove([index[one] for one in patients if one in index])
 
     def drop(self, partition: int) -> None:
-        """Forget all patients of a partition. What came since the last commit must be kept or undone before."""
+        """Forget all patients of a partition. Commit or roll back first."""
         self._remove([*self._index.pop(partition, {}).values()])
 
     def count(self, partition: int) -> int:
-        """How many patients a partition has."""
+        """Number of patients in a partition."""
         return len(self._index[partition])
 
     def of(self, partition: int) -> tuple[list[Any], Floats]:
-        """The patients of a partition and their rows."""
+        """A partition's patients and their state rows."""
         index = self._index[partition]
         return [*index], self._state[[*index.values()]]
 
@@ -147,7 +147,7 @@ class Patients:
 
     def _places(self, patients: Sequence[Any], partitions: Sequence[int]) -> np.ndarray:
         places: list[int | None] = [*map(dict.get, map(self._index.__getitem__, partitions), patients)]
-        if None in places:  # seldom
+        if None in places:  # rare: a new patient
             places = [*map(self._place, partitions, patients)]
         if len(self._patients) > len(self._state):
             self._grow()
@@ -170,7 +170,7 @@ class Patients:
         return place
 
     def _grow(self) -> None:
-        """Make room in a step of bytes, not of shares: a large matrix is moved by remapping, but filled with zeros."""
+        """Grow by a bounded number of bytes: a large matrix moves cheaply (remapped), but new rows must be zeroed."""
         cells = self.layout.cells
         step = min(max(_STEP_BYTES, self._state.nbytes // 16), _LONGEST_STEP_BYTES) // (8 * cells)
         size = len(self._patients) + step
@@ -178,7 +178,7 @@ class Patients:
         self._touched.resize(size, refcheck=False)
 
     def _remember(self, places: np.ndarray) -> None:
-        """Note how the rows are of patients that come for the first time since the last commit."""
+        """Save the rows of patients that are about to change for the first time since the last commit."""
         self._touched[self._added] = True
         untouched = np.unique(places[~self._touched[places]])
         if len(untouched):

@@ -1,4 +1,4 @@
-"""What a history gives for each row, and where it stands in a patient's state."""
+"""The recipe of a history: its output columns, and the layout of a patient's state."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,15 @@ COUNT, SUM, MIN, MAX, OF_BUCKET = range(5)
 
 
 class HistoryError(ModelError):
-    """A recipe, or the rows it is given, can't be used."""
+    """A recipe is invalid, or it cannot be applied to the given rows."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Statistics of what a patient's columns were in the last `length`, in whole steps.
+    """Statistics of a patient's columns over the last `length`, in whole steps.
 
-    The window ends with the step that the patient's clock is in: 24 h in steps of 1 h are the current hour and the 23
-    before it. Steps are counted from 1970-01-01T00:00Z. `of` names some of min, max, mean and count.
+    The window ends with the step that contains the patient's clock: 24 h in steps of 1 h is the current hour and the 23
+    before it. Steps are counted from 1970-01-01T00:00Z. `of` names any of min, max, mean and count.
     """
 
     length: str
@@ -40,7 +40,7 @@ class Window:
 
     @property
     def steps(self) -> int:
-        """How many steps there are. Raises HistoryError unless the length is a multiple of the step."""
+        """Number of steps. Raises HistoryError unless the length is a multiple of the step."""
         length, step = microseconds(self.length), microseconds(self.step)
         if length % step:
             raise HistoryError(
@@ -50,7 +50,7 @@ class Window:
 
 
 def microseconds(duration: str) -> int:
-    """A duration as pandas reads it ("90min", "8h", "7d"). Raises HistoryError unless it is more than 0."""
+    """A duration in pandas' notation ("90min", "8h", "7d"). Raises HistoryError unless it is more than 0."""
     try:
         found = pd.Timedelta(re.sub(r"d$", "D", duration)) // pd.Timedelta(1, "us")
     except (ValueError, TypeError):
@@ -71,11 +71,11 @@ class Ring:
 
 @dataclass(frozen=True)
 class Layout:
-    """A recipe, resolved: which columns come out, and how many cells a patient's state has."""
+    """A resolved recipe: the output columns, and the cells of a patient's state."""
 
     columns: tuple[str, ...]
     limits: tuple[int, ...]
-    """For how long each column's last value is carried forward, in microseconds."""
+    """How long each column's last value is carried forward, in microseconds."""
     windows: tuple[Window, ...]
     rings: tuple[Ring, ...]
     forget_after: int
@@ -86,12 +86,12 @@ class Layout:
 
     @property
     def cells(self) -> int:
-        """How many float64 a patient's state has."""
+        """Number of float64 cells in a patient's state."""
         return HEAD + len(self.columns) * (OF_COLUMN + OF_BUCKET * sum(ring.buckets for ring in self.rings))
 
     @property
     def names(self) -> list[str]:
-        """The columns that come out, in order."""
+        """The output columns, in order."""
         return [*self._names()]
 
     def _names(self) -> Iterator[str]:
@@ -107,7 +107,7 @@ class Layout:
             yield "rows_seen"
 
     def arrays(self) -> tuple[Floats, np.ndarray, np.ndarray, np.ndarray]:
-        """For the kernel: the limits, the rings, the windows (ring, steps, a flag for each statistic), the flags."""
+        """For `fold`: limits, rings, windows (ring, steps, one flag per statistic) and flags."""
         by_step = {ring.step: number for number, ring in enumerate(self.rings)}
         windows = [
             [by_step[microseconds(one.step)], one.steps, *(name in one.of for name in STATISTICS)]
@@ -131,19 +131,21 @@ def laid_out(
     since_first_seen: bool,
     rows_seen: bool,
 ) -> Layout:
-    """The layout of a recipe. Raises HistoryError where it contradicts itself."""
+    """Resolve a recipe. Raises HistoryError if it contradicts itself."""
     if not last:
-        raise HistoryError("a history needs at least one column of numbers")
+        raise HistoryError("a history needs at least one numeric column: name one in last")
     _require_statistics(windows)
     names = [(window.length, name) for window in windows for name in window.of]
     if len({*names}) != len(names):
         raise HistoryError(
-            "two windows of the same length give the same column twice: give each statistic once"
+            "two windows of the same length produce the same column: name each statistic in one of them only"
         )
     limits, forget = tuple(map(microseconds, last.values())), microseconds(forget_after)
     longest = max([*limits, *(microseconds(window.length) for window in windows)])
     if longest > forget:
-        raise HistoryError(f"forget_after, {forget_after}, is shorter than what the history looks back on")
+        raise HistoryError(
+            f"forget_after, {forget_after}, is shorter than the longest last or window: make it at least as long"
+        )
     return Layout(
         columns=tuple(last),
         limits=limits,
@@ -167,7 +169,7 @@ def _require_statistics(windows: Sequence[Window]) -> None:
 
 
 def _rings(windows: Sequence[Window], columns: int) -> tuple[Ring, ...]:
-    """One for each step, as long as the longest window of that step."""
+    """One ring per step length, as long as the longest window with that step."""
     longest: dict[int, int] = {}
     for window in windows:
         step = microseconds(window.step)

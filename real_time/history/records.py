@@ -1,6 +1,6 @@
-"""A patient's state as bytes, and back, to the last bit.
+"""Encodes a patient's state as bytes and decodes it, to the last bit.
 
-A value is 8 bytes that say what it is and in which version, the recipe's SHA-256, and the row as little-endian float64.
+A value is 8 bytes with its kind and version, the recipe's SHA-256, and the state row as little-endian float64.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ from real_time.history.recipe import Layout
 
 _KIND: Final = b"patient"
 VERSION: Final = 1
-"""Of the value, and of what the cells of a row mean. A change of either is another version."""
+"""Version of the encoding and of what a row's cells mean; raise it when either changes."""
 
 _HEAD_BYTES: Final = len(_KIND) + 1
 
 
 class StateError(Exception):
-    """What is kept of a patient can't be read. The text says why, and holds nothing of the patient."""
+    """A patient's stored state cannot be read. The text says why and contains no patient data."""
 
 
 class NewerStateError(StateError):
-    """It was written by a later version of vitalstream."""
+    """The state was written by a newer vitalstream."""
 
 
 class OtherRecipeError(StateError):
-    """It was written with another recipe than the model's."""
+    """The state was written with a different recipe from the model's."""
 
 
 class CorruptStateError(StateError):
-    """It is no state of a patient, or not all of it."""
+    """The value is not a patient's state, or is incomplete."""
 
 
 class StateRecords:
-    """Writes and reads the states of a recipe's patients."""
+    """Encodes and decodes the states of one recipe's patients."""
 
     def __init__(self, layout: Layout, recipe_sha256: str) -> None:
         self._recipe = recipe_sha256
@@ -48,18 +48,18 @@ class StateRecords:
 
     @property
     def size(self) -> int:
-        """The bytes of a value."""
+        """Bytes per value."""
         return self._type.itemsize
 
     def encode(self, rows: Floats) -> list[bytes]:
-        """A value for each row of patients by cells."""
+        """One value per row of `rows` (patients by cells)."""
         written = self._empty.repeat(len(rows))
         written["row"] = rows
         data, size = written.tobytes(), self.size
         return [data[at : at + size] for at in range(0, len(data), size)]
 
     def decode(self, values: Sequence[bytes]) -> Floats:
-        """The rows of these values. Raises a StateError for the first that is none of this recipe's."""
+        """The rows of these values. Raises a StateError for the first one that is not a state of this recipe."""
         if {*map(len, values)} <= {self.size}:
             found = np.frombuffer(b"".join(values), self._type)
             if (found["head"] == self._empty["head"]).all() and (

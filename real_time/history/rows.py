@@ -1,4 +1,4 @@
-"""Rows for a history, out of a frame: whose they are, when they were, and their numbers."""
+"""The rows of a frame as a history takes them: patient, time and numbers."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,21 +30,23 @@ class Rows:
     times: Floats
     """Microseconds since 1970, which float64 holds exactly."""
     values: Floats
-    """Rows by columns, NaN is missing."""
+    """Rows by columns; NaN is missing."""
     encounters: Floats
-    """Of each row, what `encounter_number` gives."""
+    """Each row's `encounter_number`."""
 
     def __len__(self) -> int:
         return len(self.patients)
 
 
 def rows_of(X: Any, columns: Sequence[str], *, has_encounters: bool) -> Rows:
-    """The rows of a frame. Raises HistoryError where a row has no patient or no time, or a column can't be used."""
+    """The rows of a frame. Raises HistoryError if a row has no patient or time, or a column cannot be used."""
     require_frame(X)
     if X[PATIENT_ID].isna().any():
-        raise HistoryError(f"a row has no {PATIENT_ID}, so it is not known whose history it belongs to")
+        raise HistoryError(f"a row has no {PATIENT_ID}: a history needs the patient of every row")
     if has_encounters and ENCOUNTER_ID not in X.columns:
-        raise HistoryError(f"the history was fitted with {ENCOUNTER_ID}, and the frame has none")
+        raise HistoryError(
+            f"the history was fitted with {ENCOUNTER_ID}, but the frame has no such column: add it"
+        )
     patients, times = X[PATIENT_ID].tolist(), times_of(X[EVENT_TIME])
     return rows_in(X, columns, patients, times, has_encounters=has_encounters)
 
@@ -57,20 +59,18 @@ def rows_in(
     *,
     has_encounters: bool,
 ) -> Rows:
-    """The rows of a frame of numbers, and of encounters where they count, whose patients and times are given."""
+    """The rows of a frame whose patients and times are already known; it holds numbers and, if used, encounters."""
     encounters = [*map(encounter_number, frame[ENCOUNTER_ID])] if has_encounters else np.zeros(len(frame))
     return Rows(patients, times, _numbers(frame, columns), np.asarray(encounters, np.float64))
 
 
 def require_frame(X: Any) -> None:
-    """Raise HistoryError unless X is a frame that says whose and when its rows are."""
+    """Raise HistoryError unless X is a frame with one patient column and one time column."""
     if not isinstance(X, pd.DataFrame):
-        raise HistoryError(
-            f"a history needs a DataFrame with {PATIENT_ID}, {EVENT_TIME} and columns of numbers"
-        )
+        raise HistoryError(f"a history needs a DataFrame with {PATIENT_ID}, {EVENT_TIME} and numeric columns")
     for name in (PATIENT_ID, EVENT_TIME):
         if (X.columns == name).sum() != 1:
-            raise HistoryError(f"a history needs one column {name}, whose patient and when each row is")
+            raise HistoryError(f"a history needs exactly one column {name}")
 
 
 def time_of(text: str) -> float:
@@ -84,11 +84,11 @@ def time_of(text: str) -> float:
 
 
 def times_or_nan(texts: Sequence[str]) -> Floats:
-    """The same of each text, NaN where it is no time."""
+    """`time_of` for each text, NaN if it is not a time."""
     read = datetime.fromisoformat
     try:
         return np.array([(read(text) - _EPOCH) // _MICROSECOND for text in texts], np.float64)
-    except (ValueError, TypeError):  # one that is no time, or is in small letters, or has no zone
+    except (ValueError, TypeError):  # some text is not a time, is in lower case or has no zone
         return np.array([*map(_time_or_nan, texts)], np.float64)
 
 
@@ -107,19 +107,17 @@ def times_of(times: pd.Series) -> Floats:
     try:
         found = pd.to_datetime(times, utc=True, format=None if is_datetime64_any_dtype(times) else "ISO8601")
     except (ValueError, TypeError):
-        raise HistoryError(
-            f"{EVENT_TIME} holds something other than times: write 2026-01-05T08:30:00Z"
-        ) from None
+        raise HistoryError(f"{EVENT_TIME} must hold ISO 8601 times such as 2026-01-05T08:30:00Z") from None
     if found.isna().any():
-        raise HistoryError(f"a row has no {EVENT_TIME}")
+        raise HistoryError(f"a row has no {EVENT_TIME}: a history needs the time of every row")
     microseconds: Floats = found.dt.as_unit("us").astype("int64").to_numpy(np.float64)
     return microseconds
 
 
 def encounter_number(encounter: Any) -> float:
-    """A number for an encounter, so that a patient's state is numbers only; 0 where there is none.
+    """An encounter's ID as a number, because a patient's state holds only numbers; 0 if there is none.
 
-    Two encounters share one with a probability of 1 in 2**48.
+    Two encounters get the same number with a probability of 1 in 2**48.
     """
     if pd.isna(encounter):
         return 0.0
@@ -129,8 +127,8 @@ def encounter_number(encounter: Any) -> float:
 def _numbers(X: pd.DataFrame, columns: Sequence[str]) -> Floats:
     missing = [name for name in columns if name not in X.columns]
     if missing:
-        raise HistoryError(f"the frame misses columns that the history is of: {', '.join(missing)}")
+        raise HistoryError(f"the frame lacks columns that the history needs: {', '.join(missing)}")
     try:
         return np.ascontiguousarray(X[[*columns]].to_numpy(np.float64, na_value=np.nan))
     except (ValueError, TypeError):
-        raise HistoryError("the columns that a history is of must hold numbers") from None
+        raise HistoryError("the columns of a history must hold numbers") from None

@@ -1,4 +1,4 @@
-"""A patient's past as features: a transformer to stand first in a Pipeline."""
+"""A patient's past as features: a transformer for the first step of a Pipeline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,22 @@ from real_time.history.rows import ENCOUNTER_ID, EVENT_TIME, PATIENT_ID, require
 
 
 class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """What was known of a patient when a row came: last values, their ages and changes, windows.
+    """What was known about a patient when a row arrived: last values, their ages and changes, window statistics.
 
-    `fit` and `transform` take a frame with `patient_id`, `event_time` and columns of numbers, **in log order**: in the
-    order in which the rows arrived. A patient's clock is the largest event time so far; a row's features are what was
-    known at its patient's clock, the row itself included. `transform` starts with no past; `start` follows a stream.
+    `fit` and `transform` take a frame with `patient_id`, `event_time` and numeric columns, **in log order**: the order
+    in which the rows arrived. A patient's clock is the latest event time so far; a row's features are what was known at
+    its patient's clock, the row itself included. `transform` starts without a past; `start` follows a stream.
 
-    last: the columns and for how long each one's last value is carried forward; a single duration is for every column
-        of numbers. `<column>_last` is NaN after that.
-    age: `<column>_age_h`, hours from the last value to the clock, NaN where there was none.
-    delta: `<column>_delta`, the last value less the one before, NaN where they are further apart than it is carried.
+    last: how long each column's last value is carried forward, by column; a single duration applies to every numeric
+        column. `<column>_last` is NaN after that.
+    age: `<column>_age_h`, hours from the last value to the clock, NaN if there was none.
+    delta: `<column>_delta`, the last value minus the one before; NaN if they are further apart than `last` allows.
     since_first_seen, rows_seen: `hours_since_first_seen` and `rows_seen`.
-    windows: statistics of the same columns over some time, `<column>_<statistic>_<length>`.
-    forget_after: a row that is later than its patient's clock by more than this starts afresh.
+    windows: statistics of the same columns over a period, `<column>_<statistic>_<length>`.
+    forget_after: a row later than its patient's clock by more than this resets the patient.
 
-    An `encounter_id` column, if there is one in `fit`, starts the patient afresh wherever it changes. A late row still
-    counts where it is the newest of its column and in the step that it falls into; its features are those of the clock.
+    If `fit` sees an `encounter_id` column, each change of it resets the patient. A late row still counts, as its
+    column's last value if it is the newest and in the step it falls into; its features are those at the clock.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.forget_after = forget_after
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Self:
-        """Learn which columns there are. Raises HistoryError where the recipe or the frame can't be used."""
+        """Learn the columns. Raises HistoryError if the recipe or the frame cannot be used."""
         require_frame(X)
         self.last_ = _last(self.last, X)
         _require_no_label(X[[*self.last_]], y)
@@ -68,23 +68,23 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """The history of each row, on the index of X: float64 columns, named by `get_feature_names_out`.
 
-        Raises HistoryError where a row has no patient or no time, or a column is missing or not of numbers.
+        Raises HistoryError if a row has no patient or time, or a column is missing or not numeric.
         """
         return self.start().advance(X)
 
     def start(self) -> Patients:
-        """Patients of whom nothing is known yet."""
+        """An empty state, for following a stream."""
         check_is_fitted(self)
         return Patients(self._layout(), has_encounters=ENCOUNTER_ID in self.feature_names_in_)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """The names of the columns that come out."""
+        """The names of the output columns."""
         check_is_fitted(self)
         return np.array(self._layout().names, dtype=object)
 
     @property
     def recipe_sha256(self) -> str:
-        """The sha256 of all that decides what comes out: the parameters, the columns and whether encounters count."""
+        """SHA-256 of everything that determines the output: parameters, columns, and whether encounters count."""
         check_is_fitted(self)
         recipe = {**self.get_params(), "last": self.last_, "windows": [asdict(one) for one in self.windows]}
         recipe["encounters"] = ENCOUNTER_ID in self.feature_names_in_
@@ -103,14 +103,14 @@ class PatientHistory(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _last(last: Mapping[str, str] | str, X: pd.DataFrame) -> dict[str, str]:
-    """For each column, how long its last value is carried forward."""
+    """How long each column's last value is carried forward, by column."""
     if isinstance(last, str):
         known = {PATIENT_ID, EVENT_TIME, ENCOUNTER_ID}
         numbers = X.select_dtypes(["number", "bool"]).columns
         return {str(name): last for name in numbers if name not in known}
     missing = [name for name in last if name not in X.columns]
     if missing:
-        raise HistoryError(f"the frame has no column {', '.join(missing)}, which the history is to be of")
+        raise HistoryError(f"the frame has no column {', '.join(missing)}, which the history's last names")
     return dict(last)
 
 
@@ -118,5 +118,6 @@ def _require_no_label(X: pd.DataFrame, y: object) -> None:
     for name in X.columns:
         if isinstance(y, pd.Series | np.ndarray) and np.array_equal(X[name], y):
             raise HistoryError(
-                f"column {name} is what the model is to learn: leave it out of the frame, or name the columns in last"
+                f"column {name} is the label the model learns: leave it out of the frame, or name the history's "
+                "columns in last"
             )

@@ -69,19 +69,19 @@ WRONG: list[tuple[Any, str]] = [
     ({"note": ""}, "note must be text"),
     ({"versions": {"sklearn": 1.9}}, "versions must be an object of versions by library"),
     ({"features": []}, "features must be a list of features"),
-    ({"features": ["age"]}, "features must be objects with name, dtype and"),
-    ({"features": [{"name": "age"}]}, "features must be objects with name, dtype and"),
+    ({"features": ["age"]}, "features must be a list of objects with name, dtype and"),
+    ({"features": [{"name": "age"}]}, "features must be a list of objects with name, dtype and"),
     ({"features": [{"name": "age", "dtype": "float64"}]}, "the dtype number, boolean or category"),
     (
         {"features": [{"name": "age", "dtype": "number", "unit": "years"}]},
-        "features must be objects with name",
+        "features must be a list of objects with name",
     ),
     (
         {"features": [{"name": "age", "dtype": "number", "values": ["a"]}]},
-        "values of age that are not different",
+        "gives age values that are not distinct",
     ),
-    ({"features": [{"name": "unit", "dtype": "category", "values": ["a", "a"]}]}, "are not different texts"),
-    ({"features": [{"name": "unit", "dtype": "category", "values": [1]}]}, "are not different texts"),
+    ({"features": [{"name": "unit", "dtype": "category", "values": ["a", "a"]}]}, "are not distinct texts"),
+    ({"features": [{"name": "unit", "dtype": "category", "values": [1]}]}, "are not distinct texts"),
     (
         {"features": [{"name": "age", "dtype": "number", "typical": [1, 2]}]},
         "are not three ascending numbers",
@@ -94,11 +94,11 @@ WRONG: list[tuple[Any, str]] = [
     ({"history": {"recipe_sha256": "1", "gives": ["age_last"]}}, "history must be a SHA-256"),
     (
         {"history": {"recipe_sha256": SHA256, "gives": []}},
-        "history gives something other than a list of columns",
+        "history must list columns in gives",
     ),
     (
         {"history": {"recipe_sha256": SHA256, "gives": [1]}},
-        "history gives something other than a list of columns",
+        "history must list columns in gives",
     ),
 ]
 
@@ -123,7 +123,7 @@ def test_duplicate_names_and_invalid_json_are_refused(tmp_path: Path) -> None:
             read_card(path)
     twice = [{"name": "age", "dtype": "number"}] * 2
     card_path(path).write_text(json.dumps({"sha256": SHA256, "features": twice}))
-    with pytest.raises(CardError, match="a name of its own"):
+    with pytest.raises(CardError, match="a different name"):
         read_card(path)
 
 
@@ -157,10 +157,10 @@ def test_the_card_names_the_features_of_a_model_without_names() -> None:
     assert RiskScorer(nameless, card=card).features == ("age",)
     assert RiskScorer(nameless, card=card, features=["years"]).features == ("years",)
     with pytest.raises(
-        FeaturesError, match="fitted with the features age, in this order, and others were given by the card"
+        FeaturesError, match="fitted with the features age, in this order, but the card gives others"
     ):
         RiskScorer(MODEL, card=Card(SHA256, features=(Feature("years"),)), positive_class="died")
-    with pytest.raises(FeaturesError, match="fitted with 1 features, and 2 were given by the card"):
+    with pytest.raises(FeaturesError, match="fitted with 1 features, but the card gives 2"):
         RiskScorer(nameless, card=Card(SHA256, features=(Feature("a"), Feature("b"))))
 
 
@@ -181,19 +181,19 @@ def replace_file(path: Path) -> None:
 
 
 HALVES: dict[str, tuple[list[str], str]] = {
-    "file": (["file"], "it was replaced without pin and card, or they without it"),
+    "file": (["file"], "file was replaced without its pin and card, or those without the file"),
     "file and card": (
         ["file", "card"],
-        "the card is of this file, so either both were replaced without the pin",
+        "the card belongs to this file, so either both were replaced without the pin",
     ),
     "file and pin": (
         ["file", "pin"],
-        "is of another file, .*, than model file and pin; either they were replaced",
+        "belongs to a different model file, .*; either model file and pin were replaced",
     ),
-    "no two fit": (["file", "other card"], "and the card is of a third one, abab"),
+    "no two fit": (["file", "other card"], "the card belongs to a third file, with SHA-256 abab"),
     "file, without a card": (
         ["no card", "file"],
-        "either it was replaced without its pin, or the pin without it",
+        "either the file was replaced without its pin, or the pin without the file",
     ),
 }
 
@@ -213,7 +213,7 @@ def test_a_half_finished_replacement_is_explained(path: Path, case: str) -> None
     with pytest.raises(ModelHashError, match=said) as refused:
         load_usable(path)
     assert (
-        f"bring the files of one model together, or, if you trust the model file, run `vitalstream model pin {path}`"
+        f"put the files of one model together or, if you trust the model file, run `vitalstream model pin {path}`"
         in (str(refused.value))
     )
 

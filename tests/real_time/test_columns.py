@@ -219,7 +219,7 @@ def test_booleans_keep_the_fast_path() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("LightGBM", "some of its features are categories of pandas' type"),
+        ("LightGBM", "some of its features have pandas' category type"),
         ("CatBoost", "there is no fast path for CatBoostClassifier"),
     ],
 )
@@ -234,11 +234,11 @@ def test_the_card_cannot_contradict_what_the_model_knows() -> None:
     for told, problem in (
         (
             Feature("unit"),
-            "the card, or --data, says that unit is a number, and the model was fitted with a category",
+            "the card or --data says that unit is a number, but the model was fitted with a category",
         ),
         (
             Feature("unit", Dtype.CATEGORY, ("a", "b")),
-            "that the values of unit are a, b, and the model was fitted",
+            "that the values of unit are a, b, but the model was fitted",
         ),
     ):
         with pytest.raises(FeaturesError, match=problem):

@@ -105,7 +105,7 @@ def test_the_same_bits_at_every_chunk_size(fitted: tuple[Any, pd.DataFrame]) -> 
 def test_the_same_bits_without_numba(fitted: tuple[Any, pd.DataFrame]) -> None:
     model, rows = fitted
     scorer = RiskScorer(model)
-    assert scorer.path == "scikit-learn's trees: install numba for compiled ones"
+    assert scorer.path == "scikit-learn's trees: install numba to compile them"
     np.testing.assert_array_equal(_scores(scorer, rows), model.predict_proba(rows)[:, 1])
 
 
@@ -166,7 +166,7 @@ def test_code_that_differs_in_one_bit_is_not_used(wrong: Any, monkeypatch: pytes
     model = RandomForestClassifier(8, max_depth=4, random_state=0).fit(TELLING, RISKY)
     monkeypatch.setattr(compiled, "_kernel", lambda _: wrong)
     scorer = RiskScorer(model)
-    assert scorer.path == "scikit-learn's trees: compiled, they give other scores"
+    assert scorer.path == "scikit-learn's trees: compiled ones give other scores"
     np.testing.assert_array_equal(_scores(scorer, GAPS), model.predict_proba(GAPS)[:, 1])
 
 

@@ -158,7 +158,10 @@ class Subclass(LogisticRegression):  # type: ignore[misc]
         (SGDClassifier(loss="modified_huber"), "modified_huber"),
         (make_pipeline(PolynomialFeatures(), LogisticRegression()), "PolynomialFeatures"),
         (Subclass(), "Subclass"),
-        (make_pipeline(SimpleImputer(missing_values=80.0), LogisticRegression()), "a number is missing"),
+        (
+            make_pipeline(SimpleImputer(missing_values=80.0), LogisticRegression()),
+            "missing_values is not NaN",
+        ),
         (make_pipeline(MinMaxScaler(clip=True), LogisticRegression()), "clips"),
         (HistGradientBoostingClassifier(categorical_features=[0]), "categorical"),
         (GradientBoostingClassifier(init=LogisticRegression()), "initial estimator"),

@@ -344,7 +344,7 @@ def test_an_empty_frame_gives_an_empty_result(stays: pd.DataFrame, sepsis: pd.Se
 
 def test_a_history_that_is_not_the_first_step_is_refused(stays: pd.DataFrame, sepsis: pd.Series) -> None:
     model = CalibratedClassifierCV(models()["boosting"], cv=2).fit(stays, sepsis)
-    with pytest.raises(HistoryError, match="must be the first step of the model's Pipeline"):
+    with pytest.raises(HistoryError, match="must be the first step of the model's outermost Pipeline"):
         run_streaming_inference(stays, model, 10)
 
 
@@ -385,7 +385,7 @@ def pinned(stays: pd.DataFrame, sepsis: pd.Series, tmp_path_factory: pytest.Temp
 
 
 def test_commands_that_look_at_each_message_alone_refuse_a_history(pinned: Path) -> None:
-    with pytest.raises(KeepsHistoryError, match=r"looks at each message alone: .* run_streaming_inference"):
+    with pytest.raises(KeepsHistoryError, match=r"scores each message alone: .* run_streaming_inference"):
         load_usable(pinned)
 
 
@@ -444,7 +444,7 @@ def test_a_cards_columns_must_match_the_history(pinned: Path) -> None:
     ):
         prepare(model, card=Card("0" * 64, features=(temperature, heart_rate)))
     category = Feature("temperature", Dtype.CATEGORY)
-    with pytest.raises(FeaturesError, match="temperature is a category, and a history is of numbers"):
+    with pytest.raises(FeaturesError, match="temperature is a category, but a history takes only numbers"):
         prepare(model, card=Card("0" * 64, features=(heart_rate, category)))
 
 
@@ -488,7 +488,7 @@ def test_a_recipe_that_contradicts_itself_is_refused(recipe: PatientHistory, pro
     [
         ({"patient_id": [None]}, "a row has no patient_id"),
         ({"event_time": [None]}, "a row has no event_time"),
-        ({"event_time": ["soon"]}, "event_time holds something other than times"),
+        ({"event_time": ["soon"]}, "event_time must hold ISO 8601 times"),
         ({"heart_rate": ["fast"]}, "must hold numbers"),
     ],
 )
@@ -499,7 +499,7 @@ def test_a_row_without_a_usable_patient_or_time_is_refused(change: dict[str, Any
 
 
 def test_the_target_is_not_part_of_the_history(stays: pd.DataFrame, sepsis: pd.Series) -> None:
-    with pytest.raises(HistoryError, match="column sepsis is what the model is to learn"):
+    with pytest.raises(HistoryError, match="column sepsis is the label the model learns"):
         models()["boosting"].fit(stays.assign(sepsis=sepsis.to_numpy()), sepsis)
 
 

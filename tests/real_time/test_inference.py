@@ -206,8 +206,8 @@ def test_a_frame_with_fitting_columns_is_passed_on_unchanged(patients: pd.DataFr
         (LinearSVC(), "no predict_proba"),
         (LogisticRegression(), "fit it"),
         (Pipeline([("model", LogisticRegression())]), "fit it"),
-        (Fixed(None, classes=[0]), "has 1 classes, and two are needed"),
-        (Fixed(None, classes=["a", "b", "c"]), "has 3 classes, and two are needed"),
+        (Fixed(None, classes=[0]), "has 1 classes, but risk is yes or no"),
+        (Fixed(None, classes=["a", "b", "c"]), "has 3 classes, but risk is yes or no"),
         (
             Fixed(None, classes=[np.array([0, 1]), np.array([0, 1])]),
             "several outputs: fit it to one column of two classes",

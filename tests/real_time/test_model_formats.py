@@ -70,16 +70,16 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "XGBoost ubj": (xgboost_ubj, "XGBoost's own format: load it into an XGBClassifier"),
     "LightGBM text": (lightgbm_text, "LightGBM's own format, a bare booster"),
     "CatBoost cbm": (catboost_as("cbm"), "CatBoost's own format: load it into a CatBoostClassifier"),
-    "ONNX": (catboost_as("onnx"), "is ONNX: save the model that it was made from"),
-    "PMML": (catboost_as("pmml"), "is PMML: save the model that it was made from"),
+    "ONNX": (catboost_as("onnx"), "is ONNX: save the original model"),
+    "PMML": (catboost_as("pmml"), "is PMML: save the original model"),
     "bare booster": (bare_booster, "a bare Booster has no predict_proba: save the XGBClassifier"),
-    "dict": (with_company, "a dict is not a model: save the fitted classifier by itself"),
-    "half": (half_of(compress=0), "ends in the middle: it was cut short"),
-    "half of a compressed one": (half_of(compress=3), "ends in the middle: it was cut short"),
-    "skops": (skops_under_another_name, r"a skops file: give it a name that ends in \.skops"),
+    "dict": (with_company, "a dict is not a model: save the fitted classifier alone"),
+    "half": (half_of(compress=0), "is truncated: copy or save it again"),
+    "half of a compressed one": (half_of(compress=3), "is truncated: copy or save it again"),
+    "skops": (skops_under_another_name, r"a skops file: rename it so that its name ends in \.skops"),
     "empty": (holding(b""), "is empty: save the model again"),
     "Git LFS": (holding(b"version https://git-lfs.github.com/spec/v1\noid"), "run git lfs pull"),
-    "zstd": (holding(b"\x28\xb5\x2f\xfd\x04"), "compressed with zstd: unpack it"),
+    "zstd": (holding(b"\x28\xb5\x2f\xfd\x04"), "compressed with zstd: decompress it"),
     "text": (holding(b"canary"), r"cannot be loaded \(\w+\): save it with joblib\.dump"),
 }
 
@@ -149,7 +149,9 @@ def test_a_missing_module_is_named_and_can_be_given_by_code(own: Path) -> None:
 def test_a_class_defined_in_a_notebook_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(b"\x80\x03c__main__\nMyModel\n)\x81.")
-    with pytest.raises(ModelError, match=r"needs MyModel, which the script or notebook .* --code"):
+    with pytest.raises(
+        ModelError, match=r"needs MyModel, which was defined in the script or notebook .* --code"
+    ):
         load(path)
 
 
@@ -157,14 +159,14 @@ def test_main_is_named_as_the_module_that_was_started() -> None:
     """With `python -m vitalstream`, the __main__ that a pickle refers to is shown as vitalstream.__main__."""
     error = AttributeError("Can't get attribute 'MyModel' on <module 'vitalstream.__main__' from 'x.py'>")
     assert complaint(error, b"\x80\x04", how="joblib.dump").startswith(
-        "needs MyModel, which the script or notebook"
+        "needs MyModel, which was defined in the script or notebook"
     )
 
 
 def test_a_name_missing_from_the_installed_module_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(b"\x80\x03csklearn.linear_model\nRiskRegression\n)\x81.")
-    with pytest.raises(ModelError, match=r"needs RiskRegression of the module sklearn\.linear_model"):
+    with pytest.raises(ModelError, match=r"needs RiskRegression from the module sklearn\.linear_model"):
         load(path)
 
 

@@ -140,7 +140,7 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "XGBoost, a number is missing": (
         lambda: make_pipeline(SimpleImputer(strategy="constant", fill_value=-1), xgboost(missing=-1.0)),
-        "XGBoost's trees: a number stands for what is missing",
+        "XGBoost's trees: a number marks missing values",
     ),
     "XGBoost, linear": (
         lambda: imputed(xgboost(booster="gblinear", max_depth=None)),
@@ -150,7 +150,7 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
     "LightGBM of values around zero": (lambda: imputed(lightgbm(n_estimators=60)), TREES),
     "LightGBM, zero is missing": (
         lambda: lightgbm(zero_as_missing=True),
-        "LightGBM's trees: zero stands for what is missing",
+        "LightGBM's trees: zero marks missing values",
     ),
     "LightGBM, linear leaves": (
         lambda: lightgbm(linear_tree=True),
@@ -282,7 +282,7 @@ def test_xgboost_predicts_with_the_trees_up_to_its_best_iteration() -> None:
 @pytest.mark.parametrize(("name", "library"), [("XGBoost", "XGBoost"), ("LightGBM", "LightGBM")])
 def test_without_numba_the_library_evaluates_its_trees(name: str, library: str) -> None:
     scorer = RiskScorer(fitted(name))
-    assert scorer.path == f"{library}'s trees: install numba for compiled ones"
+    assert scorer.path == f"{library}'s trees: install numba to compile them"
     np.testing.assert_array_equal(scorer.probability(GAPS), fitted(name).predict_proba(GAPS)[:, 1])
 
 
@@ -297,7 +297,7 @@ def test_misread_trees_are_not_used(name: str, reader: str, monkeypatch: pytest.
 
     monkeypatch.setattr(boosters, reader, doctored)
     scorer = RiskScorer(fitted(name))
-    assert scorer.path == f"{name}'s trees: compiled, they give other scores"
+    assert scorer.path == f"{name}'s trees: compiled ones give other scores"
     np.testing.assert_array_equal(scorer.probability(GAPS), fitted(name).predict_proba(GAPS)[:, 1])
 
 

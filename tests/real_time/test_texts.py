@@ -276,7 +276,7 @@ def test_an_encoder_with_very_many_categories_is_left_to_the_model() -> None:
     rows = pd.DataFrame({"bed": [f"bed {number}" for number in range(1200)], "spo2": np.arange(1200.0)})
     encoder = make_column_transformer((one_hot(), ["bed"]), (StandardScaler(), ["spo2"]))
     model = make_pipeline(encoder, LogisticRegression()).fit(rows, rows["spo2"] > 600)
-    assert RiskScorer(model).path == f"{OWN}there is no fast path for an encoder of so many categories"
+    assert RiskScorer(model).path == f"{OWN}there is no fast path for an encoder with that many categories"
 
 
 def test_a_value_of_another_type_or_dtype_is_left_to_the_model() -> None:

@@ -131,7 +131,7 @@ def test_of_a_model_with_a_history_the_messages_fields_are_told(made: Path, tmp_
     shown = vitalstream("model", "inspect", str(path))
     assert "features  heart_rate, spo2\n" in shown
     assert f"history   gives the model {gives}; recipe {recipe}\n" in shown
-    with pytest.raises(SettingsError, match="looks at each message alone"):
+    with pytest.raises(SettingsError, match="scores each message alone"):
         consumer.model.load(Settings(model=path))
 
 
@@ -312,7 +312,7 @@ def test_rows_of_other_categories_than_the_model_was_fitted_with_do_not_change_t
     vitalstream("model", "pin", str(path), "--data", str(data))
     assert the_card(path)["features"] == [{"name": "unit", "dtype": "category", "values": ["ICU", "ward"]}]
     data.write_text("unit\n1\n2\n")
-    with pytest.raises(SettingsError, match="the card, or --data, says that unit is a number, and the model"):
+    with pytest.raises(SettingsError, match="the card or --data says that unit is a number, but the model"):
         vitalstream("model", "pin", str(path), "--data", str(data))
 
 
