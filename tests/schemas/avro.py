@@ -12,14 +12,14 @@ def record(*fields: tuple[str, Any], name: str = "Vitals") -> dict[str, Any]:
 
 
 def written(schema: Any, value: Any) -> bytes:
-    """A value as Avro bytes, with numbers for times."""
+    """A value as Avro bytes; times are given as numbers."""
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(without_times(schema), {}), value)
     return stream.getvalue()
 
 
 def without_times(schema: Any) -> Any:
-    """The schema without the types that fastavro makes other things of than numbers."""
+    """The schema without the logical types that fastavro would convert."""
     if isinstance(schema, list):
         return [*map(without_times, schema)]
     if not isinstance(schema, dict):

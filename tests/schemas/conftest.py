@@ -1,4 +1,4 @@
-"""What tests of reading and writing share."""
+"""Fixtures shared by the tests of reading and writing."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tests.kernels import with_kernel
 
 @pytest.fixture(scope="module", params=["python", "native"])
 def kernel(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything once in Python, the reference, and once with the native kernel."""
+    """Run each test in Python, the reference, and with the native kernel."""
     with with_kernel(request.param == "native") as found:
         if not found:
             pytest.skip("the native kernel is not built here: run make native, which needs cargo")

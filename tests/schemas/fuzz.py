@@ -1,7 +1,7 @@
 """The native kernel against the Python decoder on a million documents: make fuzz.
 
-Hypothesis makes documents by the grammar; each is damaged in many ways, as are those of the corpus. Whatever comes,
-both must give the same rows, the same bits, and the same rejects.
+Hypothesis generates documents from a grammar; these and the corpus are damaged in many ways. For any input,
+both must give the same rows, bit for bit, and the same rejects.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tests.schemas.messages import ACCEPTED, BAD_TIMES, FEATURES, GOOD_TIMES, RE
 
 DAMAGED: Final = 40
 """How many damaged ones come with a document."""
-_LONG: Final = 5000  # bytes; what is longer takes its time, and is in the corpus
+_LONG: Final = 5000  # bytes; longer documents are slow, and covered by the corpus
 NAMED: Final[dict[str, Any]] = {
     "patient_id": {"path": "pid"},
     "event_time": {"path": "at"},
@@ -58,7 +58,7 @@ CORPUS: Final = [
 
 
 class Pair:
-    """A decoder in Python and one with the kernel."""
+    """A Python decoder and one with the kernel."""
 
     def __init__(self, features: Sequence[str], *, mapping: Mapping | None = None, **given: Any) -> None:
         with with_kernel(False):
@@ -71,7 +71,7 @@ class Pair:
         self._scanner, self._features = scanner, len(features)
 
     def check(self, values: Sequence[bytes | None]) -> int:
-        """How many the kernel read by itself. Raises AssertionError where the two decoders differ."""
+        """How many values the kernel read by itself. Raises AssertionError if the two decoders differ."""
         python, native = (decode(plain(values)) for decode in (self._python, self._native))
         assert native.rejects == python.rejects
         assert native.patient_ids == python.patient_ids
@@ -85,12 +85,12 @@ class Pair:
         return len(values) - len(self.left_to_python(values))
 
     def left_to_python(self, values: Sequence[bytes | None]) -> list[int]:
-        """The positions of those that the kernel does not accept."""
+        """The positions of the values that the kernel does not accept."""
         return self._scanner.scan([*values], np.empty((len(values), self._features)))[2]
 
 
 def pairs() -> list[Pair]:
-    """Flat messages with our names, some with others, and nested ones."""
+    """For flat messages with standard names, flat ones with other names, and nested ones."""
     return [
         Pair(FEATURES, ranges={}),
         Pair(("heart_rate", "temperature"), mapping=RENAMED),
@@ -147,7 +147,7 @@ NUMBERS: Final = (
         "0.00000000000000000000001",
     ),
 )
-"""Those at the edges, and some that are none."""
+"""Edge cases, and some that are not numbers."""
 
 
 def number(random: Random) -> str:
@@ -176,11 +176,11 @@ def _double(random: Random) -> str:
 
 
 def _half_way(random: Random) -> str:
-    """Between two doubles, or next to there."""
+    """A number half way between two doubles, or right next to it."""
     low = abs(float(_double(random)))
     if not 1e-20 < low < 1e20:
         low = random.uniform(0, 200)
-    with localcontext(prec=200):  # so that it is exact
+    with localcontext(prec=200):  # exact
         middle = (Decimal(low) + Decimal(float(np.nextafter(low, np.inf)))) / 2
     return f"{middle:f}" + random.choice(["", "0", "1"] if middle % 1 else [""])
 
@@ -258,7 +258,7 @@ _OURS: Final = ("patient_id", "event_time", "pid", "at")
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """Objects by the grammar. Most are such as come; the others have names twice, escapes and odd values."""
+    """Objects from the grammar: most are ordinary, the others have duplicate names, escapes and odd values."""
     random = Random(draw(_seeds))
     members = [name + colon + value for name, colon, value in draw(_wild if random.random() < 0.2 else _tame)]
     ours = random.choice([_OURS, _OURS, _OURS[:2], _OURS[2:]])
@@ -273,7 +273,7 @@ def documents(draw: st.DrawFn) -> bytes:
 
 
 def damaged(document: bytes, random: Random) -> bytes:
-    """With one to three changes of a few bytes, or another number."""
+    """The document with one to three changes of a few bytes, or another number."""
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         at = random.randrange(len(document) + 1)
         until = min(len(document), at + random.choice([0, 0, 1, 1, 2, 8]))
@@ -292,12 +292,12 @@ def damaged(document: bytes, random: Random) -> bytes:
 
 
 def renumbered(document: bytes, random: Random) -> bytes:
-    """With other numbers for those that stand behind a colon."""
+    """The document with all numbers after a colon replaced."""
     return re.sub(rb'(?<="): ?[0-9.eE+-]+', lambda _: b":" + number(random).encode(), document)
 
 
 def variants(document: bytes, seed: int) -> list[bytes]:
-    """A document and damaged ones of it."""
+    """A document and damaged copies of it."""
     random = Random(seed)
     change: Callable[[bytes, Random], bytes]
     found = [document]
@@ -314,7 +314,7 @@ _chunks = st.builds(variants, documents() | _short, _seeds)
 def run(
     count: int, told: Callable[[int], None] = lambda _: None, *, derandomize: bool = False
 ) -> tuple[int, int]:
-    """Compare on about so many documents. Returns on how many, and how often the kernel read one by itself.
+    """Compare about `count` documents. Returns how many were compared, and how often the kernel read one by itself.
 
     Raises AssertionError with the smallest documents found on which the two differ.
     """
@@ -340,7 +340,7 @@ def run(
 
 
 def main() -> None:
-    """Tells how far it is."""
+    """Run the comparison and report its progress."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--documents", type=int, default=1_000_000)
     count: int = parser.parse_args().documents

@@ -1,4 +1,4 @@
-"""Vitals messages, byte for byte: what decode takes, and what it rejects and why."""
+"""Vitals messages, byte for byte: what decode accepts, and what it rejects and why."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ Decode = Callable[[Sequence[Message]], Decoded]
 
 
 class Wanted(NamedTuple):
-    """What a model wants."""
+    """What a model needs."""
 
     features: tuple[str, ...]
     dtypes: Dtypes = ALL_NUMBERS
@@ -31,14 +31,14 @@ class Rejected(NamedTuple):
 
 
 def decoder(features: Sequence[Any], **given: Any) -> Callable[[Iterable[bytes | None]], Decoded]:
-    """A Decoder that takes values, with the native kernel if the test at hand has it."""
+    """A Decoder that takes values; it has the native kernel if the current test does."""
     decode = with_kernel_or_not(Decoder, features, **given)
     return lambda values: decode(plain(values))
 
 
 def with_kernel_or_not(make: Callable[..., Decoder], *args: Any, **given: Any) -> Decode:
-    """A Decoder, made again for tests with the native kernel."""
-    make(*args, **given)  # raises here and now
+    """A Decoder, created anew for tests with the native kernel."""
+    make(*args, **given)  # raises right away
     made = cache(lambda _: make(*args, **given))
 
     def decode(messages: Sequence[Message]) -> Decoded:
@@ -48,13 +48,13 @@ def with_kernel_or_not(make: Callable[..., Decoder], *args: Any, **given: Any) -
 
 
 def good(**fields: Any) -> bytes:
-    """A valid message, with some fields changed or added; `...` leaves one out."""
+    """A valid message, with some fields changed or added; `...` omits one."""
     message = {"patient_id": "p1", "event_time": TIME, "heart_rate": 80, "spo2": 97.5} | fields
     return json.dumps({name: value for name, value in message.items() if value is not ...}).encode()
 
 
 def raw(text: str) -> bytes:
-    """A valid message but for `text`, which stands after its identity as it is."""
+    """A valid message, with `text` inserted verbatim after its identity."""
     return f'{{"patient_id":"p1","event_time":"{TIME}",{text}}}'.encode()
 
 
@@ -109,7 +109,7 @@ REJECTED = {
     "feature twice, once escaped": Rejected(
         Reason.NOT_JSON, "heart_rate", raw(r'"heart_rate":80,"heart\u005frate":90')
     ),
-    "feature twice, beside quotes that are no bytes": Rejected(
+    "feature twice, next to quotes that are no bytes": Rejected(
         Reason.NOT_JSON, "heart_rate", raw(r'"note":"\u0022","heart_rate":80,"heart_rate":80,"spo2":97')
     ),
     "patient twice": Rejected(Reason.NOT_JSON, "patient_id", raw('"patient_id":"p2","heart_rate":80')),

@@ -1,4 +1,4 @@
-"""Broken messages of every format, by the thousand: none raises, and no number comes out that is not in the message.
+"""Thousands of broken messages of every format: none raises, and no number comes out that is not in the message.
 
 `python -m tests.schemas.mutants --documents N` tries N of each format; the test suite tries a few.
 """
@@ -138,7 +138,7 @@ _TOKENS: Final = (
 
 
 class Target(NamedTuple):
-    """A format: what decodes it, good messages, and the numbers that a parser of somebody else's finds in one."""
+    """A format: its decoder, good messages, and the numbers that an independent parser finds in a message."""
 
     name: str
     decode: Decoder
@@ -147,7 +147,7 @@ class Target(NamedTuple):
 
 
 def targets(folder: Path) -> list[Target]:
-    """All formats; their mappings and schemas are written into `folder`."""
+    """All formats; their mappings and schemas are written to `folder`."""
     (mapping := folder / "nested.toml").write_text(MAPPING)
     (by_code := folder / "by_code.toml").write_text(BY_CODE)
     (schema := folder / "vitals.avsc").write_bytes(orjson.dumps(AVRO))
@@ -174,7 +174,7 @@ def _decoder(**given: Any) -> Decoder:
 
 
 def attack(target: Target, count: int, random: Random) -> int:
-    """Try so many mutants; how many of them were read. Raises AssertionError for what must not be."""
+    """Try `count` mutants; returns how many were read. Raises AssertionError if one raises or invents a number."""
     read = 0
     for start in range(0, count, CHUNK):
         values = [_mutant(random.choice(target.corpus), random) for _ in range(min(CHUNK, count - start))]
@@ -233,7 +233,7 @@ def _mutant(value: bytes, random: Random) -> bytes:
 
 
 def _with_another(value: bytes, random: Random) -> bytes:
-    """JSON with something odd in the place of one of its values."""
+    """JSON with one value replaced by something odd."""
     document = orjson.loads(value)
     places: list[tuple[Any, Any]] = []
     left: list[Any] = [document]
@@ -248,9 +248,9 @@ def _with_another(value: bytes, random: Random) -> bytes:
 
 
 def _in_json(value: bytes) -> Iterator[Any]:
-    """Numbers anywhere, and those in texts, for a mapping may split one."""
+    """All numbers, including those inside strings, because a mapping may split a string."""
     for deep in _DEEP:
-        value = value.replace(deep, b"1")  # json has no more levels than the stack
+        value = value.replace(deep, b"1")  # the json module allows no deeper nesting than the stack
     left = [json.loads(value)]
     while left:
         one = left.pop()
@@ -272,7 +272,7 @@ def _in_avro(value: bytes) -> Iterator[Any]:
 
 
 def _in_hl7(value: bytes) -> Iterator[Any]:
-    """What stands between separators, whatever these are: each byte that is no part of a number may be one."""
+    """Everything between separators, whatever these are: any byte that is not part of a number may be one."""
     text = value.decode("latin-1")
     pieces = re.split("[" + re.escape(text[text.index("MSH") + 3 :][:6]) + "\r\n]", text)
     for piece in chain(pieces, re.findall(r"[0-9+.-]+", text)):
@@ -283,7 +283,7 @@ def _in_hl7(value: bytes) -> Iterator[Any]:
 
 
 def main() -> None:
-    """Try so many mutants of each format, and say how many were read."""
+    """Try that many mutants of each format, and print how many were read."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=time.time_ns())

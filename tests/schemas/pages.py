@@ -1,4 +1,4 @@
-"""The pages about formats: their messages and mappings, and what is to be read of each."""
+"""The format pages of the docs: their messages and mappings, and what each message should give."""
 
 import math
 import re
@@ -9,7 +9,7 @@ UTC = "2026-01-05T08:30:00Z"
 HR = {"heart_rate": 84.0}
 BOTH = {"heart_rate": 84.0, "spo2": 96.5}
 
-# By heading: the patient, the time, the features, and the ready-made mapping where the document has no text of one.
+# By heading: the patient, the time, the features, and the built-in mapping if the page shows none.
 EXPECTED: dict[str, tuple[str, str, dict[str, float], str | None]] = {
     "Flat, other names": ("p-17", UTC, BOTH, None),
     "Whole numbers as patient ids, times in milliseconds": (
@@ -43,5 +43,5 @@ def sections() -> dict[str, str]:
 
 def block(section: str, language: str) -> str:
     found = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
-    assert found, f"the section has no {language}"
+    assert found, f"the section has no {language} block"
     return found[1]

@@ -1,4 +1,4 @@
-"""Whatever decode accepts, the schema accepts, and the other way round."""
+"""Decode and the JSON Schema accept the same messages."""
 
 import json
 import re
@@ -21,7 +21,7 @@ SCHEMA = vitals_schema(FEATURES)
 schema = Draft202012Validator(SCHEMA)
 decode = decoder(FEATURES, ranges={})
 
-# What is wrong with the text is not the schema's business, which sees parsed values only.
+# The schema sees only parsed values, so it can't find errors in the text.
 _TEXT_REASONS = {Reason.EMPTY, Reason.TOO_LARGE, Reason.NOT_JSON}
 
 
@@ -33,7 +33,7 @@ def agree(message: Any) -> bool:
     return accepts(json.dumps(message).encode()) is schema.is_valid(message)
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -58,10 +58,10 @@ def test_rejected_messages_do_not_validate(name: str) -> None:
 
 
 def described_by(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects as the schema describes them, other fields among theirs.
+    """Objects as the schema describes them, with other fields mixed in.
 
-    hypothesis_jsonschema's own strategy for objects does not work with current versions of hypothesis; those
-    for the fields do.
+    hypothesis_jsonschema's own strategy for objects does not work with current hypothesis; those for the
+    fields do.
     """
     fields = {name: from_schema(field) for name, field in schema["properties"].items()}
     required = {name: fields.pop(name) for name in schema["required"]}
@@ -74,7 +74,7 @@ def described_by(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 @settings(deadline=None)
 @given(st.deferred(lambda: described_by(SCHEMA)))
-def test_what_the_schema_describes_is_accepted(message: dict[str, Any]) -> None:
+def test_messages_generated_from_the_schema_are_accepted(message: dict[str, Any]) -> None:
     assert accepts(json.dumps(message).encode())
 
 
@@ -94,14 +94,14 @@ decode_typed = decoder(["spo2", *DTYPES], dtypes=DTYPES)
 
 @pytest.mark.parametrize("value", [..., None, True, False, 1, 0, 1.5, "", "ICU", "another", [], {}], ids=repr)
 @pytest.mark.parametrize("name", ["spo2", *DTYPES])
-def test_they_agree_on_categories_and_booleans(name: str, value: Any) -> None:
+def test_decode_and_schema_agree_on_categories_and_booleans(name: str, value: Any) -> None:
     message = good(heart_rate=..., **{name: value})
     (reject, *_) = [*decode_typed([message]).rejects, None]
     assert (reject is None) is Draft202012Validator(TYPED).is_valid(json.loads(message))
     assert reject is None or (reject.reason, reject.field) == (Reason.WRONG_TYPE, name)
 
 
-def test_the_schema_of_categories_has_an_example_and_names_their_values() -> None:
+def test_the_schema_of_categories_has_an_example_and_lists_their_values() -> None:
     Draft202012Validator.check_schema(TYPED)
     for example in TYPED["examples"]:
         Draft202012Validator(TYPED).validate(example)
@@ -111,25 +111,25 @@ def test_the_schema_of_categories_has_an_example_and_names_their_values() -> Non
 
 @settings(deadline=None)
 @given(_changes)
-def test_they_agree_on_valid_messages_with_changes(changes: dict[str, Any]) -> None:
+def test_decode_and_schema_agree_on_changed_messages(changes: dict[str, Any]) -> None:
     assert agree(json.loads(good(**changes)))
 
 
 @settings(deadline=None)
 @given(_json)
-def test_they_agree_on_anything(message: Any) -> None:
+def test_decode_and_schema_agree_on_anything(message: Any) -> None:
     assert agree(message)
 
 
 @settings(deadline=None)
 @given(st.integers(0, len(TIME)), st.integers(0, 2), st.sampled_from(["", *"0123456789TtZz:.+-, \n\u0662"]))
-def test_they_agree_on_times_with_changes(at: int, cut: int, text: str) -> None:
+def test_decode_and_schema_agree_on_changed_times(at: int, cut: int, text: str) -> None:
     assert agree(json.loads(good(event_time=TIME[:at] + text + TIME[at + cut :])))
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(1, 9999), st.integers(0, 13), st.integers(0, 32), st.integers(0, 24), st.integers(0, 60))
-def test_the_calendar_is_the_real_one(year: int, month: int, day: int, hour: int, minute: int) -> None:
+def test_dates_follow_the_real_calendar(year: int, month: int, day: int, hour: int, minute: int) -> None:
     text = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:00Z"
     assert bool(re.search(RFC3339, text)) == _exists(year, month, day, hour, minute)
 

@@ -1,4 +1,4 @@
-"""Avro by a schema of a file: exact bytes for each trap, and fastavro's own writer as the oracle."""
+"""Avro with a schema file: exact bytes for each trap, and fastavro's writer as the oracle."""
 
 import io
 import json
@@ -51,12 +51,12 @@ def decoded(schema: dict[str, Any], *values: bytes | None) -> Decoded:
     return decoder(schema)(plain(values))
 
 
-IDENTITY = b"\x04p1" + bytes([2 * len(TIME)]) + TIME.encode()  # "p1" and the time, each behind its length
+IDENTITY = b"\x04p1" + bytes([2 * len(TIME)]) + TIME.encode()  # "p1" and the time, each after its length
 HR_84 = b"\x02" + struct.pack("<d", 84)
 ODD = ["null", "double", "boolean", "string", "long"]
 
 
-def test_bytes_are_what_the_oracle_writes() -> None:
+def test_the_bytes_are_those_the_oracle_writes() -> None:
     assert written(ours(), message(heart_rate=84.0)) == IDENTITY + HR_84 + b"\x00"
 
 
@@ -65,7 +65,7 @@ def test_bytes_are_what_the_oracle_writes() -> None:
     [
         (HR_84, 84.0),
         (b"\x00", math.nan),
-        (b"\x02" + struct.pack("<d", 0), 0.0),  # a zero that was sent is one, and null is not
+        (b"\x02" + struct.pack("<d", 0), 0.0),  # zero is a value, unlike null
         (b"\x08\xa8\x01", 84.0),  # a long
     ],
 )
@@ -83,13 +83,13 @@ def test_a_number_is_read(heart_rate: bytes, expected: float) -> None:
         (b"", Reason.EMPTY, ""),
         (b"\x00" * (MAX_MESSAGE_BYTES + 1), Reason.TOO_LARGE, ""),
         (IDENTITY + HR_84, Reason.NOT_DECODABLE, ""),  # a field is missing
-        (IDENTITY + HR_84 + b"\x00\x00", Reason.NOT_DECODABLE, ""),  # a byte too many
+        (IDENTITY + HR_84 + b"\x00\x00", Reason.NOT_DECODABLE, ""),  # one byte too many
         (IDENTITY + HR_84 + b"\x00" + IDENTITY + HR_84 + b"\x00", Reason.NOT_DECODABLE, ""),
-        (b"\x00\x00\x00\x00\x07" + IDENTITY + HR_84 + b"\x00", Reason.NOT_DECODABLE, ""),  # an id before it
+        (b"\x00\x00\x00\x00\x07" + IDENTITY + HR_84 + b"\x00", Reason.NOT_DECODABLE, ""),  # preceded by an id
         (IDENTITY + b"\x0c", Reason.NOT_DECODABLE, ""),  # no such branch of the union
-        (b"\x04\xff\xff" + IDENTITY[3:] + HR_84 + b"\x00", Reason.NOT_DECODABLE, ""),  # no UTF-8
-        (b"\xff" * 12, Reason.NOT_DECODABLE, ""),  # a length that does not end
-        (b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", Reason.NOT_DECODABLE, ""),  # and one of 2**63 bytes
+        (b"\x04\xff\xff" + IDENTITY[3:] + HR_84 + b"\x00", Reason.NOT_DECODABLE, ""),  # not UTF-8
+        (b"\xff" * 12, Reason.NOT_DECODABLE, ""),  # a length that never ends
+        (b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", Reason.NOT_DECODABLE, ""),  # a length of 2**63 bytes
         (json.dumps(message()).encode(), Reason.NOT_DECODABLE, ""),
         (b"\x00" + IDENTITY[3:] + HR_84 + b"\x00", Reason.WRONG_TYPE, "patient_id"),  # an empty id
         (b"\x04p1\x00" + HR_84 + b"\x00", Reason.BAD_TIME, "event_time"),
@@ -98,30 +98,28 @@ def test_a_number_is_read(heart_rate: bytes, expected: float) -> None:
             Reason.WRONG_TYPE,
             "heart_rate",
         ),  # true, in a union of numbers and booleans
-        (IDENTITY + b"\x04\x00\x00", Reason.WRONG_TYPE, "heart_rate"),  # and false
+        (IDENTITY + b"\x04\x00\x00", Reason.WRONG_TYPE, "heart_rate"),  # false
         (IDENTITY + b"\x06\x0484\x00", Reason.WRONG_TYPE, "heart_rate"),  # "84"
         (IDENTITY + b"\x02" + struct.pack("<d", math.nan) + b"\x00", Reason.WRONG_TYPE, "heart_rate"),
         (IDENTITY + b"\x02" + struct.pack("<d", math.inf) + b"\x00", Reason.WRONG_TYPE, "heart_rate"),
         (IDENTITY + HR_84 + b"\x02" + struct.pack("<d", -math.inf), Reason.WRONG_TYPE, "spo2"),
     ],
 )
-def test_what_can_t_be_read_is_left_out_and_nothing_else(
-    value: bytes | None, reason: Reason, field: str
-) -> None:
+def test_only_unreadable_messages_are_rejected(value: bytes | None, reason: Reason, field: str) -> None:
     good = IDENTITY + HR_84 + b"\x00"
     found = decoded(ours(ODD), good, value, good)
     assert found.rejects == [Reject(1, reason, field)]
     assert found.frame["heart_rate"].tolist() == [84, 84]
 
 
-def test_a_float_of_four_bytes_stays_what_was_sent() -> None:
+def test_a_four_byte_float_keeps_its_value() -> None:
     found = decoded(
         ours("float", "double"), written(ours("float", "double"), message(heart_rate=36.9, spo2=97.0))
     )
     assert found.frame["heart_rate"].tolist() == [36.900001525878906]
 
 
-def test_decimals_are_numbers_and_integers_are() -> None:
+def test_decimals_and_integers_are_numbers() -> None:
     price = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
     fixed = {"type": "fixed", "name": "F", "size": 4, "logicalType": "decimal", "precision": 6, "scale": 3}
     schema = ours(["null", price], fixed)
@@ -133,7 +131,7 @@ def test_decimals_are_numbers_and_integers_are() -> None:
     ).frame.to_numpy().tolist() == [[84, 97]]
 
 
-def test_a_field_that_the_writer_does_not_have_is_missing_whatever_its_default() -> None:
+def test_a_field_absent_from_the_writers_schema_is_missing_whatever_its_default() -> None:
     schema = record(("patient_id", "string"), ("event_time", "string"), ("HR", "double"))
     schema["fields"][2] |= {"aliases": ["heart_rate"], "default": 70.0}
     found = decoded(schema, IDENTITY + struct.pack("<d", 84))
@@ -149,7 +147,7 @@ LINKED = record(("patient_id", "string"), ("next", ["null", "Vitals"]))
         (
             LINKED,
             "has the type Vitals inside itself",
-        ),  # 250,000 bytes of it are as many calls, and end the process
+        ),  # 250,000 bytes of it mean as many nested calls, which would crash the process
         (record(("a", {"type": "array", "items": "null"})), "has a list of values that take no bytes"),
         (
             record(("a", {"type": "array", "items": record(name="Empty")})),
@@ -171,7 +169,7 @@ LINKED = record(("patient_id", "string"), ("next", ["null", "Vitals"]))
         (17, "is no Avro schema"),
     ],
 )
-def test_schemas_that_no_message_can_be_read_by(schema: Any, why: str) -> None:
+def test_unusable_schemas_are_refused(schema: Any, why: str) -> None:
     with pytest.raises(UnusableSchemaError, match=why):
         AvroSchema(json.dumps(schema))
 
@@ -226,21 +224,21 @@ def test_a_mapping_reads_nested_records_maps_and_lists(tmp_path: Path) -> None:
     found = make_decoder(told, WANTED)(plain([*raw, written(NESTED, {"body": None})]))
     assert found.frame.to_numpy().tolist() == [[84, 96.5]]
     assert (found.patient_ids, found.event_times) == (["p1"], ["2026-01-05T08:30:00.250Z"])
-    # Seconds where milliseconds belong; and no body at all.
+    # Seconds in place of milliseconds; and an implausible value.
     assert found.rejects == [
         Reject(1, Reason.BAD_TIME, "event_time"),
         Reject(2, Reason.MISSING_FIELD, "body"),
     ]
 
 
-def test_a_time_without_a_zone_is_no_time(tmp_path: Path) -> None:
-    """A number of milliseconds of no zone can't be told from one of UTC by a mapping, but by its type."""
+def test_a_local_timestamp_is_not_a_time(tmp_path: Path) -> None:
+    """Its milliseconds look the same as those in UTC; only the schema's type shows the difference."""
     local = json.loads(json.dumps(NESTED).replace("timestamp-millis", "local-timestamp-millis"))
     found = make_decoder(settings(tmp_path, local, MAPPING), WANTED)(plain([written(local, nested(hr=84))]))
     assert [(one.reason, one.field) for one in found.rejects] == [(Reason.WRONG_TYPE, "event_time")]
 
 
-def test_settings_are_refused_in_words(tmp_path: Path) -> None:
+def test_bad_settings_are_refused_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="needs --schema-registry, or --schema-file"):
         make_decoder(settings(tmp_path))
     with pytest.raises(SettingsError, match="avsc: no such file or directory; check the path"):
@@ -293,7 +291,7 @@ spo2 = { codes = ["x"] }
 
 @pytest.mark.parametrize("mapping", [BY_PATH, BY_CODE], ids=["by path", "by code"])
 @pytest.mark.parametrize("kind", ODD_TYPES)
-def test_a_type_that_is_out_of_place_is_a_reject_and_never_an_exception(
+def test_an_unexpected_type_is_a_reject_and_never_an_exception(
     kind: str, mapping: str, tmp_path: Path
 ) -> None:
     odd, value = ODD_TYPES[kind]
@@ -310,7 +308,7 @@ TEXT = st.text(min_size=1, max_size=20)
 
 
 @given(st.lists(st.tuples(TEXT, NUMBERS, st.floats(width=32) | st.none()), max_size=5))
-def test_what_the_oracle_writes_is_read(rows: list[tuple[str, Any, Any]]) -> None:
+def test_everything_the_oracle_writes_is_read(rows: list[tuple[str, Any, Any]]) -> None:
     schema = ours(["null", "double", "long"], ["null", "float"])
     values = [written(schema, message(patient_id=id_, heart_rate=hr, spo2=spo2)) for id_, hr, spo2 in rows]
     found = decoder(schema, ranges={})(plain(values))
@@ -329,7 +327,7 @@ DAMAGED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @given(st.data())
-def test_damaged_bytes_give_no_exception_and_no_number_that_the_oracle_does_not_see(
+def test_damaged_bytes_never_raise_or_give_numbers_the_oracle_does_not_see(
     data: st.DataObject,
 ) -> None:
     schema, good = data.draw(st.sampled_from(DAMAGED))

@@ -1,4 +1,4 @@
-"""Dead letters: the source's own bytes, headers that say why, a pointer where it would not fit."""
+"""Dead letters: the source's own bytes, headers that say why, and a pointer if they don't fit."""
 
 from typing import Any
 
@@ -47,22 +47,22 @@ def letter(**changes: Any) -> DeadLetter:
     return dead_letter(**(arguments | changes))
 
 
-def test_it_holds_the_sources_own_bytes_and_headers_and_says_why() -> None:
+def test_a_dead_letter_holds_the_sources_bytes_and_headers_and_says_why() -> None:
     assert letter() == DeadLetter(b"k\xff", b"{\xff", [("trace", b"\x00"), ("none", None), *OURS])
 
 
 @pytest.mark.parametrize(("key", "value", "headers"), [(None, None, None), (b"", b"", [])])
-def test_null_and_empty_stay_what_they_are(key: bytes, value: bytes, headers: Headers) -> None:
+def test_null_and_empty_are_kept_apart(key: bytes, value: bytes, headers: Headers) -> None:
     assert letter(key=key, value=value, headers=headers) == DeadLetter(key, value, OURS)
 
 
-def test_a_replayed_dead_letter_tells_of_its_last_failure_only() -> None:
+def test_a_replayed_dead_letter_names_only_its_last_failure() -> None:
     earlier = [*dead_letter_headers(Origin(Reason.BAD_TIME, "event_time", "old", 0, 1, -1, pointer=True))]
     assert letter(headers=[("trace", b"1"), *earlier]).headers == [("trace", b"1"), *OURS]
 
 
 def _least(**changes: Any) -> int:
-    """The smallest max_bytes at which the whole message is kept."""
+    """The smallest max_bytes that keeps the whole message."""
     low, high = 0, 10_000_000
     while low < high:
         middle = (low + high) // 2
@@ -71,7 +71,7 @@ def _least(**changes: Any) -> int:
     return low
 
 
-def test_what_does_not_fit_is_a_pointer() -> None:
+def test_a_dead_letter_that_does_not_fit_becomes_a_pointer() -> None:
     value = b"x" * 200_000
     least = _least(value=value)
 
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_a_pointer() -> None:
     )
     headers = [("trace", b"\x00"), ("none", b""), *OURS]
     content = 2 + 200_000 + sum(len(name) + len(text or b"") for name, text in headers)
-    assert least == content + 10 * len(headers) + 512  # each header's lengths, and a record's frame
+    assert least == content + 10 * len(headers) + 512  # the lengths of each header, and the record's framing
 
 
 @pytest.mark.parametrize("part", ["key", "value", "headers"])
@@ -92,20 +92,20 @@ def test_key_value_and_headers_all_count(part: str) -> None:
     assert 1000 <= grown <= 1010
 
 
-def test_headers_too_large_go_before_the_key() -> None:
+def test_too_large_headers_are_dropped_before_the_key() -> None:
     assert letter(headers=[("big", b"x" * 5000)], max_bytes=2000) == DeadLetter(
         b"k\xff", b"", [*OURS, POINTER]
     )
 
 
-def test_a_key_too_large_goes_last() -> None:
+def test_a_too_large_key_is_dropped_last() -> None:
     assert letter(key=b"x" * 5000, max_bytes=2000) == DeadLetter(None, b"", [*OURS, POINTER])
     assert letter(max_bytes=0) == DeadLetter(None, b"", [*OURS, POINTER])
 
 
 @pytest.mark.parametrize("reason", Reason)
 @pytest.mark.parametrize("pointer", [False, True])
-def test_headers_validate_and_come_back_the_same(reason: Reason, pointer: bool) -> None:
+def test_headers_validate_and_survive_a_round_trip(reason: Reason, pointer: bool) -> None:
     origin = Origin(reason, "", "vitals", 0, 0, -1, pointer)
     headers = dead_letter_headers(origin)
 
@@ -126,12 +126,12 @@ def test_headers_validate_and_come_back_the_same(reason: Reason, pointer: bool) 
     ],
     ids=str,
 )
-def test_headers_of_something_else_are_refused(headers: Headers | None) -> None:
+def test_headers_that_are_no_dead_letters_are_refused(headers: Headers | None) -> None:
     with pytest.raises(VitalstreamError, match="dlq"):
         read_dead_letter_headers(headers)
 
 
-def test_a_replay_mark_is_no_dead_letter_and_the_other_way_round() -> None:
+def test_replay_marks_and_dead_letters_are_never_confused() -> None:
     assert read_replay_mark(replay_mark(1217)) == 1217
     assert read_replay_mark(None) is None
     assert read_replay_mark(OURS) is None
@@ -139,5 +139,5 @@ def test_a_replay_mark_is_no_dead_letter_and_the_other_way_round() -> None:
         read_dead_letter_headers(replay_mark(1217))
 
 
-def test_a_sources_own_header_makes_no_mark_of_its_dead_letter() -> None:
+def test_a_sources_own_header_does_not_turn_its_dead_letter_into_a_mark() -> None:
     assert read_replay_mark(letter(headers=replay_mark(0)).headers) is None

@@ -1,4 +1,4 @@
-"""The published documents: valid, with valid examples, and the same as the code."""
+"""The published documents: valid, with valid examples, and in line with the code."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ ASYNCAPI = yaml.safe_load(files(schemas).joinpath("asyncapi.yaml").read_text("ut
 
 
 @pytest.mark.parametrize("name", [*NAMES, "model-card"])
-def test_a_schema_is_valid_and_so_are_its_examples(name: str) -> None:
+def test_each_schema_and_its_examples_are_valid(name: str) -> None:
     schema = load_schema(name)
     Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -31,7 +31,7 @@ def test_a_schema_is_valid_and_so_are_its_examples(name: str) -> None:
         Draft202012Validator(schema).validate(example)
 
 
-def test_the_vitals_schema_file_is_the_one_generated() -> None:
+def test_the_vitals_schema_file_matches_the_generated_one() -> None:
     assert load_schema("vitals") == vitals_schema(STANDARD_FEATURES)
 
 
@@ -45,7 +45,7 @@ def test_examples_of_any_models_schema_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("name", "field"), [("risk", "event_time"), ("risk", "scored_at"), ("risk-metrics", "at")]
 )
-def test_times_are_described_alike(name: str, field: str) -> None:
+def test_times_are_described_the_same_everywhere(name: str, field: str) -> None:
     assert load_schema(name)["properties"][field]["pattern"] == RFC3339
 
 
@@ -71,7 +71,7 @@ def test_a_message_without_input_has_no_probability() -> None:
     scored, without = load_schema("risk")["examples"]
     assert validator.is_valid(without)
     assert not validator.is_valid(scored | {"no_input": True})
-    assert validator.is_valid(without | {"no_input": False, "features_present": 3})  # the model gave NaN
+    assert validator.is_valid(without | {"no_input": False, "features_present": 3})  # the model returned NaN
 
 
 def _asyncapi_schema() -> Draft7Validator:
@@ -80,7 +80,7 @@ def _asyncapi_schema() -> Draft7Validator:
 
 
 def _with_files(node: Any) -> Any:
-    """The document with the schema files in the place of their references."""
+    """The document with references replaced by the schema files."""
     if isinstance(node, dict):
         if str(node.get("$ref", "")).startswith("./"):
             return load_schema(node["$ref"].removeprefix("./").removesuffix(".schema.json"))
@@ -106,7 +106,7 @@ def test_the_asyncapi_document_is_valid() -> None:
 @pytest.mark.parametrize(
     "place", ["operations.sendRisk.action", "channels.risk.bindings.kafka.topic", "info"]
 )
-def test_the_validator_would_tell(place: str) -> None:
+def test_the_validator_notices_mistakes(place: str) -> None:
     broken = json.loads(json.dumps(ASYNCAPI))
     *way, last = place.split(".")
     node = broken
@@ -116,7 +116,7 @@ def test_the_validator_would_tell(place: str) -> None:
     assert not _asyncapi_schema().is_valid(broken)
 
 
-def test_the_asyncapi_documents_references_lead_somewhere() -> None:
+def test_the_asyncapi_documents_references_resolve() -> None:
     references = [*_references(ASYNCAPI)]
     for reference in (r for r in references if r.startswith("#/")):
         node = ASYNCAPI

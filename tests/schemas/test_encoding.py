@@ -1,4 +1,4 @@
-"""Encoding: rows become messages from which the reader of the same format and mapping reads them again."""
+"""Encoding: rows become messages, and the reader with the same format and mapping gets the rows back."""
 
 import math
 from datetime import datetime
@@ -35,7 +35,7 @@ def there_and_back(given: Settings, *rows: dict[str, Any]) -> Decoded:
 
 
 @pytest.mark.parametrize("value_format", FORMATS)
-def test_a_row_comes_back(value_format: str) -> None:
+def test_a_row_survives_a_round_trip(value_format: str) -> None:
     bad = {**ROW, "spo2": "96,5"}, {**ROW, "event_time": "yesterday"}, {**ROW, "patient_id": None}
     nothing = {"patient_id": "p2", "event_time": "2026-01-05T08:30:00Z", "heart_rate": math.nan}
     decoded = there_and_back(given_settings(value_format), ROW, *bad, nothing)
@@ -54,7 +54,7 @@ def test_a_row_comes_back(value_format: str) -> None:
 
 
 @pytest.mark.parametrize("value_format", FORMATS)
-def test_units_codes_and_ids_are_those_of_the_mapping(value_format: str, tmp_path: Path) -> None:
+def test_units_codes_and_ids_come_from_the_mapping(value_format: str, tmp_path: Path) -> None:
     mapping = tmp_path / "ward.toml"
     mapping.write_text(
         'patient_id = { type = "MR" }\n[features]\nlactate = { codes = ["99WARD L A"], model_unit = "mmol/L" }\n'
@@ -66,7 +66,7 @@ def test_units_codes_and_ids_are_those_of_the_mapping(value_format: str, tmp_pat
     assert decoded.frame.iloc[0].to_dict() == {"lactate": 1.5, "temperature": 37.5}
 
 
-def test_the_oracles_read_them() -> None:
+def test_independent_parsers_read_the_messages() -> None:
     whole: Any = Bundle.model_validate_json(
         make_encoder(given_settings("fhir"))({**ROW, "patient_id": "p-1"})
     )
@@ -90,7 +90,7 @@ _rows = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(FORMATS), st.lists(_rows, min_size=1, max_size=4))
-def test_every_row_comes_back(value_format: str, rows: list[dict[str, Any]]) -> None:
+def test_every_row_survives_a_round_trip(value_format: str, rows: list[dict[str, Any]]) -> None:
     decoded = there_and_back(given_settings(value_format), *rows)
     assert not decoded.rejects
     assert decoded.patient_ids == [row["patient_id"] for row in rows]
@@ -107,7 +107,7 @@ def test_every_row_comes_back(value_format: str, rows: list[dict[str, Any]]) -> 
         ({"value_format": "fhir"}, "--value-format fhir needs --mapping"),
     ],
 )
-def test_what_can_not_be_written_is_one_sentence(given: dict[str, Any], said: str) -> None:
+def test_unwritable_rows_are_refused_with_one_sentence(given: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         make_encoder(Settings(**given))
 

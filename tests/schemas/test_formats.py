@@ -1,4 +1,4 @@
-"""The pages about formats: each message there is read by the mapping that follows it."""
+"""The format pages of the docs: each message is read by the mapping that follows it."""
 
 import json
 import math
@@ -36,12 +36,12 @@ def check(found: Decoded, patient: str, time: str, features: dict[str, float]) -
     assert np.isnan([value for name, value in row.items() if name not in features]).all()
 
 
-def test_every_section_is_expected() -> None:
+def test_every_section_is_tested() -> None:
     assert sections().keys() == EXPECTED.keys()
 
 
 @pytest.mark.parametrize("heading", EXPECTED)
-def test_a_message_of_the_document_is_read_by_its_mapping(heading: str, tmp_path: Path) -> None:
+def test_each_message_of_the_docs_is_read_by_its_mapping(heading: str, tmp_path: Path) -> None:
     patient, time, features, ready = EXPECTED[heading]
     section = sections()[heading]
     file = tmp_path / "mapping.toml"
@@ -64,17 +64,17 @@ def test_cloud_events_in_binary_mode_are_read_from_their_headers(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["connect", "debezium", "cloudevents", "cloudevents-binary"])
-def test_ready_made_mappings_can_be_loaded(name: str) -> None:
+def test_built_in_mappings_load(name: str) -> None:
     assert len(load_mapping(Path(name), value_format="json").features) == 8
 
 
-def test_debezium_s_deletions_are_retracted() -> None:
+def test_debeziums_deletions_are_retracted() -> None:
     value: dict[str, Any] = {"payload": {"op": "d", "before": {"patient_id": "p"}, "after": None}}
     _, found = decoded(Path("debezium"), Plain(json.dumps(value).encode()))
     assert [(one.reason, one.field) for one in found.rejects] == [("retracted", "payload.op")]
 
 
-def test_fhir_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
+def test_fhir_is_read_by_the_mapping_in_the_docs(tmp_path: Path) -> None:
     section = (DOCS / "fhir.md").read_text("utf-8")
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
     assert len(block(section, "toml").splitlines()) <= 25
@@ -84,7 +84,7 @@ def test_fhir_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
     check(found, "p-17", UTC, expected)
 
 
-def test_hl7_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
+def test_hl7_is_read_by_the_mapping_in_the_docs(tmp_path: Path) -> None:
     section = (DOCS / "hl7.md").read_text("utf-8")
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
     assert len(block(section, "toml").splitlines()) <= 25
@@ -94,7 +94,7 @@ def test_hl7_is_read_by_the_mapping_of_the_document(tmp_path: Path) -> None:
     check(found, "p-17", "2026-01-05T08:30:00+00:00", expected)
 
 
-def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Path) -> None:
+def test_avro_is_read_by_the_schema_and_mapping_in_the_docs(tmp_path: Path) -> None:
     section = (DOCS / "avro.md").read_text("utf-8")
     (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))
@@ -105,7 +105,7 @@ def test_avro_is_read_by_the_schema_and_the_mapping_of_the_document(tmp_path: Pa
 
 
 @pytest.mark.parametrize("heading", [one for one in EXPECTED if one != "One metric a message"])
-def test_a_mapping_of_the_document_turned_round_writes_what_it_reads(heading: str, tmp_path: Path) -> None:
+def test_each_mapping_of_the_docs_also_writes_what_it_reads(heading: str, tmp_path: Path) -> None:
     patient, time, features, ready = EXPECTED[heading]
     file = tmp_path / "mapping.toml"
     if ready is None:
@@ -124,12 +124,12 @@ def test_a_mapping_of_the_document_turned_round_writes_what_it_reads(heading: st
 
 
 def _with(name: str, missing: str | None) -> bool:
-    """Whether it goes with the one that is missing: two numbers in a text go together."""
+    """Whether `name` is missing together with `missing`: two numbers in one string are missing together."""
     pair = {"systolic_bp", "diastolic_bp"}
     return missing is not None and (name == missing or {name, missing} <= pair)
 
 
-def test_a_message_of_one_feature_is_made_of_no_row(tmp_path: Path) -> None:
+def test_rows_cannot_be_written_as_messages_of_one_feature(tmp_path: Path) -> None:
     (file := tmp_path / "one.toml").write_text(block(sections()["One metric a message"], "toml"), "utf-8")
     with pytest.raises(SettingsError, match=r"reads one feature a message, and a row .* publish"):
         make_encoder(Settings(mapping=file))
@@ -137,7 +137,7 @@ def test_a_message_of_one_feature_is_made_of_no_row(tmp_path: Path) -> None:
         make_encoder(Settings(mapping=Path("cloudevents-binary")))
 
 
-def test_avro_of_the_document_is_written_as_well(tmp_path: Path) -> None:
+def test_avro_can_be_written_by_the_mapping_in_the_docs(tmp_path: Path) -> None:
     section = (DOCS / "avro.md").read_text("utf-8")
     (schema := tmp_path / "ward.avsc").write_text(block(section, "json"))
     (mapping := tmp_path / "ward.toml").write_text(block(section, "toml"))

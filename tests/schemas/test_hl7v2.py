@@ -1,4 +1,4 @@
-"""HL7 v2: what is read, what is refused and why, and that no number comes out which `hl7` does not see."""
+"""HL7 v2: what is read, what is refused and why. Every number that comes out must be one that `hl7` sees too."""
 
 import math
 import re
@@ -50,7 +50,7 @@ TEMP = "OBX|2|NM|8310-5^Body temperature^LN||36.9|Cel^^UCUM|||||F|||202601050830
 
 
 def oru(*observations: str, msh: str = MSH, pid: str = PID, end: str = "\r") -> str:
-    """A message; every segment ends with `end`."""
+    """A message whose segments end with `end`."""
     return "".join(segment + end for segment in (msh, pid, OBR, *(observations or [HR])) if segment)
 
 
@@ -107,7 +107,7 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
         oru(obx("98.6", code="8310-5^^LN", unit="F^Fahrenheit^L^[degF]^^UCUM")),
         {"temperature": 37},
     ),
-    "UCUM beside a code of a device that is not known": (
+    "UCUM next to a code of a device that is not known": (
         oru(obx("36.9", code="8310-5^^LN", unit="999^MDC_DIM_X^MDC^Cel^^UCUM")),
         WARM,
     ),
@@ -130,7 +130,7 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
     "a repeated value": (oru(obx("80~80")), EIGHTY),
     "twice the same": (oru(HR, HR), EIGHTY),
     "one deleted": (oru(HR, obx("36.9", code="8310-5^^LN", status="D")), EIGHTY),
-    "a wrong one beside the right one": (oru(obx("200", status="W"), HR), EIGHTY),
+    "a wrong one next to the right one": (oru(obx("200", status="W"), HR), EIGHTY),
     "two PIDs of one patient": (oru(PID, HR), EIGHTY),
     **{f"status {status}": (oru(obx("80", status=status)), EIGHTY) for status in "FPCRSUABV"},
     **{
@@ -143,7 +143,8 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
             ("ASCII", "utf-8", "Müller"),
             ("8859/1", "latin-1", "Müller"),
             ("UNICODE UTF-8", "utf-8", "Müller"),
-            ("GB 18030-2000", "gb18030", b"\x81|".decode("gb18030")),  # bytes that are separators elsewhere
+            # contains bytes that are separators elsewhere
+            ("GB 18030-2000", "gb18030", b"\x81|".decode("gb18030")),
             ("BIG-5", "big5", b"\xa4|\xa5\\".decode("big5")),
             ("~ISO IR87", "iso2022_jp", b"\x1b$B0|0^\x1b(B".decode("iso2022_jp")),
         ]
@@ -152,7 +153,7 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_is_read(name: str) -> None:
+def test_readable_messages(name: str) -> None:
     message, expected = READ[name]
     decoded = read(oru(), message, oru())
     assert not decoded.rejects
@@ -164,7 +165,7 @@ def test_what_is_read(name: str) -> None:
 
 REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "nothing": (b"", "empty", ""),
-    "too much": (b"x" * (MAX_MESSAGE_BYTES + 1), "too_large", ""),
+    "too many bytes": (b"x" * (MAX_MESSAGE_BYTES + 1), "too_large", ""),
     "JSON": (b'{"heart_rate": 80}', "not_decodable", "MSH"),
     "a batch": (f"BHS|^~\\&\r{oru()}BTS|1\r", "not_decodable", "MSH"),
     "two messages": (oru() + oru(), "not_decodable", "MSH"),
@@ -177,7 +178,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "another message": (oru(msh=MSH.replace("ORU^R01^ORU_R01", "ADT^A01")), "not_for_us", "MSH-9"),
     "an alarm": (oru(msh=MSH.replace("ORU^R01^ORU_R01", "ORU^R40^ORU_R40")), "not_for_us", "MSH-9"),
     "an unknown charset": (oru(msh=MSH + "||||||KOI8", pid=PID.replace("Doe", "Dö")), "not_decodable", "MSH-18"),
-    "another charset than it says": (
+    "not in the charset it names": (
         oru(msh=MSH + "||||||UNICODE UTF-8", pid=PID.replace("Doe", "Dö")).encode("latin-1"),
         "not_decodable",
         "MSH-18",
@@ -209,7 +210,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
         "wrong_type",
         "heart_rate",
     ),
-    "too much in the model's unit": (oru(obx("3" + "0" * 306, unit="Hz")), "wrong_type", "heart_rate"),
+    "too large in the model's unit": (oru(obx("3" + "0" * 306, unit="Hz")), "wrong_type", "heart_rate"),
     "a text": (oru(obx("80", kind="ST")), "wrong_type", "heart_rate"),
     "a value without a type": (oru(obx("80", kind="")), "wrong_type", "heart_rate"),
     "a ratio": (oru(obx("^80^:^1", kind="SN")), "wrong_type", "heart_rate"),
@@ -238,8 +239,8 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "a day": (oru(obx("80", time="20260105")), "bad_time", "event_time"),
     "a null as time": (oru(obx("80", time='""')), "bad_time", "event_time"),
-    "a time that is none": (oru(obx("80", time="20260230083000+0100")), "bad_time", "event_time"),
-    "a year of nobody's measurements": (oru(obx("80", time="18260105083000+0100")), "bad_time", "event_time"),
+    "an invalid time": (oru(obx("80", time="20260230083000+0100")), "bad_time", "event_time"),
+    "an impossible year": (oru(obx("80", time="18260105083000+0100")), "bad_time", "event_time"),
     "no zone anywhere": (
         oru(obx("80", time="20260105083000"), msh=MSH.replace("+0100", "")),
         "bad_time",
@@ -249,7 +250,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name: str) -> None:
+def test_refused_messages(name: str) -> None:
     message, reason, field = REFUSED[name]
     decoded = read(oru(), message, oru())
     assert [(one.position, str(one.reason), one.field) for one in decoded.rejects] == [(1, reason, field)]
@@ -277,12 +278,12 @@ OBR_WITHOUT = "OBR|2|||x"
         (oru(OBR_WITHOUT, NO_OBX_14, msh=MSH.replace("20260105083001+0100", "")), "missing_field"),
     ],
 )
-def test_times_are_those_of_obx_14_else_obr_7_else_msh_7(message: str, expected: str) -> None:
+def test_times_come_from_obx_14_else_obr_7_else_msh_7(message: str, expected: str) -> None:
     decoded = read(message)
     assert [*decoded.event_times, *(str(one.reason) for one in decoded.rejects)] == [expected]
 
 
-def test_times_without_a_zone_are_read_where_the_mapping_says_which() -> None:
+def test_times_without_a_zone_are_read_if_the_mapping_names_the_zone() -> None:
     nowhere = oru(obx("80", time="20260705093000"), msh=MSH.replace("+0100", ""))
     decoded = read(nowhere, oru(), decode=reader(event_time={"zone": "Europe/Berlin"}))
     assert decoded.event_times == ["2026-07-05T09:30:00+02:00", TIME]
@@ -307,12 +308,12 @@ def test_patients(pid: str, type_: str | None, expected: str) -> None:
     assert [*decoded.patient_ids, *(str(one.reason) for one in decoded.rejects)] == [expected]
 
 
-def test_an_id_is_read_in_the_charset_of_the_message() -> None:
+def test_an_id_is_decoded_in_the_messages_charset() -> None:
     message = oru(msh=MSH + "||||||8859/1", pid="PID|1||pä1").encode("latin-1")
     assert read(message).patient_ids == ["pä1"]
 
 
-def test_texts_are_read_for_a_model_that_has_some() -> None:
+def test_texts_are_read_for_a_model_that_uses_them() -> None:
     features: dict[str, Any] = {"unit": {"codes": ["U"], "model_unit": "1"}}
     mapping = Mapping(features=features).in_hl7_times()
     read_ = Hl7Reader(["unit"], mapping, max_bytes=MAX_MESSAGE_BYTES)
@@ -324,7 +325,7 @@ def test_texts_are_read_for_a_model_that_has_some() -> None:
     assert [(one.reason, one.field) for one in decoded.rejects] == [("wrong_type", "unit")]
 
 
-def test_what_is_remembered_has_its_bounds() -> None:
+def test_caches_are_bounded() -> None:
     decode = reader()
     for number in range(3000):
         read(oru(obx(f"80.{number}", code=f"{number}{'x' * 200 * (number % 2)}^^L"), HR), decode=decode)
@@ -335,7 +336,7 @@ def test_what_is_remembered_has_its_bounds() -> None:
     assert read(oru(HR, TEMP), decode=decode).frame.iloc[0].tolist()[:2] == [80, 36.9]
 
 
-def test_the_ready_made_mapping_is_one(tmp_path: Path) -> None:
+def test_the_built_in_mapping_loads(tmp_path: Path) -> None:
     assert len(load_mapping(Path("hl7v2"), value_format="hl7v2").features) == 8
     decoded = make_decoder(Settings(value_format="hl7v2", mapping=Path("hl7v2")))(plain([oru().encode()]))
     assert decoded.event_times == [TIME]
@@ -383,7 +384,7 @@ def _mutated(draw: st.DrawFn) -> str:
 
 
 def _seen(text: str) -> set[float] | None:
-    """The numbers that `hl7` sees in OBX-5; None where it can't read the message, such as with fewer separators."""
+    """The numbers that `hl7` sees in OBX-5; None if it can't read the message, for example with fewer separators."""
     segments = text.strip("\r\n \t\x0b\x1c")
     segments = segments if "\r" in segments else segments.replace("\n", "\r")
     try:
@@ -402,7 +403,7 @@ def _seen(text: str) -> set[float] | None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(_mutated(), min_size=1, max_size=3))
-def test_no_number_comes_out_that_the_oracle_does_not_see(texts: list[str]) -> None:
+def test_every_number_read_is_one_the_oracle_sees(texts: list[str]) -> None:
     messages = [text.encode("utf-8", "surrogatepass") for text in texts]
     together, alone = read(*messages, decode=reader()), [read(one) for one in messages]
     assert together.rejects == [

@@ -1,4 +1,4 @@
-"""The native kernel gives what the Python code gives, and reads plain messages by itself."""
+"""The native kernel gives the same as the Python code, and reads plain messages by itself."""
 
 import importlib.util
 import math
@@ -46,13 +46,13 @@ def flat() -> Pair:
     return Pair(FEATURES, ranges={})
 
 
-def test_they_agree_on_documents_of_all_kinds() -> None:
+def test_kernel_and_python_agree_on_documents_of_all_kinds() -> None:
     seen, read = run(8_000, derandomize=True)
     assert seen >= 8_000
-    assert read > 0.1 * seen  # else it says little
+    assert read > 0.1 * seen  # otherwise the test proves little
 
 
-def test_they_agree_on_the_corpus_and_what_is_damaged_of_it() -> None:
+def test_kernel_and_python_agree_on_the_corpus_and_damaged_copies() -> None:
     for pair in pairs():
         pair.check([None, b"", *CORPUS])
         for seed, document in enumerate(CORPUS):
@@ -60,13 +60,13 @@ def test_they_agree_on_the_corpus_and_what_is_damaged_of_it() -> None:
                 pair.check(variants(document, seed))
 
 
-def test_they_agree_on_numbers_read_and_not_read(flat: Pair) -> None:
+def test_kernel_and_python_agree_on_numbers_read_and_not_read(flat: Pair) -> None:
     random = Random(7)
     flat.check([raw(f'"heart_rate":{number(random)},"note":{number(random)}') for _ in range(5_000)])
     flat.check([raw(f'"heart_rate":{read},"note":{unread}') for read in NUMBERS for unread in NUMBERS])
 
 
-def test_they_agree_on_every_value_in_every_place() -> None:
+def test_kernel_and_python_agree_on_every_value_in_every_place() -> None:
     others = f'"pid":"p1","at":"{TIME}",'
     for pair in pairs():
         pair.check([raw(f'{others}"{name}":{value}') for name in ("spo2", "hr", "note") for value in VALUES])
@@ -84,7 +84,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("value", PLAIN.values(), ids=PLAIN)
-def test_what_is_plain_needs_no_second_look(flat: Pair, value: bytes) -> None:
+def test_the_kernel_reads_plain_messages_by_itself(flat: Pair, value: bytes) -> None:
     assert flat.left_to_python([value, good(), value]) == []
 
 
@@ -97,15 +97,15 @@ NESTED_PLAIN = [
 ]
 NESTED_ODD = [
     '{"hr":{"value":80}}}',  # no unit
-    '{"hr":{"value":80,"u":"F"}}}',  # one that is not known
+    '{"hr":{"value":80,"u":"F"}}}',  # an unknown unit
     '{"hr":{"value":80,"u":"Hz","u":"Hz"}}}',
     '{"hr":80}}',
-    '{"x":{"hr":1,"y":{"hr":{}},"hr":2}}}',  # twice, with others between
+    '{"x":{"hr":1,"y":{"hr":{}},"hr":2}}}',  # twice, with others in between
     "{}} x",
 ]
 
 
-def test_nested_objects_that_are_plain_need_no_second_look() -> None:
+def test_the_kernel_reads_plain_nested_messages_by_itself() -> None:
     pair = Pair([*NESTED.features], mapping=NESTED, ranges={})
     values = [(MEASURED + rest).encode() for rest in (*NESTED_PLAIN, *NESTED_ODD, *NESTED_PLAIN)]
     pair.check(values)
@@ -116,7 +116,7 @@ def test_nested_objects_that_are_plain_need_no_second_look() -> None:
     assert len(pair.left_to_python(values)) == 1
 
 
-def test_what_is_not_is_looked_at_alone(flat: Pair) -> None:
+def test_only_the_other_messages_are_left_to_python(flat: Pair) -> None:
     assert flat.left_to_python([good(), raw(r'"a\"b":1'), good(), b"{}", good(patient_id="\n")]) == [
         1,
         3,
@@ -146,7 +146,7 @@ UNSUITED = {
 
 
 @pytest.mark.parametrize("mapping", UNSUITED.values(), ids=UNSUITED)
-def test_other_shapes_go_the_python_way(mapping: Mapping) -> None:
+def test_other_shapes_are_left_to_python(mapping: Mapping) -> None:
     with with_kernel(True):
         assert make_scanner([*mapping.features][:2], mapping, dtypes={}, max_bytes=1000) is None
         assert make_scanner(["spo2"], RENAMED, dtypes={}, max_bytes=1000) is not None
@@ -180,7 +180,7 @@ _SAME: dict[str, Any] = {
 
 @settings(deadline=None)
 @given(st.lists(_rows, max_size=5))
-def test_results_are_the_same_bytes(rows: list[dict[str, Any]]) -> None:
+def test_kernel_and_python_write_the_same_results(rows: list[dict[str, Any]]) -> None:
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in _COLUMNS.split()}
     written = []
     for wanted in (False, True):
@@ -189,7 +189,7 @@ def test_results_are_the_same_bytes(rows: list[dict[str, Any]]) -> None:
     assert written[0] == written[1]
 
 
-def test_columns_of_other_lengths_are_refused() -> None:
+def test_columns_of_different_lengths_are_refused() -> None:
     import vitalstream_native
 
     for columns in ([b"[1,2]", b"[1]"], [b"[1]", b"[1,2]"], [b"[1", b"[1]"], [b"1", b"[1]"], [b"[1]"]):
@@ -197,7 +197,7 @@ def test_columns_of_other_lengths_are_refused() -> None:
             vitalstream_native.rows_of([b"", b"", b""], columns)
 
 
-def test_a_matrix_of_another_size_is_refused() -> None:
+def test_a_matrix_of_the_wrong_size_is_refused() -> None:
     import vitalstream_native
 
     def scanner(*paths: list[str], **units: Any) -> Any:
@@ -221,7 +221,7 @@ def test_a_matrix_of_another_size_is_refused() -> None:
         scanner(["a"], ["b"], units=[(0, ["c"], {})])
 
 
-def test_it_has_the_version_of_what_it_goes_with() -> None:
+def test_the_kernel_has_the_projects_version() -> None:
     for file in ("pyproject.toml", "native/pyproject.toml"):
         assert tomllib.loads((ROOT / file).read_text())["project"]["version"] == VERSION
     assert re.search(rf'^version = "{VERSION}"$', (ROOT / "native/Cargo.toml").read_text(), re.MULTILINE)

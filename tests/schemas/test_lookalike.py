@@ -1,4 +1,4 @@
-"""Names that look alike, and in what they differ."""
+"""Names that look alike, and how they differ."""
 
 import unicodedata
 
@@ -39,7 +39,7 @@ ONE, TWO = "U+00E9 LATIN SMALL LETTER E WITH ACUTE", "e and U+0301 COMBINING ACU
         ("\u00b5g", "\u03bcg", "U+00B5 MICRO SIGN in place of U+03BC GREEK SMALL LETTER MU"),
     ],
 )  # fmt: skip
-def test_what_looks_alike_is_found_and_told_apart(name: str, other: str, told: str) -> None:
+def test_names_that_look_alike_are_found_with_their_difference(name: str, other: str, told: str) -> None:
     assert look_alikes(["x", name], [other, "y"]) == [(name, other)]
     assert difference(name, other) == told
 
@@ -48,16 +48,16 @@ def test_what_looks_alike_is_found_and_told_apart(name: str, other: str, told: s
     ("name", "other"),
     [("spo2", "spo1"), ("sbp", "dbp"), ("température", "temperature"), ("na", "n"), ("lactate", "lactose")],
 )
-def test_what_looks_different_is_not_found(name: str, other: str) -> None:
+def test_names_that_look_different_are_not_found(name: str, other: str) -> None:
     assert look_alikes([name], [other]) == []
 
 
-def test_a_name_that_is_there_itself_is_not_looked_for() -> None:
+def test_a_wanted_name_that_is_present_has_no_look_alikes() -> None:
     assert look_alikes(["spo2", "SpO2"], ["spo2"]) == []
     assert look_alikes(["SpO2", "SPO2"], ["spo2"]) == [("SpO2", "spo2"), ("SPO2", "spo2")]
 
 
-def test_a_name_that_is_wanted_itself_is_not_taken_for_another() -> None:
+def test_a_wanted_name_is_not_a_look_alike_of_another() -> None:
     assert look_alikes(["x_11"], ["x_11", "x_1_1"]) == []
 
 

@@ -1,4 +1,4 @@
-"""Mappings: what they read, what they refuse to guess, and the sentences about mappings that make no sense."""
+"""Mappings: what they read, what they refuse to guess, and the error sentences for invalid ones."""
 
 import json
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ NESTED = mapped(
 )
 
 
-def test_a_path_leads_to_text_and_booleans_where_the_model_wants_them() -> None:
+def test_paths_read_text_and_booleans_for_a_model_that_uses_them() -> None:
     features = {"unit": {"path": "at.unit"}, "on_oxygen": {"path": "o2.on"}}
     decode = mapped(features, {"unit": "category", "on_oxygen": "boolean"})
     sent = [message(at={"unit": "ICU"}, o2={"on": True}), message(at={"unit": 3}), message(o2={"on": False})]
@@ -55,7 +55,7 @@ def test_a_path_leads_to_text_and_booleans_where_the_model_wants_them() -> None:
     assert [(one.reason, one.field) for one in decoded.rejects] == [(Reason.WRONG_TYPE, "unit")]
 
 
-def test_absent_and_null_are_missing_wherever_they_are_on_the_way() -> None:
+def test_absent_or_null_anywhere_along_a_path_means_missing() -> None:
     decoded = read(
         NESTED,
         message(v={"hr": {"value": 80}, "spo2": 97}, list=[None, {"t": 37}]),
@@ -88,13 +88,13 @@ def test_absent_and_null_are_missing_wherever_they_are_on_the_way() -> None:
     ],
     ids=str,
 )
-def test_what_is_no_number_is_never_one(fields: dict[str, Any], field: str) -> None:
+def test_other_types_are_never_read_as_numbers(fields: dict[str, Any], field: str) -> None:
     decoded = read(NESTED, message(), message(**fields), message())
     assert decoded.rejects == [Reject(1, Reason.WRONG_TYPE, field)]
     assert decoded.frame.index.tolist() == [0, 2]
 
 
-def test_a_name_that_is_read_must_be_there_once_in_its_object() -> None:
+def test_a_name_that_is_read_must_not_repeat_in_its_object() -> None:
     twice = b'{"p":"p1","t":"2026-01-05T08:30:00Z","v":{"hr":{"value":80,"value":90}}}'
     unread = b'{"p":"p1","t":"2026-01-05T08:30:00Z","x":{"a":1,"a":2},"v":{"spo2":97}}'
     elsewhere = b'{"p":"p1","t":"2026-01-05T08:30:00Z","x":{"p":1,"t":2},"v":{"spo2":97}}'
@@ -122,7 +122,7 @@ SPLIT = mapped(
 )
 
 
-def test_a_text_is_split() -> None:
+def test_a_string_is_split() -> None:
     decoded = read(SPLIT, message(bp="120/80"), message(bp=" 120.5 / 80 "), message(bp=None), message())
     assert not decoded.rejects
     assert decoded.frame.iloc[:2].to_numpy().tolist() == [[120, 80], [120.5, 80]]
@@ -146,7 +146,7 @@ def test_a_text_is_split() -> None:
     ],
     ids=str,
 )
-def test_a_text_that_does_not_split_into_numbers_is_rejected(text: Any, field: str) -> None:
+def test_a_string_that_does_not_split_into_numbers_is_rejected(text: Any, field: str) -> None:
     assert rejects(read(SPLIT, message(bp=text))) == [("wrong_type", field)]
 
 
@@ -157,23 +157,21 @@ UNITS = mapped({"temperature": {"path": "v", "unit_path": "u", "units": {"F": "[
     ("value", "unit", "expected"),
     [(98.6, "F", 37), (37, "C", 37), (37, "Cel", 37), (98.6, "[degF]", 37), (310.15, "K", 37)],
 )
-def test_values_are_converted_by_the_unit_that_they_come_with(
-    value: float, unit: str, expected: float
-) -> None:
+def test_values_are_converted_from_the_unit_they_come_with(value: float, unit: str, expected: float) -> None:
     decoded = read(UNITS, message(v=value, u=unit), message(v=36.6, u="Cel"), message(u="?"))
     assert not decoded.rejects
     assert decoded.frame["temperature"].tolist() == pytest.approx([expected, 36.6, np.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize("unit", ["c", "f", "°C", "degF", "", "kPa", "%", None, 5, ["Cel"], ...], ids=str)
-def test_a_unit_that_is_not_known_is_never_guessed(unit: Any) -> None:
+def test_an_unknown_unit_is_never_guessed(unit: Any) -> None:
     value = {"v": 37} if unit is ... else {"v": 37, "u": unit}
     decoded = read(UNITS, message(v=36, u="Cel"), message(**value), message(v=36, u="Cel"))
     assert decoded.rejects == [Reject(1, Reason.UNKNOWN_UNIT, "temperature")]
     assert decoded.frame["temperature"].tolist() == [36, 36]
 
 
-def test_limits_are_those_of_the_model_s_unit() -> None:
+def test_limits_are_in_the_models_unit() -> None:
     decoded = read(UNITS, message(v=98.6, u="F"), message(v=98.6, u="C"), message(v=0, u="F"))
     assert decoded.implausible == [[], ["temperature"], ["temperature"]]
 
@@ -222,13 +220,13 @@ LARGEST = 1.7976931348623157e308
         ({"hz": -3e306}, "pulse"),
         ({"o2": {"v": 2e306, "u": "1"}}, "fio2"),
         ({"o2": {"v": -2e306, "u": "1"}}, "fio2"),
-        ({"hr": 1e308}, "heart_rate"),  # whatever its limits
+        ({"hr": 1e308}, "heart_rate"),  # regardless of its limits
         ({"hr": 1e308, "o2": {"v": 1e308, "u": "1"}, "hz": 1}, "fio2"),
         ({"hr": 1e308, "w": 5}, "ward"),
     ],
     ids=str,
 )
-def test_what_exceeds_a_double_in_the_model_s_unit_is_no_number(fields: dict[str, Any], field: str) -> None:
+def test_a_value_that_overflows_in_the_models_unit_is_rejected(fields: dict[str, Any], field: str) -> None:
     decoded = read(EXCESSIVE, message(hz=1.5, w="A"), message(**fields), message(hz=1, w="B"))
     assert decoded.rejects == [Reject(1, Reason.WRONG_TYPE, field)]
     assert decoded.frame["pulse"].tolist() == [90, 60]
@@ -249,13 +247,13 @@ def test_what_exceeds_a_double_in_the_model_s_unit_is_no_number(fields: dict[str
     ],
     ids=str,
 )
-def test_what_a_double_can_hold_is_a_number(fields: dict[str, Any], name: str, expected: float) -> None:
+def test_any_value_that_fits_a_double_is_a_number(fields: dict[str, Any], name: str, expected: float) -> None:
     decoded = read(EXCESSIVE, message(**fields))
     assert not decoded.rejects
     assert decoded.frame[name].tolist() == pytest.approx([expected], rel=1e-15, nan_ok=True)
 
 
-def test_every_standard_unit_is_in_the_table_and_conversions_come_back() -> None:
+def test_every_standard_unit_is_known_and_conversions_are_reversible() -> None:
     assert all(known_code(unit) == unit for unit in STANDARD_UNITS.values())
     there, back = conversion("[degF]", "K"), conversion("K", "[degF]")
     assert there is not None
@@ -270,13 +268,13 @@ BAD_IDS = [42, True, None, "", "x" * 129, ["p"], 1.5]
 
 
 @pytest.mark.parametrize("value", BAD_IDS, ids=str)
-def test_ids_are_texts(value: Any) -> None:
+def test_ids_must_be_strings(value: Any) -> None:
     decode = mapped({"spo2": {"path": "v"}})
     assert rejects(read(decode, message(p=value))) == [("wrong_type", "patient_id")]
 
 
 @pytest.mark.parametrize("value", ["42", True, None, 42.0, ["p"]], ids=str)
-def test_ids_are_whole_numbers_where_the_mapping_says_so(value: Any) -> None:
+def test_ids_must_be_integers_if_the_mapping_says_so(value: Any) -> None:
     decode = mapped({"spo2": {"path": "v"}}, patient_id={"path": "p", "integer": True})
     decoded = read(decode, message(p=42), message(p=value), {"t": TIME})
     assert decoded.patient_ids == ["42"]
@@ -284,7 +282,7 @@ def test_ids_are_whole_numbers_where_the_mapping_says_so(value: Any) -> None:
 
 
 def times(value: Any, **source: Any) -> str:
-    """The time that is read, or the reason."""
+    """The time that is read, or the reason for rejecting it."""
     decoded = read(
         mapped({"spo2": {"path": "v"}}, event_time={"path": "t", **source}), {"p": "p1", "t": value}
     )
@@ -467,7 +465,7 @@ def test_identity_in_headers(
     assert rejects(decoded)[1:] == ([expected] if expected else [])
 
 
-def test_a_feature_that_no_message_has() -> None:
+def test_a_feature_missing_from_every_message() -> None:
     decoded = read(mapped({"spo2": {"path": "v"}, "age": {"absent": True}}), message(v=97, age=40))
     assert decoded.frame["spo2"].tolist() == [97]
     assert np.isnan(decoded.frame["age"]).all()
@@ -482,7 +480,7 @@ OBJECTS = mapped(
 )
 
 
-def test_each_value_is_converted_by_its_own_unit_among_others_that_are_missing() -> None:
+def test_each_value_is_converted_by_its_own_unit_even_if_others_are_missing() -> None:
     documents: list[dict[str, Any]] = [
         {"v": {"v": 98.6, "u": "F"}, "x": None},
         {"v": None, "x": {"v": 0.97}},
@@ -534,7 +532,7 @@ _documents = st.builds(
     st.sampled_from([UNITS, OBJECTS, NESTED, SPLIT, CODED, ENVELOPE]),
     st.lists(_documents | _json, max_size=5),
 )
-def test_a_chunk_gives_what_its_messages_give_one_by_one(decode: Decode, documents: list[Any]) -> None:
+def test_a_chunk_gives_the_same_as_its_messages_one_by_one(decode: Decode, documents: list[Any]) -> None:
     together, alone = read(decode, *documents), [read(decode, one) for one in documents]
     assert together.rejects == [
         Reject(i, r.reason, r.field) for i, each in enumerate(alone) for r in each.rejects
@@ -591,7 +589,9 @@ PLACES = 'patient_id = { path = "p" }\nevent_time = { path = "t" }\n'
         ('sha256 = "x"\n' + PLACES + FEATURE, "there is no key sha256"),
     ],
 )
-def test_a_mapping_that_makes_no_sense_is_one_sentence(text: str | bytes, said: str, tmp_path: Path) -> None:
+def test_an_invalid_mapping_is_refused_with_one_sentence(
+    text: str | bytes, said: str, tmp_path: Path
+) -> None:
     file = tmp_path / "ward.toml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SettingsError) as caught:
@@ -601,7 +601,7 @@ def test_a_mapping_that_makes_no_sense_is_one_sentence(text: str | bytes, said: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_mapping_must_have_the_model_s_features(tmp_path: Path) -> None:
+def test_a_mapping_must_have_the_models_features(tmp_path: Path) -> None:
     file = tmp_path / "ward.toml"
     file.write_text(PLACES + FEATURE)
     assert load_mapping(file, value_format="json", features=["spo2"]).features

@@ -1,4 +1,4 @@
-"""Chunk metrics: as their schema says, and back."""
+"""Chunk metrics: encoded as their schema says, and decoded again."""
 
 import json
 from dataclasses import fields, replace
@@ -13,7 +13,7 @@ from schemas import load_schema
 from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics, encode_metrics
 
 SCHEMA = load_schema("risk-metrics")
-LATER = ("chunk_size", "max_wait_ms", "no_input", "skipped")  # fields that came with a later version
+LATER = ("chunk_size", "max_wait_ms", "no_input", "skipped")  # fields added in later versions
 METRICS = ChunkMetrics(
     chunk_id="w1-42",
     worker="w1",
@@ -38,7 +38,7 @@ METRICS = ChunkMetrics(
 
 
 @pytest.mark.parametrize("closed_by", ClosedBy)
-def test_metrics_validate_and_come_back_the_same(closed_by: ClosedBy) -> None:
+def test_metrics_validate_and_survive_a_round_trip(closed_by: ClosedBy) -> None:
     metrics = replace(METRICS, closed_by=closed_by)
     (value,) = encode_metrics([metrics])
 
@@ -47,7 +47,7 @@ def test_metrics_validate_and_come_back_the_same(closed_by: ClosedBy) -> None:
     assert isinstance(decode_metrics(value).closed_by, ClosedBy)
 
 
-def test_each_chunk_has_a_value_of_its_own_whatever_its_texts_say() -> None:
+def test_each_chunk_has_its_own_value_whatever_its_strings_contain() -> None:
     hostile = ('},{"chunk_id":', ',{"chunk_id":"x"},', '\\"},{"chunk_id":"', '[{"chunk_id":1}]', "", "ü\n")
     chunks = [
         replace(METRICS, chunk_id=text, worker=text, offsets={text: [1, 2], "chunk_id": [3, 4]})
@@ -58,7 +58,7 @@ def test_each_chunk_has_a_value_of_its_own_whatever_its_texts_say() -> None:
     assert values == [orjson.dumps(chunk) for chunk in chunks]
 
 
-def test_fields_are_in_the_order_of_the_contract() -> None:
+def test_fields_are_in_the_contracts_order() -> None:
     names = (
         "chunk_id, worker, closed_by, rows, scored, dead_lettered, latency_ms, throughput_rows_per_s, "
         "end_to_end_ms_p50, end_to_end_ms_p99, end_to_end_ms_max, lag, offsets, model, at"
@@ -70,7 +70,7 @@ def test_fields_are_in_the_order_of_the_contract() -> None:
     assert ", ".join(field.name for field in fields(METRICS)) == names + later
 
 
-def test_metrics_of_earlier_versions_are_read() -> None:
+def test_metrics_of_older_versions_are_read() -> None:
     earlier = {name: value for name, value in json.loads(VALUE).items() if name not in LATER}
     assert decode_metrics(orjson.dumps(earlier)) == replace(
         METRICS, chunk_size=None, max_wait_ms=None, no_input=0
@@ -80,6 +80,6 @@ def test_metrics_of_earlier_versions_are_read() -> None:
 @pytest.mark.parametrize(
     "change", [{"closed_by": "bored"}, {"rows": 1.5}, {"lag": None}, {"offsets": []}, {"at": 1}], ids=str
 )
-def test_what_are_no_metrics_is_refused(change: dict[str, Any]) -> None:
+def test_invalid_metrics_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(VitalstreamError, match=next(iter(change))):
         decode_metrics(orjson.dumps(orjson.loads(VALUE) | change))

@@ -16,7 +16,9 @@ def every_target(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_mutant_raises_or_gives_a_number_of_its_own(name: str, every_target: dict[str, Target]) -> None:
+def test_no_mutant_raises_or_gives_a_number_it_does_not_contain(
+    name: str, every_target: dict[str, Target]
+) -> None:
     assert every_target.keys() == {*NAMES}
     read = attack(every_target[name], MUTANTS, Random(17))
     assert MUTANTS / 100 < read < MUTANTS  # some are still good, and some are not

@@ -1,4 +1,4 @@
-"""Physiologic limits: what no body can have is missing to the model, and named."""
+"""Physiologic limits: values that no body can have are missing for the model, and named."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_there_is_a_range_for_every_standard_feature() -> None:
     assert set(PHYSIOLOGIC) == set(STANDARD_FEATURES)
 
 
-def test_what_no_body_can_have_is_missing_and_named() -> None:
+def test_impossible_values_are_missing_and_named() -> None:
     decode = decoder(("heart_rate", "temperature", "spo2", "systolic_bp"))
     decoded = decode(
         [
@@ -58,7 +58,7 @@ def test_the_limits_themselves_are_possible(value: float, feature: str) -> None:
     assert names == [[] if low <= value <= high else [feature], [], [], []]
 
 
-def test_ranges_of_ones_own_replace_the_physiologic_ones(tmp_path: Path) -> None:
+def test_custom_ranges_replace_the_physiologic_ones(tmp_path: Path) -> None:
     file = tmp_path / "ranges.toml"
     file.write_text("lactate = [0.1, 40]\n")
     decode = decoder(("lactate", "spo2"), ranges=load_ranges(str(file), ("lactate", "spo2")))
@@ -74,7 +74,7 @@ def test_ranges_may_begin_with_a_byte_order_mark_but_must_be_utf_8(tmp_path: Pat
         load_ranges(str(file), ("spo2",))
 
 
-def test_off_passes_everything_on() -> None:
+def test_off_keeps_every_value() -> None:
     assert decoder(("spo2",), ranges=load_ranges("off", ("spo2",)))([message(spo2=300)]).implausible == [[]]
 
 
@@ -88,7 +88,7 @@ def test_malformed_ranges_are_refused_by_name(tmp_path: Path, text: str) -> None
         load_ranges(str(file), ("spo2",))
 
 
-def test_a_range_for_what_the_model_lacks_is_refused(tmp_path: Path) -> None:
+def test_a_range_for_a_feature_the_model_lacks_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ranges.toml"
     file.write_text("spo2 = [1, 100]\nhart_rate = [0, 350]\n")
     with pytest.raises(SettingsError) as error:
@@ -104,9 +104,9 @@ def test_a_missing_file_is_refused() -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not EVENTS_2012.exists(), reason="the 2012 Challenge's data is not there")
-def test_the_dirt_of_the_2012_challenge_is_caught() -> None:
-    """Its files are known for temperatures of 0 °F and for pressures of 0."""
+@pytest.mark.skipif(not EVENTS_2012.exists(), reason="the 2012 Challenge's data is missing")
+def test_known_errors_in_the_2012_challenge_are_caught() -> None:
+    """Its files are known for temperatures of 0 °F and pressures of 0."""
     source = find_source([EVENTS_2012], FORMATS["physionet2012"])
     values = [orjson.dumps(record, default=str) for _, record in zip(range(100_000), source, strict=False)]
     raw = decoder(STANDARD_FEATURES, ranges={})(values).frame
@@ -115,4 +115,4 @@ def test_the_dirt_of_the_2012_challenge_is_caught() -> None:
     assert caught["temperature"] >= (raw["temperature"] < 0).sum() > 0
     assert caught["systolic_bp"] >= (raw["systolic_bp"] == 0).sum() > 0
     assert caught["heart_rate"] == 0, "no heart rate in these data is impossible"
-    assert sum(caught.values()) < 0.01 * raw.count().sum(), "nearly all values are possible ones"
+    assert sum(caught.values()) < 0.01 * raw.count().sum(), "nearly all values are possible"

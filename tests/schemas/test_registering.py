@@ -1,4 +1,4 @@
-"""Schemas that are registered: once, never over a sender's own, and messages written with them are read."""
+"""Registering schemas: once, never over a sender's own; messages written with them can be read."""
 
 import json
 import uuid
@@ -29,7 +29,7 @@ def topics(url: str, **given: Any) -> Any:
     return asking(url, input_topic=f"vitals-{number}", output_topic=f"risk-{number}", **given)
 
 
-def test_messages_of_the_schema_that_was_registered_are_read(schema_registry: str) -> None:
+def test_messages_with_the_registered_schema_are_read(schema_registry: str) -> None:
     settings = topics(schema_registry, result_format="avro")
     subjects = f"{settings.input_topic}-value", f"{settings.output_topic}-value"
     assert [*register_schemas(settings, MODEL)] == [(one, "registered") for one in subjects]
@@ -41,7 +41,7 @@ def test_messages_of_the_schema_that_was_registered_are_read(schema_registry: st
     value = b"\x00" + number.to_bytes(4, "big") + written(vitals_avro(MODEL), row)
     found = make_decoder(settings, MODEL)([Plain(value)])
     assert found.frame.iloc[0].tolist() == [84.0, True, None]
-    # The worker finds the results' schema there, and registers no other.
+    # The worker finds the results' schema there and registers no other.
     make_result_writer(settings)
     assert client.get_versions(subjects[1]) == [1]
     assert json.loads(client.get_latest_version(subjects[1]).schema.schema_str or "") == json.loads(
@@ -49,7 +49,7 @@ def test_messages_of_the_schema_that_was_registered_are_read(schema_registry: st
     )
 
 
-def test_a_sender_s_own_schemas_stay_alone(schema_registry: str, tmp_path: Path) -> None:
+def test_a_senders_own_schemas_are_left_alone(schema_registry: str, tmp_path: Path) -> None:
     settings = topics(schema_registry)
     subject = f"{settings.input_topic}-value"
     client = SchemaRegistryClient({"url": schema_registry, "timeout": 10})
@@ -60,7 +60,7 @@ def test_a_sender_s_own_schemas_stay_alone(schema_registry: str, tmp_path: Path)
     assert not [*register_schemas(mapped)]
 
 
-def test_json_schemas_are_registered_as_they_are_published(schema_registry: str) -> None:
+def test_json_schemas_are_registered_as_published(schema_registry: str) -> None:
     settings = topics(schema_registry).model_copy(update={"value_format": "json-schema"})
     ((subject, outcome),) = register_schemas(settings, MODEL)
     assert outcome == "registered"
@@ -70,13 +70,13 @@ def test_json_schemas_are_registered_as_they_are_published(schema_registry: str)
     assert json.loads(schema.schema_str or "") == vitals_schema(MODEL.features, dtypes=MODEL.dtypes)
 
 
-def test_a_name_that_avro_can_t_have_is_refused() -> None:
+def test_a_name_invalid_in_avro_is_refused() -> None:
     with pytest.raises(SettingsError, match="Avro has no field of the name 'heart rate'"):
         vitals_avro(Wanted(("heart rate",)))
 
 
 @pytest.mark.parametrize("value_format", ["avro", "json-schema"])
-def test_rows_are_written_by_the_newest_schema(schema_registry: str, value_format: str) -> None:
+def test_rows_are_written_with_the_newest_schema(schema_registry: str, value_format: str) -> None:
     settings = topics(schema_registry).model_copy(update={"value_format": value_format})
     with pytest.raises(
         SettingsError, match=f"no subject {settings.input_topic}-value; vitalstream topics create"
@@ -91,7 +91,7 @@ def test_rows_are_written_by_the_newest_schema(schema_registry: str, value_forma
     assert found.frame.iloc[0].tolist() == [84.0, True, "ICU"]
 
 
-def test_rows_are_not_written_by_a_schema_of_another_format(schema_registry: str) -> None:
+def test_rows_are_not_written_with_a_schema_of_another_format(schema_registry: str) -> None:
     settings = topics(schema_registry)
     [*register_schemas(settings, MODEL)]
     with pytest.raises(SettingsError, match="the newest schema of the topic is AVRO, not JSON"):

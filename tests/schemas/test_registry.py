@@ -1,4 +1,4 @@
-"""Schemas by id and by GUID, of a real registry; and registries that are down, slow, or refuse us."""
+"""Schemas by ID and by GUID from a real registry; and registries that are down, slow, or refuse access."""
 
 import json
 import re
@@ -38,7 +38,7 @@ GUID = uuid.UUID("0d1d4ad5-3f3c-4c55-93b8-09eb3f4b3bfa")
 
 
 class Topic:
-    """A topic of its own, and its subjects."""
+    """A new topic and its subjects."""
 
     def __init__(self, url: str, value_format: str = "avro", **given: Any) -> None:
         self.name = f"vitals-{uuid.uuid4().hex[:8]}"
@@ -50,7 +50,7 @@ class Topic:
     def register(
         self, schema: Any, subject: str | None = None, kind: str = "AVRO", references: Any = ()
     ) -> bytes:
-        """The prefix of values that are written with it."""
+        """Register a schema; returns the prefix of values written with it."""
         registered = Schema(json.dumps(schema), kind, [*references])
         number = self.client.register_schema(subject or f"{self.name}-value", registered)
         return b"\x00" + number.to_bytes(4, "big")
@@ -75,11 +75,11 @@ def test_each_value_is_read_by_its_own_schema(schema_registry: str) -> None:
         (b"\x00\x00\x00\x00\x00", Reason.UNKNOWN_SCHEMA),
         (b"\x00\x00", Reason.NOT_DECODABLE),
         (b"\x02\x00\x00\x00\x01", Reason.NOT_DECODABLE),
-        (b"", Reason.NOT_DECODABLE),  # the bare value
-        (b"\x01" + GUID.bytes, Reason.UNKNOWN_SCHEMA),  # this registry knows of no GUIDs
+        (b"", Reason.NOT_DECODABLE),  # no prefix
+        (b"\x01" + GUID.bytes, Reason.UNKNOWN_SCHEMA),  # this registry knows no GUIDs
     ],
 )
-def test_what_names_no_schema_is_left_out_and_nothing_else(
+def test_only_values_without_a_known_schema_are_rejected(
     schema_registry: str, mark: bytes, reason: Reason
 ) -> None:
     topic = Topic(schema_registry)
@@ -89,15 +89,15 @@ def test_what_names_no_schema_is_left_out_and_nothing_else(
     assert found.frame.to_numpy().tolist() == [[84, 97]] * 2
 
 
-def test_a_schema_of_another_topic_is_not_read_by(schema_registry: str) -> None:
-    """A version in an id's place is most often another schema's id: heart rate and SpO2 would be swapped."""
+def test_a_schema_of_another_topic_is_not_used(schema_registry: str) -> None:
+    """A version mistaken for an ID is most often another schema's ID, which would swap heart rate and SpO2."""
     topic = Topic(schema_registry)
     topic.register(VITALS)
     wrong = topic.register(SWAPPED, f"other-{topic.name}-value")
     assert topic.decode(wrong + written(VITALS, VALUE)).rejects == [Reject(0, Reason.UNKNOWN_SCHEMA, "")]
 
 
-def test_a_subject_is_named_after_the_topic_and_the_record_or_as_it_is_said(schema_registry: str) -> None:
+def test_a_subjects_name_follows_topic_and_record_or_is_given(schema_registry: str) -> None:
     topic = Topic(schema_registry)
     named = {**VITALS, "namespace": "org.example"}
     mark = topic.register(named, f"{topic.name}-org.example.Vitals")
@@ -124,7 +124,7 @@ def test_a_schema_may_refer_to_others(schema_registry: str) -> None:
     assert found["of"] == {"heart_rate": {"value": 84.0}, "spo2": {"value": 97.0}}
 
 
-def test_schemas_that_are_no_avro_or_can_t_be_read_by(schema_registry: str) -> None:
+def test_unusable_schemas_in_the_registry_are_refused(schema_registry: str) -> None:
     topic = Topic(schema_registry)
     marks = [
         topic.register(OBJECT, kind="JSON"),
@@ -135,7 +135,7 @@ def test_schemas_that_are_no_avro_or_can_t_be_read_by(schema_registry: str) -> N
 
 
 @pytest.mark.parametrize("checked", [True, False])
-def test_json_behind_the_id_of_a_schema(schema_registry: str, checked: bool) -> None:
+def test_json_after_a_schema_id_is_read(schema_registry: str, checked: bool) -> None:
     topic = Topic(schema_registry, "json-schema")
     mark = topic.register(OBJECT, kind="JSON")
     if not checked:
@@ -155,7 +155,7 @@ def test_json_behind_the_id_of_a_schema(schema_registry: str, checked: bool) -> 
 
 
 def test_schemas_by_guid_in_a_header() -> None:
-    """By the client's own stand-in for a registry, for the real one knows of no GUIDs."""
+    """With the client's own stand-in for a registry, because the real one knows no GUIDs."""
     client = SchemaRegistryClient.new_client({"url": "mock://guids"})
     registered = client.register_schema_full_response("vitals-value", Schema(json.dumps(VITALS), "AVRO"))
     foreign = client.register_schema_full_response("other-value", Schema(json.dumps(SWAPPED), "AVRO"))
@@ -175,8 +175,8 @@ def test_schemas_by_guid_in_a_header() -> None:
     assert [one.reason for one in found.rejects] == [Reason.UNKNOWN_SCHEMA] * 2 + [Reason.NOT_DECODABLE] * 4
 
 
-def test_a_guid_is_asked_for_over_http() -> None:
-    """The bytes that Confluent's serializers send, and a server that answers as Confluent's registry documents it."""
+def test_a_schema_is_fetched_by_guid_over_http() -> None:
+    """The bytes that Confluent's serializers send, and a server that responds as Confluent's docs say."""
 
     def answer(path: str) -> tuple[int, bytes]:
         if path.startswith("/schemas/guids/0d1d4ad5-3f3c-4c55-93b8-09eb3f4b3bfa"):
@@ -229,7 +229,7 @@ TROUBLE: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_trouble_is_no_message_s_fault(trouble: str) -> None:
+def test_registry_trouble_rejects_no_message(trouble: str) -> None:
     said, words = TROUBLE[trouble]
     with answering(Answers(lambda _: said)) as url, pytest.raises(RegistryError, match=words) as told:
         decode_one(asking(url))
@@ -240,7 +240,7 @@ Said = Callable[[str, int], tuple[int, bytes] | None]
 
 
 def about(said: Said, *, own: int | None = 7) -> Callable[[str], Any]:
-    """A registry that has a schema of the topic under ID 7, and answers `said` to what is asked about the others."""
+    """A registry with a schema of the topic under ID 7, which answers `said` when asked about other IDs."""
     asked_for = 0
 
     def answer(path: str) -> Any:
@@ -266,7 +266,7 @@ def at(part: str, answer: tuple[int, bytes]) -> Said:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
 @pytest.mark.parametrize("part", ["/schemas/ids/", "/subjects/vitals-value"])
-def test_a_schema_that_alone_is_refused_is_unknown(
+def test_a_schema_is_unknown_if_it_alone_is_refused(
     status: int, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with answering(Answers(about(at(part, (status, b"{}"))))) as url:
@@ -297,13 +297,13 @@ WAITS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("why", WAITS)
-def test_a_schema_that_may_be_had_later_is_waited_for(why: str) -> None:
+def test_a_schema_that_may_become_available_is_waited_for(why: str) -> None:
     with answering(Answers(WAITS[why])) as url, pytest.raises(RegistryError, match=r"\(schema ID 8\)$"):
         make_decoder(asking(url))([Plain(b"\x00\x00\x00\x00\x08" + written(VITALS, VALUE))])
 
 
 @pytest.mark.usefixtures("quick")
-def test_of_several_registries_the_first_that_can_answers() -> None:
+def test_the_first_working_registry_is_used() -> None:
     with answering(Answers(lambda _: (500, b"{}"))) as broken, answering(Answers(lambda _: NO_SUCH)) as well:
         with answering(Answers(lambda _: NO_SUCH)) as gone:
             pass
@@ -312,7 +312,7 @@ def test_of_several_registries_the_first_that_can_answers() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_registry_that_is_not_there() -> None:
+def test_an_unreachable_registry_is_an_error() -> None:
     with answering(Answers(lambda _: NO_SUCH)) as url:
         pass
     for act in (decode_one, require_registry):
@@ -320,13 +320,13 @@ def test_a_registry_that_is_not_there() -> None:
             act(asking(url))
 
 
-def test_a_registry_that_never_ends_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_never_finishes_its_response_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schemas.registry, "CALL_S", 0.3)
     with answering(Answers(lambda _: None)) as url, pytest.raises(RegistryError, match=r"within 0.3 s"):
         decode_one(asking(url))
 
 
-def test_a_flood_of_unknown_ids_is_no_flood_of_requests() -> None:
+def test_a_flood_of_unknown_ids_causes_few_requests() -> None:
     now = 0.0
     answers = Answers(lambda _: NO_SUCH)
     with answering(answers) as url:
@@ -344,8 +344,8 @@ def test_a_flood_of_unknown_ids_is_no_flood_of_requests() -> None:
         assert len(answers.asked) == 2
 
 
-def test_a_chunk_does_not_ask_for_ever() -> None:
-    """Each id that is unknown is a question; what was answered is not asked again."""
+def test_the_time_a_chunk_may_spend_asking_is_limited() -> None:
+    """Each unknown ID takes a request; what was answered is not asked again."""
     now = 0.0
 
     def slow(_: str) -> tuple[int, bytes]:
@@ -364,7 +364,7 @@ def test_a_chunk_does_not_ask_for_ever() -> None:
     assert len(answers.asked) == 5
 
 
-def test_at_the_start_a_registry_must_answer_and_its_subject_may_come(
+def test_at_the_start_a_registry_must_respond_but_the_subject_may_be_missing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answers = Answers(lambda _: (404, json.dumps({"error_code": 40401}).encode()))
@@ -407,7 +407,7 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield url, authority.certificate
 
 
-def test_tls_trusts_whom_it_is_told_to(tls: tuple[str, Path]) -> None:
+def test_tls_trusts_only_the_given_ca(tls: tuple[str, Path]) -> None:
     url, trusted = tls
     with pytest.raises(RegistryError, match=r"can't be trusted.*schema.registry.ssl.ca.location"):
         require_registry(asking(url))
@@ -441,13 +441,13 @@ UNUSABLE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("words", UNUSABLE)
-def test_settings_are_refused_in_words(words: str) -> None:
+def test_bad_settings_are_refused_with_one_sentence(words: str) -> None:
     with pytest.raises(SettingsError, match=words) as told:
         UNUSABLE[words]()
     assert "pw" not in str(told.value)
 
 
-def test_a_registry_for_results_alone_is_not_asked_for_the_input_s_schemas() -> None:
+def test_a_registry_used_only_for_results_is_not_asked_for_input_schemas() -> None:
     answers = Answers(lambda _: (500, b"{}"))
     with answering(answers) as url:
         require_registry(load_settings(schema_registry=url, result_format="avro"))

@@ -1,4 +1,4 @@
-"""Results in Avro: nothing is lost on the way, and every reader of Avro can read them."""
+"""Results in Avro: nothing is lost, and every Avro reader can read them."""
 
 import io
 import json
@@ -26,13 +26,13 @@ RESULTS = [
 ]
 
 
-def test_results_are_registered_once_and_read_back_as_they_were(schema_registry: str) -> None:
+def test_the_schema_is_registered_once_and_results_survive_a_round_trip(schema_registry: str) -> None:
     settings = asking(schema_registry, result_format="avro", output_topic="risk-written")
     values = make_result_writer(settings)(RESULTS)
     assert make_result_writer(settings)(RESULTS) == values  # with the same ID
     read = reader(RiskResult, make_result_loader(settings))
     assert [*map(read, values)] == [*map(decode_result, RESULTS)]
-    # Results of before the setting are read as well.
+    # JSON results, from before the setting, can be read too.
     assert read(RESULTS[0]) == decode_result(RESULTS[0])
     # Another Avro library sees the same.
     (found,) = {
@@ -42,13 +42,13 @@ def test_results_are_registered_once_and_read_back_as_they_were(schema_registry:
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\x00", b"\x00\x7f\xff\xff\xff\x00", b"{", b"\x02"])
-def test_what_is_no_result_is_said_to_be_none(schema_registry: str, value: bytes | None) -> None:
+def test_values_that_are_no_results_are_refused(schema_registry: str, value: bytes | None) -> None:
     settings = asking(schema_registry, result_format="avro", output_topic="risk-none")
     with pytest.raises(MessageError, match="is not a RiskResult"):
         reader(RiskResult, make_result_loader(settings))(value)
 
 
-def test_a_schema_of_another_topic_is_no_result_s(schema_registry: str) -> None:
+def test_a_value_with_another_topics_schema_is_no_result(schema_registry: str) -> None:
     one, other = (
         asking(schema_registry, result_format="avro", output_topic=name) for name in ("risk-a", "risk-b")
     )
@@ -57,7 +57,7 @@ def test_a_schema_of_another_topic_is_no_result_s(schema_registry: str) -> None:
         reader(RiskResult, make_result_loader(other))(value)
 
 
-def test_a_bit_is_missed(schema_registry: str) -> None:
+def test_a_missing_or_extra_byte_is_noticed(schema_registry: str) -> None:
     settings = asking(schema_registry, result_format="avro", output_topic="risk-cut")
     (value,) = make_result_writer(settings)(RESULTS[:1])
     for broken in (value[:-1], value + b"\x00"):
@@ -65,7 +65,7 @@ def test_a_bit_is_missed(schema_registry: str) -> None:
             reader(RiskResult, make_result_loader(settings))(broken)
 
 
-def test_the_schema_says_what_the_json_schema_says() -> None:
+def test_the_avro_schema_matches_the_json_schema() -> None:
     told, avro = load_schema("risk"), json.loads(result_schema())
     assert [one["name"] for one in avro["fields"]] == [*told["properties"]]
     assert {one["name"] for one in avro["fields"] if "default" not in one} == {
@@ -81,7 +81,7 @@ def test_the_schema_says_what_the_json_schema_says() -> None:
         (500, "answers 500"),
     ],
 )
-def test_a_registry_that_does_not_take_the_schema_ends_the_start(status: int, words: str) -> None:
+def test_a_registry_that_refuses_the_schema_stops_the_start(status: int, words: str) -> None:
     answers = Answers(lambda path: (status, b"{}") if "/versions" in path else NO_SUCH)
     with answering(answers) as url, pytest.raises(RegistryError, match=words):
         make_result_writer(asking(url, result_format="avro"))

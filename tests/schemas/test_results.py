@@ -1,4 +1,4 @@
-"""Risk results: one message a row, floats bit for bit, as their schema says."""
+"""Risk results: one message per row, floats bit for bit, as their schema says."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def encode(probabilities: list[float], patient_ids: list[str], **more: Any) -> l
     return encode_results(**usual | more)
 
 
-def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
+def test_a_result_has_the_contracts_fields_in_order() -> None:
     (value,) = encode([0.75], ["p1"])
     assert list(json.loads(value).items()) == [
         ("patient_id", "p1"),
@@ -68,7 +68,7 @@ def test_a_result_has_the_fields_of_the_contract_in_order() -> None:
     ]
 
 
-def test_results_of_earlier_versions_are_read() -> None:
+def test_results_of_older_versions_are_read() -> None:
     (value,) = encode([0.75], ["p1"])
     later = ("features_present", "no_input", "mapping")
     earlier = {name: v for name, v in orjson.loads(value).items() if name not in later}
@@ -76,7 +76,7 @@ def test_results_of_earlier_versions_are_read() -> None:
     assert decode_result(orjson.dumps(earlier)) == expected
 
 
-def test_nan_is_null_in_both() -> None:
+def test_nan_makes_probability_and_label_null() -> None:
     results = [decode_result(value) for value in encode([0.1, float("nan"), 0.5], ["a", "b", "c"])]
     assert [(r.patient_id, r.risk_probability, r.risk_label) for r in results] == [
         ("a", 0.1, 0),
@@ -87,7 +87,7 @@ def test_nan_is_null_in_both() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1) | st.just(float("nan")), st.text(min_size=1, max_size=128))))
-def test_results_come_back_bit_for_bit(rows: list[tuple[float, str]]) -> None:
+def test_results_survive_a_round_trip_bit_for_bit(rows: list[tuple[float, str]]) -> None:
     values = encode([p for p, _ in rows], [patient for _, patient in rows])
 
     results = [decode_result(value) for value in values]
@@ -112,7 +112,7 @@ _knowns = st.tuples(
 
 @settings(deadline=None)
 @given(st.lists(_knowns, max_size=6))
-def test_what_was_known_of_each_patient_is_told(
+def test_results_say_what_was_known_about_each_patient(
     rows: list[tuple[int, float, list[float | None], bool]],
 ) -> None:
     told = Told(
@@ -138,12 +138,12 @@ def test_what_was_known_of_each_patient_is_told(
         assert orjson.dumps(orjson.loads(value)) == value
 
 
-def test_lists_of_other_lengths_are_refused() -> None:
+def test_lists_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"zip|one value for each row"):
         encode([0.1, 0.2], ["only one"])
 
 
-def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> None:
+def test_a_reader_ignores_new_fields_and_accepts_integers_for_floats() -> None:
     (value,) = encode([0.75], ["p1"])
     later = orjson.loads(value) | {"risk_probability": 1, "explanation": [1, 2]}
     assert decode_result(orjson.dumps(later)) == RiskResult(
@@ -167,7 +167,7 @@ def test_a_reader_ignores_new_fields_and_takes_a_float_written_as_integer() -> N
     ],
     ids=str,
 )
-def test_what_is_no_result_is_refused_without_showing_it(change: dict[str, object]) -> None:
+def test_an_invalid_result_is_refused_without_showing_it(change: dict[str, object]) -> None:
     (value,) = encode([0.75], ["Jane-Doe"])
     doc = {name: v for name, v in (orjson.loads(value) | change).items() if v is not ...}
     with pytest.raises(VitalstreamError, match=next(iter(change))) as caught:
@@ -176,6 +176,6 @@ def test_what_is_no_result_is_refused_without_showing_it(change: dict[str, objec
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b"1"])
-def test_what_is_no_object_is_refused(value: bytes | None) -> None:
+def test_values_that_are_no_objects_are_refused(value: bytes | None) -> None:
     with pytest.raises(VitalstreamError, match="not a JSON object"):
         decode_result(value)

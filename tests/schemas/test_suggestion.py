@@ -1,4 +1,4 @@
-"""A first mapping for messages: what it knows is right as it stands, and what it supposes is a comment."""
+"""A first mapping for some messages: what is certain works as it stands, and what is assumed is a comment."""
 
 import json
 import tomllib
@@ -31,14 +31,14 @@ def features(**fields: Any) -> dict[str, Any]:
 
 
 def tried(*documents: dict[str, Any]) -> Coverage:
-    """The suggestion on the messages that it was made of."""
+    """The suggestion, tried on the messages it was made from."""
     known = Mapping(**mapping(*documents))
     decode = Decoder([*known.features], mapping=known)
     return coverage(decode, plain(json.dumps(one).encode() for one in documents), expected=decode.features)
 
 
 @pytest.mark.parametrize("heading", [name for name in EXPECTED if name != "A list by position"])
-def test_the_shapes_of_the_document_are_read_by_what_is_suggested_for_them(heading: str) -> None:
+def test_the_suggested_mappings_read_the_shapes_in_the_docs(heading: str) -> None:
     message = json.loads(block(sections()[heading], "json"))
     assert suggest([message]).missing == ()
     found = tried(message)
@@ -49,13 +49,13 @@ def test_the_shapes_of_the_document_are_read_by_what_is_suggested_for_them(headi
     assert found.complete, found
     assert found.times == (time, time)
     known = {one.name: one.span[0] for one in found.features if one.span}
-    named = {name: value for name, value in values.items() if value == value}  # noqa: PLR0124 - no NaN
+    named = {name: value for name, value in values.items() if value == value}  # noqa: PLR0124 - skips NaN
     if heading == "Two values in a text, other units":
         del named["temperature"], named["spo2"]
     assert known == pytest.approx(named)
 
 
-def test_a_unit_that_is_only_supposed_is_a_comment() -> None:
+def test_an_assumed_unit_is_a_comment() -> None:
     text = suggest(
         [{"pid": "p", "at": TIME, "temp": 98.6 + n, "spo2": 0.97, "hr": 80} for n in range(3)]
     ).text
@@ -84,11 +84,11 @@ def test_a_unit_that_is_only_supposed_is_a_comment() -> None:
         ({"SaO2": 97, "potassium": 4.1, "hr": "80", "pulse": None, "rr": True}, {}),
     ],
 )
-def test_names_and_units_that_are_known(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_known_names_and_units_are_suggested(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert features(**fields) == expected
 
 
-def test_codes_are_those_of_the_messages() -> None:
+def test_codes_are_taken_from_the_messages() -> None:
     readings = [
         {"k": {"code": "8867-4", "text": "pulse"}, "value": 80, "unit": "bpm"},
         {"k": {"code": "147842", "text": "?"}, "value": 1.4, "unit": "Hz"},
@@ -110,7 +110,7 @@ def test_codes_are_those_of_the_messages() -> None:
     assert CANARY not in found.text
 
 
-def test_other_numbers_are_comments_that_may_be_taken_over() -> None:
+def test_other_numbers_are_comments_to_uncomment() -> None:
     text = suggest([{"pid": "p", "at": TIME, "hr": 80, "lab": {"lactate": 1.5, "note": CANARY}}]).text
     (line,) = (line for line in text.splitlines() if "lactate" in line)
     assert tomllib.loads(line.removeprefix("# ")) == {"lab_lactate": {"path": "lab.lactate"}}
@@ -126,7 +126,7 @@ def test_other_numbers_are_comments_that_may_be_taken_over() -> None:
         ({}, (PATIENT_ID, EVENT_TIME, "features")),
     ],
 )
-def test_what_is_not_found_is_named(document: dict[str, Any], missing: tuple[str, ...]) -> None:
+def test_what_is_missing_is_named(document: dict[str, Any], missing: tuple[str, ...]) -> None:
     found = suggest([document])
     assert found.missing == missing
     assert tomllib.loads(found.text)
@@ -149,7 +149,7 @@ DOCUMENTS = st.dictionaries(
 
 
 @given(st.lists(DOCUMENTS, min_size=1, max_size=4))
-def test_whatever_comes_a_suggestion_is_a_mapping_without_what_messages_say(
+def test_any_suggestion_is_a_valid_mapping_without_message_contents(
     documents: list[dict[str, Any]],
 ) -> None:
     found = suggest(documents)

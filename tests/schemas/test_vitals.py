@@ -1,4 +1,4 @@
-"""Decode: exact bytes for each reason, one bad message costing only itself, both ways agreeing."""
+"""Decode: exact bytes for each reason; one bad message affects no other; the fast and the slow way agree."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ decode = decoder(FEATURES, ranges={})
 
 
 @pytest.mark.parametrize("case", REJECTED.values(), ids=REJECTED)
-def test_each_reason_has_its_bytes(case: Rejected) -> None:
+def test_each_message_is_rejected_for_its_reason(case: Rejected) -> None:
     decoded = decode([case.value])
 
     assert decoded.rejects == [Reject(0, case.reason, case.field)]
@@ -39,8 +39,8 @@ def test_each_reason_has_its_bytes(case: Rejected) -> None:
 
 
 @pytest.mark.parametrize("value", ACCEPTED.values(), ids=ACCEPTED)
-@pytest.mark.parametrize("company", [[], [b""]], ids=["alone", "beside a bad one"])
-def test_valid_messages_are_decoded_as_a_plain_parser_reads_them(value: bytes, company: list[bytes]) -> None:
+@pytest.mark.parametrize("company", [[], [b""]], ids=["alone", "next to a bad one"])
+def test_valid_messages_are_decoded_as_by_a_plain_parser(value: bytes, company: list[bytes]) -> None:
     decoded = decode([value, *company])
 
     message = json.loads(value)
@@ -53,7 +53,7 @@ def test_valid_messages_are_decoded_as_a_plain_parser_reads_them(value: bytes, c
 
 @pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("case", REJECTED.values(), ids=REJECTED)
-def test_one_bad_message_costs_only_itself(case: Rejected, position: int) -> None:
+def test_one_bad_message_affects_no_other(case: Rejected, position: int) -> None:
     values: list[bytes | None] = [good(patient_id=f"p{i}", heart_rate=60.5 + i) for i in range(3)]
     values.insert(position, case.value)
 
@@ -77,7 +77,7 @@ def test_every_kind_of_bad_message_at_once() -> None:
     assert {case.reason for case in cases} == {*Reason} - {Reason.MODEL_REJECTED, *OF_OTHER_FORMATS}
 
 
-def test_the_frame_is_what_the_model_wants() -> None:
+def test_the_frame_has_the_models_columns() -> None:
     decoded = decoder(["spo2", "heart_rate"])([good(), good(spo2=None), good(heart_rate=...)])
 
     expected = pd.DataFrame({"spo2": [97.5, np.nan, 97.5], "heart_rate": [80.0, 80.0, np.nan]})
@@ -92,7 +92,7 @@ def test_floats_survive_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [b""]])
-def test_nothing_accepted_is_an_empty_frame(values: list[bytes | None]) -> None:
+def test_without_accepted_messages_the_frame_is_empty(values: list[bytes | None]) -> None:
     decoded = decode(values)
     assert decoded.frame.shape == (0, 2)
     assert (decoded.frame.dtypes == np.float64).all()
@@ -100,7 +100,7 @@ def test_nothing_accepted_is_an_empty_frame(values: list[bytes | None]) -> None:
     assert decoded.patient_ids == decoded.event_times == []
 
 
-def test_a_model_of_one_feature() -> None:
+def test_a_model_with_one_feature() -> None:
     decoded = decoder(["spo2"])([good(heart_rate="ignored"), good(spo2=...), good(spo2="x")])
     np.testing.assert_array_equal(decoded.frame.to_numpy(), [[97.5], [np.nan]])
     assert decoded.rejects == [Reject(2, Reason.WRONG_TYPE, "spo2")]
@@ -119,7 +119,7 @@ def test_feature_names_may_be_anything_else() -> None:
     assert decoded.rejects == [Reject(2, Reason.NOT_JSON, "Größe")]
 
 
-def test_a_smaller_cap_is_kept() -> None:
+def test_a_smaller_limit_is_respected() -> None:
     decoded = decoder(FEATURES, max_bytes=len(good()))([good(), good() + b" "])
     assert decoded.rejects == [Reject(1, Reason.TOO_LARGE, "")]
 
@@ -134,7 +134,7 @@ def test_unusable_feature_names_are_refused(features: list[Any]) -> None:
         vitals_schema(features)
 
 
-# Object members as text: names plain, escaped, ours and others; values that try to look like members.
+# Object members as text: plain and escaped names, standard and others; values that look like members.
 _names = st.sampled_from(
     ['"patient_id"', '"event_time"', '"heart_rate"', r'"heart\u005frate"', '"spo2"', '"ward"', r'"\"spo2\""']
 )
@@ -158,7 +158,7 @@ _members = st.lists(st.tuples(_names, st.none() | _values, st.sampled_from([":",
 
 @st.composite
 def objects(draw: st.DrawFn) -> bytes:
-    """Valid JSON objects, many with repeated or escaped names, nesting and escapes."""
+    """Valid JSON objects, many with repeated or escaped names and nesting."""
     members = [f"{name}{colon}{value or _plain.get(name, '80')}" for name, value, colon in draw(_members)]
     if draw(st.booleans()):
         members = [f'"patient_id":"p1","event_time":"{TIME}"', *members]
@@ -189,8 +189,8 @@ _good_only = st.lists(st.one_of(objects().filter(lambda v: not decode([v]).rejec
 
 @settings(deadline=None)
 @given(st.lists(_anything, max_size=6) | _good_only)
-def test_a_chunk_gives_what_its_messages_give_one_by_one(values: list[bytes | None]) -> None:
-    """Also beside a bad message, so that what is decoded as a whole and one by one is compared."""
+def test_a_chunk_gives_the_same_as_its_messages_one_by_one(values: list[bytes | None]) -> None:
+    """With and without a bad message next to them, to compare decoding the chunk as a whole and one by one."""
     alone = [decode([value]) for value in values]
     together, beside = decode(values), decode([*values, b""])
 
