@@ -1,4 +1,4 @@
-"""FHIR: what is read, what is refused and why. Every number that comes out must be one that `fhir.resources` sees too."""
+"""FHIR: what is read, what is refused and why. Every number that comes out is one that `fhir.resources` sees too."""
 
 import copy
 import json

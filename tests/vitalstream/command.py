@@ -1,4 +1,4 @@
-"""The `vitalstream` command as users run it: a process, or one on a terminal of a given size."""
+"""The `vitalstream` command as users run it: as a process, or on a terminal of a given size."""
 
 import fcntl
 import os
@@ -24,13 +24,13 @@ def argv(*arguments: str) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Ours without settings of the developer's own."""
+    """Our environment, without the developer's own settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("VITALSTREAM_")}
     return inherited | {"TERM": "xterm-256color"} | changes
 
 
 def vitalstream(*arguments: str, timeout: float = 150) -> "subprocess.CompletedProcess[str]":
-    """Run to the end."""
+    """Run it to the end."""
     return subprocess.run(
         argv(*arguments),
         cwd=ROOT,
@@ -43,7 +43,7 @@ def vitalstream(*arguments: str, timeout: float = 150) -> "subprocess.CompletedP
 
 
 class Running:
-    """A running command; what it has said so far is in `out` and `err`."""
+    """A running command; its output so far is in `out` and `err`."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -82,7 +82,7 @@ class Running:
         return "".join(self._lines["err"])
 
     def end(self, timeout: float = 60) -> int:
-        """Its exit code, once it has ended and all it said was read."""
+        """Its exit code, once it has ended and all its output has been read."""
         code = self.process.wait(timeout)
         for thread in self._threads:
             thread.join(timeout)
@@ -94,7 +94,7 @@ class Running:
 
 
 class OnTerminal:
-    """A running command on a terminal of its own; `raw` is all that it has written there."""
+    """A running command on its own terminal; `raw` is everything written to it."""
 
     def __init__(self, *arguments: str, columns: int = 80, lines: int = 24) -> None:
         ours, theirs = pty.openpty()
@@ -114,11 +114,11 @@ class OnTerminal:
 
     @property
     def left(self) -> str:
-        """What stands on the terminal after a full-screen view is gone."""
+        """What is left on the terminal after a full-screen view has closed."""
         return _CODES.sub("", self.raw.rpartition("\x1b[?1049l")[2])
 
     def end(self, timeout: float = 60) -> int:
-        """Its exit code, once it has ended and all it wrote was read."""
+        """Its exit code, once it has ended and all its output has been read."""
         code = self.process.wait(timeout)
         self._thread.join(timeout)
         return code
@@ -133,7 +133,7 @@ class OnTerminal:
 
 
 def descendants(pid: int) -> Sequence[int]:
-    """The processes that this one has started, and theirs."""
+    """The child processes of this one, and theirs."""
     children = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""`vitalstream`, but a signal comes when a replay is about to `begin` sending, or has only the `commit` left to do."""
+"""`vitalstream`, but a signal comes just before a replay's `begin_transaction` or `commit_transaction`."""
 
 import os
 import signal

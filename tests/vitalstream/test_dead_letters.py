@@ -38,7 +38,7 @@ CANARY = "canary-51c9"
 KEY = CANARY.encode()
 TIME = "2026-01-05T08:30:00Z"
 SENT = 1_767_598_200_000  # 2026-01-05T07:30:00Z
-NOW = int(time.time() * 1000)  # what is old, retention may delete from the input topic
+NOW = int(time.time() * 1000)  # recent, because retention may delete old messages from the input topic
 
 
 def good(**fields: Any) -> bytes:
@@ -46,14 +46,14 @@ def good(**fields: Any) -> bytes:
 
 
 class Said(NamedTuple):
-    """What a command wrote."""
+    """The output of a command."""
 
     stdout: str
     stderr: str
 
 
 class Topics:
-    """Four topics, and dead letters planted on them as a worker would."""
+    """Four topics, with dead letters planted on them as by a worker."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -74,7 +74,7 @@ class Topics:
         offset: int | None = None,
         topic: str | None = None,
         max_bytes: int = 1_000_000,
-        made_at: int = 0,  # 0 is now
+        made_at: int = 0,  # 0 means now
     ) -> None:
         letter = dead_letter(
             key=key,
@@ -96,7 +96,7 @@ class Topics:
         assert not self.producer.flush(30)
 
     def send(self, value: bytes, *, timestamp: int = NOW) -> int:
-        """A message on the input topic, as whose partition 0 offset this returns."""
+        """Send a message to partition 0 of the input topic; returns its offset."""
         landed: list[Message] = []
         self.producer.produce(
             self.settings.input_topic,
@@ -112,7 +112,7 @@ class Topics:
         return offset
 
     def run(self, *arguments: str, code: int = 0) -> Said:
-        """The command, in this process: loading scikit-learn anew for each would take minutes."""
+        """Run the command in this process; loading scikit-learn for each run would take minutes."""
         line = ["dead-letters", *arguments, *self.flags(arguments[0])]
         done = CliRunner().invoke(app, line)
         error = done.exception if isinstance(done.exception, VitalstreamError) else None
@@ -142,7 +142,7 @@ def headers_of(message: Message) -> Any:
 
 @pytest.fixture
 def topics(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Topics:
-    monkeypatch.setattr(Stop, "listen", lambda *_, **__: None)  # pytest's own signals stay pytest's
+    monkeypatch.setattr(Stop, "listen", lambda *_, **__: None)  # keep pytest's own signal handlers
     return Topics(settings)
 
 
@@ -189,7 +189,7 @@ def test_list_counts_by_reason_and_field_and_shows_no_patient(topics: Topics) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, text, "")
 
 
-def test_the_newest_are_listed_with_what_show_takes(topics: Topics) -> None:
+def test_the_newest_are_listed_as_arguments_for_show(topics: Topics) -> None:
     for offset in range(10, 16):
         topics.plant(
             good(), key=str(offset).encode(), offset=offset, made_at=NOW + offset
@@ -224,7 +224,7 @@ def test_the_newest_are_listed_with_what_show_takes(topics: Topics) -> None:
     assert CANARY not in text + str(newest)
 
 
-def test_the_newest_are_read_from_the_end_and_the_rest_only_if_needed(make_settings: MakeSettings) -> None:
+def test_the_newest_are_read_from_the_end_and_others_only_if_needed(make_settings: MakeSettings) -> None:
     topics = Topics(make_settings(partitions=1))
     topics.plant(None, Reason.EMPTY, "", offset=1)
     for _ in range(6_000):
@@ -259,7 +259,7 @@ def test_a_wrong_time_is_bad_usage(topics: Topics) -> None:
     assert "--since takes a time" in topics.run("list", "--since", "yesterday", code=2).stderr
 
 
-def test_show_keeps_the_content_to_itself_unless_told(topics: Topics) -> None:
+def test_show_hides_the_content_unless_asked_to_show_it(topics: Topics) -> None:
     value = good(note="\x1b[31m", heart_rate="80")
     topics.plant(value, Reason.WRONG_TYPE, "heart_rate", offset=17)
     done = topics.run("show", "0", "17")
@@ -268,7 +268,7 @@ def test_show_keeps_the_content_to_itself_unless_told(topics: Topics) -> None:
         assert text in done.stdout
 
     told = topics.run("show", "0", "17", "--payload").stdout
-    assert value.decode() in told, "JSON escapes what a terminal would obey"
+    assert value.decode() in told, "JSON escapes what a terminal would interpret"
     assert f"header trace    {CANARY}" in told
     assert topics.json("show", "0", "17", "--payload")["dead_letters"][0]["value"] == value.decode()
 
@@ -282,14 +282,14 @@ def test_show_prints_no_control_characters(topics: Topics) -> None:
     assert "hex of 2 bytes: ff00" in told
 
 
-def test_show_says_when_there_is_none(topics: Topics) -> None:
+def test_show_says_when_there_is_no_such_dead_letter(topics: Topics) -> None:
     assert "no dead letter for partition 3 offset 4 " in topics.run("show", "3", "4", code=1).stderr
 
 
 # --- replay
 
 
-def test_a_letter_is_put_back_as_it_came_and_once(topics: Topics) -> None:
+def test_a_dead_letter_is_replayed_unchanged_and_once(topics: Topics) -> None:
     topics.plant(good(), headers=[("trace", b"\x00"), ("none", None), ("replayed.from", b"earlier")])
     topics.plant(good(heart_rate=None), key=None)
     first = topics.json("replay")
@@ -309,7 +309,9 @@ def test_a_letter_is_put_back_as_it_came_and_once(topics: Topics) -> None:
         ("none", None),
         ("replayed.from", places[0].encode()),
     ]
-    assert abs(whole.timestamp()[1] / 1000 - time.time()) < 600, "by its old time it might be deleted unread"
+    assert abs(whole.timestamp()[1] / 1000 - time.time()) < 600, (
+        "under its old timestamp, retention might delete it unread"
+    )
     assert keyless.key() is None
     assert keyless.headers() == [("trace", KEY), ("replayed.from", places[1].encode())]
 
@@ -320,7 +322,7 @@ def test_a_letter_is_put_back_as_it_came_and_once(topics: Topics) -> None:
     assert (group["letters"], group["replayed"]) == (2, 2)
 
 
-def test_what_was_not_selected_can_be_replayed_later(topics: Topics) -> None:
+def test_dead_letters_not_selected_can_be_replayed_later(topics: Topics) -> None:
     for number in range(6):
         topics.plant(good(n=number), *[(Reason.BAD_TIME, "event_time"), (Reason.NOT_JSON, "")][number % 2])
     topics.plant(good(n=6), topic="another-input")
@@ -331,7 +333,7 @@ def test_what_was_not_selected_can_be_replayed_later(topics: Topics) -> None:
     assert sorted(orjson.loads(one.value() or b"")["n"] for one in topics.input()) == [*range(6)]
 
 
-def test_what_would_fail_again_stays_unless_forced(topics: Topics) -> None:
+def test_dead_letters_that_would_fail_again_stay_unless_forced(topics: Topics) -> None:
     topics.plant(good())
     topics.plant(good(heart_rate=CANARY), Reason.WRONG_TYPE, "heart_rate")
     topics.plant(None, Reason.EMPTY, "")
@@ -355,16 +357,17 @@ def test_what_would_fail_again_stays_unless_forced(topics: Topics) -> None:
 
     assert topics.json("replay", "--force")["replayed"] == 5
     assert len(topics.input()) == 6
-    assert [one.value() for one in topics.input()].count(None) == 1, "a tombstone stays one"
+    assert [one.value() for one in topics.input()].count(None) == 1, "a tombstone stays a tombstone"
 
 
-def test_with_the_model_it_is_known_what_the_model_rejects(topics: Topics, model: str) -> None:
+def test_with_the_model_replay_knows_what_the_model_rejects(topics: Topics, model: str) -> None:
     for signal_ in (1.0, RAISES, NOT_A_NUMBER):
         topics.plant(good(signal=signal_), Reason.MODEL_REJECTED, "risk_probability")
-    for _ in range(12):  # a worker would call so many in a row the model's own fault
+    for _ in range(12):  # a worker would blame the model for so many in a row
         topics.plant(good(signal=RAISES), Reason.MODEL_REJECTED, "risk_probability")
     topics.plant(good(signal="1"), Reason.WRONG_TYPE, "signal")
-    topics.plant(good(heart_rate="80"), Reason.WRONG_TYPE, "heart_rate")  # this model does not read it
+    # this model does not read heart_rate
+    topics.plant(good(heart_rate="80"), Reason.WRONG_TYPE, "heart_rate")
     found = topics.json("replay", "--model", model, code=1)
     assert found["replayed"] == 3
     assert {(one["why"], one["reason"], one["letters"]) for one in found["left"]} == {
@@ -387,12 +390,13 @@ def mapped(**changes: Any) -> bytes:
     return orjson.dumps({"op": "c", "pid": 17, "lab": {"signal": 1.0, "spo2": 97, "unit": "%"}} | changes)
 
 
-def test_with_a_mapping_it_is_known_what_a_worker_with_it_rejects(
+def test_with_a_mapping_replay_knows_what_a_worker_would_reject(
     topics: Topics, model: str, tmp_path: Path
 ) -> None:
     (file := tmp_path / "mapping.toml").write_text(MAPPING)
     at = [("at", TIME.encode())]
-    topics.plant(mapped(), Reason.NOT_FOR_US, "kind", headers=at)  # by a mapping that was corrected
+    # from a mapping that has been corrected since
+    topics.plant(mapped(), Reason.NOT_FOR_US, "kind", headers=at)
     topics.plant(mapped(), Reason.NOT_JSON, "unit", headers=at)
     topics.plant(mapped(), Reason.MISSING_FIELD, "event_time", headers=[])
     topics.plant(mapped(op="d"), Reason.NOT_FOR_US, "op", headers=at)
@@ -416,7 +420,7 @@ def test_with_a_mapping_it_is_known_what_a_worker_with_it_rejects(
     assert all(("at", TIME.encode()) in headers_of(one) for one in topics.input())
 
 
-def test_what_has_too_few_features_to_ask_the_model_is_not_rejected_by_it(topics: Topics, model: str) -> None:
+def test_a_message_with_too_few_features_is_not_rejected_by_the_model(topics: Topics, model: str) -> None:
     topics.plant(good(signal=RAISES), Reason.MODEL_REJECTED, "risk_probability")  # has one of two features
     assert topics.json("replay", "--model", model, code=1)["replayed"] == 0
     assert topics.json("replay", "--model", model, "--min-features", "2")["replayed"] == 1
@@ -424,7 +428,7 @@ def test_what_has_too_few_features_to_ask_the_model_is_not_rejected_by_it(topics
     assert "--min-features 3: the model has only 2 (signal, spo2)" in told
 
 
-def test_a_pointers_message_is_fetched_unless_it_is_gone(topics: Topics) -> None:
+def test_a_pointers_message_is_fetched_unless_it_was_deleted(topics: Topics) -> None:
     there = topics.send(good(note="x" * 5000))
     other = topics.send(good(note="y" * 5000), timestamp=NOW + 1)
     for offset in (there, other, 999):
@@ -438,7 +442,7 @@ def test_a_pointers_message_is_fetched_unless_it_is_gone(topics: Topics) -> None
     assert [one.value() for one in topics.input()].count(good(note="x" * 5000)) == 2
 
 
-def test_what_the_input_topic_does_not_take_is_told(topics: Topics) -> None:
+def test_a_message_too_large_for_the_input_topic_is_reported(topics: Topics) -> None:
     topics.plant(b"x" * 1_048_000, Reason.TOO_LARGE, "", max_bytes=2_000_000)
     topics.plant(b"x" * (MAX_MESSAGE_BYTES + 1), Reason.TOO_LARGE, "", max_bytes=2_000_000)
     topics.plant(good())
@@ -446,7 +450,7 @@ def test_what_the_input_topic_does_not_take_is_told(topics: Topics) -> None:
     assert (found["replayed"], found["left"][0]["why"]) == (2, "too_large_for_topic")
 
 
-def test_a_dry_run_tells_and_does_nothing(topics: Topics) -> None:
+def test_a_dry_run_reports_and_does_nothing(topics: Topics) -> None:
     topics.plant(good())
     topics.plant(None, Reason.EMPTY, "")
     found = topics.json("replay", "--dry-run", code=1)
@@ -474,13 +478,13 @@ def interrupted(topics: Topics, ending: str, step: str) -> Iterator["subprocess.
         process.communicate()
 
 
-def test_a_killed_replay_leaves_nothing_half_done_and_is_run_again(topics: Topics) -> None:
+def test_a_killed_replay_leaves_nothing_half_done_and_can_be_repeated(topics: Topics) -> None:
     for number in range(20):
         topics.plant(good(n=number))
     with interrupted(topics, "SIGKILL", "commit") as process:
         assert process.wait(60) == -signal.SIGKILL
     kafka, name = topics.settings.bootstrap_servers, topics.settings.input_topic
-    assert len(read_all(kafka, name, isolation="read_uncommitted")) == 20, "it was killed too early"
+    assert len(read_all(kafka, name, isolation="read_uncommitted")) == 20, "the replay was killed too early"
     assert not topics.input()
     assert not topics.marks()
 
@@ -490,7 +494,7 @@ def test_a_killed_replay_leaves_nothing_half_done_and_is_run_again(topics: Topic
 
 
 @pytest.mark.parametrize("step", ["begin", "commit"])
-def test_of_two_replays_at_once_the_later_wins_and_nothing_is_doubled(topics: Topics, step: str) -> None:
+def test_of_two_concurrent_replays_the_later_wins_and_nothing_is_doubled(topics: Topics, step: str) -> None:
     for number in range(20):
         topics.plant(good(n=number))
     with interrupted(topics, "SIGSTOP", step) as held_up:
@@ -504,7 +508,7 @@ def test_of_two_replays_at_once_the_later_wins_and_nothing_is_doubled(topics: To
     assert sorted(orjson.loads(one.value() or b"")["n"] for one in topics.input()) == [*range(20)]
 
 
-def test_what_another_replay_did_until_it_is_taken_over_is_not_done_again(
+def test_a_replay_does_not_repeat_what_the_one_it_fences_has_done(
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topics.plant(good())
@@ -521,7 +525,7 @@ def test_what_another_replay_did_until_it_is_taken_over_is_not_done_again(
     assert len(topics.input()) == 1
 
 
-def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSettings) -> None:
+def test_a_replay_waits_for_marks_after_an_open_transaction(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=1)
     judge = Judge(make_decoder(settings))
     topics = Topics(settings)
@@ -538,7 +542,7 @@ def test_marks_behind_an_open_transaction_are_waited_for(make_settings: MakeSett
     assert redrive(settings, selection=Selection(), judge=judge).replayed == 1
 
 
-def test_a_worker_scores_what_was_put_back_and_the_audit_is_content(
+def test_a_worker_scores_replayed_messages_and_the_audit_is_clean(
     make_settings: MakeSettings, model: str
 ) -> None:
     settings = make_settings(partitions=2)
@@ -565,5 +569,5 @@ def test_a_worker_scores_what_was_put_back_and_the_audit_is_content(
     assert topics.json("replay", "--force")["replayed"] == 5
     work()
     (group,) = topics.json("list")["dead_letters"]
-    assert (group["letters"], group["replayed"]) == (10, 5), "what was forced has failed again"
+    assert (group["letters"], group["replayed"]) == (10, 5), "the forced one has failed again"
     assert topics.json("replay", "--model", model, code=1)["left"][0]["letters"] == 5

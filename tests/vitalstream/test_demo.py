@@ -44,7 +44,7 @@ def accounts() -> Accounts:
 
 
 def finish(kept: Accounts, *, but: int = 6) -> Accounts:
-    """The rest scored, except one."""
+    """Score the rest, except one."""
     for number in range(2, 6):
         if number != but:
             kept.scored(HERE[number], at=101.0)
@@ -63,7 +63,7 @@ def test_accounts_that_add_up() -> None:
     assert kept.waits(since=100.0) == []
 
 
-def test_a_missing_one_is_found() -> None:
+def test_a_missing_result_is_found() -> None:
     kept = finish(accounts(), but=4)
 
     assert kept.in_flight == 1
@@ -72,7 +72,7 @@ def test_a_missing_one_is_found() -> None:
     assert kept.verdict().offenders() == ["1 missing: vitals[0]@4"]
 
 
-def test_doubled_ones_are_found() -> None:
+def test_doubled_results_are_found() -> None:
     kept = finish(accounts())
     kept.scored(HERE[0], at=102.0)
     kept.dead_lettered(HERE[1], at=102.0)
@@ -82,7 +82,7 @@ def test_doubled_ones_are_found() -> None:
     assert kept.verdict().counts == {"missing": 0, "doubled": 2, "invented": 0, "both": 0}
 
 
-def test_an_invented_one_is_found_even_where_another_is_missing() -> None:
+def test_an_invented_result_is_found_even_if_another_is_missing() -> None:
     kept = finish(accounts(), but=4)
     kept.scored(Position("elsewhere", 0, 4), at=102.0)
 
@@ -91,7 +91,7 @@ def test_an_invented_one_is_found_even_where_another_is_missing() -> None:
     assert not kept.verdict().ok
 
 
-def test_one_that_is_both_is_found() -> None:
+def test_a_message_both_scored_and_dead_lettered_is_found() -> None:
     kept = finish(accounts())
     kept.dead_lettered(HERE[3], at=102.0)
 
@@ -109,7 +109,7 @@ def test_only_the_first_offenders_are_named() -> None:
     assert sentence.endswith("@4, ...")
 
 
-def test_settings_tell_whether_a_broker_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_show_whether_a_broker_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VITALSTREAM_BOOTSTRAP_SERVERS", raising=False)
     assert "bootstrap_servers" not in load_settings().model_fields_set
 
@@ -135,7 +135,7 @@ def test_on_the_embedded_broker_every_message_is_accounted_for() -> None:
 
 
 @pytest.mark.kafka
-def test_on_a_real_kafka_it_proves_more_and_leaves_nothing(kafka: str) -> None:
+def test_on_a_real_kafka_the_demo_proves_more_and_leaves_nothing_behind(kafka: str) -> None:
     before = demo_topics(kafka)
     done = vitalstream("demo", "--seconds", "2", "--bootstrap-servers", kafka)
 
@@ -147,7 +147,7 @@ def test_on_a_real_kafka_it_proves_more_and_leaves_nothing(kafka: str) -> None:
     )
 
 
-def test_ctrl_c_gives_the_terminal_back_and_ends_it_with_a_summary() -> None:
+def test_ctrl_c_restores_the_terminal_and_ends_the_demo_with_a_summary() -> None:
     demo = OnTerminal("demo", "--seconds", "600")
     wait_until(lambda: "scoring 200" in demo.text, timeout=120, what="messages to be scored")
     started = descendants(demo.process.pid)
@@ -165,7 +165,7 @@ def test_ctrl_c_gives_the_terminal_back_and_ends_it_with_a_summary() -> None:
     assert [pid for pid in started if is_running(pid)] == []
 
 
-def test_a_terminal_closed_before_the_worker_is_up_ends_it_too() -> None:
+def test_closing_the_terminal_before_the_worker_is_up_ends_the_demo() -> None:
     with Running("demo") as demo:
         wait_until(lambda: "starting the worker" in demo.out, timeout=120, what="the start of the worker")
         started = descendants(demo.process.pid)
@@ -176,7 +176,7 @@ def test_a_terminal_closed_before_the_worker_is_up_ends_it_too() -> None:
         assert [pid for pid in started if is_running(pid)] == []
 
 
-def test_a_worker_that_dies_is_told_of_with_its_last_lines() -> None:
+def test_a_dead_worker_is_reported_with_its_last_log_lines() -> None:
     with Running("demo", "--seconds", "600") as demo:
         wait_until(lambda: "scoring 200" in demo.out, timeout=120, what="messages to be scored")
         started = descendants(demo.process.pid)
@@ -189,7 +189,7 @@ def test_a_worker_that_dies_is_told_of_with_its_last_lines() -> None:
         assert [pid for pid in started if is_running(pid)] == []
 
 
-def test_accounts_that_do_not_add_up_end_with_code_1() -> None:
+def test_the_demo_exits_with_1_if_the_accounts_do_not_add_up() -> None:
     forgetful = (
         "from vitalstream.demo.accounts import Accounts\n"
         "scored = Accounts.scored\n"
@@ -228,7 +228,7 @@ def test_a_frame_fits_the_terminal(width: int, height: int) -> None:
     assert re.search(r"\+ \d+ more", captured.get())
 
 
-def test_a_frame_shows_the_oldest_value_where_there_is_room() -> None:
+def test_a_frame_shows_the_oldest_value_if_there_is_room() -> None:
     known = {"rows_seen": 9, "hours_since_first_seen": 30.0, "carried_forward": {"temperature": 3.25}}
     board = Board()
     board.add(replace(scene().board.ranked()[0].result, history=known), 0.0)
@@ -239,7 +239,7 @@ def test_a_frame_shows_the_oldest_value_where_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
-def test_a_frame_cuts_no_number_and_no_unit(width: int) -> None:
+def test_a_frame_cuts_off_no_number_or_unit(width: int) -> None:
     chunk = ChunkMetrics(
         chunk_id="c", worker="w", closed_by=ClosedBy.DRAINED, rows=1000, scored=990, dead_lettered=10, lag=1_234_567,
         latency_ms=123.456, throughput_rows_per_s=1_234_567.0, end_to_end_ms_p50=123_456.0, end_to_end_ms_p99=1.0,

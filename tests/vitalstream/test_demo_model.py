@@ -10,11 +10,11 @@ from schemas.contract import STANDARD_FEATURES
 from vitalstream.demo_model import make_demo_model
 
 
-def test_it_is_pinned_and_scores_patients_it_has_not_seen(tmp_path: Path) -> None:
+def test_the_demo_model_is_pinned_and_scores_unseen_patients(tmp_path: Path) -> None:
     path = tmp_path / "model.joblib"
     made = make_demo_model(path)
 
-    model = load_model(path)  # refuses what is not pinned
+    model = load_model(path)  # refuses a model that is not pinned
     assert made.sha256 == model_sha256(path)
     assert tuple(model.feature_names_in_) == STANDARD_FEATURES
     assert made.rows > 10_000
@@ -34,6 +34,6 @@ def test_the_same_seed_makes_the_same_model(tmp_path: Path) -> None:
     assert other.sha256 != one.sha256
 
 
-def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_refused_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot write the model to .*nowhere"):
         make_demo_model(tmp_path / "nowhere" / "model.joblib")

@@ -1,4 +1,4 @@
-"""`vitalstream replay --dry-run`: what would be sent, and what was understood; no broker is there."""
+"""`vitalstream replay --dry-run`: what would be sent, and how the file was understood, without a broker."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ T = "2026-01-05T08:30:00Z"
 
 
 def dry(*arguments: str | Path) -> str:
-    """What the command prints on stdout; an error it raises on purpose comes through."""
+    """What the command prints on stdout; exceptions are re-raised."""
     command = ["replay", "--dry-run", "--bootstrap-servers", "127.0.0.1:1", *map(str, arguments)]
     result = CliRunner().invoke(app, command, catch_exceptions=False, env={"COLUMNS": "100"})
     assert result.exit_code == 0, result.output
@@ -75,7 +75,7 @@ def test_messages_are_shown_as_they_would_be_sent(tmp_path: Path) -> None:
     )
 
 
-def test_json_tells_what_was_understood_of_each_column(tmp_path: Path) -> None:
+def test_json_says_how_each_column_was_understood(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD)
     found = document(tmp_path)
     assert (found["sent"], found["messages"], found["whole"], found["dead_letters"]) == (0, 4, True, 2)
@@ -115,7 +115,7 @@ def test_json_tells_what_was_understood_of_each_column(tmp_path: Path) -> None:
     }
 
 
-def test_a_table_and_what_deserves_a_second_look(tmp_path: Path) -> None:
+def test_a_table_with_notes_on_what_needs_a_second_look(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD)
     lines = dry(tmp_path).splitlines()
     assert lines[0] == "read all 4 messages; nothing was sent. The first messages as they would be sent:"
@@ -135,12 +135,12 @@ def test_a_table_and_what_deserves_a_second_look(tmp_path: Path) -> None:
     ]
 
 
-def test_it_shows_what_devices_would_send(tmp_path: Path) -> None:
+def test_a_dry_run_shows_what_devices_would_send(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD + "007,2026-01-05 09:32:00,,,,,\n")
     found = document(tmp_path, "--as-arrived")
     assert (found["messages"], found["rows_read"], found["rows_without_measurement"]) == (10, 5, 1)
     first = found["first"][0]["value"]
-    assert first.items() >= {"patient_id": None}.items()  # with its zone it is before the others
+    assert first.items() >= {"patient_id": None}.items()  # its zone puts it before the others
     assert len(first) < 5
     assert dry(tmp_path, "--as-arrived").splitlines()[:2] == [
         "5 rows were read, to be sent as one message per device; 1 hold no measurement and become none",
@@ -159,7 +159,9 @@ def test_it_shows_what_devices_would_send(tmp_path: Path) -> None:
         ("20260105T083000+0100", ["+01:00"]),
     ],
 )
-def test_it_says_in_which_zone_times_are_read(tmp_path: Path, name: str, time: str, zones: list[str]) -> None:
+def test_a_dry_run_says_in_which_zone_times_are_read(
+    tmp_path: Path, name: str, time: str, zones: list[str]
+) -> None:
     path = tmp_path / name.removesuffix(".gz")
     write = {".csv": write_csv, ".parquet": write_parquet, ".ndjson": write_ndjson}[path.suffix]
     write(path, [{"patient_id": "p", "event_time": time, "x": 1}])
@@ -169,7 +171,7 @@ def test_it_says_in_which_zone_times_are_read(tmp_path: Path, name: str, time: s
 
 
 @pytest.mark.parametrize(("tz", "zones"), [(None, ["none"]), ("Europe/Berlin", ["+01:00"])])
-def test_it_says_whether_parquet_timestamps_have_a_zone(
+def test_a_dry_run_says_whether_parquet_timestamps_have_a_zone(
     tmp_path: Path, tz: str | None, zones: list[str]
 ) -> None:
     moments = pa.array([datetime(2026, 1, 5, tzinfo=UTC if tz else None), None], pa.timestamp("us", tz))
@@ -179,7 +181,7 @@ def test_it_says_whether_parquet_timestamps_have_a_zone(
     assert found["dead_letters"] == 1  # the null
 
 
-def test_of_a_long_file_it_reads_the_first_messages_and_says_so(
+def test_only_the_first_messages_of_a_long_file_are_read_and_this_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_csv(tmp_path / "a.csv", simulated(30))
@@ -195,7 +197,7 @@ def test_of_a_long_file_it_reads_the_first_messages_and_says_so(
         assert dry(tmp_path, *arguments).startswith(first)
 
 
-def test_a_malformed_file_is_refused_as_in_a_replay(tmp_path: Path) -> None:
+def test_a_malformed_file_is_refused_just_as_by_a_replay(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("patient_id,event_time\np,2026-01-05\n")
     with pytest.raises(SourceError, match=r"line 2: event_time .*; nothing was sent$"):
         dry(tmp_path)
@@ -204,7 +206,7 @@ def test_a_malformed_file_is_refused_as_in_a_replay(tmp_path: Path) -> None:
     assert found["dead_letters"] == 1
 
 
-def test_fields_that_only_some_messages_have(tmp_path: Path) -> None:
+def test_fields_that_only_some_messages_have_are_shown(tmp_path: Path) -> None:
     lines = [
         {"patient_id": "p", "event_time": T, "x": [1]},
         {"patient_id": "p", "event_time": T, "y": {"a": 1}},
@@ -215,7 +217,7 @@ def test_fields_that_only_some_messages_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_physionet_files(tmp_path: Path, layout: str) -> None:
+def test_physionet_files_are_understood(tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays())
     year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
     shown = dry(tmp_path, "--format", year)
@@ -244,7 +246,7 @@ def test_columns_that_only_look_like_a_standard_feature_are_named(tmp_path: Path
     ]
 
 
-def test_what_a_folder_has_besides_is_told_on_stderr(tmp_path: Path) -> None:
+def test_other_files_in_a_folder_are_reported_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(WARD)
     for name in "uvwxy":
         (tmp_path / f"{name}.md").write_text("")
@@ -253,6 +255,6 @@ def test_what_a_folder_has_besides_is_told_on_stderr(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["messages"] == 4
 
 
-def test_what_a_file_has_for_a_terminal_does_not_reach_it(tmp_path: Path) -> None:
+def test_control_characters_in_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"patient_id,event_time,spo2,\x1b[1m\n\x1b[31mp,{T},\x1b[2J,x\n")
     assert "\x1b" not in dry(tmp_path)

@@ -1,4 +1,4 @@
-"""`vitalstream mapping`: what is told of a mapping before a worker reads by it."""
+"""`vitalstream mapping`: what it says about a mapping before a worker uses it."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def invoke(*arguments: str) -> Result:
 
 
 class Files:
-    """A mapping and a sample."""
+    """A mapping and a sample of messages."""
 
     def __init__(self, folder: Path) -> None:
         self.mapping = folder / "ward.toml"
@@ -69,7 +69,7 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def test_each_feature_is_told_with_share_values_and_units(files: Files) -> None:
+def test_each_feature_is_shown_with_share_values_and_units(files: Files) -> None:
     found = files.told([*GOOD, message(CANARY, op="x", pulse=99)])
     assert (found["complete"], found["messages"], found["scored"], found["patients"]) == (True, 4, 3, 2)
     assert (found["first_time"], found["last_time"]) == ("2026-01-05T08:30:00Z", "2026-01-05T09:30:00Z")
@@ -108,7 +108,7 @@ BAD = [
 ]
 
 
-def test_what_would_be_rejected_is_told_with_its_reason_and_shown_only_when_asked_for(files: Files) -> None:
+def test_rejects_are_counted_by_reason_and_their_payloads_shown_only_on_request(files: Files) -> None:
     found = files.told([*GOOD, *BAD], code=1)
     assert {(one["reason"], one["field"]): (one["messages"], one["first"]) for one in found["rejected"]} == {
         ("unknown_unit", "temperature"): (3, "message 4"),
@@ -134,7 +134,7 @@ def test_what_would_be_rejected_is_told_with_its_reason_and_shown_only_when_aske
     assert "\x1b" not in said
 
 
-def test_units_in_brackets_are_no_markup(files: Files) -> None:
+def test_units_in_brackets_are_not_taken_for_markup(files: Files) -> None:
     documents = [message(temp={"value": 98.6, "unit": unit}) for unit in ("[degF]", "[/degF]")]
     said = files.check(documents, "--payload", code=1)
     assert "[degF] 1" in said
@@ -159,13 +159,13 @@ def without(name: str, **vitals: Any) -> dict[str, Any]:
         ([*GOOD, message(pulse=800)], "heart_rate is outside its limits in 1 message, and so missing"),
     ],
 )
-def test_what_deserves_a_second_look_is_noted(files: Files, documents: list[Any], note: str) -> None:
+def test_what_needs_a_second_look_is_noted(files: Files, documents: list[Any], note: str) -> None:
     code = 0 if len(documents) > 1 else 1
     assert any(note in one for one in files.told(documents, code=code)["notes"])
     assert f"note: {note}" in files.check(documents, code=code)
 
 
-def test_a_sample_may_be_one_message_of_several_lines(files: Files) -> None:
+def test_a_sample_may_be_one_message_on_several_lines(files: Files) -> None:
     files.sample.write_text(json.dumps(GOOD[0], indent=2))
     arguments = ("check", str(files.mapping), "--sample", str(files.sample), "--json")
     assert json.loads(invoke(*arguments).stdout)["scored"] == 1
@@ -213,7 +213,9 @@ ORU = HL7.replace("\n", "\r")
         ("hl7v2", f"\x0b{ORU}\x1c\r" * 3, 3),
     ],
 )
-def test_messages_of_other_formats(files: Files, value_format: str, content: str, messages: int) -> None:
+def test_messages_of_other_formats_are_checked(
+    files: Files, value_format: str, content: str, messages: int
+) -> None:
     files.sample.write_text(content, newline="")
     files.mapping.write_text(
         'patient_id = { type = "MR" }\n[features]\nheart_rate = { codes = ["LOINC 8867-4"] }\n'
@@ -228,7 +230,7 @@ def test_messages_of_other_formats(files: Files, value_format: str, content: str
     assert (found["features"][0]["lowest"], found["features"][0]["sent_in"]) == (84, {"/min": messages})
 
 
-def test_a_mapping_that_makes_no_sense_is_bad_usage(files: Files) -> None:
+def test_an_invalid_mapping_is_bad_usage(files: Files) -> None:
     files.mapping.write_text("[features]\nspo2 = 1\n")
     with pytest.raises(SettingsError, match=r"--mapping .*: features.spo2 must be a table"):
         files.check(GOOD)
@@ -237,7 +239,7 @@ def test_a_mapping_that_makes_no_sense_is_bad_usage(files: Files) -> None:
 # --- suggest
 
 
-def test_a_suggestion_passes_the_check_on_the_sample_that_it_was_made_of(files: Files) -> None:
+def test_a_suggestion_passes_the_check_on_its_own_sample(files: Files) -> None:
     documents = [message(temp={"value": 98.6, "unit": unit}) for unit in ("F", "degF", "[degF]")]
     files.sample.write_text("\n".join(map(json.dumps, documents)))
     result = invoke("suggest", "--sample", str(files.sample))
@@ -258,7 +260,7 @@ def test_a_suggestion_passes_the_check_on_the_sample_that_it_was_made_of(files: 
         ("nonsense", SettingsError, "has no message that is an object; see --value-format"),
     ],
 )
-def test_what_can_not_be_suggested_is_told(
+def test_what_can_not_be_suggested_is_named(
     files: Files, content: str, error: type[Exception], said: str
 ) -> None:
     files.sample.write_text(content)
@@ -266,7 +268,7 @@ def test_what_can_not_be_suggested_is_told(
         invoke("suggest", "--sample", str(files.sample))
 
 
-def test_of_formats_by_codes_there_are_ready_made_mappings(files: Files) -> None:
+def test_formats_with_codes_have_built_in_mappings(files: Files) -> None:
     with pytest.raises(
         SettingsError, match="use the built-in mapping by codes; begin with vitalstream mapping"
     ):
@@ -277,7 +279,7 @@ def test_of_formats_by_codes_there_are_ready_made_mappings(files: Files) -> None
 
 
 @pytest.mark.kafka
-def test_the_newest_messages_of_a_topic_with_their_headers_and_keys(
+def test_the_newest_messages_of_a_topic_are_checked_with_headers_and_keys(
     files: Files, make_settings: MakeSettings
 ) -> None:
     settings = make_settings(partitions=2)
@@ -308,7 +310,7 @@ def test_the_newest_messages_of_a_topic_with_their_headers_and_keys(
         invoke(*arguments, "no-such-topic")
 
 
-def test_several_ids_of_one_patient_are_noted_with_what_to_do(tmp_path: Path) -> None:
+def test_several_ids_of_one_patient_are_noted_with_the_remedy(tmp_path: Path) -> None:
     (sample := tmp_path / "ward.hl7").write_text(HL7)
     done = invoke("check", "hl7v2", "--sample", str(sample), "--value-format", "hl7v2")
     assert done.exit_code == 1

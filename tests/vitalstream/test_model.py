@@ -1,4 +1,4 @@
-"""`vitalstream model`: make, pin and inspect."""
+"""`vitalstream model`: demo, pin and inspect."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ from vitalstream.cli import app
 
 
 def vitalstream(*arguments: str) -> str:
-    """What the command prints; an error it raises on purpose comes through."""
+    """What the command prints; exceptions are re-raised."""
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def test_the_demo_model_is_pinned_and_scores_the_file_that_comes_with_it(made: Path) -> None:
+def test_the_demo_model_is_pinned_and_scores_its_own_file(made: Path) -> None:
     model = load_model(made / "demo.joblib")
     ward = pd.read_csv(made / "ward.csv")
     assert ward["event_time"].is_monotonic_increasing
@@ -55,7 +55,7 @@ def test_the_demo_model_is_pinned_and_scores_the_file_that_comes_with_it(made: P
     assert risk["risk_label"].nunique() == 2
 
 
-def test_inspect_tells_what_a_worker_would_use(made: Path) -> None:
+def test_inspect_shows_what_a_worker_would_use(made: Path) -> None:
     path = made / "demo.joblib"
     found = json.loads(vitalstream("model", "inspect", str(path), "--json"))
     assert found["features"] == list(STANDARD_FEATURES)
@@ -107,7 +107,7 @@ def test_pin_and_inspect_refuse_what_consume_refuses(tmp_path: Path, make: Calla
             command()
 
 
-def test_of_a_model_with_a_history_the_messages_fields_are_told(made: Path, tmp_path: Path) -> None:
+def test_for_a_model_with_a_history_the_messages_fields_are_shown(made: Path, tmp_path: Path) -> None:
     ward = pd.read_csv(made / "ward.csv")[["patient_id", "event_time", "heart_rate", "spo2"]]
     model = make_pipeline(PatientHistory(), HistGradientBoostingClassifier(max_iter=2))
     path = tmp_path / "m.joblib"
@@ -135,7 +135,7 @@ def test_of_a_model_with_a_history_the_messages_fields_are_told(made: Path, tmp_
         consumer.model.load(Settings(model=path))
 
 
-def test_the_bytes_that_were_looked_at_are_pinned(made: Path, tmp_path: Path) -> None:
+def test_the_bytes_pinned_are_the_bytes_checked(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     joblib.dump(load_model(made / "demo.joblib"), path)
     looked_at = model_sha256(path)
@@ -145,7 +145,7 @@ def test_the_bytes_that_were_looked_at_are_pinned(made: Path, tmp_path: Path) ->
         load_model(path)
 
 
-def test_inspect_tells_class_threshold_and_what_predicts(tmp_path: Path) -> None:
+def test_inspect_shows_class_threshold_and_predictor(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     inner = LogisticRegression()
     model = FixedThresholdClassifier(inner, threshold=0.2, pos_label="died")
@@ -170,8 +170,8 @@ def test_inspect_tells_class_threshold_and_what_predicts(tmp_path: Path) -> None
     )
 
 
-def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -> None:
-    """All ask in one thread: trees that several of them add in any order would not pass for compiled ones."""
+def test_inspect_and_consume_agree_on_a_forest_fitted_with_threads(tmp_path: Path) -> None:
+    """Both use one thread: if several threads added up the trees in any order, compiled trees would seem to differ."""
     path = tmp_path / "m.joblib"
     X = pd.DataFrame({"age": [20.0, 40.0, 60.0, 80.0]})
     joblib.dump(RandomForestClassifier(30, n_jobs=-1, random_state=0).fit(X, [0, 1, 0, 1]), path)
@@ -183,7 +183,7 @@ def test_inspect_says_of_a_forest_in_threads_what_consume_says(tmp_path: Path) -
         assert (scorer.path, scorer.prepared.classifier.n_jobs) == ("compiled trees", 1)
 
 
-def test_card_and_inspect_tell_the_version_of_the_models_library(tmp_path: Path) -> None:
+def test_card_and_inspect_show_the_version_of_the_models_library(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     X = pd.DataFrame({"age": [20.0, 40.0, 60.0, 80.0]})
     joblib.dump(XGBClassifier(n_estimators=1).fit(X, [0, 1, 0, 1]), path)
@@ -193,7 +193,7 @@ def test_card_and_inspect_tell_the_version_of_the_models_library(tmp_path: Path)
     assert f"xgboost {xgboost.__version__}" in vitalstream("model", "inspect", str(path))
 
 
-def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None:
+def test_inspect_shows_which_features_have_a_range_check(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     X = pd.DataFrame({"spo2": [90.0, 99.0], "Temp": [36.0, 40.0]})
     joblib.dump(LogisticRegression().fit(X, [0, 1]), path)
@@ -208,7 +208,7 @@ def test_inspect_tells_which_features_have_a_range_check(tmp_path: Path) -> None
 
 
 def nameless_with_a_question(path: Path) -> None:
-    """Neither its features' names nor which class is the risk can be told from it."""
+    """A model that reveals neither its features' names nor which class is the risk."""
     joblib.dump(LogisticRegression().fit([[20.0, 1.0], [80.0, 0.0]], ["survived", "died"]), path)
 
 
@@ -221,7 +221,7 @@ def the_card(path: Path) -> dict[str, object]:
 GIVEN = ("--features", "age,on_oxygen", "--positive-class", "died", "--threshold", "0.3")
 
 
-def test_what_pin_is_given_no_other_command_has_to_be_given(tmp_path: Path) -> None:
+def test_options_given_to_pin_need_not_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     nameless_with_a_question(path)
     vitalstream("model", "pin", str(path), *GIVEN, "--name", "Wards", "--version", "3", "--note", "Adults.")
@@ -252,7 +252,7 @@ def test_what_pin_is_given_no_other_command_has_to_be_given(tmp_path: Path) -> N
     assert found["card"] == card
 
 
-def test_pin_warns_of_a_model_that_another_patch_of_a_library_saved(
+def test_pin_warns_about_a_model_saved_by_another_patch_release_of_a_library(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, installed = tmp_path / "m.pkl", sklearn.__version__
@@ -263,7 +263,7 @@ def test_pin_warns_of_a_model_that_another_patch_of_a_library_saved(
     assert f"was fitted with scikit-learn {near} but {installed} is installed" in caplog.text
 
 
-def test_pinning_again_keeps_what_the_card_says_and_another_files_card_is_replaced(tmp_path: Path) -> None:
+def test_pinning_again_keeps_the_card_unless_it_is_another_files(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     nameless_with_a_question(path)
     vitalstream("model", "pin", str(path), *GIVEN, "--note", "Adults.")
@@ -277,7 +277,7 @@ def test_pinning_again_keeps_what_the_card_says_and_another_files_card_is_replac
     assert "note" not in the_card(path)
 
 
-def test_a_card_without_a_pin_is_no_pin(tmp_path: Path) -> None:
+def test_a_card_does_not_replace_a_pin(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     nameless_with_a_question(path)
     vitalstream("model", "pin", str(path), *GIVEN)
@@ -286,7 +286,7 @@ def test_a_card_without_a_pin_is_no_pin(tmp_path: Path) -> None:
         vitalstream("model", "inspect", str(path))
 
 
-def test_the_data_tells_dtypes_and_typical_values(tmp_path: Path) -> None:
+def test_dtypes_and_typical_values_come_from_the_data(tmp_path: Path) -> None:
     path, data = tmp_path / "m.joblib", tmp_path / "rows.csv"
     nameless_with_a_question(path)
     data.write_text("patient;on_oxygen;age\na;True;20\nb;False;80\nc;;50\n")
@@ -301,7 +301,7 @@ def test_the_data_tells_dtypes_and_typical_values(tmp_path: Path) -> None:
         vitalstream("model", "pin", str(path), *GIVEN, "--data", str(data))
 
 
-def test_rows_of_other_categories_than_the_model_was_fitted_with_do_not_change_them(tmp_path: Path) -> None:
+def test_other_categories_in_the_data_do_not_change_the_models(tmp_path: Path) -> None:
     path, data = tmp_path / "m.joblib", tmp_path / "rows.csv"
     rows = pd.DataFrame({"unit": ["ICU", "ward"] * 4})
     joblib.dump(
@@ -316,7 +316,7 @@ def test_rows_of_other_categories_than_the_model_was_fitted_with_do_not_change_t
         vitalstream("model", "pin", str(path), "--data", str(data))
 
 
-def test_the_demo_replaces_a_model_with_a_card(tmp_path: Path) -> None:
+def test_model_demo_replaces_a_model_that_has_a_card(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     nameless_with_a_question(path)
     vitalstream("model", "pin", str(path), *GIVEN)
@@ -324,7 +324,7 @@ def test_the_demo_replaces_a_model_with_a_card(tmp_path: Path) -> None:
     assert "temperature" in vitalstream("model", "inspect", str(path))
 
 
-def test_inspect_tells_the_messages_schema_of_a_model_with_categories(tmp_path: Path) -> None:
+def test_inspect_shows_the_message_schema_of_a_model_with_categories(tmp_path: Path) -> None:
     path = tmp_path / "m.joblib"
     rows = pd.DataFrame({"unit": ["ICU", "ward"] * 4, "on_oxygen": [True, False] * 4})
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(rows, [1, 0] * 4)

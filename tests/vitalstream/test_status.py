@@ -1,4 +1,4 @@
-"""`vitalstream status`: what it tells of a group is what is so on the brokers."""
+"""`vitalstream status`: what it says about a group matches the brokers."""
 
 import re
 import time
@@ -60,7 +60,7 @@ def client(settings: Settings, **properties: Any) -> dict[str, Any]:
 
 @contextmanager
 def member(settings: Settings, client_id: str) -> Iterator[Consumer]:
-    """Somebody who has all partitions of the input and reads nothing."""
+    """A member that owns all partitions of the input and reads nothing."""
     own = {"group.id": settings.group, "client.id": client_id, "enable.auto.commit": False}
     with closing(Consumer(client(settings, **own))) as consumer:
         consumer.subscribe([settings.input_topic])
@@ -68,7 +68,7 @@ def member(settings: Settings, client_id: str) -> Iterator[Consumer]:
         yield consumer
 
 
-def test_a_worker_its_lag_and_what_it_made(settings: Settings, tmp_path: Path) -> None:
+def test_status_shows_a_worker_its_lag_and_its_results(settings: Settings, tmp_path: Path) -> None:
     model = tmp_path / "fragile.joblib"
     joblib.dump(Fragile(), model)
     sha256 = pin_model(model)
@@ -113,7 +113,7 @@ def group_of(settings: Settings) -> tuple[str, str, str]:
     return settings.bootstrap_servers, settings.group, settings.input_topic
 
 
-def test_what_is_no_message_does_not_wait(make_settings: MakeSettings) -> None:
+def test_only_readable_messages_count_as_waiting(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=1)
     producer = Producer(client(settings, **{"transactional.id": settings.group}))
     producer.init_transactions(30)
@@ -136,7 +136,9 @@ def test_what_is_no_message_does_not_wait(make_settings: MakeSettings) -> None:
             assert found["partitions"][0]["end"] == 302
             return found["waiting"], found["counted"]
 
-        assert waiting(0) == (302 - 100 + 100, False), "at most, since only the first 100 are counted"
+        assert waiting(0) == (302 - 100 + 100, False), (
+            "an upper bound, because only the first 100 are counted"
+        )
         assert re.search(r"0 +0 +302 +at most 302 +\d+ s +somebody", text(settings, code=0))
         assert waiting(70) == (80, True)
         assert waiting(149) == (1, True)
@@ -153,7 +155,7 @@ def commit(consumer: Consumer, settings: Settings, offsets: dict[int, int], meta
     consumer.commit(offsets=made, asynchronous=False)
 
 
-def test_a_group_without_a_worker_needs_somebody(settings: Settings) -> None:
+def test_a_group_without_a_worker_needs_attention(settings: Settings) -> None:
     produce(settings.bootstrap_servers, settings.input_topic, [("p", message(), 1)])
     found, told = status(settings, code=NEEDS_SOMEBODY), text(settings, code=NEEDS_SOMEBODY)
     assert (found["state"], found["members"]) == ("dead", [])
@@ -168,7 +170,7 @@ def test_a_group_without_a_worker_needs_somebody(settings: Settings) -> None:
     assert f"no results on {settings.output_topic}" in told
 
 
-def test_a_message_that_waits_for_long_needs_somebody(settings: Settings) -> None:
+def test_a_message_that_waits_too_long_needs_attention(settings: Settings) -> None:
     producer = Producer(client(settings))
     for seconds, partition in ((200, 1), (400, 2)):
         sent = round((time.time() - seconds) * 1000)
@@ -182,8 +184,8 @@ def test_a_message_that_waits_for_long_needs_somebody(settings: Settings) -> Non
     assert "2 messages wait, the oldest for 6 min " in told
 
 
-def test_what_is_older_than_where_a_new_group_begins_does_not_wait(settings: Settings) -> None:
-    """It never will be scored; where the group has committed, that counts."""
+def test_messages_before_a_new_groups_start_do_not_count_as_waiting(settings: Settings) -> None:
+    """They will never be scored; once the group has committed, its offsets count."""
     producer = Producer(client(settings))
     now = time.time()
     for seconds, partition in ((400, 0), (400, 1), (200, 1), (400, 2)):
@@ -198,7 +200,7 @@ def test_what_is_older_than_where_a_new_group_begins_does_not_wait(settings: Set
         assert [one["waiting"] for one in found["input"]["partitions"]] == waiting
 
 
-def test_what_was_deleted_unscored_needs_somebody(settings: Settings) -> None:
+def test_messages_deleted_unscored_need_attention(settings: Settings) -> None:
     admin, topic = AdminClient(client(settings)), settings.input_topic
     rows = [("p", message(), partition) for partition in (0, 1) for _ in range(5)]
     produce(settings.bootstrap_servers, topic, rows)
@@ -217,7 +219,7 @@ def test_what_was_deleted_unscored_needs_somebody(settings: Settings) -> None:
     assert found["input"]["waiting"] == 1
 
 
-def test_a_partition_without_a_worker_needs_somebody(settings: Settings) -> None:
+def test_a_partition_without_a_worker_needs_attention(settings: Settings) -> None:
     with member(settings, "somebody"):
         admin = AdminClient(client(settings))
         (answer,) = admin.create_partitions([NewPartitions(settings.input_topic, 5)]).values()
@@ -227,7 +229,7 @@ def test_a_partition_without_a_worker_needs_somebody(settings: Settings) -> None
     assert problem == f"no worker of group {settings.group} has partition 4"
 
 
-def test_dead_letters_and_results_of_long_ago_are_told_apart(settings: Settings) -> None:
+def test_old_dead_letters_and_results_are_distinguished_from_new_ones(settings: Settings) -> None:
     producer = Producer(client(settings))
     for age_s, reason in ((30, Reason.BAD_TIME), (4000, Reason.EMPTY)):
         origin = Origin(reason, "", settings.input_topic, 0, 0, 0)
@@ -257,7 +259,7 @@ def risk(model: str, second: int) -> bytes:
     return value
 
 
-def test_what_is_missing_is_noted_and_the_rest_told(settings: Settings) -> None:
+def test_missing_topics_are_noted_and_the_rest_is_shown(settings: Settings) -> None:
     part = settings.model_copy(update={"output_topic": "nobody-made-this"})
     found, told = status(part, code=NEEDS_SOMEBODY), text(part, code=NEEDS_SOMEBODY)
     (note,) = found["notes"]
@@ -267,7 +269,7 @@ def test_what_is_missing_is_noted_and_the_rest_told(settings: Settings) -> None:
     assert found["dead_letters"]["reasons"] == {}
 
 
-def test_without_an_input_topic_there_is_nothing_to_tell(settings: Settings) -> None:
+def test_without_an_input_topic_status_is_an_error(settings: Settings) -> None:
     done = vitalstream("status", *flags(settings.model_copy(update={"input_topic": "nobody-made-this"})))
     assert (done.returncode, done.stdout) == (1, "")
     assert "topic nobody-made-this (--input-topic) is missing" in done.stderr
@@ -275,7 +277,7 @@ def test_without_an_input_topic_there_is_nothing_to_tell(settings: Settings) -> 
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_nothing_is_cut_on_a_narrow_terminal(settings: Settings, columns: int) -> None:
+def test_nothing_is_cut_off_on_a_narrow_terminal(settings: Settings, columns: int) -> None:
     produce(settings.bootstrap_servers, settings.input_topic, [("p", message(), 3) for _ in range(12)])
     with member(settings, "vitalstream-a-host-with-a-long-name-0"):
         shown = OnTerminal("status", *flags(settings), columns=columns)
@@ -285,7 +287,7 @@ def test_nothing_is_cut_on_a_narrow_terminal(settings: Settings, columns: int) -
     assert "0, 1, 2, 3" in shown.text
 
 
-def test_a_span_has_its_two_largest_units() -> None:
+def test_a_duration_shows_its_two_largest_units() -> None:
     assert [_span(seconds) for seconds in (-1, 0.4, 59.6, 61, 200, 3600, 18_180, 187_200, 86_400 * 400)] == [
         "0 s", "0 s", "1 min", "1 min 1 s", "3 min 20 s", "1 h", "5 h 3 min", "2 d 4 h", "400 d",
     ]  # fmt: skip

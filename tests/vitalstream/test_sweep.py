@@ -1,4 +1,4 @@
-"""`vitalstream sweep`: the table, the picture, the errors, and the same end to end."""
+"""`vitalstream sweep`: the table, the plot, the errors, and the end-to-end measurement."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ QUICK = ("--rows", "300", "--seconds", "0.5")
 
 @pytest.fixture(autouse=True)
 def stops(monkeypatch: pytest.MonkeyPatch) -> list[Stop]:
-    """The command's, which leave pytest's own signal handlers alone."""
+    """The command's stops, which leave pytest's own signal handlers alone."""
     made: list[Stop] = []
     monkeypatch.setattr(Stop, "listen", lambda self, **_: made.append(self))
     return made
@@ -63,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sweep(model: Path, *arguments: str) -> str:
-    """What the command prints on stdout; an error it raises on purpose comes through."""
+    """What the command prints on stdout; exceptions are re-raised."""
     result = CliRunner().invoke(app, ["sweep", "--model", str(model), *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -93,7 +93,7 @@ def test_a_table_by_chunk_size_and_a_recommendation(model: Path) -> None:
     assert lines[-1].startswith("chunk size ")
 
 
-def test_json_tells_the_same_to_a_program(model: Path) -> None:
+def test_json_holds_the_same_for_programs(model: Path) -> None:
     found = document(model, *QUICK, "--chunk-sizes", "1,50")
     assert [one["chunk_size"] for one in found["chunk_sizes"]] == [1, 50]
     assert found["rows"] == 300
@@ -107,15 +107,15 @@ def test_json_tells_the_same_to_a_program(model: Path) -> None:
         assert 0 < one["latency_ms"] <= one["chunk_ms_p50"] <= one["chunk_ms_p99"]
 
 
-def test_without_a_fast_path_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
-    by_names = make_column_transformer((SimpleImputer(), [*FEATURES]))  # arrays have none
+def test_without_a_fast_path_predict_proba_is_not_compared(tmp_path: Path) -> None:
+    by_names = make_column_transformer((SimpleImputer(), [*FEATURES]))  # arrays have no column names
     bayes = save(make_pipeline(by_names, GaussianNB()), tmp_path / "bayes.joblib", FEATURES)
     (one,) = document(bayes, *QUICK, "--chunk-sizes", "10")["chunk_sizes"]
     assert one["predict_proba_throughput"] is None
     assert "predict_proba" not in sweep(bayes, *QUICK, "--chunk-sizes", "10")
 
 
-def test_rows_of_ones_own_for_a_model_of_ones_own(tmp_path: Path) -> None:
+def test_a_model_with_other_features_needs_its_own_rows(tmp_path: Path) -> None:
     model = save(make_pipeline(SimpleImputer(), LogisticRegression()), tmp_path / "m.joblib", ["lactate"])
     with pytest.raises(SettingsError, match="simulated patients have no lactate; give rows with --data"):
         sweep(model, *QUICK, "--chunk-sizes", "10")
@@ -134,7 +134,7 @@ spo2 = { path = "sat" }
 
 
 def messages(folder: Path) -> tuple[str, ...]:
-    """A mapping, and a file of messages of which it reads two."""
+    """A mapping, and a file of three messages of which it can read two."""
     (mapping := folder / "mapping.toml").write_text(MAPPING)
     (data := folder / "messages.ndjson").write_text(
         "".join(
@@ -145,7 +145,7 @@ def messages(folder: Path) -> tuple[str, ...]:
     return ("--mapping", str(mapping), "--data", str(data))
 
 
-def test_messages_of_another_shape_by_a_mapping(model: Path, tmp_path: Path) -> None:
+def test_messages_of_another_shape_are_read_by_a_mapping(model: Path, tmp_path: Path) -> None:
     how = messages(tmp_path)
     assert document(model, *QUICK, "--chunk-sizes", "100", *how)["rows"] == 300
     (rows := tmp_path / "rows.ndjson").write_text('{"patient_id": "p", "heart_rate": 80}\n')
@@ -162,7 +162,7 @@ def test_messages_of_another_shape_by_a_mapping(model: Path, tmp_path: Path) -> 
             sweep(model, *QUICK, "--chunk-sizes", "100", *arguments)
 
 
-def test_simulated_patients_in_another_format(model: Path, tmp_path: Path) -> None:
+def test_simulated_patients_can_be_written_in_another_format(model: Path, tmp_path: Path) -> None:
     (schema := tmp_path / "vitals.avsc").write_text(json.dumps(vitals_avro()))
     (mapping := tmp_path / "text.toml").write_text(MAPPING.replace(", integer = true", ""))
     for how in (
@@ -174,7 +174,7 @@ def test_simulated_patients_in_another_format(model: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_rows_of_the_physionet_challenges(model: Path, tmp_path: Path, layout: str) -> None:
+def test_rows_may_come_from_the_physionet_challenges(model: Path, tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays())
     year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
     arguments = (*QUICK, "--chunk-sizes", "100", "--data", str(tmp_path))
@@ -183,7 +183,7 @@ def test_rows_of_the_physionet_challenges(model: Path, tmp_path: Path, layout: s
         document(model, *arguments)
 
 
-def test_all_variables_of_the_physionet_challenges(tmp_path: Path) -> None:
+def test_a_model_may_use_all_variables_of_the_physionet_challenges(tmp_path: Path) -> None:
     model = save(
         make_pipeline(SimpleImputer(), LogisticRegression()), tmp_path / "m.joblib", ["heart_rate", "EtCO2"]
     )
@@ -194,7 +194,7 @@ def test_all_variables_of_the_physionet_challenges(tmp_path: Path) -> None:
     assert document(model, *arguments, "--all-variables")["rows"] == 300
 
 
-def test_a_format_is_that_of_a_file(model: Path, tmp_path: Path) -> None:
+def test_a_format_needs_a_file(model: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--format describes the file given by --data"):
         sweep(model, *QUICK, "--chunk-sizes", "100", "--format", "physionet2019")
     for arguments, said in (
@@ -213,14 +213,14 @@ def test_a_format_is_that_of_a_file(model: Path, tmp_path: Path) -> None:
         ("patient_id,event_time,heart_rate,spo2\np,never,80,97\n", "only 0 rows can be scored"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(model: Path, tmp_path: Path, content: str, problem: str) -> None:
+def test_an_unsuitable_file_is_refused(model: Path, tmp_path: Path, content: str, problem: str) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(content)
     with pytest.raises(SettingsError, match=problem):
         sweep(model, *QUICK, "--chunk-sizes", "10", "--data", str(rows))
 
 
-def test_a_malformed_file_is_told_apart_from_bad_usage(model: Path, tmp_path: Path) -> None:
+def test_a_malformed_file_is_not_reported_as_bad_usage(model: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.ndjson"
     rows.write_text("nonsense\n")
     with pytest.raises(SourceError, match="line 1") as raised:
@@ -234,12 +234,12 @@ def test_bad_sizes_are_refused(model: Path, sizes: str) -> None:
         sweep(model, *QUICK, "--chunk-sizes", sizes)
 
 
-def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--model: cannot read model file"):
         sweep(tmp_path / "none.joblib")
 
 
-def test_a_model_that_raises_is_named_without_what_it_says(tmp_path: Path) -> None:
+def test_a_model_that_raises_is_reported_without_its_message(tmp_path: Path) -> None:
     model = save(LogisticRegression(), tmp_path / "m.joblib", FEATURES)
     rows = tmp_path / "rows.csv"
     rows.write_text("patient_id,event_time,heart_rate,spo2\np,2026-01-05T08:30:00,80,\n")
@@ -249,7 +249,7 @@ def test_a_model_that_raises_is_named_without_what_it_says(tmp_path: Path) -> No
         sweep(model, *QUICK, "--chunk-sizes", "10", "--data", str(rows))
 
 
-def test_the_plot_is_a_picture(model: Path, tmp_path: Path) -> None:
+def test_the_plot_is_an_image(model: Path, tmp_path: Path) -> None:
     picture = tmp_path / "sweep.png"
     sweep(model, *QUICK, "--chunk-sizes", "1,10,100", "--plot", str(picture))
     head = picture.read_bytes()[:24]
@@ -259,7 +259,7 @@ def test_the_plot_is_a_picture(model: Path, tmp_path: Path) -> None:
     assert height > 500
 
 
-def test_a_plot_that_cannot_be_is_refused_before_any_work(
+def test_an_impossible_plot_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = tmp_path / "none.joblib"  # would be refused next
@@ -272,7 +272,7 @@ def test_a_plot_that_cannot_be_is_refused_before_any_work(
         sweep(nowhere, "--plot", str(tmp_path / "sweep.png"))
 
 
-def test_interrupted_it_shows_what_it_has(
+def test_an_interrupted_sweep_shows_what_it_has(
     model: Path, stops: list[Stop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Measurement.run
@@ -294,7 +294,7 @@ def test_interrupted_it_shows_what_it_has(
 
 
 def leftovers(kafka: str) -> list[str]:
-    """Topics and groups of sweeps."""
+    """Topics and groups left by sweeps."""
     client = AdminClient({"bootstrap.servers": kafka})
     groups = [group.group_id for group in client.list_consumer_groups().result().valid]
     return [name for name in (*client.list_topics(timeout=10).topics, *groups) if name.startswith("sweep-")]
@@ -314,7 +314,7 @@ def test_end_to_end_a_worker_scores_the_backlog_at_each_size(kafka: str, model: 
 
 
 @pytest.mark.parametrize(("clean", "accounted", "told"), [(False, 10, 10), (True, 9, 10), (True, 10, 9)])
-def test_end_to_end_rows_that_do_not_come_out_exactly_once_are_an_error(
+def test_end_to_end_rows_not_scored_exactly_once_are_an_error(
     monkeypatch: pytest.MonkeyPatch, clean: bool, accounted: int, told: int
 ) -> None:
     found = SimpleNamespace(clean=clean, messages=10, accounted=accounted)

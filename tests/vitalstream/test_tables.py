@@ -1,4 +1,4 @@
-"""Tables of reports: what messages and models say is printed as it is."""
+"""Tables in reports: text from messages and models is printed verbatim."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from vitalstream.tables import make_table, print_table
 @pytest.mark.parametrize(
     "text", ["[/b]", "lactate [mmol/l]", "[degF]", "[red]p[/red]", ":heart: rate", r"a\[b]"]
 )
-def test_a_text_that_looks_like_markup_is_printed_as_it_is(
+def test_text_that_looks_like_markup_is_printed_verbatim(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = make_table("field", "messages", right=("messages",))

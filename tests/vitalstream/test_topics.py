@@ -1,4 +1,4 @@
-"""`vitalstream topics create`: what it says of topics that are there already, and its exit code."""
+"""`vitalstream topics create`: what it says about existing topics, and its exit code."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def named(settings: Settings) -> Sequence[str]:
     return [word for name in names for word in (flag(name), getattr(settings, name))]
 
 
-def test_topics_with_other_partitions_than_asked_for_are_no_success(settings: Settings) -> None:
+def test_existing_topics_with_other_partitions_than_requested_are_an_error(settings: Settings) -> None:
     code, out = create(settings, "--partitions", "8")
 
     assert code == 1
@@ -37,20 +37,20 @@ def test_topics_with_other_partitions_than_asked_for_are_no_success(settings: Se
     assert partitions(settings.bootstrap_servers, settings.input_topic) == [0, 1, 2, 3]
 
 
-def test_who_asks_for_nothing_else_is_told_nothing_else(settings: Settings) -> None:
+def test_existing_topics_are_fine_if_nothing_else_is_requested(settings: Settings) -> None:
     for more in ((), ("--partitions", "4"), ("--partitions", "4", "--replication-factor", "1")):
         code, out = create(settings, *more)
         assert code == 0
         assert out.splitlines() == [f"{topic}: already exists" for topic in settings.topics]
 
 
-def test_the_state_topic_is_made_where_it_is_asked_for(settings: Settings) -> None:
+def test_the_state_topic_is_created_on_request(settings: Settings) -> None:
     code, out = create(settings, "--state", "--group", settings.group)
     assert code == 0
     assert out.splitlines()[-1] == f"{settings.topic(Role.STATE)}: created"
 
 
-def test_a_compacted_topic_is_no_success(kafka: str) -> None:
+def test_a_compacted_topic_is_an_error(kafka: str) -> None:
     settings = fresh_settings(kafka)
     client = AdminClient({"bootstrap.servers": kafka})
     compacted = NewTopic(settings.input_topic, 4, 1, config={"cleanup.policy": "compact"})
@@ -66,7 +66,7 @@ def test_a_compacted_topic_is_no_success(kafka: str) -> None:
     assert errors[0]["message"].startswith("cleanup.policy is compact, ")
 
 
-def test_schemas_are_registered_where_it_is_asked_for(settings: Settings, schema_registry: str) -> None:
+def test_schemas_are_registered_on_request(settings: Settings, schema_registry: str) -> None:
     of_schemas = "--value-format", "avro", "--result-format", "avro", "--schema-registry", schema_registry
     for outcome in ("registered", "was registered already"):
         code, out = create(settings, *of_schemas)

@@ -1,4 +1,4 @@
-"""Each command that connects says in one sentence that the host name of its brokers does not resolve."""
+"""Each command that connects says in one sentence that its brokers' host name does not resolve."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -9,7 +9,8 @@ from tests.consumer.conftest import save
 from tests.consumer.models import Fragile
 from tests.vitalstream.command import Running
 
-# A name with an empty label is refused without asking a name server, which may take longer than the commands wait.
+# A name with an empty label is refused without asking a name server, which may take longer than the commands
+# wait.
 NOWHERE = "no-such-kafka..invalid"
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "consume": ("consume", "--model", "{folder}/m.joblib"),
@@ -31,7 +32,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
-    """All of them, started at once: most of them wait most of the time."""
+    """All of them, started at once, because they mostly wait."""
     folder = tmp_path_factory.mktemp("unreachable")
     save(Fragile(), folder / "m.joblib")
     (folder / "rows.csv").write_text("patient_id,event_time,signal,spo2\np,2026-01-05T08:30:00Z,1,98\n")

@@ -19,9 +19,7 @@ from tests.vitalstream.command import vitalstream
     ],
     ids=str,
 )
-def test_what_is_wrong_with_a_command_line_is_one_line_like_every_error(
-    arguments: list[str], told: str
-) -> None:
+def test_a_wrong_command_line_gives_a_one_line_error(arguments: list[str], told: str) -> None:
     done = vitalstream(*arguments)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -35,13 +33,13 @@ def test_help_shows_brackets(command: list[str]) -> None:
     assert "feature = [lowest, highest]" in text
 
 
-def test_help_fills_its_lines_and_gives_defaults_in_one_style() -> None:
+def test_help_fills_its_lines_and_shows_defaults_in_one_style() -> None:
     text = vitalstream("replay", "--help").stdout
     assert ".jsonl" in text
     assert "[default: vitals]" in text
     assert "[default: plain]" in text
     assert "(default" not in text
-    assert "  Files in the plain format" in text  # a paragraph of its own, filled, not one line a line
+    assert "  Files in the plain format" in text  # a separate paragraph, filled rather than one line each
 
 
 def test_a_group_without_a_command_shows_its_help() -> None:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture(scope="module")
 def written(kafka: str) -> Settings:
-    """Settings whose risk topic has six results of three patients, and nothing else is done to it."""
+    """Settings whose risk topic has six results of three patients, for tests that only read."""
     settings = fresh_settings(kafka)
     create_topics(settings, partitions=4, replication_factor=1)
     produce(kafka, settings.output_topic, WRITTEN)
@@ -75,7 +75,7 @@ def options(settings: Settings, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_json_is_the_values_as_they_stand_on_the_topic(written: Settings) -> None:
+def test_json_output_is_the_topics_values_unchanged(written: Settings) -> None:
     done = vitalstream(*options(written, "--from-beginning", "--until-idle", "2", "--json"))
 
     assert done.returncode == 0
@@ -85,7 +85,7 @@ def test_json_is_the_values_as_they_stand_on_the_topic(written: Settings) -> Non
     assert [line for line in lines if b'"ann"' in line] == [values[place] for place in (0, 3, 5)]
 
 
-def test_lines_tell_patient_risk_and_where_it_went(written: Settings) -> None:
+def test_lines_show_patient_risk_and_trend(written: Settings) -> None:
     done = vitalstream(*options(written, "--from-beginning", "--until-idle", "2"))
 
     assert done.returncode == 0
@@ -98,7 +98,7 @@ def test_lines_tell_patient_risk_and_where_it_went(written: Settings) -> None:
     assert len(done.stdout.splitlines()) == len(WRITTEN)
 
 
-def test_a_patient_without_input_is_shown_as_that_and_not_as_a_low_risk(settings: Settings) -> None:
+def test_a_patient_without_input_is_not_shown_as_a_low_risk(settings: Settings) -> None:
     values = [result("dee", 0.9), result("dee", None, 1, no_input=True)]
     produce(settings.bootstrap_servers, settings.output_topic, [(b"dee", value) for value in values])
     done = vitalstream(*options(settings, "--from-beginning", "--limit", "2"))
@@ -114,14 +114,14 @@ def test_a_patient_without_input_is_shown_as_that_and_not_as_a_low_risk(settings
     assert row.split()[:4] == ["dee", "no", "input", "-"]
 
 
-def test_limit_counts_what_min_risk_lets_through(written: Settings) -> None:
+def test_limit_counts_only_results_above_min_risk(written: Settings) -> None:
     done = vitalstream(*options(written, "--from-beginning", "--limit", "3", "--min-risk", "0.7", "--json"))
 
     assert done.returncode == 0
     assert [orjson.loads(line)["risk_probability"] >= 0.7 for line in done.stdout.splitlines()] == [True] * 3
 
 
-def test_without_from_beginning_only_what_comes_now(settings: Settings) -> None:
+def test_without_from_beginning_only_new_results_are_shown(settings: Settings) -> None:
     produce(settings.bootstrap_servers, settings.output_topic, rows(("before", 0.5)))
     with Running(*options(settings, "--limit", "2")) as watching:
         wait_until(lambda: "from now on" in watching.err, what="watch to follow")
@@ -132,7 +132,7 @@ def test_without_from_beginning_only_what_comes_now(settings: Settings) -> None:
         assert "before" not in watching.out
 
 
-def test_what_is_not_committed_is_not_shown(settings: Settings) -> None:
+def test_uncommitted_results_are_not_shown(settings: Settings) -> None:
     producer = Producer(
         {"bootstrap.servers": settings.bootstrap_servers, "transactional.id": settings.group, "log_level": 0}
     )
@@ -148,7 +148,7 @@ def test_what_is_not_committed_is_not_shown(settings: Settings) -> None:
     assert [orjson.loads(line)["patient_id"] for line in done.stdout.splitlines()] == ["committed"]
 
 
-def test_what_is_no_result_is_counted_and_never_shown(settings: Settings) -> None:
+def test_invalid_results_are_counted_and_never_shown(settings: Settings) -> None:
     produce(
         settings.bootstrap_servers,
         settings.output_topic,
@@ -177,7 +177,7 @@ def test_control_characters_do_not_reach_the_terminal(settings: Settings) -> Non
     assert "\x1b" not in done.stdout
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(settings: Settings) -> None:
+def test_a_closed_pipe_ends_watch_quietly(settings: Settings) -> None:
     produce(settings.bootstrap_servers, settings.output_topic, WRITTEN)
     command = argv(*options(settings, "--from-beginning", "--json"))
     with subprocess.Popen(
@@ -197,7 +197,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(settings: Settings) -> None:
     assert "BrokenPipe" not in said
 
 
-def test_ctrl_c_gives_the_terminal_back_and_leaves_the_last_state(make_settings: MakeSettings) -> None:
+def test_ctrl_c_restores_the_terminal_and_leaves_the_last_state(make_settings: MakeSettings) -> None:
     settings = make_settings()
     produce(
         settings.bootstrap_servers,
@@ -216,7 +216,7 @@ def test_ctrl_c_gives_the_terminal_back_and_leaves_the_last_state(make_settings:
     assert "patient-01" not in watching.left
 
 
-def test_it_leaves_no_consumer_group(written: Settings) -> None:
+def test_watch_leaves_no_consumer_group(written: Settings) -> None:
     vitalstream(*options(written, "--from-beginning", "--limit", "1"))
 
     admin = AdminClient({"bootstrap.servers": written.bootstrap_servers})
@@ -224,7 +224,7 @@ def test_it_leaves_no_consumer_group(written: Settings) -> None:
     assert not [group for group in groups if "follower" in group]
 
 
-def test_a_missing_topic_is_one_sentence(kafka: str) -> None:
+def test_a_missing_topic_is_refused_with_one_sentence(kafka: str) -> None:
     done = vitalstream("watch", "--bootstrap-servers", kafka, "--output-topic", "nobody-made-this")
 
     assert done.returncode == 1
@@ -262,7 +262,7 @@ def test_a_shortened_id_fits_and_keeps_both_ends(text: str) -> None:
     assert shortened(text, cell_len(whole)) == whole
 
 
-def test_a_risk_that_is_unknown_went_nowhere() -> None:
+def test_an_unknown_risk_has_no_trend() -> None:
     board = Board()
     for risk in (0.1, 0.9, None):
         latest = board.add(decode_result(result("a", risk)), 0.0)
@@ -271,7 +271,7 @@ def test_a_risk_that_is_unknown_went_nowhere() -> None:
 
 
 def drawn(width: int, *patients: tuple[str, float | None, float], **style: Any) -> str:
-    """The table of patients by name, risk, and for how many seconds they were not seen."""
+    """The table of patients, given by name, risk, and the seconds since they were last seen."""
     board = Board()
     for name, risk, seen in patients:
         value = decode_result(result(name, risk, offset=7, no_input=name == "dee"))
@@ -293,7 +293,7 @@ EVERY_AGE = [
 
 
 @pytest.mark.parametrize("width", [52, 60, 77, 78, 80, 109, 110, 140])
-def test_no_cell_is_cut_at_any_width(width: int) -> None:
+def test_no_cell_is_cut_off_at_any_width(width: int) -> None:
     header, _, *rows = drawn(width, *EVERY_AGE, color_system=None).splitlines()
     assert all(cell_len(row) <= width for row in (header, *rows))
     risks, seen = zip(*[(row.split()[1], row.split()[-3:]) for row in rows], strict=True)
@@ -309,7 +309,7 @@ def test_no_cell_is_cut_at_any_width(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [110, 140])
-def test_the_oldest_value_is_shown_where_the_model_has_a_history(width: int) -> None:
+def test_the_oldest_value_is_shown_if_the_model_has_a_history(width: int) -> None:
     carried = {"temperature": 3.25, "mean_arterial_pressure": 7.5}
     known = {"rows_seen": 9, "hours_since_first_seen": 30.0, "carried_forward": carried}
     board = Board()
@@ -333,10 +333,10 @@ def test_a_row_is_dimmed_when_it_is_old() -> None:
     new, old = rows[2:]
     assert ("\x1b[1;31m0.900" in new, "\x1b[2m" in new) == (True, False)
     assert re.search(r"\x1b\[2mold", old)
-    assert re.search(r"\x1b\[2;31m0\.800", old), "its colour stays"
+    assert re.search(r"\x1b\[2;31m0\.800", old), "its colour remains"
 
 
-def test_a_log_hears_of_a_silence_after_1_2_and_4_minutes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_silence_is_logged_after_1_2_and_4_minutes(capsys: pytest.CaptureFixture[str]) -> None:
     silence = Silence()
     for quiet in (0.0, 59.9, 60.1, 61.0, 119.9, 120.1, 200.0, 241.0, 0.1, 61.0):
         silence.lasts(quiet)
@@ -345,7 +345,7 @@ def test_a_log_hears_of_a_silence_after_1_2_and_4_minutes(capsys: pytest.Capture
     ]  # fmt: skip
 
 
-def test_the_table_says_for_how_long_nothing_has_come(settings: Settings) -> None:
+def test_the_table_says_how_long_nothing_has_arrived(settings: Settings) -> None:
     produce(settings.bootstrap_servers, settings.output_topic, rows(("ann", 0.5)))
     watching = OnTerminal(*options(settings, "--from-beginning"), columns=60)
     wait_until(lambda: "1 results of 1 patients" in watching.text, what="a table")

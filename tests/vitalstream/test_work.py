@@ -1,4 +1,4 @@
-"""What `vitalstream consume` sees to when a worker begins."""
+"""What `vitalstream consume` sets up around a worker."""
 
 import gc
 import weakref
@@ -21,7 +21,7 @@ def unfrozen() -> Iterator[None]:
 
 
 class Deaf(Stop):
-    """Leaves this process's signals alone."""
+    """Leaves this process's signal handlers alone."""
 
     def listen(self, *, grace: bool = True) -> None:
         pass
@@ -33,7 +33,7 @@ class DeafToHangups(Hangups):
 
 
 @pytest.mark.usefixtures("unfrozen")
-def test_a_worker_never_pauses_to_look_for_garbage_in_what_it_has_loaded() -> None:
+def test_a_workers_garbage_collection_skips_what_was_loaded_at_the_start() -> None:
     loaded = len(gc.get_objects())
 
     Beginning(Deaf(), DeafToHangups()).started(worker="w-0")
@@ -43,14 +43,14 @@ def test_a_worker_never_pauses_to_look_for_garbage_in_what_it_has_loaded() -> No
 
 
 class Client:
-    """Refers to itself, as a Kafka client and who listens to it do."""
+    """Refers to itself, as a Kafka client and its listeners do."""
 
     def __init__(self) -> None:
         self.listener = self.__init__  # type: ignore[misc]
 
 
 @pytest.mark.usefixtures("unfrozen")
-def test_clients_that_have_done_their_work_are_not_kept_for_ever() -> None:
+def test_unused_clients_are_not_kept_for_ever() -> None:
     gc.disable()
     gone = weakref.ref(Client())
 
@@ -64,7 +64,7 @@ def test_clients_that_have_done_their_work_are_not_kept_for_ever() -> None:
 
 @pytest.mark.usefixtures("unfrozen")
 def test_a_worker_that_has_ended_leaves_nothing_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its Kafka clients would still run while the interpreter is taken down."""
+    """Otherwise its Kafka clients would still run while the interpreter shuts down."""
     frozen = []
 
     def begin_and_end(_: Settings, *, observer: Observer, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""A worker as a process of the demo's and the sweep's."""
+"""A worker as a process of the demo and the sweep."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ from broker.settings import Settings
 from vitalstream.worker_process import WorkerProcess
 
 
-def test_one_that_is_stopped_before_it_listens_to_signals_has_ended_as_it_should(tmp_path: Path) -> None:
+def test_a_worker_stopped_before_it_handles_signals_counts_as_stopped(tmp_path: Path) -> None:
     WorkerProcess(Settings(), tmp_path).stop()
