@@ -1,4 +1,4 @@
-"""A call that never returns must not keep the worker."""
+"""Bounded calls: one that never returns must not block the worker."""
 
 import gc
 import signal
@@ -16,12 +16,12 @@ from tests.kafka import wait_until
 
 @pytest.fixture
 def threads() -> set[threading.Thread]:
-    """Those that were there before."""
+    """The threads that were there before."""
     return {*threading.enumerate()}
 
 
 class Used:
-    """What a call uses."""
+    """An object that a call uses."""
 
     def __call__(self) -> int:
         return threading.get_ident()
@@ -45,13 +45,11 @@ def test_all_calls_share_a_thread() -> None:
     assert threading.get_ident() not in made_in
 
 
-def test_nobody_waits_for_a_call_that_hangs(threads: set[threading.Thread]) -> None:
+def test_nobody_waits_for_a_hanging_call(threads: set[threading.Thread]) -> None:
     bounded, for_ever = Bounded(), threading.Event()
     with pytest.raises(TimeoutError):
         bounded(for_ever.wait, seconds=0.05)
-    assert bounded(lambda: 5, seconds=10) == 5, (
-        "the next call waits for the one that hangs, or takes its result"
-    )
+    assert bounded(lambda: 5, seconds=10) == 5, "the next call waited for the hanging one, or took its result"
     assert len({*threading.enumerate()} - threads) == 2
 
     for_ever.set()
@@ -61,13 +59,13 @@ def test_nobody_waits_for_a_call_that_hangs(threads: set[threading.Thread]) -> N
     )
 
 
-def test_the_next_call_does_not_wait_for_one_that_was_interrupted() -> None:
-    """Else it would use up its time before it has begun, and be made after all once nobody waits for it."""
+def test_the_next_call_does_not_wait_for_an_interrupted_one() -> None:
+    """Otherwise its time would run out before it started, and it would still run when nobody waits for it any more."""
     bounded, for_ever = Bounded(), threading.Event()
     main, interrupted = threading.get_ident(), threading.Event()
 
     def interrupt() -> None:
-        # Python misses a signal that comes as its main thread is about to wait, so one is not enough.
+        # Python misses a signal that arrives just as its main thread starts to wait, so one is not enough.
         for _ in range(20):
             if interrupted.wait(1):
                 return
@@ -77,7 +75,7 @@ def test_the_next_call_does_not_wait_for_one_that_was_interrupted() -> None:
         threading.Thread(target=interrupt, daemon=True).start()
         for_ever.wait()
 
-    # A shell has what it runs in the background ignore interrupts.
+    # A shell makes its background processes ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         bounded(wait, seconds=30)
@@ -89,8 +87,8 @@ def test_the_next_call_does_not_wait_for_one_that_was_interrupted() -> None:
     for_ever.set()
 
 
-def test_a_call_that_has_ended_keeps_nothing_alive() -> None:
-    """A producer that was dropped for another must go, with its connections."""
+def test_a_finished_call_keeps_nothing_alive() -> None:
+    """A replaced producer must be freed, together with its connections."""
     bounded = Bounded()
     used = [Used(), Used()]
     gone = [weakref.ref(one) for one in used]
@@ -102,13 +100,13 @@ def test_a_call_that_has_ended_keeps_nothing_alive() -> None:
     try:
         used.clear()
         wait_until(
-            lambda: not any(ref() for ref in gone), timeout=60, what="both gone without a look for garbage"
+            lambda: not any(ref() for ref in gone), timeout=60, what="both freed without garbage collection"
         )
     finally:
         gc.enable()
 
 
-def test_the_thread_goes_with_its_owner(threads: set[threading.Thread]) -> None:
+def test_the_thread_ends_with_its_owner(threads: set[threading.Thread]) -> None:
     bounded = Bounded()
     bounded(lambda: None, seconds=10)
     assert {*threading.enumerate()} - threads

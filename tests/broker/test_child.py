@@ -1,4 +1,4 @@
-"""A child process and the guard beside it."""
+"""A child process and its guard."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from broker.child import Child
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
-def test_no_guard_outlives_a_child_that_has_ended_by_itself(tmp_path: Path) -> None:
-    # It would kill whoever has the number of the process by then.
+def test_the_guard_ends_with_a_child_that_ends_by_itself(tmp_path: Path) -> None:
+    # Otherwise it would later kill whichever process has the pid by then.
     end = tmp_path / "end"
     child = Child(["/bin/sh", "-c", f"until [ -e {end} ]; do sleep 0.01; done"], log_file=tmp_path / "log")
     pid = child.pid
@@ -22,5 +22,5 @@ def test_no_guard_outlives_a_child_that_has_ended_by_itself(tmp_path: Path) -> N
 def _guards(cmdline: Path, pid: int) -> bool:
     try:
         return cmdline.read_bytes().endswith(f'kill -9 "$0"\0{pid}\0'.encode())
-    except OSError:  # ended meanwhile
+    except OSError:  # ended in the meantime
         return False

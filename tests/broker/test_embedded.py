@@ -14,7 +14,7 @@ from broker.topics import create_topics, message_limits, require_topics
 from tests.kafka import is_running, partitions, wait_until
 
 
-def test_clients_in_other_processes_can_use_it() -> None:
+def test_clients_in_other_processes_can_use_the_embedded_broker() -> None:
     with EmbeddedBroker() as broker:
         producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
         producer.produce("vitals", b"hello")
@@ -34,7 +34,7 @@ def test_clients_in_other_processes_can_use_it() -> None:
         consumer.close()
 
 
-def test_topics_come_into_being_when_touched() -> None:
+def test_topics_are_created_when_touched() -> None:
     with EmbeddedBroker() as broker:
         settings = Settings(bootstrap_servers=broker.bootstrap_servers)
         with pytest.raises(
@@ -48,7 +48,7 @@ def test_topics_come_into_being_when_touched() -> None:
         assert len(partitions(broker.bootstrap_servers, "vitals")) == PARTITIONS
 
 
-def test_it_has_no_admin_and_says_so_at_once() -> None:
+def test_the_embedded_broker_has_no_admin_api_and_says_so_at_once() -> None:
     with EmbeddedBroker() as broker:
         settings = Settings(bootstrap_servers=broker.bootstrap_servers)
         with pytest.raises(BrokerError, match="can't create topics"):
@@ -56,7 +56,7 @@ def test_it_has_no_admin_and_says_so_at_once() -> None:
         assert message_limits(settings, ["vitals"]) == {"vitals": DEFAULT_MAX_MESSAGE_BYTES}
 
 
-def test_it_ends_with_its_block() -> None:
+def test_the_embedded_broker_ends_with_its_block() -> None:
     with EmbeddedBroker() as broker:
         pid = broker.pid
         assert pid is not None
@@ -65,7 +65,7 @@ def test_it_ends_with_its_block() -> None:
     assert broker.pid is None
 
 
-def test_it_ends_with_a_killed_parent() -> None:
+def test_the_embedded_broker_ends_with_a_killed_parent() -> None:
     code = (
         "import os, signal\n"
         "from broker.embedded import EmbeddedBroker\n"
@@ -92,6 +92,6 @@ def test_a_folder_named_broker_is_not_mistaken_for_ours(
         assert broker.bootstrap_servers
 
 
-def test_what_it_can_not_do_is_one_sentence() -> None:
+def test_what_the_embedded_broker_can_not_do_is_refused_with_one_sentence() -> None:
     assert EmbeddedBroker.limitations.count(". ") == 0
     assert os.linesep not in EmbeddedBroker.limitations

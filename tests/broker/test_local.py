@@ -25,7 +25,7 @@ Tools = Path
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
-    """An empty folder that is all of PATH, with an empty cache and no JAVA_HOME."""
+    """PATH set to one empty folder, with an empty cache and no JAVA_HOME."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -41,12 +41,12 @@ def add(tools: Tools, name: str, script: str) -> Path:
     return tool
 
 
-def test_no_java_is_one_sentence(tools: Tools) -> None:
+def test_a_missing_java_is_refused_with_one_sentence(tools: Tools) -> None:
     with pytest.raises(BrokerError, match="needs Java 17 or newer; there is no java on PATH"):
         LocalKafka().start()
 
 
-def test_an_empty_java_home_is_one_sentence(
+def test_an_empty_java_home_is_refused_with_one_sentence(
     tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
@@ -55,24 +55,24 @@ def test_an_empty_java_home_is_one_sentence(
 
 
 @pytest.mark.parametrize(("version", "number"), [("1.8.0_402", "8"), ("11.0.22", "11"), ("16", "16")])
-def test_an_old_java_is_one_sentence(tools: Tools, version: str, number: str) -> None:
+def test_an_old_java_is_refused_with_one_sentence(tools: Tools, version: str, number: str) -> None:
     add(tools, "java", f"echo 'openjdk version \"{version}\"' >&2")
     with pytest.raises(BrokerError, match=f"needs Java 17 or newer; .*/java is Java {number}$"):
         find_java()
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21", "25-ea"])
-def test_a_new_java_is_taken(tools: Tools, version: str) -> None:
+def test_a_new_java_is_used(tools: Tools, version: str) -> None:
     java = add(tools, "java", f"echo 'openjdk version \"{version}\"' >&2")
     assert find_java() == str(java)
 
 
-def test_no_maven_is_one_sentence(tools: Tools) -> None:
+def test_a_missing_maven_is_refused_with_one_sentence(tools: Tools) -> None:
     with pytest.raises(BrokerError, match=r"needs Maven once, to fetch Apache Kafka 4\.2\.1; .*no mvn"):
         kafka_jars()
 
 
-def test_a_failed_fetch_says_why_and_leaves_no_half_cache(tools: Tools, tmp_path: Path) -> None:
+def test_a_failed_download_says_why_and_leaves_no_partial_cache(tools: Tools, tmp_path: Path) -> None:
     add(tools, "mvn", "echo '[ERROR] Unknown host'; exit 1")
     with pytest.raises(BrokerError, match=r"could not fetch Apache Kafka .*Unknown host"):
         kafka_jars()
@@ -81,14 +81,14 @@ def test_a_failed_fetch_says_why_and_leaves_no_half_cache(tools: Tools, tmp_path
 
 
 @pytest.mark.parametrize("version", ["4.2", "latest", "../4.2.1", ""])
-def test_what_is_no_version_is_one_sentence(tools: Tools, version: str) -> None:
+def test_an_invalid_version_is_refused_with_one_sentence(tools: Tools, version: str) -> None:
     with pytest.raises(
         BrokerError, match=r"is not a version of Apache Kafka; give three numbers, as in 4\.2\.1"
     ):
         kafka_jars(version)
 
 
-def test_jars_are_fetched_once_even_by_two_processes(tools: Tools, tmp_path: Path) -> None:
+def test_jars_are_downloaded_once_even_by_two_processes(tools: Tools, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     outdir = "for a; do case $a in -DoutputDirectory=*) o=${a#*=};; esac; done"
     add(
@@ -103,7 +103,7 @@ def test_jars_are_fetched_once_even_by_two_processes(tools: Tools, tmp_path: Pat
     assert calls.read_text() == "call\n"
 
 
-def test_a_taken_port_is_one_sentence() -> None:
+def test_a_port_in_use_is_refused_with_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(
@@ -112,7 +112,7 @@ def test_a_taken_port_is_one_sentence() -> None:
             LocalKafka(port=port).start()
 
 
-def test_a_failed_start_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_start_shows_the_log_and_leaves_nothing_behind(tmp_path: Path) -> None:
     broker = LocalKafka(data_dir=tmp_path, fast_start=True, overrides={"num.io.threads": "none"})
     with pytest.raises(BrokerError, match=r"(?s)the local Kafka .*num\.io\.threads"):
         broker.start()
@@ -143,7 +143,7 @@ def test_data_and_address_survive_a_kill(broker: LocalKafka) -> None:
     assert len(admin.list_topics(timeout=10).topics["kept"].partitions) == 3
 
 
-def test_a_transaction_committed_just_before_a_kill_is_seen(broker: LocalKafka) -> None:
+def test_a_transaction_committed_just_before_a_kill_is_visible(broker: LocalKafka) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     admin.create_topics([NewTopic("committed")])["committed"].result()
     producer = Producer(
@@ -160,7 +160,7 @@ def test_a_transaction_committed_just_before_a_kill_is_seen(broker: LocalKafka) 
     assert [message.value() for message in seen] == [b"kept"]
 
 
-def test_data_survive_an_orderly_stop_and_start(broker: LocalKafka) -> None:
+def test_data_survives_an_orderly_restart(broker: LocalKafka) -> None:
     AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     broker.stop()
     assert broker.pid is None
@@ -170,10 +170,8 @@ def test_data_survive_an_orderly_stop_and_start(broker: LocalKafka) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_no_transaction_loses_its_markers_when_it_ends_and_starts_again(
-    broker: LocalKafka, end: signal.Signals
-) -> None:
-    """Eight producers end small transactions all the while; from 4.3 on, Kafka skips markers and says so in its log."""
+def test_no_transaction_loses_its_markers_across_a_restart(broker: LocalKafka, end: signal.Signals) -> None:
+    """Eight producers keep ending small transactions; since 4.3, Kafka skips markers and says so in its log."""
     topic = f"ended-{end.name}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     admin.create_topics([NewTopic(topic, 4)])[topic].result()
@@ -193,7 +191,7 @@ def test_no_transaction_loses_its_markers_when_it_ends_and_starts_again(
 
 @contextmanager
 def transacting(servers: str, topic: str) -> Iterator[list[None]]:
-    """Transactions without end to four partitions, from eight threads; one entry for each that is committed."""
+    """Endless transactions to four partitions, from eight threads; one entry for each commit."""
     commits: list[None] = []
     ended = threading.Event()
 
@@ -222,14 +220,14 @@ def transacting(servers: str, topic: str) -> Iterator[list[None]]:
             thread.join()
 
 
-def test_two_in_one_folder_are_refused_in_one_sentence(broker: LocalKafka) -> None:
+def test_a_second_broker_in_one_folder_is_refused_with_one_sentence(broker: LocalKafka) -> None:
     folder = broker.log_file.parent
     with pytest.raises(BrokerError, match=f"another local Kafka uses {folder}; choose another directory"):
         LocalKafka(data_dir=folder, fast_start=True).start()
     AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=10)
 
 
-def test_a_folder_of_a_newer_kafka_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_from_a_newer_kafka_is_refused_with_one_sentence(tmp_path: Path) -> None:
     with LocalKafka(data_dir=tmp_path, fast_start=True, version="4.3.0"):
         pass
     with pytest.raises(BrokerError) as error:
@@ -240,14 +238,14 @@ def test_a_folder_of_a_newer_kafka_is_refused_in_one_sentence(tmp_path: Path) ->
     )
 
 
-def test_it_listens_on_127_0_0_1_alone(broker: LocalKafka) -> None:
+def test_the_broker_listens_only_on_127_0_0_1(broker: LocalKafka) -> None:
     with socket.socket() as there, socket.socket() as elsewhere:
         assert there.connect_ex(("127.0.0.1", broker.port)) == 0
         assert elsewhere.connect_ex(("127.0.0.2", broker.port)) != 0
 
 
 @pytest.mark.parametrize("end", ["kill", "exit"])
-def test_it_never_outlives_its_parent(end: str) -> None:
+def test_the_broker_never_outlives_its_parent(end: str) -> None:
     code = (
         "import os, signal, sys\n"
         "from broker.local import LocalKafka\n"

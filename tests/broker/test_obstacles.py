@@ -1,4 +1,4 @@
-"""Why no broker answers: one sentence that says what stands in the way and what to do."""
+"""Why no broker responds: one sentence that says what is in the way and what to do."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def obstacle(servers: str, *, seconds: float = 2) -> str:
-    """The sentence, without the servers and the remedy that every one begins and ends with."""
+    """The sentence, without the servers at the start and the remedy at the end, which are always the same."""
     with pytest.raises(BrokerError) as error:
         Admin(Settings(bootstrap_servers=servers), timeout=seconds)
     beginning = f"can't reach Kafka at {servers} within {seconds:g} s"
@@ -28,7 +28,7 @@ def obstacle(servers: str, *, seconds: float = 2) -> str:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port where nobody listens, and nobody else can."""
+    """A port where nobody listens and nobody else can."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
@@ -36,10 +36,10 @@ def closed_port() -> Iterator[int]:
 
 @contextmanager
 def listening(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The address of a server that does this with each connection, once the client has said something."""
+    """The address of a server that does this with each connection once the client has sent something."""
 
     def serve() -> None:
-        with suppress(OSError):  # at the end it is closed
+        with suppress(OSError):  # closed at the end
             while True:
                 connection, _ = server.accept()
                 with connection, suppress(OSError):
@@ -68,7 +68,7 @@ def test_a_port_where_nothing_listens(closed_port: int, capfd: Capture) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_a_port_the_sentence_says_which_one_was_taken() -> None:
+def test_without_a_port_the_sentence_names_the_default_port() -> None:
     told = obstacle("no-such-kafka..invalid,127.0.0.9")
     assert "nothing listens at 127.0.0.9:9092" in told
     assert "the host name no-such-kafka..invalid does not resolve" in told
@@ -81,21 +81,21 @@ def test_each_of_several_servers_is_named(closed_port: int) -> None:
     assert "the host name no-such-kafka..invalid does not resolve" in told
 
 
-def test_another_service() -> None:
+def test_a_service_that_is_not_kafka() -> None:
     with listening(lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as address:
         assert obstacle(address).startswith(
             f": {address} does not answer as Kafka does (another service, or TLS"
         )
 
 
-def test_a_server_that_hangs_up_such_as_one_that_wants_tls() -> None:
+def test_a_server_that_hangs_up_like_one_that_expects_tls() -> None:
     with listening(lambda client: None) as address:
         assert obstacle(address).startswith(
             ": connections to it close without an answer; check security.protocol (-X) if it requires TLS or a password"
         )
 
 
-def test_a_server_that_is_silent() -> None:
+def test_a_silent_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert obstacle(address) == (
@@ -104,7 +104,7 @@ def test_a_server_that_is_silent() -> None:
 
 
 @pytest.mark.kafka
-def test_one_server_that_answers_is_enough(kafka: str, closed_port: int, capfd: Capture) -> None:
+def test_one_responding_server_is_enough(kafka: str, closed_port: int, capfd: Capture) -> None:
     settings = Settings(bootstrap_servers=f"no-such-kafka..invalid:9092,127.0.0.1:{closed_port},{kafka}")
     assert Admin(settings).metadata.brokers
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Secrets: where they come from, where they never show, and what is warned of."""
+"""Secrets: where they come from, that they never show, and which settings cause a warning."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
-    """A directory as Kubernetes mounts a Secret: links into a hidden folder."""
+    """A directory as Kubernetes mounts a Secret: symbolic links into a hidden folder."""
     hidden = tmp_path / "secrets" / "..data"
     hidden.mkdir(parents=True)
     for name, text in (("sasl.password", f"{SECRET}\n"), ("ssl.key.pem", "-----BEGIN\nkey\n-----END\n")):
@@ -39,12 +39,12 @@ def test_each_file_is_a_property(secrets: Path) -> None:
     assert SECRET not in f"{settings!r} {settings} {settings.shown()}"
 
 
-def test_a_byte_order_mark_is_no_part_of_a_secret(secrets: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_secret(secrets: Path) -> None:
     (secrets / "sasl.password").write_text(f"{SECRET}\r\n", encoding="utf-8-sig")
     assert load_settings(secrets_dir=secrets).kafka["sasl.password"] == SECRET
 
 
-def test_files_lie_over_environment_and_configuration_and_under_the_command_line(
+def test_files_override_environment_and_configuration_but_not_the_command_line(
     secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "v.toml"
@@ -56,7 +56,7 @@ def test_files_lie_over_environment_and_configuration_and_under_the_command_line
     assert load_settings(config=config, properties=["sasl.password=x"]).kafka["sasl.password"] == "x"
 
 
-def test_a_directory_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--secrets-dir: cannot read .*absent: No such file"):
         load_settings(secrets_dir=tmp_path / "absent")
     (tmp_path / "sasl.password").write_bytes(b"\xff\xfe")
@@ -64,7 +64,7 @@ def test_a_directory_that_can_not_be_read_is_named(tmp_path: Path) -> None:
         load_settings(secrets_dir=tmp_path)
 
 
-def test_a_property_that_decides_delivery_is_refused_from_a_file_too(tmp_path: Path) -> None:
+def test_a_property_that_decides_delivery_is_refused_even_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "group.id").write_text("x")
     with pytest.raises(SettingsError, match="use --group instead"):
         load_settings(secrets_dir=tmp_path)
@@ -81,7 +81,7 @@ def test_a_property_that_decides_delivery_is_refused_from_a_file_too(tmp_path: P
         ("sasl.username", False),
     ],
 )
-def test_what_is_a_secret(name: str, secret: bool) -> None:
+def test_which_properties_are_secrets(name: str, secret: bool) -> None:
     assert is_secret(name) is secret
 
 
@@ -98,7 +98,9 @@ def test_what_is_a_secret(name: str, secret: bool) -> None:
         ("PLAINTEXT://[2001:db8::1]:9092, b:1", "plaintext", "2001:db8::1, b"),
     ],
 )
-def test_plain_text_to_elsewhere_is_warned_of(servers: str, protocol: str | None, far: str | None) -> None:
+def test_unencrypted_connections_elsewhere_are_warned_about(
+    servers: str, protocol: str | None, far: str | None
+) -> None:
     kafka = {"security.protocol": protocol} if protocol else {}
     found = cautions(Settings(bootstrap_servers=servers, kafka=kafka))
     if far is None:
@@ -109,7 +111,7 @@ def test_plain_text_to_elsewhere_is_warned_of(servers: str, protocol: str | None
         assert f"unencrypted to {far}; set it to SSL or SASL_SSL" in text
 
 
-def test_a_secret_on_the_command_line_is_warned_of_by_name() -> None:
+def test_a_secret_on_the_command_line_is_warned_about_by_name() -> None:
     given = [f"sasl.password={SECRET}", "linger.ms=5", "ssl.key.location=/k"]
     (text,) = cautions(load_settings(properties=given), given)
     assert text.startswith("-X sasl.password: everyone on this machine can read a command line")
@@ -118,7 +120,7 @@ def test_a_secret_on_the_command_line_is_warned_of_by_name() -> None:
 
 @pytest.mark.parametrize("format_", ["text", "json"])
 def test_the_command_warns_once_and_shows_no_secret(format_: str, tmp_path: Path) -> None:
-    """Nobody listens there: what counts is what is said on the way."""
+    """Nobody listens there; only what the command logs along the way counts."""
     model = ("--model", str(tmp_path / "absent.joblib"), "--log-format", format_)
     servers = ("--bootstrap-servers", f"127.0.0.1:{free_port()},192.0.2.1:9092")
     line = ("consume", *model, *servers, "-X", f"sasl.password={SECRET}")

@@ -22,7 +22,7 @@ def toml(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
+def test_flag_overrides_environment_overrides_file_overrides_default(
     toml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_settings().chunk_size == 100
@@ -39,7 +39,7 @@ def test_the_file_may_begin_with_a_byte_order_mark(toml: Path) -> None:
     assert load_settings(config=toml) == expected
 
 
-def test_properties_of_the_command_line_lie_over_those_of_the_file(toml: Path) -> None:
+def test_properties_on_the_command_line_override_those_in_the_file(toml: Path) -> None:
     settings = load_settings(config=toml, properties=["linger.ms=9", "sasl.username = a=b "])
     assert settings.kafka == {"linger.ms": "9", "client.id": "file", "sasl.username": "a=b"}
 
@@ -49,7 +49,7 @@ def test_properties_come_from_the_environment_as_json(monkeypatch: pytest.Monkey
     assert load_settings().kafka == {"client.id": "env"}
 
 
-def test_the_users_properties_lie_over_a_clients_defaults() -> None:
+def test_the_users_properties_override_a_clients_defaults() -> None:
     settings = load_settings(bootstrap_servers="k:1", properties=["linger.ms=9", "reconnect.backoff.ms=50"])
     assert settings.client({"linger.ms": 5, "acks": "all"}) == {
         "bootstrap.servers": "k:1",
@@ -121,7 +121,7 @@ def test_a_bad_setting_is_named_in_one_sentence(flags: dict[str, object], told: 
     assert error.value.exit_code == 2
 
 
-def test_all_bad_settings_are_told_at_once() -> None:
+def test_all_bad_settings_are_named_at_once() -> None:
     with pytest.raises(SettingsError, match=r"--chunk-size .*; --workers "):
         load_settings(chunk_size=0, workers=0)
 
@@ -142,7 +142,7 @@ def test_all_bad_settings_are_told_at_once() -> None:
         ),
     ],
 )
-def test_what_is_wrong_in_a_file_names_the_file(tmp_path: Path, content: str, told: str) -> None:
+def test_an_error_in_a_file_names_the_file(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "broken.toml"
     path.write_text(content)
     with pytest.raises(SettingsError) as error:
@@ -151,7 +151,7 @@ def test_what_is_wrong_in_a_file_names_the_file(tmp_path: Path, content: str, to
     assert "known" not in str(error.value)
 
 
-def test_a_file_that_needs_a_flag_to_fit_together_is_none_to_refuse(tmp_path: Path) -> None:
+def test_a_file_may_need_a_flag_to_be_consistent(tmp_path: Path) -> None:
     path = tmp_path / "part.toml"
     path.write_text('input_topic = "risk"')
     assert load_settings(config=path, output_topic="score").topics[:2] == ("risk", "score")
@@ -173,7 +173,7 @@ def test_numbers_and_booleans_are_librdkafka_properties_too(
 
 
 @pytest.mark.parametrize("text", ["linger.ms=5", "[1]"])
-def test_properties_in_the_environment_that_are_no_object_are_told_in_words(
+def test_properties_in_the_environment_must_be_a_json_object(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VITALSTREAM_KAFKA", text)
@@ -185,10 +185,10 @@ def test_properties_in_the_environment_that_are_no_object_are_told_in_words(
     )
 
 
-def test_a_misspelt_setting_in_the_environment_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_setting_in_the_environment_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITALSTREAM_TRESHOLD", "0.4")
     monkeypatch.setenv("VITALSTREAM_THRESHOLD", "0.4")
-    # As Kubernetes has them for a service of this name.
+    # As Kubernetes sets them for a service of this name.
     for name in ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_9464_TCP_ADDR", "PORT_9464_TCP_PROTO"):
         monkeypatch.setenv(f"VITALSTREAM_{name}", "x")
     assert cautions(load_settings()) == [
@@ -234,7 +234,7 @@ def test_a_secret_does_not_show_in_an_error(monkeypatch: pytest.MonkeyPatch) -> 
         assert "hunter2" not in str(error.value) or properties == ["hunter2"]
 
 
-def test_settings_are_frozen_and_travel_to_other_processes() -> None:
+def test_settings_are_frozen_and_can_be_pickled() -> None:
     settings = load_settings(chunk_size=9, properties=["sasl.password=hunter2"], model=Path("m.joblib"))
     with pytest.raises(ValidationError):
         setattr(settings, "chunk_size", 5)  # noqa: B010 - the type checker knows it is frozen
@@ -242,7 +242,7 @@ def test_settings_are_frozen_and_travel_to_other_processes() -> None:
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_the_topics_are_the_input_then_the_outputs() -> None:
+def test_topics_lists_the_input_then_the_outputs() -> None:
     settings = load_settings(input_topic="in", dead_letter_topic="dead")
     assert settings.topics == ("in", "risk", "risk-metrics", "dead")
     assert settings.output_topics == ("risk", "risk-metrics", "dead")

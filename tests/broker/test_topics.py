@@ -39,7 +39,7 @@ def configure(settings: Settings, topic: str, **config: str) -> None:
 
 
 @pytest.mark.kafka
-def test_create_makes_the_four_topics_once(unmade: Settings) -> None:
+def test_create_creates_the_four_topics_once(unmade: Settings) -> None:
     assert create_topics(unmade, partitions=3) == [(name, "created") for name in unmade.topics]
     require_topics(unmade, unmade.topics)
     assert partitions(unmade.bootstrap_servers, unmade.input_topic) == [0, 1, 2]
@@ -49,7 +49,7 @@ def test_create_makes_the_four_topics_once(unmade: Settings) -> None:
 
 
 @pytest.mark.kafka
-def test_a_state_topic_is_compacted_and_as_wide_as_the_input(unmade: Settings) -> None:
+def test_a_state_topic_is_compacted_and_has_as_many_partitions_as_the_input(unmade: Settings) -> None:
     create_topics(unmade, partitions=3)
     state = unmade.topic(Role.STATE)
     assert state == f"{unmade.input_topic}-state-{unmade.group}"
@@ -79,7 +79,7 @@ def test_a_state_topic_is_compacted_and_as_wide_as_the_input(unmade: Settings) -
 
 
 @pytest.mark.kafka
-def test_a_state_topic_of_another_width_is_refused(unmade: Settings) -> None:
+def test_a_state_topic_with_a_different_number_of_partitions_is_refused(unmade: Settings) -> None:
     state = unmade.topic(Role.STATE)
     client = AdminClient({"bootstrap.servers": unmade.bootstrap_servers})
     config = TOPICS[Role.STATE].config
@@ -92,7 +92,7 @@ def test_a_state_topic_of_another_width_is_refused(unmade: Settings) -> None:
 
 
 @pytest.mark.kafka
-def test_what_is_asked_of_existing_topics_is_compared_with_what_they_are(unmade: Settings) -> None:
+def test_requests_for_existing_topics_are_compared_with_what_they_have(unmade: Settings) -> None:
     create_topics(unmade, partitions=3, replication_factor=1)
     vitals, risk, metrics, letters = unmade.topics
     at = f"--bootstrap-server {unmade.bootstrap_servers}"
@@ -129,7 +129,7 @@ def test_create_says_why_the_brokers_refuse(unmade: Settings) -> None:
 
 
 @pytest.mark.kafka
-def test_check_finds_topics_as_create_makes_them_in_order(settings: Settings) -> None:
+def test_check_accepts_topics_as_create_creates_them(settings: Settings) -> None:
     found = check_topics(settings)
 
     assert {(one.topic, one.level) for one in found} == {(name, "warning") for name in settings.topics}
@@ -137,7 +137,7 @@ def test_check_finds_topics_as_create_makes_them_in_order(settings: Settings) ->
 
 
 @pytest.mark.kafka
-def test_check_tells_missing_topics(unmade: Settings) -> None:
+def test_check_names_missing_topics(unmade: Settings) -> None:
     found = check_topics(unmade)
 
     assert [(one.topic, one.level) for one in found] == [(name, "error") for name in unmade.topics]
@@ -145,7 +145,7 @@ def test_check_tells_missing_topics(unmade: Settings) -> None:
 
 
 @pytest.mark.kafka
-def test_check_tells_what_loses_results(make_settings: MakeSettings) -> None:
+def test_check_finds_settings_that_lose_results(make_settings: MakeSettings) -> None:
     settings = make_settings(partitions=2)
     configure(settings, settings.output_topic, cleanup_policy="compact,delete", retention_ms="1000")
     configure(settings, settings.dead_letter_topic, max_message_bytes="1000000")
@@ -163,7 +163,7 @@ def test_check_tells_what_loses_results(make_settings: MakeSettings) -> None:
 
 
 @pytest.mark.kafka
-def test_check_notes_outputs_narrower_than_the_input(unmade: Settings) -> None:
+def test_check_notes_outputs_with_fewer_partitions_than_the_input(unmade: Settings) -> None:
     admin = AdminClient({"bootstrap.servers": unmade.bootstrap_servers})
     for future in admin.create_topics([NewTopic(unmade.input_topic, 6, 1)]).values():
         future.result()
@@ -255,7 +255,7 @@ def test_what_is_produced_can_be_read_back(settings: Settings) -> None:
 
 
 @pytest.mark.kafka
-def test_an_aborted_transaction_is_read_uncommitted_only(settings: Settings) -> None:
+def test_an_aborted_transaction_is_visible_only_to_read_uncommitted(settings: Settings) -> None:
     kafka, topic = settings.bootstrap_servers, settings.output_topic
     producer = Producer({"bootstrap.servers": kafka, "transactional.id": settings.group, "log_level": 0})
     producer.init_transactions(30)

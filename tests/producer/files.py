@@ -41,14 +41,14 @@ def write_ndjson(path: Path, records: Iterable[Record]) -> None:
 
 @dataclass(frozen=True)
 class Stay:
-    """A stay of hourly rows, by standard feature."""
+    """A stay of hourly rows, keyed by standard feature."""
 
     name: str
     hours: list[dict[str, Any]]
 
 
 def stays(count: int = 4, hours: int = 12) -> list[Stay]:
-    """Simulated stays whose hourly rows have at least a pulse."""
+    """Simulated stays whose hourly rows have at least a heart rate."""
     found = []
     for number in range(count):
         one = Ward(patients=1, seed=number, deteriorating=0)
@@ -59,7 +59,7 @@ def stays(count: int = 4, hours: int = 12) -> list[Stay]:
 
 
 def write_psv(folder: Path, of: list[Stay]) -> None:
-    """The 2019 Challenge's layout: one file a stay; the columns we do not read are there too."""
+    """The 2019 Challenge's layout: one file per stay; columns that we do not read are included."""
     header = [*list(HOURLY.values())[:7], "EtCO2", "Age", "ICULOS", "SepsisLabel"]
     for stay in of:
         lines = ["|".join(header)]
@@ -84,7 +84,7 @@ def write_hourly_parquet(path: Path, of: list[Stay]) -> None:
 
 
 def write_event_txt(folder: Path, of: list[Stay]) -> None:
-    """The 2012 Challenge's layout: one file a stay, descriptors at 00:00, one line a value."""
+    """The 2012 Challenge's layout: one file per stay, descriptors at 00:00, one line per value."""
     for stay in of:
         lines = ["Time,Parameter,Value", f"00:00,RecordID,{stay.name}", f"00:00,Age,{stay.hours[0]['age']}"]
         lines += ["00:00,Gender,-1", "00:00,Height,-1"]
@@ -129,6 +129,6 @@ def _cell(value: Any) -> str:
 
 
 def moment(hours: int, minutes: int = 0) -> str:
-    """An event time so long after the PhysioNet formats' epoch."""
+    """An event time this long after the PhysioNet formats' epoch."""
     when = datetime(2019, 1, 1, tzinfo=UTC) + timedelta(hours=hours, minutes=minutes)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

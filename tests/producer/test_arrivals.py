@@ -1,4 +1,4 @@
-"""Rows as devices send them: every value once, at its own time, a patient's in order."""
+"""Rows as devices send them: every value once, at its own time, in order for each patient."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -72,7 +72,7 @@ TABLES = {"a.csv": write_csv, "a.parquet": write_parquet, "a.ndjson": write_ndjs
 
 
 @pytest.mark.parametrize("layout", [*TABLES, *WRITERS])
-def test_of_any_file_every_value_arrives_once(tmp_path: Path, layout: str) -> None:
+def test_every_value_of_any_file_arrives_once(tmp_path: Path, layout: str) -> None:
     if layout in TABLES:
         TABLES[layout](tmp_path / layout, simulated(500))
         how = readers("plain")
@@ -119,19 +119,19 @@ def test_rows_in_any_order_keep_their_order_and_their_time(told: list[tuple[str,
             assert times(own)[-1:] == [at][: len(own)]
 
 
-def test_of_rows_in_order_of_time_the_messages_are_so_too() -> None:
+def test_messages_of_rows_in_time_order_are_in_time_order() -> None:
     messages = [*AsArrived(simulated(600, patients=20))]
     assert times(messages) == sorted(times(messages))
 
 
-def test_the_simulated_ward_can_send_as_devices_do_without_end() -> None:
+def test_the_simulated_ward_can_send_like_devices_for_ever() -> None:
     readings = Ward(patients=20).readings(START, 60)
     messages = [*islice(AsArrived(map(record, readings)), 5000)]
     assert times(messages) == sorted(times(messages))
     assert {len(one.keys() & {*STANDARD_FEATURES[:7]}) for one in messages} <= {1, 2, 3}
 
 
-def test_one_stay_after_the_other_holds_no_more_than_an_hour_back() -> None:
+def test_with_one_stay_after_another_only_a_few_rows_are_held_back() -> None:
     read = []
 
     def rows() -> Iterable[Record]:
@@ -145,7 +145,7 @@ def test_one_stay_after_the_other_holds_no_more_than_an_hour_back() -> None:
 
 
 @pytest.mark.parametrize("time", ["soon", "2026-01-05", None, 5])
-def test_a_time_that_cannot_be_read_stays(time: object) -> None:
+def test_an_unreadable_time_stays_unchanged(time: object) -> None:
     rows = [row(0, heart_rate=1), row(0, heart_rate=2, temperature=3) | {"event_time": time}, row(1, spo2=4)]
     assert [one["event_time"] for one in AsArrived(rows)] == [
         rows[0]["event_time"], time, time, rows[2]["event_time"]
@@ -153,12 +153,12 @@ def test_a_time_that_cannot_be_read_stays(time: object) -> None:
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00"])
-def test_before_the_first_time_there_is_none(time: str) -> None:
+def test_no_time_before_the_earliest_is_made_up(time: str) -> None:
     messages = [*AsArrived([row(0, heart_rate=2, temperature=3) | {"event_time": time}])]
     assert [one["event_time"] for one in messages] == [time, time]
 
 
-def test_any_device_may_be_the_last() -> None:
+def test_any_device_may_send_last() -> None:
     messages = [*AsArrived(row(hour, heart_rate=80, temperature=37) for hour in range(20))]
     assert {"heart_rate" in one for one in messages[1::2]} == {True, False}
 
@@ -169,7 +169,7 @@ def test_a_row_without_id_or_time_is_passed_on() -> None:
     assert [*AsArrived(rows)] == rows
 
 
-def test_what_no_device_measured_is_no_message() -> None:
+def test_a_row_that_no_device_measured_gives_no_message() -> None:
     arrivals = AsArrived([row(0, heart_rate=None, age=61, encounter_id="e"), row(1, heart_rate=80)])
     assert [one["heart_rate"] for one in arrivals] == [80]
     assert arrivals.counts == {"rows_read": 2, "rows_without_measurement": 1}

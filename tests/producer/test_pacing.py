@@ -11,7 +11,7 @@ from producer.sources import Record
 
 
 class Clock:
-    """Sleeping moves it, and `cost` passes with each look at it."""
+    """Sleeping moves it, and each look at it costs `cost` seconds."""
 
     def __init__(self, *, cost: float = 0.0) -> None:
         self.now = 1000.0
@@ -67,7 +67,7 @@ def test_a_stall_is_caught_up_at_once() -> None:
     assert clock.now - 1000.0 == pytest.approx(5.01)
 
 
-def test_poisson_has_exponential_gaps_of_the_seed() -> None:
+def test_poisson_gives_exponential_gaps_determined_by_the_seed() -> None:
     def gaps(seed: int) -> list[float]:
         schedule = poisson(100, seed=seed)
         due = [0.0, *(schedule({}) for _ in range(20_000))]
@@ -75,16 +75,16 @@ def test_poisson_has_exponential_gaps_of_the_seed() -> None:
 
     sample = gaps(7)
     assert statistics.mean(sample) == pytest.approx(0.01, rel=0.03)
-    assert statistics.stdev(sample) == pytest.approx(0.01, rel=0.03)  # as wide as the mean: exponential
+    assert statistics.stdev(sample) == pytest.approx(0.01, rel=0.03)  # as large as the mean, so exponential
     assert gaps(7) == sample != gaps(8)
 
 
-def test_event_time_is_followed_at_the_given_speed() -> None:
+def test_messages_follow_event_time_at_the_given_speed() -> None:
     records = at("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-01-01T02:01:30+01:00")
     assert sent_at(by_event_time(60), records, Clock()) == pytest.approx([0, 1, 61.5])
 
 
-def test_the_next_stay_and_unreadable_times_follow_at_once() -> None:
+def test_the_next_stay_and_unreadable_times_are_sent_at_once() -> None:
     records = at(
         "2026-01-01T01:00:00Z",
         "2026-01-01T02:00:00Z",
@@ -102,7 +102,7 @@ def test_without_a_schedule_nothing_waits() -> None:
     assert clock.sleeps == []
 
 
-def test_a_stop_ends_a_long_wait() -> None:
+def test_a_stop_interrupts_a_long_wait() -> None:
     clock = Clock()
     pacer = Pacer(at_rate(0.001), clock=clock, sleep=clock.sleep)
     assert pacer.wait({})

@@ -52,7 +52,7 @@ def arrived(settings: Settings) -> list[Any]:
 
 
 def by_patient(messages: list[Any]) -> dict[bytes, list[bytes]]:
-    """Values in order, by key; a patient's are all in one partition."""
+    """Values in order, by key; each patient's are all in one partition."""
     values, partitions = defaultdict(list), defaultdict(set)
     for message in messages:
         values[message.key()].append(message.value())
@@ -102,7 +102,7 @@ def test_physionet_files_arrive_whole(settings: Settings, tmp_path: Path, layout
     assert decoder(STANDARD_FEATURES)([message.value() for message in messages]).rejects == []
 
 
-def test_as_arrived_it_sends_the_devices_messages_and_says_of_how_many_rows(
+def test_as_arrived_sends_the_devices_messages_and_counts_the_rows(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = simulated(100)
@@ -132,19 +132,19 @@ def test_repeat_and_limit(settings: Settings, repeat: int, limit: int | None, se
     assert by_patient(arrived(settings)) == expected((records * repeat)[:limit])
 
 
-def test_a_paced_replay_loses_nothing_and_tells_how_far_it_is(settings: Settings) -> None:
+def test_a_paced_replay_loses_nothing_and_reports_its_progress(settings: Settings) -> None:
     told: list[Progress] = []
     records = simulated(1000, patients=50) * 20
     summary = replay(settings, records, pacer=Pacer(at_rate(20_000)), on_progress=told.append)
     assert summary.sent == summary.acknowledged == len(arrived(settings)) == 20_000
-    assert summary.seconds >= 19_999 / 20_000 - 0.002  # the schedule's length: never faster than asked
+    assert summary.seconds >= 19_999 / 20_000 - 0.002  # the schedule's length: never faster than requested
     assert [progress.sent for progress in told] == sorted(progress.sent for progress in told)
     assert (told[-1].sent, told[-1].acknowledged) == (20_000, 20_000)
     assert len(told) > 2
 
 
 def test_keys_land_where_java_clients_put_them(settings: Settings) -> None:
-    """Kafka's own murmur2 vectors (UtilsTest): the hash without its sign, modulo the partitions."""
+    """Kafka's own murmur2 vectors (UtilsTest): the hash without its sign, modulo the number of partitions."""
     hashes = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
     records = [{"patient_id": key, "event_time": "2026-01-01T00:00:00Z"} for key in hashes]
     replay(settings, records)
@@ -173,7 +173,7 @@ def test_a_stop_keeps_what_was_sent(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 250])
-def test_a_stopped_replay_says_how_to_go_on(settings: Settings, tmp_path: Path, limit: int | None) -> None:
+def test_a_stopped_replay_says_how_to_continue(settings: Settings, tmp_path: Path, limit: int | None) -> None:
     write_ndjson(tmp_path / "a.ndjson", simulated(300))
     command = ["replay", str(tmp_path), "--bootstrap-servers", settings.bootstrap_servers]
     command += ["--input-topic", settings.input_topic, *([] if limit is None else ["--limit", str(limit)])]
@@ -191,7 +191,7 @@ def test_a_stopped_replay_says_how_to_go_on(settings: Settings, tmp_path: Path, 
 
 
 def unacknowledged(shown: str) -> int:
-    """By the progress bar, how many messages are sent and not acknowledged."""
+    """How many messages are sent but not acknowledged, according to the progress bar."""
     sent, acknowledged = (re.findall(r"([0-9,]+) sent, ([0-9,]+) acknowledged", shown) or [("0", "0")])[-1]
     return int(sent.replace(",", "")) - int(acknowledged.replace(",", ""))
 
@@ -227,14 +227,14 @@ def test_a_replay_stopped_while_the_broker_hangs_says_what_was_acknowledged(tmp_
         assert len(arrived(settings)) <= 2000 + again
 
 
-def test_a_stop_ends_a_wait_of_hours(settings: Settings) -> None:
+def test_a_stop_interrupts_a_wait_of_hours(settings: Settings) -> None:
     records = [{"patient_id": "p", "event_time": f"2026-01-01T0{hour}:00:00Z"} for hour in range(5)]
     asked = count()
     summary = replay(settings, records, pacer=Pacer(by_event_time(1)), stopped=lambda: next(asked) > 3)
     assert summary.sent == summary.acknowledged == len(arrived(settings)) == 1
 
 
-def test_what_came_before_a_bad_line_is_there(settings: Settings, tmp_path: Path) -> None:
+def test_everything_before_a_bad_line_is_sent(settings: Settings, tmp_path: Path) -> None:
     write_ndjson(tmp_path / "a.ndjson", simulated(10))
     with (tmp_path / "a.ndjson").open("ab") as file:
         file.write(b"not json\n")
@@ -243,7 +243,7 @@ def test_what_came_before_a_bad_line_is_there(settings: Settings, tmp_path: Path
     assert len(arrived(settings)) == 10
 
 
-def test_going_on_after_a_bad_line_sends_the_rest_once(settings: Settings, tmp_path: Path) -> None:
+def test_continuing_after_a_bad_line_sends_the_rest_once(settings: Settings, tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.ndjson", tmp_path / "good.ndjson"
     write_ndjson(good, simulated(20))
     lines = good.read_bytes().splitlines(keepends=True)
@@ -277,7 +277,7 @@ def test_a_column_that_only_looks_like_a_standard_feature_is_sent_and_named(
     assert orjson.loads(arrived(settings)[0].value())["SpO2"] == 97
 
 
-def test_what_a_limit_leaves_out_is_not_checked(settings: Settings, tmp_path: Path) -> None:
+def test_rows_beyond_the_limit_are_not_checked(settings: Settings, tmp_path: Path) -> None:
     write_ndjson(tmp_path / "a.ndjson", simulated(10))
     with (tmp_path / "a.ndjson").open("ab") as file:
         file.write(b"not json\n")
@@ -285,10 +285,10 @@ def test_what_a_limit_leaves_out_is_not_checked(settings: Settings, tmp_path: Pa
     assert len(arrived(settings)) == 6
 
 
-def test_a_long_file_is_checked_up_to_its_first_messages_only(
+def test_only_the_first_messages_of_a_long_file_are_checked(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compressed, too: what counts is how much there is to read."""
+    """Compressed files too: the uncompressed size counts."""
     monkeypatch.setattr(produce, "CHECKED_FIRST", 5)
     lines = [orjson.dumps(record) for record in simulated(10)]
     for bad, said in ((4, "; nothing was sent"), (5, "; sent 5 before that: continue with --skip 5")):
@@ -300,7 +300,7 @@ def test_a_long_file_is_checked_up_to_its_first_messages_only(
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_keep_going_is_refused_where_there_is_nothing_to_pass_on(
+def test_keep_going_is_refused_for_formats_with_nothing_to_pass_on(
     settings: Settings, tmp_path: Path, layout: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"--keep-going: {layout} files have no event times"):
@@ -314,7 +314,7 @@ def test_skipping_more_than_there_is_says_so(settings: Settings, tmp_path: Path)
     assert arrived(settings) == []
 
 
-@pytest.mark.parametrize("accepted", ["2000", "5000000"])  # the client refuses it; later, the broker does
+@pytest.mark.parametrize("accepted", ["2000", "5000000"])  # refused first by the client, then by the broker
 def test_an_undelivered_message_is_an_error(settings: Settings, accepted: str) -> None:
     limited = settings.model_copy(update={"kafka": {"message.max.bytes": accepted}})
     notes = ["", "SECRET" * 500_000]
@@ -326,11 +326,11 @@ def test_an_undelivered_message_is_an_error(settings: Settings, accepted: str) -
     assert "SECRET" not in str(error.value)
 
 
-def test_the_skip_that_a_failed_delivery_gives_leaves_nothing_out(settings: Settings) -> None:
+def test_the_skip_suggested_after_a_failed_delivery_omits_nothing(settings: Settings) -> None:
     limited = settings.model_copy(update={"kafka": {"message.max.bytes": "5000000"}})
     records: list[Record] = [{"patient_id": f"p{n % 9}", "event_time": "t", "number": n} for n in range(200)]
     for number in (100, 150):
-        records[number]["note"] = "x" * 3_000_000  # more than the broker takes
+        records[number]["note"] = "x" * 3_000_000  # more than the broker accepts
     with pytest.raises(DeliveryError, match="MSG_SIZE_TOO_LARGE") as error:
         replay(limited, iter(records[7:]), skip=3)
     skip, again = map(
@@ -344,7 +344,7 @@ def test_the_skip_that_a_failed_delivery_gives_leaves_nothing_out(settings: Sett
     assert f"sent {error.value.sent}, of which the brokers acknowledged {len(there)};" in str(error.value)
 
 
-def test_a_message_that_the_client_refuses_has_all_before_it_sent(settings: Settings) -> None:
+def test_everything_before_a_message_the_client_refuses_is_sent(settings: Settings) -> None:
     records: list[Record] = [{"patient_id": f"p{n % 9}", "event_time": "t"} for n in range(50)]
     records[40]["note"] = "x" * 3_000_000
     with pytest.raises(DeliveryError, match=r"sent 40 before that: continue with --skip 40$"):
@@ -352,7 +352,7 @@ def test_a_message_that_the_client_refuses_has_all_before_it_sent(settings: Sett
     assert len(arrived(settings)) == 40
 
 
-def test_what_is_given_up_is_told_from_what_was_acknowledged(settings: Settings) -> None:
+def test_abandoned_messages_are_distinguished_from_acknowledged_ones(settings: Settings) -> None:
     patient = settings.model_copy(update={"kafka": {"linger.ms": "20000"}})
     sender = Sender(patient, topic=settings.input_topic)
     assert all(sender.send(b"p", b"{}") for _ in range(40))
@@ -376,7 +376,7 @@ def test_publish_says_what_arrived_before_a_failed_delivery(settings: Settings) 
     assert len(arrived(settings)) == 3
 
 
-def test_a_missing_topic_is_said_at_once(kafka: str) -> None:
+def test_a_missing_topic_is_reported_at_once(kafka: str) -> None:
     with pytest.raises(TopicError, match="topics create"):
         replay(fresh_settings(kafka), [])
 
@@ -418,7 +418,7 @@ lactate = { path = "lab.lactate", unit_path = "lab.unit", model_unit = "mmol/L" 
 """
 
 
-def test_publish_reads_lines_by_the_mapping(settings: Settings, tmp_path: Path) -> None:
+def test_publish_reads_lines_with_the_mapping(settings: Settings, tmp_path: Path) -> None:
     (file := tmp_path / "mapping.toml").write_text(MAPPING)
     good = b'{"op": "c",  "pid": 17, "ts": 1767601800, "lab": {"lactate": 1.5, "unit": "mmol/L"}}'
     lines = [
@@ -442,7 +442,7 @@ def test_publish_reads_lines_by_the_mapping(settings: Settings, tmp_path: Path) 
     assert by_patient(arrived(settings)) == {b"17": [lines[0]], b"18": [lines[5]]}
 
 
-def test_lines_and_rows_become_avro_by_the_schema(settings: Settings, tmp_path: Path) -> None:
+def test_lines_and_rows_are_encoded_in_avro_with_the_schema(settings: Settings, tmp_path: Path) -> None:
     schema = avro.record(("patient_id", "string"), ("event_time", "string"), ("heart_rate", "int"))
     (file := tmp_path / "ward.avsc").write_bytes(orjson.dumps(schema))
     given = settings.model_copy(update={"value_format": "avro", "schema_file": file})
@@ -458,7 +458,7 @@ def test_lines_and_rows_become_avro_by_the_schema(settings: Settings, tmp_path: 
     assert by_patient(arrived(settings)) == {b"p1": [value, value]}
 
 
-def test_publish_has_no_headers_for_a_mapping_that_reads_them(kafka: str) -> None:
+def test_publish_refuses_a_mapping_that_reads_headers(kafka: str) -> None:
     given = fresh_settings(kafka, mapping=Path("cloudevents-binary"))
     with pytest.raises(
         SettingsError, match="--mapping cloudevents-binary reads headers, which lines on stdin"
@@ -466,7 +466,7 @@ def test_publish_has_no_headers_for_a_mapping_that_reads_them(kafka: str) -> Non
         publish(given, io.BytesIO(GOOD))
 
 
-def test_publish_leaves_a_byte_order_mark_out(settings: Settings) -> None:
+def test_publish_drops_a_byte_order_mark(settings: Settings) -> None:
     for content in (GOOD, GOOD + b"\n" + GOOD):
         summary = publish(settings, io.BytesIO(BOM_UTF8 + content))
         assert summary == PublishSummary(sent=content.count(b"\n") + 1, refused=0)
@@ -475,7 +475,7 @@ def test_publish_leaves_a_byte_order_mark_out(settings: Settings) -> None:
     assert with_another == PublishSummary(sent=1, refused=1)
 
 
-def test_publish_sends_a_line_before_the_next_one_comes(settings: Settings) -> None:
+def test_publish_sends_a_line_before_the_next_one_arrives(settings: Settings) -> None:
     reading, writing = os.pipe()
     done: list[PublishSummary] = []
     with os.fdopen(reading, "rb") as stream:
@@ -501,7 +501,7 @@ def test_publish_keeps_no_endless_line_in_memory(settings: Settings) -> None:
 
         def readinto(self, buffer: Any) -> int:
             if not tracemalloc.is_tracing():
-                tracemalloc.start()  # here, since what a client knows of the broker's topics does not count
+                tracemalloc.start()  # from here, so that the client's topic metadata does not count
             size = min(len(buffer), self.left)
             buffer[:size] = b"x" * size
             self.left -= size

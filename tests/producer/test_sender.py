@@ -1,4 +1,4 @@
-"""What the sender says when nothing is acknowledged; no broker is there."""
+"""What the sender says when nothing is acknowledged, without a broker."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def sender(**properties: str) -> Sender:
     return Sender(Settings(bootstrap_servers=NOWHERE, kafka=kafka), topic="vitals")
 
 
-def test_a_message_is_acknowledged_by_the_broker_alone() -> None:
+def test_only_the_broker_acknowledges_a_message() -> None:
     one = sender()
     assert one.send(b"p", b"{}")
     assert (one.sent, one.acknowledged) == (1, 0)
@@ -23,16 +23,16 @@ def test_a_message_is_acknowledged_by_the_broker_alone() -> None:
     assert (error.value.sent, error.value.acknowledged) == (1, 0)
 
 
-def test_what_was_not_acknowledged_in_time_is_given_up() -> None:
+def test_messages_not_acknowledged_in_time_are_abandoned() -> None:
     one = sender()
     assert all(one.send(b"p", b"{}") for _ in range(50))
-    for _ in range(2):  # the second time at once, with the same answer
+    for _ in range(2):  # the second time at once, with the same error
         with pytest.raises(DeliveryError, match=r"not acknowledged within 0.2 s"):
             one.flush(0.2)
         assert (one.sent, one.acknowledged, one.acknowledged_first) == (50, 0, 0)
 
 
-def test_properties_that_no_producer_takes_are_a_sentence() -> None:
+def test_invalid_producer_properties_are_refused_with_one_sentence() -> None:
     with pytest.raises(SettingsError, match=r"librdkafka refuses the -X properties: .*linger.ms"):
         sender(linger_ms="60000")
 
@@ -45,7 +45,7 @@ def test_a_stop_is_noticed_while_the_queue_is_full() -> None:
     assert one.sent == 3
 
 
-def test_a_failed_delivery_ends_the_sending() -> None:
+def test_a_failed_delivery_stops_sending() -> None:
     one = sender(queue_buffering_max_messages="3", message_timeout_ms="200")
     assert all(one.send(b"SECRET", b"SECRET") for _ in range(3))
     with pytest.raises(DeliveryError, match="_MSG_TIMED_OUT"):

@@ -35,11 +35,11 @@ from tests.schemas.messages import decoder
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 T = "2026-01-01T00:00:00Z"
 LENIENT = tables(keep_going=True)
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is missing")
 
 
 def sent(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Records as they arrive: through JSON, so NaN is None."""
+    """Records as they arrive: converted to JSON and back, so NaN is None."""
     return [orjson.loads(encode(record)[1]) for record in records]
 
 
@@ -50,7 +50,7 @@ def table(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "write"), [("a.csv", write_csv), ("a.parquet", write_parquet), ("a.ndjson", write_ndjson)]
 )
-def test_what_was_written_is_read(tmp_path: Path, name: str, write: Any) -> None:
+def test_every_layout_survives_a_round_trip(tmp_path: Path, name: str, write: Any) -> None:
     records = simulated(50)
     write(tmp_path / name, records)
     assert table(tmp_path / name) == records
@@ -67,7 +67,7 @@ def test_integers_stay_integers_without_nulls(tmp_path: Path) -> None:
         )
 
 
-def test_csv_cells(tmp_path: Path) -> None:
+def test_csv_cells_are_typed(tmp_path: Path) -> None:
     cells = {
         "80": 80, "80.5": 80.5, " 80 ": 80, "-3": -3, "1e2": 100.0, "": None, "NA": None, "NaN": None, "null": None,
         "inf": None, "1_000": "1_000", "high": "high", " > 200 ": " > 200 ", "1 234": "1 234", "\u22123": "\u22123",
@@ -128,7 +128,7 @@ def test_parquet_types_keep_their_values(tmp_path: Path) -> None:
     assert second == dict.fromkeys(columns) | {"event_time": T}
 
 
-def test_ndjson_is_passed_on_as_it_is(tmp_path: Path) -> None:
+def test_ndjson_is_passed_on_unchanged(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_bytes(
         b'{"patient_id":5,"event_time":"2026-01-01T00:00:00Z","note":{"a":[1]}}\n\n{"x":1}'
     )
@@ -185,7 +185,7 @@ def test_every_layout_needs_a_patient_and_a_time(
     assert str(error.value) == f"{tmp_path / name} {said}"
 
 
-def test_directories_give_their_files_sorted(tmp_path: Path) -> None:
+def test_the_files_of_a_directory_are_read_in_sorted_order(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv", "notes.md"):
         (tmp_path / name).write_text(f"patient_id,event_time\n{name},{T}\n")
     write_ndjson(tmp_path / "c.jsonl", [{"patient_id": "c", "event_time": T}])
@@ -194,7 +194,7 @@ def test_directories_give_their_files_sorted(tmp_path: Path) -> None:
     assert len(sent(source)) == 4  # and again
 
 
-def test_what_can_not_be_read_is_refused_at_once(tmp_path: Path) -> None:
+def test_unreadable_paths_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_text("")
     for path, said in (
         (tmp_path / "none.csv", "no file"),
@@ -221,8 +221,8 @@ def test_physionet_stays_arrive_whole(tmp_path: Path, layout: str) -> None:
     assert decoder(STANDARD_FEATURES)([encode(record)[1] for record in records]).rejects == []
 
 
-def test_columns_of_2019(tmp_path: Path) -> None:
-    """A file as the Challenge publishes it, but for the laboratory's columns."""
+def test_columns_of_the_2019_challenge(tmp_path: Path) -> None:
+    """A file as the Challenge publishes it, without the laboratory columns."""
     (tmp_path / "p000001.psv").write_text(
         "HR|O2Sat|Temp|SBP|MAP|DBP|Resp|EtCO2|Age|Gender|ICULOS|SepsisLabel\n"
         "NaN|NaN|NaN|NaN|NaN|NaN|NaN|NaN|83.14|0|1|0\n"
@@ -237,8 +237,8 @@ def test_columns_of_2019(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_dirt_of_2012(tmp_path: Path) -> None:
-    """Values that repeat or conflict, -1, labs alone, and an arterial line beside a cuff."""
+def test_messy_values_of_the_2012_challenge(tmp_path: Path) -> None:
+    """Values that repeat or conflict, -1, lab results alone, and an arterial line alongside a cuff."""
     (tmp_path / "132539.txt").write_text(
         "Time,Parameter,Value\n00:00,RecordID,132539\n00:00,Age,54\n00:00,Height,-1\n"
         "00:07,HR,73\n00:07,HR,75\n00:07,NISysABP,147\n00:07,SysABP,150\n00:07,DiasABP,-1\n00:07,NIDiasABP,65\n"
@@ -257,7 +257,7 @@ def test_dirt_of_2012(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_all_variables_are_added_to_the_standard_ones(tmp_path: Path, layout: str) -> None:
-    """The outcome and what only numbers the rows are no variables; Height is -1 in all these files: missing."""
+    """The outcome and row numbers are not variables; Height is -1 in all these files, which means missing."""
     WRITERS[layout](tmp_path, stays())
     year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
     standard = sent(find_source([tmp_path], FORMATS[year]))
@@ -268,7 +268,7 @@ def test_all_variables_are_added_to_the_standard_ones(tmp_path: Path, layout: st
     assert others[0] == expected
 
 
-def test_all_variables_of_2019(tmp_path: Path) -> None:
+def test_all_variables_of_the_2019_challenge(tmp_path: Path) -> None:
     cells = dict.fromkeys(HOURLY.values(), 1.0) | {
         "Lactate": 2.5,
         "Gender": 1,
@@ -284,8 +284,8 @@ def test_all_variables_of_2019(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
-def test_all_variables_of_2012(tmp_path: Path) -> None:
-    """Labs have rows of their own; what is charted once is in every row; the cuff is beside the arterial line."""
+def test_all_variables_of_the_2012_challenge(tmp_path: Path) -> None:
+    """Lab results have their own rows; values charted once are in every row; cuff and arterial line are separate."""
     events = [
         (0, "Age", 54), (0, "Gender", 0), (0, "Height", -1), (0, "ICUType", 4), (0, "Weight", 80.5),
         (7, "SysABP", 150), (7, "NISysABP", 147), (7, "Lactate", 1.5), (7, "Lactate", 1.75),
@@ -317,7 +317,7 @@ def test_all_variables_of_2012(tmp_path: Path) -> None:
         ("physionet2012", "1.txt", "Time,Parameter,Value\n00:00,RecordID,1.5\n", ", line 2: RecordID holds a number"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_right_in_a_physionet_file_is_refused(
+def test_impossible_contents_of_a_physionet_file_are_refused(
     tmp_path: Path, year: str, name: str, content: str, said: str
 ) -> None:
     cells = {"columns": "|".join(HOURLY.values()), "ones": "|".join("1" * 8), "ones_but_first": "|1" * 7}
@@ -328,7 +328,7 @@ def test_what_can_not_be_right_in_a_physionet_file_is_refused(
         assert str(error.value).startswith(f"{tmp_path / name}{said}")
 
 
-def test_physionet_ids_that_may_mix_patients_up_are_refused(tmp_path: Path) -> None:
+def test_physionet_ids_that_could_mix_up_patients_are_refused(tmp_path: Path) -> None:
     hour = {"stay_id": 1.5, "hour": 1, **dict.fromkeys(HOURLY.values(), 1.0)}
     event = {"record_id": 2.0**53, "minute": 1, "Parameter": "HR", "Value": 80.0}
     for year, row, name in (("physionet2019", hour, "stay_id"), ("physionet2012", event, "record_id")):
@@ -338,7 +338,7 @@ def test_physionet_ids_that_may_mix_patients_up_are_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("layout", ["psv", "txt"])
-def test_a_byte_order_mark_before_a_physionet_file(tmp_path: Path, layout: str) -> None:
+def test_a_byte_order_mark_in_a_physionet_file_is_ignored(tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays(1))
     readers = FORMATS["physionet2019" if layout == "psv" else "physionet2012"]
     expected = sent(find_source([tmp_path], readers))
@@ -366,7 +366,7 @@ def test_a_bad_physionet_file_is_named_without_its_content(
 
 @needs_data
 @pytest.mark.real_data
-def test_real_stays_of_2019() -> None:
+def test_real_stays_of_the_2019_challenge() -> None:
     source = find_source([DATA / "physionet2019_site_b.parquet"], FORMATS["physionet2019"])
     first = next(
         row for row in sent(record for record, _ in zip(source, range(5), strict=False)) if row["spo2"]
@@ -404,7 +404,7 @@ def test_all_variables_of_the_real_files() -> None:
 
 @needs_data
 @pytest.mark.real_data
-def test_real_events_of_2012() -> None:
+def test_real_events_of_the_2012_challenge() -> None:
     path = DATA / "physionet2012_set_a_events.parquet"
     records = [*find_source([path], FORMATS["physionet2012"])]
     events = pq.read_table(path).to_pandas()
@@ -436,7 +436,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str, write: An
     finally:
         tracemalloc.stop()
     assert rows == 200_000
-    assert peak < 8e6  # the columns alone are 20 MB, the records 150
+    assert peak < 8e6  # the columns alone would take 20 MB, the records 150
 
 
 def refusal(path: Path) -> str:
@@ -465,19 +465,19 @@ def test_a_null_among_ids_does_not_become_a_patient_called_nan(tmp_path: Path) -
         (pa.array([Decimal("123456789012345678901234567890")]), ["123456789012345678901234567890"]),
     ],
 )
-def test_ids_of_every_type_are_text_as_they_stand(tmp_path: Path, ids: Any, read: list[str | None]) -> None:
+def test_ids_of_every_type_become_text_unchanged(tmp_path: Path, ids: Any, read: list[str | None]) -> None:
     columns(tmp_path / "a.parquet", patient_id=ids, event_time=[T] * len(ids))
     assert [row["patient_id"] for row in table(tmp_path / "a.parquet")] == read
 
 
 @pytest.mark.parametrize("ids", [[2.0**53], [1.5], [1.2345678901234568e29], [b"\xff"], [True], [[1]]])
-def test_ids_that_may_mix_patients_up_are_refused(tmp_path: Path, ids: list[Any]) -> None:
+def test_ids_that_could_mix_up_patients_are_refused(tmp_path: Path, ids: list[Any]) -> None:
     columns(tmp_path / "a.parquet", patient_id=ids, event_time=[T] * len(ids))
     assert refusal(tmp_path / "a.parquet").startswith(", row 1: patient_id ")
 
 
 @pytest.mark.parametrize("readers", [TABLES, LENIENT])
-def test_ids_that_nulls_made_floats_before_pandas_wrote_csv(tmp_path: Path, readers: Any) -> None:
+def test_ids_that_pandas_wrote_as_floats_because_of_nulls_are_restored(tmp_path: Path, readers: Any) -> None:
     frame = pd.DataFrame({"patient_id": [10001, None], "event_time": T, "x": 1})
     frame.to_csv(tmp_path / "a.csv", index=False)
     assert "10001.0" in (tmp_path / "a.csv").read_text()
@@ -486,7 +486,7 @@ def test_ids_that_nulls_made_floats_before_pandas_wrote_csv(tmp_path: Path, read
 
 @pytest.mark.parametrize("readers", [TABLES, LENIENT])
 @pytest.mark.parametrize("written", ["1.5", "1e+29", "9007199254740993.0", "10001,0"])
-def test_csv_ids_that_may_mix_patients_up_are_refused_whatever_is_passed_on(
+def test_csv_ids_that_could_mix_up_patients_are_refused_even_with_keep_going(
     tmp_path: Path, readers: Any, written: str
 ) -> None:
     (tmp_path / "a.csv").write_text(f"patient_id;event_time\n007;{T}\n{written};{T}\n")
@@ -497,7 +497,7 @@ def test_csv_ids_that_may_mix_patients_up_are_refused_whatever_is_passed_on(
 
 @pytest.mark.parametrize("readers", [TABLES, LENIENT])
 @pytest.mark.parametrize(("name", "place"), [("a.parquet", "row 2"), ("a.ndjson", "line 2")])
-def test_ids_that_pandas_made_text_of_without_their_nulls_are_refused(
+def test_missing_ids_that_pandas_wrote_as_text_are_refused(
     tmp_path: Path, readers: Any, name: str, place: str
 ) -> None:
     ids = pd.Series(["p", float("nan")]).astype(str)
@@ -510,13 +510,13 @@ def test_ids_that_pandas_made_text_of_without_their_nulls_are_refused(
 @pytest.mark.parametrize(
     ("written", "read"), [("5", "5"), ("5.0", "5"), ("1e3", "1000"), ("null", None), ("true", True)]
 )
-def test_ids_of_ndjson(tmp_path: Path, written: str, read: Any) -> None:
+def test_ndjson_ids_become_text_unless_invalid(tmp_path: Path, written: str, read: Any) -> None:
     (tmp_path / "a.ndjson").write_text(f'{{"patient_id":{written},"event_time":"{T}"}}\n')
     assert [row["patient_id"] for row in table(tmp_path / "a.ndjson")] == [read]
 
 
 @pytest.mark.parametrize("written", ["1.5", "123456789012345678901234567890", "9007199254740993.0"])
-def test_ndjson_ids_that_may_mix_patients_up_are_refused(tmp_path: Path, written: str) -> None:
+def test_ndjson_ids_that_could_mix_up_patients_are_refused(tmp_path: Path, written: str) -> None:
     (tmp_path / "a.ndjson").write_text(f'{{"patient_id":{written},"event_time":"{T}"}}\n')
     assert refusal(tmp_path / "a.ndjson").startswith(", line 1: patient_id ")
 
@@ -531,7 +531,9 @@ def test_ndjson_ids_that_may_mix_patients_up_are_refused(tmp_path: Path, written
         ("1", " is not a JSON object"),
     ],
 )
-def test_one_line_among_many_is_noticed_wherever_it_is(tmp_path: Path, at: int, line: str, what: str) -> None:
+def test_one_bad_line_among_many_is_noticed_wherever_it_is(
+    tmp_path: Path, at: int, line: str, what: str
+) -> None:
     path = tmp_path / "a.ndjson"
     usual = orjson.dumps({"patient_id": "a", "event_time": T, "note": "b"}).decode()
     path.write_text("\n".join([usual] * (at - 1) + [line] + [usual] * 300))
@@ -541,7 +543,7 @@ def test_one_line_among_many_is_noticed_wherever_it_is(tmp_path: Path, at: int, 
         next(records)
 
 
-def test_a_line_that_needs_a_closer_look_keeps_its_place(tmp_path: Path) -> None:
+def test_a_line_parsed_separately_keeps_its_place(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson"
     lines: list[Record] = [{"patient_id": f"p{number}", "event_time": T} for number in range(600)]
     lines[299] = {"patient_id": 299, "event_time": "2026-01-01 00:00", "note": 'a "quoted" word'}
@@ -550,7 +552,7 @@ def test_a_line_that_needs_a_closer_look_keeps_its_place(tmp_path: Path) -> None
     assert table(path) == lines
 
 
-def test_a_column_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"patient_id,event_time,x,x\np,{T},80,180\n")
     lines = f'{{"patient_id":"p","event_time":"{T}","x":1}}\n{{"patient_id":"p","event_time":"{T}","x":80,"x":180}}\n'
     (tmp_path / "a.ndjson").write_text(lines)
@@ -571,7 +573,7 @@ def test_a_column_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.ndjson"])
-def test_times_are_read_alike_in_every_layout(tmp_path: Path, name: str) -> None:
+def test_times_are_read_the_same_in_every_layout(tmp_path: Path, name: str) -> None:
     times = {
         "2026-01-05 08:30:00+00:00": "2026-01-05T08:30:00+00:00",
         "2026-01-05 08:30:00 UTC": "2026-01-05T08:30:00Z",
@@ -620,7 +622,7 @@ def test_decimals_are_exact(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("gzipped", [False, True])
-def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, gzipped: bool) -> None:
+def test_safe_csv_dialects_are_read(tmp_path: Path, name: str, text: str, gzipped: bool) -> None:
     content = text.format(T=T).encode()
     path = tmp_path / name
     if gzipped:
@@ -669,7 +671,7 @@ def test_dialects_that_are_safe_are_read(tmp_path: Path, name: str, text: str, g
     ],
     ids=str,
 )  # fmt: skip
-def test_other_dialects_are_refused_with_their_remedy(
+def test_other_csv_dialects_are_refused_with_a_remedy(
     tmp_path: Path, name: str, content: bytes, said: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -687,14 +689,14 @@ def test_other_dialects_are_refused_with_their_remedy(
         pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
     ],
 )
-def test_a_column_that_json_has_no_form_for_is_refused(tmp_path: Path, column: Any) -> None:
+def test_a_column_that_json_cannot_represent_is_refused(tmp_path: Path, column: Any) -> None:
     columns(tmp_path / "a.parquet", patient_id=["p"], event_time=[T], x=column)
     said = refusal(tmp_path / "a.parquet")
     assert said.startswith(", row 1: x is of type ")
     assert said.endswith("; write it as numbers or text")
 
 
-def test_columns_that_json_has_a_form_for(tmp_path: Path) -> None:
+def test_columns_that_json_can_represent_are_read(tmp_path: Path) -> None:
     found = {
         "id": (pa.array([UUID(int=5), None], pa.uuid()), [str(UUID(int=5)), None]),
         "time": (pa.array([time(8, 30, 0, 1), None]), ["08:30:00.000001", None]),
@@ -717,7 +719,7 @@ def test_columns_that_json_has_a_form_for(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_folder_has_besides_is_told(tmp_path: Path) -> None:
+def test_other_files_in_a_folder_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"patient_id,event_time\np,{T}\n")
     for name in ("notes.md", "b.xlsx", ".hidden", "._a.csv"):
         (tmp_path / name).write_text("")
@@ -726,14 +728,14 @@ def test_what_a_folder_has_besides_is_told(tmp_path: Path) -> None:
     assert find_source([tmp_path / "a.csv"], TABLES).left_out == ()
 
 
-def test_hidden_files_of_a_folder_are_not_read(tmp_path: Path) -> None:
+def test_hidden_files_in_a_folder_are_not_read(tmp_path: Path) -> None:
     for name in ("a.csv", "._a.csv", ".b.csv"):
         (tmp_path / name).write_text(f"patient_id,event_time\n{name},{T}\n")
     (tmp_path / "c.csv").mkdir()
     assert [row["patient_id"] for row in sent(find_source([tmp_path], TABLES))] == ["a.csv"]
 
 
-def test_a_folder_of_another_format_names_its_flag(tmp_path: Path) -> None:
+def test_for_a_folder_in_another_format_the_error_names_the_flag(tmp_path: Path) -> None:
     for name, content, flag in (
         ("p1.psv", "", "; send .psv files with --format physionet2019"),
         ("1.txt", "Time,Parameter,Value\n", "; send .txt files with --format physionet2012"),

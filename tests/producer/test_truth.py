@@ -1,4 +1,4 @@
-"""A file of any layout is sent as it says, to the last digit, or refused: random small tables against an oracle."""
+"""A file of any layout is sent exactly as it says, to the last digit, or refused: random small tables and an oracle."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ _REFUSED = object()
 
 
 def _is_plain_text(text: str) -> bool:
-    """Whether a cell of this text can only be text: what may be a number or missing is an id of another kind."""
+    """Whether a cell with this text can only be text, and not a number or a missing value."""
     try:
         float(text.replace(",", "."))
     except ValueError:
@@ -82,7 +82,7 @@ def _parquet(path: Path, table: Table) -> None:
 
 
 def _parquet_of_pandas(path: Path, table: Table) -> None:
-    """Timestamps, where the times agree on whether they have a zone; nulls make numbers floats."""
+    """Timestamps, if all or none of the times have a zone; nulls turn numbers into floats."""
     moments: Any = table["event_time"]
     if len({moment.tzinfo is None for moment in moments}) == 1:
         moments = pd.to_datetime(pd.Series(moments), utc=moments[0].tzinfo is not None)
@@ -134,7 +134,7 @@ def _instant(moment: datetime) -> datetime:
     }
 )
 @example(table={"patient_id": [1.5], "event_time": [datetime(2026, 1, 5)], "x": [None], "y": [2.0**60]})
-def test_what_a_file_says_is_sent_or_the_file_is_refused(name: str, gzipped: bool, table: Table) -> None:
+def test_a_file_is_sent_exactly_or_refused(name: str, gzipped: bool, table: Table) -> None:
     written = pd.DataFrame(table).to_dict("list") if WRITERS[name] not in (_ndjson, _parquet) else table
     ids = [_id(value) for value in written["patient_id"]]
     with TemporaryDirectory() as folder:

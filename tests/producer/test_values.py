@@ -1,4 +1,4 @@
-"""Ids, times and numbers as files write them: the right value, or a refusal; never a guess."""
+"""IDs, times and numbers as files write them: the right value or a refusal, never a guess."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,7 +19,7 @@ from producer.values import UnreadableError, cell_id, cell_time, ids, instant, n
         "2016-12-31T23:59:60-00:00",
     ],
 )
-def test_valid_rfc3339_is_passed_on_untouched(text: str) -> None:
+def test_valid_rfc3339_is_passed_on_unchanged(text: str) -> None:
     assert instant(text) == text
 
 
@@ -37,7 +37,7 @@ def test_valid_rfc3339_is_passed_on_untouched(text: str) -> None:
         ("2026-01-05 08:30", "2026-01-05T08:30:00Z"),
     ],
 )
-def test_what_has_one_meaning_becomes_rfc3339_with_its_digits(written: str, read: str) -> None:
+def test_an_unambiguous_time_becomes_rfc3339_and_keeps_its_digits(written: str, read: str) -> None:
     assert instant(written) == read
 
 
@@ -71,7 +71,7 @@ def test_a_missing_cell_is_null_in_every_column(missing: str) -> None:
         ("9007199254740991.0", "9007199254740991"),
     ],
 )
-def test_an_id_cell_that_nulls_made_a_float_is_whole_again(text: str, read: str) -> None:
+def test_an_id_cell_turned_into_a_float_by_nulls_is_restored(text: str, read: str) -> None:
     assert cell_id(text) == read
 
 
@@ -79,14 +79,14 @@ def test_an_id_cell_that_nulls_made_a_float_is_whole_again(text: str, read: str)
     "text",
     ["007", "10001", "90071992547409930", "007.0", "1.2.840", "12E4", "A-1.0", "1_000.0", "p 1", " p1", "+", "."],
 )  # fmt: skip
-def test_an_id_cell_that_is_no_float_stays_as_it_is(text: str) -> None:
+def test_an_id_cell_that_is_not_a_float_stays_unchanged(text: str) -> None:
     assert cell_id(text) == text
 
 
 @pytest.mark.parametrize(
     "text", ["1.5", ".5", "10001.10", "1e+29", "1.2345678901234568e+29", "1E-05", "9007199254740992.0", "inf"]
 )
-def test_an_id_cell_that_may_stand_for_several_patients_is_refused(text: str) -> None:
+def test_an_id_cell_that_could_mean_several_patients_is_refused(text: str) -> None:
     with pytest.raises(UnreadableError, match="write it without decimal point and exponent"):
         cell_id(text)
 
@@ -117,7 +117,7 @@ def test_an_id_cell_with_a_comma_is_refused(text: str) -> None:
         (pa.nulls(2), [None, None]),
     ],
 )
-def test_an_id_is_what_the_file_says(column: Any, read: list[str | None]) -> None:
+def test_an_id_is_exactly_what_the_file_says(column: Any, read: list[str | None]) -> None:
     assert ids(column) == read
 
 
@@ -134,7 +134,7 @@ def test_an_id_is_what_the_file_says(column: Any, read: list[str | None]) -> Non
         pa.array([b"a", b"\xff"], pa.large_binary()),
     ],
 )
-def test_an_id_that_may_stand_for_several_patients_is_refused_with_its_row(column: Any) -> None:
+def test_an_id_that_could_mean_several_patients_is_refused_with_its_row(column: Any) -> None:
     with pytest.raises(UnreadableError, match="write it as text") as error:
         ids(column)
     assert error.value.row == 1
@@ -142,7 +142,7 @@ def test_an_id_that_may_stand_for_several_patients_is_refused_with_its_row(colum
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "None", "<NA>", "null"])
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
-def test_text_made_of_a_missing_id_is_nobodys(text: str, kind: Any) -> None:
+def test_text_made_from_a_missing_id_is_refused(text: str, kind: Any) -> None:
     with pytest.raises(UnreadableError, match="write null") as error:
         ids(pa.array(["nan-1", None, text]).cast(kind))
     assert error.value.row == 2
@@ -155,7 +155,7 @@ def test_an_id_of_another_type_is_refused(column: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-01-05 08:30:00", "2026-01-05T08:30:00.5+0100"])
-def test_times_are_read_alike_in_every_column_type(text: str) -> None:
+def test_times_are_read_the_same_in_every_column_type(text: str) -> None:
     for kind in (pa.string(), pa.large_string(), pa.string_view()):
         assert times(pa.array([text, None], kind)) == [instant(text), None]
     assert times(pa.array([text, None]).dictionary_encode()) == [instant(text), None]
@@ -206,5 +206,5 @@ def test_a_cell_that_says_true_or_false_is_a_boolean(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["-", "?", ">200", "high", "1_000", "T", "yes", "tRUE"])
-def test_a_cell_that_is_no_number_stays_text(text: str) -> None:
+def test_a_cell_that_is_not_a_number_stays_text(text: str) -> None:
     assert number(text) == text

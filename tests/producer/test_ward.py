@@ -1,4 +1,4 @@
-"""The simulated ward: reproducible, plausible, and like the real data where that is present."""
+"""The simulated ward: reproducible, plausible, and close to the real data where that is available."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,7 +19,7 @@ from schemas.contract import STANDARD_FEATURES
 from tests.schemas.messages import decoder
 
 FEATURES = list(STANDARD_FEATURES)
-MEASURED = FEATURES[:7]  # all but the age
+MEASURED = FEATURES[:7]  # all except age
 SITE_B = Path(__file__).resolve().parents[3] / "shared" / "data" / "physionet2019_site_b.parquet"
 START = datetime(2026, 1, 1, 6, tzinfo=UTC)
 HOURS = 48
@@ -34,7 +34,7 @@ def readings(ward: Ward, count: int, *, interval_s: float = 60) -> list[Reading]
     return [*islice(ward.readings(START, interval_s), count)]
 
 
-def test_same_seed_same_bytes_another_seed_other_ones() -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     def sent(seed: int) -> list[bytes]:
         return [orjson.dumps(record(reading)) for reading in readings(Ward(seed=seed), 500)]
 
@@ -43,14 +43,14 @@ def test_same_seed_same_bytes_another_seed_other_ones() -> None:
     assert readings(ward, 500) == readings(ward, 500)
 
 
-def test_messages_are_what_the_contract_wants() -> None:
+def test_messages_follow_the_contract() -> None:
     sent = [orjson.dumps(record(reading)) for reading in readings(Ward(), 2000)]
     decoded = decoder(STANDARD_FEATURES)(sent)
     assert decoded.rejects == []
     assert set(orjson.loads(sent[0])) == {"patient_id", "event_time", *FEATURES}
 
 
-def test_time_moves_on_by_the_interval() -> None:
+def test_time_advances_by_the_interval() -> None:
     ward = Ward(patients=7)
     found = readings(ward, 4000, interval_s=600)
     times = [reading.at for reading in found]
@@ -61,10 +61,10 @@ def test_time_moves_on_by_the_interval() -> None:
         assert np.allclose(gaps, np.rint(gaps), atol=1e-3)
         assert gaps.min() == pytest.approx(1, abs=1e-3)
     share = len(found) / (7 * (times[-1] - times[0]) / 600)
-    assert 0.8 < share < 0.97  # the rest of the time, patients are off the monitor
+    assert 0.8 < share < 0.97  # otherwise patients are off the monitor
 
 
-def test_frame_and_readings_are_the_same_numbers() -> None:
+def test_frame_and_readings_hold_the_same_numbers() -> None:
     ward = Ward(patients=5, seed=3)
     table = ward.frame(hours=4, interval_s=60, start=START)
     found = readings(ward, len(table))
@@ -84,7 +84,7 @@ def test_all_values_are_within_limits_and_pressures_in_order() -> None:
     assert table.age.between(18, 100).all()
 
 
-def test_a_cuff_measures_both_pressures_or_none() -> None:
+def test_a_cuff_measures_both_pressures_or_neither() -> None:
     lacking = frame()[["systolic_bp", "diastolic_bp", "mean_arterial_pressure"]].isna()
     assert (lacking.systolic_bp == lacking.diastolic_bp).all()
     assert lacking.mean_arterial_pressure[lacking.systolic_bp].all()
@@ -104,18 +104,18 @@ def test_a_cuff_measures_both_pressures_or_none() -> None:
         ("age", "heart_rate", -0.3, -0.05),
     ],
 )
-def test_vitals_go_together_as_in_patients(one: str, other: str, low: float, high: float) -> None:
+def test_vitals_correlate_as_in_patients(one: str, other: str, low: float, high: float) -> None:
     assert low < frame()[one].corr(frame()[other]) < high
 
 
-def test_afternoons_are_warmer_and_faster_than_nights() -> None:
+def test_temperature_and_heart_rate_are_higher_in_the_afternoon_than_at_night() -> None:
     table = frame()[frame().outcome == STABLE]
     mean = table.groupby(table.event_time.dt.hour)[["temperature", "heart_rate"]].mean()
     assert mean.temperature[17] - mean.temperature[5] > 0.2
     assert mean.heart_rate[17] - mean.heart_rate[5] > 2
 
 
-def test_a_vital_remembers_itself_from_hour_to_hour() -> None:
+def test_each_vital_is_correlated_from_hour_to_hour() -> None:
     table = frame()[frame().outcome == STABLE]
     around = table[MEASURED] - table.groupby("patient_id")[MEASURED].transform("mean")
     before = around.groupby(table.patient_id).shift(1)
@@ -135,8 +135,8 @@ def test_a_vital_remembers_itself_from_hour_to_hour() -> None:
         ("respiratory_failure", ["respiratory_rate", "heart_rate"], ["spo2"]),
     ],
 )
-def test_the_ill_end_worse_than_they_began(illness: str, up: list[str], down: list[str]) -> None:
-    """By more than one sd of the stable patients, in each vital the illness is known by."""
+def test_ill_patients_deteriorate(illness: str, up: list[str], down: list[str]) -> None:
+    """By more than one standard deviation of the stable patients, in each vital the illness is known by."""
     table = frame()
     ill = table[table.outcome == illness]
     hour = (ill.event_time - table.event_time.min()).dt.total_seconds() / 3600
@@ -147,7 +147,7 @@ def test_the_ill_end_worse_than_they_began(illness: str, up: list[str], down: li
             assert sign * change[name] > spread[name], name
 
 
-def test_the_stable_stay_as_they_were() -> None:
+def test_stable_patients_do_not_change() -> None:
     table = frame()[frame().outcome == STABLE]
     half = table.event_time < table.event_time.min() + timedelta(hours=HOURS / 2)
     drift = (table[half][MEASURED].mean() - table[~half][MEASURED].mean()).abs()
@@ -171,7 +171,7 @@ def test_outcomes_and_labels() -> None:
     "bad",
     [{"patients": 0}, {"deteriorating": 2}, {"onset_h": (5, 1)}, {"onset_h": (-1, 1)}, {"ramp_h": (0, 1)}],
 )
-def test_a_ward_that_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
+def test_an_invalid_ward_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         Ward(**bad)
 
@@ -183,13 +183,13 @@ def test_readings_need_a_zone_and_an_interval(start: datetime, interval_s: float
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not SITE_B.is_file(), reason="no ../shared/data")
+@pytest.mark.skipif(not SITE_B.is_file(), reason="../shared/data is missing")
 @pytest.mark.parametrize("name", FEATURES)
-def test_statistics_are_those_of_a_real_hospital(name: str) -> None:
-    """Against the hourly rows of PhysioNet 2019, hospital B, where 6 % of the patients became septic.
+def test_statistics_match_a_real_hospital(name: str) -> None:
+    """Compared with the hourly rows of PhysioNet 2019, hospital B, where 6 % of the patients became septic.
 
-    In units of the real sd, the mean is within 0.15 and the 5th, 50th and 95th percentile within 0.4; the sd
-    is within 15 %, and the share of hours without a value within 0.02.
+    In units of the real standard deviation, the mean is within 0.15 and the 5th, 50th and 95th percentiles
+    are within 0.4; the standard deviation is within 15 %, and the share of hours without a value within 0.02.
     """
     real = pq.read_table(SITE_B, columns=[HOURLY[name]])[0].to_pandas().astype(float)
     ours = like_site_b()[name]
@@ -198,12 +198,12 @@ def test_statistics_are_those_of_a_real_hospital(name: str) -> None:
     assert ours.std() == pytest.approx(sd, rel=0.15)
     for share in (0.05, 0.5, 0.95):
         assert ours.quantile(share) == pytest.approx(real.quantile(share), abs=0.4 * sd)
-    if name != "age":  # which stands in every real row, also where nothing was measured
+    if name != "age":  # age is in every real row, even if nothing was measured
         lacking = 1 - ours.notna().sum() / (1500 * 38)
         assert lacking == pytest.approx(real.isna().mean(), abs=0.02)
 
 
 @cache
 def like_site_b() -> Any:
-    """As long as its stays are on average, and with its share of patients who fall ill."""
+    """As long as its average stay, and with its share of patients who fall ill."""
     return Ward(patients=1500, seed=11, deteriorating=0.06).frame(hours=38)
