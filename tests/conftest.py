@@ -1,4 +1,4 @@
-"""Fixtures for every test: a real Kafka for the session, and settings with topics of a test's own."""
+"""Fixtures for every test: a real Kafka for the session, and settings with topics of the test's own."""
 
 import uuid
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from broker.topics import create_topics
 from tests.kafka import running_kafka
 from tests.registry import running_registry
 
-# No test asserts a time: on a busy machine an example takes as long as it takes.
+# No test asserts a time: on a busy machine, an example takes as long as it takes.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("untimed")
 
 
 class MakeSettings(Protocol):
-    """Makes settings with four fresh topics on the broker, and a fresh group."""
+    """Makes settings with four new topics on the broker and a new group."""
 
     def __call__(self, *, partitions: int = 4, **changes: Any) -> Settings: ...
 
@@ -48,7 +48,7 @@ def schema_registry() -> Iterator[str]:
             url = stack.enter_context(running_registry())
         except BrokerError as error:
             pytest.fail(str(error), pytrace=False)
-        # The first calls of each kind take it seconds, on a busy machine more than our client waits.
+        # On a busy machine, the first call of each kind may take longer than our client waits.
         client = SchemaRegistryClient({"url": url, "timeout": 60})
         schema = Schema('{"type": "string"}', "AVRO")
         client.register_schema("warm-value", schema)
@@ -59,7 +59,7 @@ def schema_registry() -> Iterator[str]:
 
 @pytest.fixture
 def make_settings(kafka: str) -> MakeSettings:
-    """A factory of settings; called twice, it gives two sets of topics."""
+    """A factory of settings; each call creates another set of topics."""
 
     def make(*, partitions: int = 4, **changes: Any) -> Settings:
         settings = fresh_settings(kafka, **changes)
@@ -71,12 +71,12 @@ def make_settings(kafka: str) -> MakeSettings:
 
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
-    """Settings with four fresh topics of four partitions each."""
+    """Settings with four new topics of four partitions each."""
     return make_settings()
 
 
 def fresh_settings(kafka: str, **changes: Any) -> Settings:
-    """Settings whose topics and group nobody else uses; the topics are not made."""
+    """Settings whose topics and group nobody else uses; the topics are not created yet."""
     suffix = uuid.uuid4().hex[:12]
     names = {
         "input_topic": f"vitals-{suffix}",
@@ -89,7 +89,7 @@ def fresh_settings(kafka: str, **changes: Any) -> Settings:
 
 
 def _tell(config: pytest.Config, line: str) -> None:
-    """Write to the terminal itself, past the capturing of output."""
+    """Write to the terminal itself, bypassing pytest's capturing."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
     if reporter is not None and capture is not None:

@@ -1,4 +1,4 @@
-"""The real Kafka that tests run on, and what they do with it. Nothing here sleeps without a condition."""
+"""The real Kafka that tests run on, and helpers to use it. Nothing here sleeps without a condition."""
 
 import os
 import time
@@ -26,7 +26,7 @@ from broker.local import SINGLE_NODE_PROPERTIES, LocalKafka, free_port
 
 KAFKA_VERSION = os.environ.get("KAFKA_VERSION", DEFAULT_VERSION)
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
-# Tests of compacted topics wait for the log cleaner, which looks every 15 seconds by default.
+# Tests of compacted topics wait for the log cleaner, which by default checks every 15 seconds.
 PROPERTIES = {**SINGLE_NODE_PROPERTIES, "log.cleaner.backoff.ms": "200"}
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ Row = tuple[bytes | str | None, bytes | str | None] | tuple[bytes | str | None, 
 
 @dataclass(frozen=True)
 class Kafka:
-    """A running cluster, and where it came from."""
+    """A running cluster, and where it comes from."""
 
     bootstrap_servers: str
     source: str
@@ -45,8 +45,7 @@ class Kafka:
 def running_kafka() -> Iterator[Kafka]:
     """KAFKA_BOOTSTRAP_SERVERS, else a container, else a broker from Maven's jars.
 
-    Raises:
-        BrokerError: none of the three can be had.
+    Raises: BrokerError: none of the three is available.
     """
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield Kafka(servers, "KAFKA_BOOTSTRAP_SERVERS")
@@ -59,7 +58,7 @@ def running_kafka() -> Iterator[Kafka]:
 
 
 def docker_answers() -> bool:
-    """Whether there is a Docker engine to start containers with."""
+    """Whether a Docker engine is available to start containers."""
     import docker
 
     try:
@@ -68,7 +67,7 @@ def docker_answers() -> bool:
         return False
     try:
         return bool(client.ping())
-    except Exception:  # docker-py lets requests' errors through as well
+    except Exception:  # docker-py also lets errors of requests through
         return False
     finally:
         client.close()
@@ -87,13 +86,13 @@ def _local() -> Iterator[str]:
     try:
         yield broker.bootstrap_servers
     finally:
-        broker.kill()  # an orderly end takes seconds, and nobody needs the data
+        broker.kill()  # an orderly shutdown takes seconds, and nobody needs the data
         broker.stop()
 
 
 @contextmanager
 def _container() -> Iterator[str]:
-    """A container with the port chosen here, since a broker must know the address it advertises."""
+    """A container on a port chosen here, because a broker must know the address it advertises."""
     os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # `with` removes the container
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy
@@ -108,8 +107,8 @@ def _container() -> Iterator[str]:
 
 
 def _container_properties(port: int) -> dict[str, str]:
-    # One KAFKA_* setting drops all of the image's own, so this is the whole set. The broker reaches
-    # itself through BROKER; through the mapped port it can't, and transactions would hang.
+    # A single KAFKA_* setting drops all of the image's own, so this is the complete set. The broker reaches
+    # itself through BROKER; the mapped port does not work inside, and transactions would hang.
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -124,7 +123,7 @@ def _container_properties(port: int) -> dict[str, str]:
 
 
 def wait_until(predicate: Callable[[], T], *, timeout: float = 30, what: str = "the condition") -> T:
-    """The first truthy answer of `predicate`, asked every 20 ms; fails with `what` after `timeout` s."""
+    """The first truthy result of `predicate`, called every 20 ms; fails with `what` after `timeout` s."""
     deadline = time.monotonic() + timeout
     while not (answer := predicate()):
         if time.monotonic() > deadline:
@@ -136,8 +135,8 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 30, what: str = "
 def produce(kafka: str, topic: str, rows: Iterable[Row], *, timeout: float = 60) -> None:
     """Publish (key, value) or (key, value, partition) rows in order; all are acknowledged on return."""
     failed: list[KafkaError] = []
-    # `vitalstream replay` and Java clients choose a key's partition like this. An idempotent producer, which
-    # would keep the order as well, waits half a second for its ID.
+    # This is how `vitalstream replay` and Java clients choose a key's partition. An idempotent producer would
+    # keep the order as well, but waits half a second for its ID.
     like = {"partitioner": "murmur2_random"}
     producer = Producer(_client(kafka, **{"max.in.flight": 1, "linger.ms": 5, **like}))
     for key, value, *partition in rows:
@@ -153,9 +152,9 @@ def produce(kafka: str, topic: str, rows: Iterable[Row], *, timeout: float = 60)
 def read_all(
     kafka: str, topic: str, *, isolation: str = "read_committed", timeout: float = 60
 ) -> list[Message]:
-    """All messages of a topic that a reader of this isolation sees now, in order within each partition.
+    """All messages of a topic that a reader with this isolation level sees now, in order within each partition.
 
-    With read_committed that ends before the first transaction still open.
+    With read_committed, that ends before the first open transaction.
     """
     reader = Consumer(
         _client(
@@ -176,7 +175,7 @@ def read_all(
 
 
 def committed_offsets(kafka: str, group: str, topic: str, *, timeout: float = 30) -> dict[int, int]:
-    """The group's committed offset by partition; partitions without one are left out."""
+    """The group's committed offset by partition; partitions without one are omitted."""
     client = Consumer(_client(kafka, **{"group.id": group}))
     asked = [TopicPartition(topic, number) for number in partitions(kafka, topic)]
     try:
@@ -189,7 +188,7 @@ def committed_offsets(kafka: str, group: str, topic: str, *, timeout: float = 30
 
 
 def partitions(kafka: str, topic: str) -> list[int]:
-    """The topic's partition numbers, as soon as the broker that answers knows of it."""
+    """The topic's partition numbers, as soon as the responding broker knows the topic."""
     admin = AdminClient(_client(kafka))
 
     def known() -> list[int]:
@@ -200,7 +199,7 @@ def partitions(kafka: str, topic: str) -> list[int]:
 
 
 def alter_topic(kafka: str, topic: str, config: Mapping[str, str]) -> None:
-    """Change some of a topic's settings; on return the brokers tell the new ones."""
+    """Change some of a topic's settings; on return, the brokers report the new ones."""
     admin = AdminClient(_client(kafka))
     entries = [
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
@@ -261,7 +260,7 @@ def _until_eof(reader: Consumer, topic: str, timeout: float) -> Iterator[Message
 
 
 def _committed(client: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
-    """What the coordinator answers; nothing while it is not ready, as for the first moments of a group."""
+    """The coordinator's response; empty while it is not ready, as in the first moments of a group."""
     try:
         return client.committed(asked, timeout=5)
     except KafkaException:

@@ -1,4 +1,4 @@
-"""Python alone, or with the native kernel."""
+"""Run with Python only, or with the native kernel."""
 
 import sys
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ NAME = "vitalstream_native"
 
 @contextmanager
 def with_kernel(wanted: bool) -> Iterator[bool]:
-    """Whether it is as wanted: the kernel may not be built here."""
+    """Yields whether it worked: the kernel may not be built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITALSTREAM_NATIVE", "1")
-        absent: Any = None  # it can't be imported then
+        absent: Any = None  # then importing it fails
         if not wanted:
             patch.setitem(sys.modules, NAME, absent)
         native.cache_clear()

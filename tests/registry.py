@@ -1,4 +1,4 @@
-"""Schema registries: a real one (Apicurio Registry, in memory), and one that answers what a test wants."""
+"""Schema registries: a real one (Apicurio Registry, in memory), and one that responds as a test wants."""
 
 import fcntl
 import os
@@ -22,9 +22,9 @@ from broker.jars import find_java
 from broker.local import free_port
 from tests.kafka import wait_until
 
-VERSION: Final = "3.0.9"  # later ones need Java 21
+VERSION: Final = "3.0.9"  # later versions need Java 21
 _ARTIFACT: Final = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
-# Later ones want the parent's descriptor, which is nowhere.
+# Later versions need the parent's POM, which no repository has.
 _GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:2.8:get"
 _IN_REPOSITORY: Final = (
     f"io/apicurio/apicurio-registry-app/{VERSION}/apicurio-registry-app-{VERSION}-all.tar.gz"
@@ -35,10 +35,9 @@ _FETCH_S: Final = 600
 
 @contextmanager
 def running_registry() -> Iterator[str]:
-    """The URL of SCHEMA_REGISTRY_URL, else of a registry that is started, which needs Java 17 and Maven once.
+    """The URL in SCHEMA_REGISTRY_URL, else of a registry started here, which needs Java 17 and, once, Maven.
 
-    Raises:
-        BrokerError: there is no such Java or Maven, or the registry does not start.
+    Raises: BrokerError: Java or Maven is missing, or the registry does not start.
     """
     if url := os.environ.get("SCHEMA_REGISTRY_URL"):
         yield url
@@ -75,7 +74,7 @@ def _answers(url: str) -> bool:
 
 
 def _fetched() -> Path:
-    """The folder of the registry's jars, filled at the first call."""
+    """The folder with the registry's jars, which the first call downloads."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vitalstream")
     folder = cache / f"apicurio-{VERSION}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -105,7 +104,7 @@ def _fetch(folder: Path) -> None:
 
 
 class Answers:
-    """What a server says to each request: `answer` gets its path, and gives a status and a body; None is silence."""
+    """A server's responses: `answer` maps a path to a status and a body, or to None for silence."""
 
     def __init__(self, answer: Callable[[str], tuple[int, bytes] | None]) -> None:
         self.answer = answer
@@ -116,7 +115,7 @@ class Answers:
 
 @contextmanager
 def answering(answers: Answers, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The URL of a server that says `answers`."""
+    """The URL of a server that responds with `answers`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

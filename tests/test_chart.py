@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by Helm and checked against the schemas of what it makes. No cluster is needed."""
+"""The Helm chart, rendered by Helm and checked against the schemas of its resources. No cluster is needed."""
 
 import json
 import re
@@ -19,10 +19,10 @@ from tests.test_compose import dockerfile  # noqa: F401
 OPS = Path(__file__).parent.parent / "ops" / "helm"
 CHART = OPS / "vitalstream"
 VALUES = {path.stem: path for path in sorted((OPS / "values").glob("*.yaml"))}
-# The oldest that the chart is for, and the newest whose schemas there are.
+# The oldest version the chart supports, and the newest whose schemas are available.
 KUBERNETES: Final = ("1.27", "1.37")
 
-# Values whose inside the schema leaves to Kubernetes or to the worker.
+# Values whose contents the chart's schema leaves to Kubernetes or to the worker.
 FREE: Final = {"resources", "settings"}
 
 Resources = dict[str, dict[str, Any]]
@@ -41,7 +41,8 @@ _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer"}
 _LABELS: Final = {"type": "object", "additionalProperties": _TEXT}
 _METADATA: Final = _object("name labels", name=_TEXT, labels=_LABELS)
-# What the chart uses of these two, as their operators define it; no package that pip has brings their own schemas.
+# What the chart uses of these two resources, as their operators define them; no pip package contains their
+# schemas.
 OPERATORS: Final = {
     "PodMonitor": _object(
         "apiVersion kind metadata spec",
@@ -107,7 +108,7 @@ OPERATORS: Final = {
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("helm")
     if program is None:
-        pytest.skip("the chart can't be rendered: install Helm 3, or Go, with which `make tools` builds it")
+        pytest.skip("the chart can't be rendered: install Helm 3, or Go so that `make tools` can build it")
     command = [program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -117,7 +118,7 @@ def template(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def render(*arguments: str | Path) -> Resources:
-    """By kind, what the chart makes; it makes one of each at most."""
+    """The chart's resources by kind; there is at most one of each."""
     done = template(*arguments)
     assert done.returncode == 0, done.stderr
     found = [one for one in yaml.safe_load_all(done.stdout) if one]
@@ -157,7 +158,7 @@ def worker(resources: Resources) -> dict[str, Any]:
 
 
 def settings_of(resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the worker in the pod icu-vitalstream-1 makes of its settings."""
+    """The settings as the worker in the pod icu-vitalstream-1 reads them."""
     for variable in worker(resources)["env"]:
         monkeypatch.setenv(variable["name"], variable.get("value", "icu-vitalstream-1"))
     config, secrets = tmp_path / "vitalstream.toml", tmp_path / "secrets"
@@ -195,7 +196,7 @@ def test_an_unknown_field_would_be_noticed(autoscaled: Resources) -> None:
             test_kubernetes_knows_every_field({broken["kind"]: broken})
 
 
-def test_what_selects_pods_selects_these(resources: Resources) -> None:
+def test_selectors_match_the_pods(resources: Resources) -> None:
     labels = resources["StatefulSet"]["spec"]["template"]["metadata"]["labels"].items()
     selectors = [
         resources["Service"]["spec"]["selector"],
@@ -210,7 +211,7 @@ def test_what_selects_pods_selects_these(resources: Resources) -> None:
     assert resources["StatefulSet"]["spec"]["serviceName"] == resources["Service"]["metadata"]["name"]
 
 
-def test_no_container_has_rights_it_does_not_need(resources: Resources) -> None:
+def test_no_container_has_unneeded_privileges(resources: Resources) -> None:
     spec = pod(resources)
     assert spec["securityContext"]["runAsNonRoot"]
     assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
@@ -225,14 +226,14 @@ def test_no_container_has_rights_it_does_not_need(resources: Resources) -> None:
     assert writable == {"/tmp"}
 
 
-def test_the_user_is_the_image_s(production: Resources, dockerfile: str) -> None:  # noqa: F811
+def test_the_user_is_the_images(production: Resources, dockerfile: str) -> None:  # noqa: F811
     user = re.search(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE)
     assert user
     context = pod(production)["securityContext"]
     assert (context["runAsUser"], context["runAsGroup"]) == (int(user[1]), int(user[2]))
 
 
-def test_settings_arrive_as_they_were_given(
+def test_settings_arrive_unchanged(
     production: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(production, tmp_path, monkeypatch)
@@ -243,7 +244,7 @@ def test_settings_arrive_as_they_were_given(
     assert settings.kafka["sasl.password"] == "s3cret"
 
 
-def test_every_set_of_values_is_one_that_a_worker_takes(
+def test_a_worker_accepts_every_set_of_values(
     resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(resources, tmp_path, monkeypatch)
@@ -256,7 +257,7 @@ def test_every_set_of_values_is_one_that_a_worker_takes(
     }
 
 
-def test_other_settings_restart_the_pods() -> None:
+def test_changed_settings_restart_the_pods() -> None:
     def checksum(*arguments: str) -> str:
         found = render("--values", VALUES["minimal"], *arguments)["StatefulSet"]["spec"]["template"]
         return str(found["metadata"]["annotations"]["checksum/settings"])
@@ -265,7 +266,7 @@ def test_other_settings_restart_the_pods() -> None:
     assert checksum() != checksum("--set", "settings.chunk_size=50")
 
 
-def test_secrets_are_files(production: Resources) -> None:
+def test_secrets_are_mounted_as_files(production: Resources) -> None:
     mounts = {one["name"]: one["mountPath"] for one in worker(production)["volumeMounts"]}
     volumes = {one["name"]: one for one in pod(production)["volumes"]}
     toml = production["ConfigMap"]["data"]["vitalstream.toml"]
@@ -284,7 +285,7 @@ def test_a_model_comes_from_a_volume_or_an_image(production: Resources, autoscal
     assert "emptyDir" in volumes[1]["model"]
 
 
-def test_keda_sets_the_number_of_workers_alone(production: Resources, autoscaled: Resources) -> None:
+def test_only_keda_sets_the_number_of_workers(production: Resources, autoscaled: Resources) -> None:
     assert production["StatefulSet"]["spec"]["replicas"] == 4
     assert "replicas" not in autoscaled["StatefulSet"]["spec"]
     scaled = autoscaled["ScaledObject"]["spec"]
@@ -294,7 +295,7 @@ def test_keda_sets_the_number_of_workers_alone(production: Resources, autoscaled
     assert trigger["tls"] == "enable"
 
 
-def test_keda_watches_what_a_worker_reads_by_default() -> None:
+def test_keda_watches_the_topic_a_worker_reads_by_default() -> None:
     defaults = Settings()
     scaled = render("--values", VALUES["minimal"], "--set", "keda.enabled=true")["ScaledObject"]["spec"]
     trigger = scaled["triggers"][0]["metadata"]
@@ -315,7 +316,7 @@ def test_keda_watches_what_a_worker_reads_by_default() -> None:
         (("--set", "model.image.reference=a,model.volume.emptyDir.medium=Memory"), "/model/volume"),
     ],
 )
-def test_values_that_can_not_work_are_refused_by_name(given: tuple[str, str], named: str) -> None:
+def test_values_that_cannot_work_are_refused_by_name(given: tuple[str, str], named: str) -> None:
     message = refusal(*given)
     assert named in message
     assert "s3cret" not in message

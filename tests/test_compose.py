@@ -26,7 +26,7 @@ def dockerfile() -> str:
     return (ROOT / "Dockerfile").read_text()
 
 
-def test_it_runs_the_kafka_that_the_tests_run(services: dict[str, Any]) -> None:
+def test_compose_runs_the_kafka_version_of_the_tests(services: dict[str, Any]) -> None:
     assert services["kafka"]["image"] == f"apache/kafka:${{KAFKA_VERSION:-{KAFKA_VERSION}}}"
 
 
@@ -36,7 +36,7 @@ def test_every_image_has_a_version(services: dict[str, Any], dockerfile: str) ->
     assert all(re.search(r":(\$\{\w+:-)?\d", image) for image in images), images
 
 
-def test_what_is_set_by_the_environment_is_a_setting(services: dict[str, Any]) -> None:
+def test_every_environment_variable_is_a_setting(services: dict[str, Any]) -> None:
     names = {name for one in services.values() for name in one["environment"] if name.startswith(ENV_PREFIX)}
     assert names
     assert {name.removeprefix(ENV_PREFIX).lower() for name in names} <= {*OPTIONS, "kafka"}
@@ -45,7 +45,7 @@ def test_what_is_set_by_the_environment_is_a_setting(services: dict[str, Any]) -
 @pytest.mark.parametrize(
     "name", ["worker", "worker-tls", "replay", "watch", "topics", "model", "certificate"]
 )
-def test_services_of_ours_have_no_rights_they_do_not_need(services: dict[str, Any], name: str) -> None:
+def test_our_services_have_no_unneeded_privileges(services: dict[str, Any], name: str) -> None:
     service = services[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
@@ -57,7 +57,7 @@ def test_workers_have_time_to_stop(services: dict[str, Any]) -> None:
     assert services["worker"]["deploy"]["replicas"] == 2
 
 
-def test_a_worker_with_tls_trusts_the_certificate_of_the_broker_it_calls(services: dict[str, Any]) -> None:
+def test_a_worker_with_tls_trusts_its_brokers_certificate(services: dict[str, Any]) -> None:
     worker, broker, made = services["worker-tls"], services["kafka"], services["certificate"]
     assert worker["profiles"] == ["tls"]
     address = worker["environment"]["VITALSTREAM_BOOTSTRAP_SERVERS"]
@@ -65,7 +65,8 @@ def test_a_worker_with_tls_trusts_the_certificate_of_the_broker_it_calls(service
     assert f"subjectAltName=DNS:{address.partition(':')[0]} " in made["command"][0]
     kafka = json.loads(worker["environment"]["VITALSTREAM_KAFKA"])
     assert kafka == {"security.protocol": "SSL", "ssl.ca.location": "/tls/public/ca.pem"}
-    # An empty volume takes over owner and content of the place where it is first mounted: it must be the same for both.
+    # An empty volume takes its owner and content from wherever it is mounted first, so both must mount the
+    # same.
     assert "authority:/tls/public:ro" in worker["volumes"]
     assert "authority:/tls/public" in made["volumes"]
 
@@ -83,12 +84,12 @@ def test_only_this_machine_reaches_the_broker(services: dict[str, Any]) -> None:
     assert all(port.startswith("127.0.0.1:") for port in services["kafka"]["ports"])
 
 
-def test_the_image_is_not_root_and_signals_reach_the_command(dockerfile: str) -> None:
+def test_the_image_is_not_root_and_passes_signals_to_the_command(dockerfile: str) -> None:
     assert re.search(r"^USER 1\d+:1\d+$", dockerfile, re.MULTILINE)
     assert re.search(r'^ENTRYPOINT \["vitalstream"\]$', dockerfile, re.MULTILINE)
 
 
-def test_the_image_gets_every_package_of_the_wheel() -> None:
+def test_the_image_contains_every_package_of_the_wheel() -> None:
     wheel = re.search(r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert wheel
     kept = (ROOT / ".dockerignore").read_text().split()

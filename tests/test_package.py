@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment, and how lightly the command starts."""
+"""The wheel, installed into an empty environment, and how little the command imports at its start."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin directory of an environment that holds the wheel and its locked dependencies, nothing else."""
+    """The bin directory of an environment that holds only the wheel and its locked dependencies."""
     where = tmp_path_factory.mktemp("wheel")
     python = where / "env" / "bin" / "python"
     install = (UV, "pip", "install", "--quiet", "--python", python)
@@ -50,7 +50,7 @@ def test_the_command_works_from_the_wheel(installed: Path, tmp_path: Path) -> No
     assert "heart_rate" in run(installed / "vitalstream", "model", "inspect", "m.joblib", cwd=tmp_path).stdout
 
 
-def test_the_wheel_brings_the_schemas(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_contains_the_schemas(installed: Path, tmp_path: Path) -> None:
     code = "from schemas import load_schema; print(load_schema('vitals')['title'])"
     assert run(installed / "python", "-c", code, cwd=tmp_path).stdout.strip() == "Vitals"
 

@@ -1,4 +1,4 @@
-"""What a benchmark run says of its contenders: the check of results, the goals, the tables, the comparison."""
+"""How a benchmark run judges its contenders: the check of results, the goals, the tables, the comparison."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from benchmarks.results import Results
 
 
 def results(probabilities: list[float]) -> Results:
-    """As read when each message has its result."""
+    """The results as read when each message has exactly one."""
     found = Results(len(probabilities))
     found.probability[:] = probabilities
     found.appended_at[:] = 1.0
@@ -54,12 +54,12 @@ def test_each_kind_of_wrong_result_is_counted() -> None:
     found = results([0.1, 0.2, 0.3])
     found.appended_at[0] = np.nan  # no result
     found.probability[1] += 1e-8
-    found.read = 4  # two of the second message, and one of none
+    found.read = 4  # two results for the second message, and one for no message
     found.foreign = 1
     assert found.verdict(np.array([0.1, 0.2, 0.3])) == "1 missing, 1 doubled, 1 invented, 1 different"
 
 
-def test_a_probability_that_is_lacking_is_different() -> None:
+def test_a_missing_probability_counts_as_different() -> None:
     assert results([np.nan]).verdict(np.array([0.1])) == "1 different"
 
 
@@ -80,18 +80,18 @@ def test_a_history_is_compared_with_the_same_worker_without_one() -> None:
     assert [goal.word for goal in found if goal.found is not None] == ["met", "**missed**"]
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+def test_a_goal_not_measured_is_neither_met_nor_missed() -> None:
     assert {goal.word for goal in goals({})} == {"not measured"}
 
 
-def test_what_fell_by_more_than_a_fifth_is_named() -> None:
+def test_rates_that_fell_by_more_than_a_fifth_are_named() -> None:
     rows = quick.compare(record(vitalstream=47.0), record(vitalstream=60.0))
     assert [row[3] for row in rows if row[0].startswith("LR, chunk 100,")] == ["worse by 22%"]
     rows = quick.compare(record(vitalstream=49.0), record(vitalstream=60.0))
     assert [row[3] for row in rows if row[0].startswith("LR, chunk 100,")] == [""]
 
 
-def test_tables_replace_what_stands_between_their_markers(tmp_path: Path) -> None:
+def test_tables_replace_the_text_between_their_markers(tmp_path: Path) -> None:
     doc = tmp_path / "doc.md"
     doc.write_text("before\n<!-- bench: coordinator -->\nold\n<!-- /bench -->\nafter\n")
     measured = {"coordinator": [{"processes": 2, "transactions_per_s": 300.0}]}
@@ -103,14 +103,14 @@ def test_tables_replace_what_stands_between_their_markers(tmp_path: Path) -> Non
         assert "old" not in lines
 
 
-def test_a_table_without_figures_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_table_without_figures_stays_unchanged(tmp_path: Path) -> None:
     doc = tmp_path / "doc.md"
     doc.write_text("<!-- bench: backlog -->\nold\n<!-- /bench -->\n")
     assert tables.write({}, [doc]) == ["backlog"]
     assert "old" in doc.read_text()
 
 
-def test_every_table_has_its_place_on_one_page() -> None:
+def test_every_table_has_one_place_in_the_docs() -> None:
     root = Path(__file__).parents[2]
     places = re.compile(r"<!-- bench: (\w+) -->")
     marked = [name for page in tables.DOCS for name in places.findall((root / page).read_text())]

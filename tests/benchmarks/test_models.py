@@ -1,4 +1,4 @@
-"""The table of the kinds of models in docs/model-costs.md."""
+"""The table of model kinds in docs/model-costs.md."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from benchmarks.models import DOC, write
 
 
 def test_the_documentation_has_a_row_for_each_kind() -> None:
-    """Otherwise: `make models`."""
+    """If this fails, run `make models`."""
     rows = [line.split(" | ") for line in DOC.read_text(encoding="utf-8").splitlines()]
     assert {*UNFITTED} <= {row[0].removeprefix("| ") for row in rows if len(row) == 8}
 
 
-def test_the_table_is_written_between_its_marks(tmp_path: Path) -> None:
+def test_the_table_is_written_between_its_markers(tmp_path: Path) -> None:
     doc = tmp_path / "models.md"
     doc.write_text("before\n\n<!-- make models -->\nold\n<!-- /make models -->\n\nafter\n")
     write([["kind", "path"], ["LR", "the linear model's arithmetic"]], source="simulated", doc=doc)

@@ -25,7 +25,7 @@ TOPICS_AND_GROUP = (
 
 
 def text(notebook: Any) -> str:
-    """What its cells print."""
+    """The text that its cells print."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "".join(output.get("text", "") for output in outputs)
 

@@ -1,4 +1,4 @@
-"""The readers in examples/, as processes of their own on a real Kafka."""
+"""The readers in examples/, as separate processes on a real Kafka."""
 
 import json
 import shutil
@@ -27,10 +27,10 @@ def python() -> list[str]:
 
 @pytest.fixture(scope="module")
 def javascript(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The reader with its locked packages, installed next to a copy of it."""
+    """The reader, with its locked packages installed next to a copy of it."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        pytest.skip("the JavaScript example can't be run: install Node.js 18 or newer, and npm")
+        pytest.skip("the JavaScript example can't be run: install Node.js 18 or newer and npm")
     folder = tmp_path_factory.mktemp("javascript")
     for name in ("package.json", "package-lock.json", ".npmrc", "reader.mjs"):
         shutil.copy(EXAMPLES / "javascript" / name, folder)
@@ -56,7 +56,7 @@ def result(patient: str, event_time: str, risk: float | None) -> bytes:
 
 
 def publish(kafka: str, topic: str, *values: bytes, commit: bool = True) -> None:
-    """Write results in one transaction, each on the partition of its patient."""
+    """Write results in one transaction, each to its patient's partition."""
     producer = Producer(
         {"bootstrap.servers": kafka, "transactional.id": topic, "linger.ms": 0, "log_level": 0}
     )
@@ -79,12 +79,12 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def lines(process: subprocess.Popen[bytes], count: int) -> set[bytes]:
-    """The next lines; shorter at the end of the output."""
+    """The next lines; fewer at the end of the output."""
     assert process.stdout is not None
     return {process.stdout.readline().rstrip() for _ in range(count)}
 
 
-def test_it_knows_the_latest_of_each_patient_also_after_a_restart(
+def test_a_reader_knows_each_patients_latest_result_even_after_a_restart(
     reader: list[str], kafka: str, make_settings: MakeSettings
 ) -> None:
     topic = make_settings(partitions=3).output_topic
@@ -96,7 +96,8 @@ def test_it_knows_the_latest_of_each_patient_also_after_a_restart(
     }
     publish(kafka, topic, result("p-1", "2026-01-05T07:29:00Z", 0.1), *newest.values())
     publish(kafka, topic, result("p-1", "2026-01-05T09:00:00Z", 0.99), commit=False)
-    publish(kafka, topic, result("p-3", "2026-01-04T07:00:00Z", 0.9))  # from a dead letter replayed late
+    # from a dead letter that was replayed late
+    publish(kafka, topic, result("p-3", "2026-01-04T07:00:00Z", 0.9))
 
     with running(command) as process:
         assert lines(process, 3) == {*newest.values()}
@@ -110,7 +111,9 @@ def test_it_knows_the_latest_of_each_patient_also_after_a_restart(
         assert process.wait(30) == 0
 
 
-def test_an_empty_topic_has_no_latest(reader: list[str], kafka: str, make_settings: MakeSettings) -> None:
+def test_an_empty_topic_has_no_latest_results(
+    reader: list[str], kafka: str, make_settings: MakeSettings
+) -> None:
     command = [*reader, "--bootstrap-servers", kafka, "--topic", make_settings().output_topic, "--once"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, b""), done.stderr

@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the openssl command: an authority, and what it signs."""
+"""Certificates for tests, made by the openssl command: an authority and the certificates it signs."""
 
 import subprocess
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority with files in `folder`; `certificate` is what its friends trust."""
+    """A certificate authority with files in `folder`; its clients trust `certificate`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,9 +32,9 @@ class Authority:
         _openssl("req", "-x509", *KEY, "-nodes", *out, "-days", "2", "-subj", f"/CN={folder.name}")
 
     def issue(self, name: str, *, hosts: str = "", days: int = 1, password: str = "") -> Certificate:
-        """A certificate for the subject `name` and for `hosts`, as openssl writes a subjectAltName.
+        """A certificate for the subject `name` and for `hosts`, in openssl's notation for a subjectAltName.
 
-        A negative number of `days` makes one that has expired. With `password` the key is encrypted.
+        With a negative number of `days` it has expired already. With `password` the key is encrypted.
         """
         request, key, made = (self._folder / f"{name}.{end}" for end in ("csr", "key", "pem"))
         locked = ("-passout", f"pass:{password}") if password else ("-nodes",)

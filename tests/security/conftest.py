@@ -1,4 +1,4 @@
-"""A secured Kafka for the session, a model, and commands run as their users run them."""
+"""A secured Kafka for the session, a model, and commands run as their users would run them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +24,14 @@ from vitalstream import cli
 
 
 class Run(Protocol):
-    """Starts a `vitalstream` command with the settings in the environment and the passwords in files."""
+    """Starts a `vitalstream` command with its settings in the environment and passwords in files."""
 
     def __call__(self, settings: Settings, *command: str) -> Process: ...
 
 
 @pytest.fixture(scope="session")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
-    """A broker with TLS, SCRAM and ACLs; it needs Java and Maven, whatever the other tests run on."""
+    """A broker with TLS, SCRAM and ACLs. It needs Java and Maven, whatever the other tests run on."""
     broker = SecuredKafka(tmp_path_factory.mktemp("secured"))
     try:
         broker.start()
@@ -45,7 +45,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
 
 @pytest.fixture(scope="session")
 def kafka(secured: SecuredKafka) -> str:
-    """Where the secured broker's administrator connects, for the fixtures that make topics."""
+    """Where the secured broker's administrator connects, for the fixtures that create topics."""
     return secured.bootstrap_servers
 
 
@@ -60,7 +60,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def history_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pinned model that begins with a history."""
+    """A pinned model that starts with a history."""
     rows = pd.DataFrame(
         {"patient_id": "p", "event_time": pd.date_range("2026-01-01", periods=20, freq="h"), "spo2": 98.0}
     )
@@ -73,7 +73,7 @@ def history_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def module_settings(kafka: str) -> Settings:
-    """The administrator's settings, with topics and a group for the tests of a module."""
+    """The administrator's settings, with topics and a group for one module's tests."""
     settings = fresh_settings(kafka)
     create_topics(settings, partitions=2, replication_factor=1)
     return settings
@@ -81,7 +81,7 @@ def module_settings(kafka: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Starts `vitalstream` commands with the given settings; ends what is left of them."""
+    """Starts `vitalstream` commands with the given settings, and ends whatever is left of them."""
     folder = tmp_path_factory.mktemp("processes")
     processes: list[Process] = []
 
@@ -97,7 +97,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def _in_the_environment(settings: Settings, folder: Path) -> dict[str, str]:
-    """What every command understands; the secrets are in files of `folder`."""
+    """The settings as environment variables that every command accepts; secrets are in files in `folder`."""
     folder.mkdir()
     kafka = dict(settings.kafka)
     for name in filter(is_secret, settings.kafka):

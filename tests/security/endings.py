@@ -1,15 +1,15 @@
-"""How a command ends that can't do its work."""
+"""How a command ends if it can't do its work."""
 
 import re
 
 from broker.settings import Settings, is_secret
 from tests.consumer.processes import Process
 
-SOON_S = 30.0  # 10 s for a broker that may be about to come back; and the machine is busy
+SOON_S = 30.0  # 10 s in case the broker comes back, plus time for a busy machine
 
 
 def ends_in_one_sentence(process: Process, settings: Settings, *, sentence: str) -> None:
-    """One sentence on stderr, which `sentence` matches; exit code 1; soon; no trace, no secret."""
+    """Requires one sentence on stderr that matches `sentence`, exit code 1, soon, without a traceback or a secret."""
     code = process.wait(timeout=SOON_S)
     told = [line for line in process.log.splitlines() if line.startswith("vitalstream: ")]
     assert code == 1, process.log

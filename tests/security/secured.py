@@ -1,4 +1,4 @@
-"""A real Apache Kafka that lets nobody do what no ACL allows, and what its administrator does for tests."""
+"""A real Apache Kafka that allows only what an ACL allows, and administration for tests."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from broker.settings import Settings
 from tests.kafka import wait_until
 from tests.security.certificates import Authority, Certificate
 
-# Listener to security protocol. The broker's own PLAINTEXT listener stays for the administrator.
+# Listener to security protocol. The broker's own PLAINTEXT listener remains for the administrator.
 LISTENERS: Mapping[str, str] = {
     "TLS": "SSL",
     "MTLS": "SSL",
@@ -38,7 +38,7 @@ THIS_HOST = "DNS:localhost,IP:127.0.0.1"
 
 
 class SecuredKafka(LocalKafka):
-    """TLS, mutual TLS and SCRAM-SHA-512 listeners on localhost, and nothing allowed that no ACL allows.
+    """TLS, mutual TLS and SCRAM-SHA-512 listeners on localhost; only what an ACL allows is allowed.
 
     Whoever connects to `bootstrap_servers` is ANONYMOUS there, and may do everything.
     """
@@ -59,7 +59,7 @@ class SecuredKafka(LocalKafka):
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def user(self, settings: Settings, rights: Iterable[Right] = (), *, name: str = "") -> Settings:
-        """`settings` for a user of the SCRAM listener with a password and, of what they name, these rights."""
+        """`settings` for a SCRAM user with a password and these rights on the names in `settings`."""
         name, password = name or f"user-{uuid.uuid4().hex[:8]}", f"canary-{uuid.uuid4().hex}"
         credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         made = UserScramCredentialUpsertion(name, credential, password.encode())
@@ -78,14 +78,14 @@ class SecuredKafka(LocalKafka):
         return settings.model_copy(update=changes)
 
     def grant(self, user: str, settings: Settings, rights: Iterable[Right]) -> None:
-        """Allow `user` these, and nothing more; the broker knows on return."""
+        """Grant `user` these rights and no others; on return, the broker knows them."""
         bindings = [_binding(user, settings, one) for one in dict.fromkeys(rights)]
         for future in self.admin.create_acls(bindings).values() if bindings else ():
             future.result(30)
         wait_until(lambda: set(bindings) <= set(self._bindings(user)), what=f"ACLs of {user}")
 
     def revoke(self, user: str, settings: Settings, right: Right) -> None:
-        """Take one right back."""
+        """Revoke one right."""
         gone = _filter(_binding(user, settings, right))
         self.admin.delete_acls([gone])[gone].result(30)
 

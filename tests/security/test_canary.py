@@ -1,4 +1,4 @@
-"""A patient's data are in no log, metric, endpoint or header of ours, whatever goes wrong with them."""
+"""Patients' data appear in no log, metric, endpoint or header of ours, whatever goes wrong."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ from tests.security.secured import SecuredKafka
 
 pytestmark = pytest.mark.kafka
 
-TOKEN = "wren-5e1d"  # in everything that a sender sends
-MODELS = models.CANARY  # in the text of the model's exceptions, with the row
-NUMBER = 97.4142135  # a vital sign, to be found again in whatever form
+TOKEN = "wren-5e1d"  # in everything a sender sends
+MODELS = models.CANARY  # in the text of the model's exceptions, along with the row
+NUMBER = 97.4142135  # a vital sign, to be searched for in any notation
 TIME = "2026-01-01T00:00:00Z"
 TOLD = (TOKEN, MODELS, "97.4142135")
 
@@ -64,14 +64,14 @@ def send(settings: Settings, sent: list[bytes | None]) -> None:
 
 @pytest.fixture
 def settings(kafka: str, model: Path) -> Settings:
-    """The administrator's settings, on topics that take large messages."""
+    """The administrator's settings, on topics that accept large messages."""
     made = fresh_settings(kafka, model=model, http=f"127.0.0.1:{free_port()}")
     create_topics(made, partitions=1, replication_factor=1)
     return made
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_patients_data_show_nowhere(
+def test_a_patients_data_show_up_nowhere(
     log_format: str, secured: SecuredKafka, settings: Settings, run: Run
 ) -> None:
     settings = settings.model_copy(update={"log_format": log_format})
@@ -89,10 +89,10 @@ def test_a_patients_data_show_nowhere(
     )
     told["dead letters' headers"] = repr([ours(letter) for letter in letters])
     for where, text in told.items():
-        assert text, f"nothing to look at in {where}"
+        assert text, f"nothing to search in {where}"
         found = [secret for secret in (*TOLD, user.kafka["sasl.password"]) if secret in text]
         assert not found, f"{found} in {where}:\n{text}"
-    # What was planted is where it belongs.
+    # What was planted did arrive where it belongs.
     assert TOKEN in repr([(letter.key(), letter.value(), letter.headers()) for letter in letters])
     result = read_all(settings.bootstrap_servers, settings.output_topic)[0]
     assert TOKEN in repr(result.value())
@@ -107,7 +107,7 @@ def test_a_patients_data_show_nowhere(
         ([RAISES] * 20, "the model raised ValueError on all"),
     ],
 )
-def test_a_patients_data_are_not_among_its_last_words(
+def test_a_patients_data_are_not_in_a_workers_last_words(
     signals: list[float], told: str, secured: SecuredKafka, settings: Settings, run: Run
 ) -> None:
     send(settings, [row(signal) for signal in signals])
@@ -117,8 +117,8 @@ def test_a_patients_data_are_not_among_its_last_words(
     assert not any(secret in worker.log + worker.out for secret in TOLD)
 
 
-def test_the_model_s_exceptions_hold_what_is_looked_for() -> None:
-    """Else the test above would look for nothing."""
+def test_the_models_exceptions_contain_the_canary() -> None:
+    """Otherwise the test above would search for something that was never there."""
     import pandas as pd
 
     frame = pd.DataFrame({"signal": [RAISES], "spo2": [NUMBER]})

@@ -1,4 +1,4 @@
-"""docs/rights.md and docs/security.md say what the code does and what the other tests try."""
+"""docs/rights.md and docs/security.md agree with the code and with what the other tests try."""
 
 import re
 from itertools import groupby
@@ -15,7 +15,7 @@ RIGHTS_TEXT = (ROOT / "docs" / "rights.md").read_text()
 TEXT = (ROOT / "docs" / "security.md").read_text()
 
 
-def test_the_table_of_rights_is_the_tested_one() -> None:
+def test_the_table_of_rights_in_the_docs_is_the_tested_one() -> None:
     written = [line for line in RIGHTS_TEXT.splitlines() if re.match(r"\| `[a-z -]+` \| [A-Z_]+ \|", line)]
     assert written == [line for command, rights in RIGHTS.items() for line in _lines(command, rights)]
 
@@ -33,7 +33,7 @@ def _lines(command: str, rights: tuple[Right, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("example", re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL))
-def test_the_configurations_are_read_and_safe(
+def test_the_example_configurations_load_and_are_safe(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VITALSTREAM_BOOTSTRAP_SERVERS", raising=False)

@@ -1,4 +1,4 @@
-"""Whoever is not let in is told why: in one sentence, soon, and without a secret in it."""
+"""Clients that are refused learn why: in one sentence, soon, and without a secret."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,12 +82,12 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def refused(
     secured: SecuredKafka, module_settings: Settings, foreign: Authority, model: Path, run: Run
 ) -> dict[str, tuple[Process, Settings]]:
-    """A worker for each reason to be refused, all started at once: most of them wait most of the time."""
+    """One worker per reason to be refused, all started at once, because they mostly wait."""
     settings = module_settings.model_copy(update={"model": model})
     cases = {name: change(secured, settings, foreign) for name, (change, _) in STRANGERS.items()}
     return {name: (run(changed, "consume"), changed) for name, changed in cases.items()}
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_a_stranger_is_told_why(stranger: str, refused: dict[str, tuple[Process, Settings]]) -> None:
+def test_a_refused_client_learns_why(stranger: str, refused: dict[str, tuple[Process, Settings]]) -> None:
     ends_in_one_sentence(*refused[stranger], sentence=STRANGERS[stranger][1])

@@ -1,4 +1,4 @@
-"""Each command works with the rights in its table and no others, and names the one that it lacks."""
+"""Each command works with exactly the rights in its table, and names a right that it lacks."""
 
 import io
 from collections.abc import Callable, Iterable, Mapping
@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "topics create": ("topics", "create", "--partitions", "1", "--replication-factor", "1"),
     "topics check": ("topics", "check"),
 }
-"""On topics on which a worker has been; replay, publish and status come on their own."""
+"""Run on topics that a worker has processed; replay, publish and status are tested separately."""
 
 
 def named(right: Right) -> str:
@@ -48,7 +48,7 @@ def without(rights: Iterable[Right], gone: Right) -> list[Right]:
 
 
 def but_looking(rights: Iterable[Right], gone: Right) -> list[Right]:
-    """DESCRIBE in the place of `gone`, unless it is that."""
+    """These rights with DESCRIBE in place of `gone`, or without it if `gone` is DESCRIBE."""
     if gone.operation == "DESCRIBE":
         return without(rights, gone)
     return [*without(rights, gone), Right("DESCRIBE", gone.kind, gone.template, prefixed=gone.prefixed)]
@@ -74,7 +74,7 @@ CASES: list[Case] = [
         "topics create",
     )
     for right in NEEDED[command]
-    if (command, right.operation) != ("topics create", "DESCRIBE")  # takes half a minute; see below
+    if (command, right.operation) != ("topics create", "DESCRIBE")  # takes half a minute; tested below
 ]
 
 
@@ -83,7 +83,7 @@ CASES: list[Case] = [
 
 @pytest.fixture(scope="module")
 def scored(secured: SecuredKafka, module_settings: Settings, model: Path, run: Run) -> Settings:
-    """The administrator's settings of topics on which a worker with the least rights has been."""
+    """The administrator's settings of topics that a worker with the minimum rights has processed."""
     produce(module_settings.bootstrap_servers, module_settings.input_topic, [("p", row) for row in ROWS])
     settings = module_settings.model_copy(update={"model": model, "until_idle": 2.0})
     worker = run(secured.user(settings, NEEDED["consume"]), "consume")
@@ -91,7 +91,7 @@ def scored(secured: SecuredKafka, module_settings: Settings, model: Path, run: R
     return settings
 
 
-def test_the_worker_works_with_the_least_rights(scored: Settings) -> None:
+def test_the_worker_works_with_the_minimum_rights(scored: Settings) -> None:
     counts = {topic: len(read_all(scored.bootstrap_servers, topic)) for topic in scored.output_topics}
     assert counts[scored.output_topic] == 2
     assert counts[scored.dead_letter_topic] == 1
@@ -117,7 +117,7 @@ def test_at_least_once_needs_no_right_on_transactional_ids(
     assert worker.wait(timeout=60) == 0, worker.log
 
 
-def test_the_state_of_patients_needs_the_rights_of_its_table(
+def test_a_history_needs_the_rights_in_its_table(
     secured: SecuredKafka, module_settings: Settings, history_model: Path, run: Run
 ) -> None:
     settings = fresh(module_settings, model=history_model, until_idle=1.0)
@@ -149,7 +149,7 @@ def test_the_state_of_patients_needs_the_rights_of_its_table(
 def lacking(
     secured: SecuredKafka, module_settings: Settings, model: Path, run: Run
 ) -> dict[tuple[str, Right], tuple[Process, Settings]]:
-    """Workers that each lack one right, or may but look, all started at once."""
+    """Workers that each lack one right or have only DESCRIBE instead, all started at once."""
     settings = module_settings.model_copy(update={"model": model})
     users = {
         (change.__name__, right): secured.user(settings, change(NEEDED["consume"], right))
@@ -168,14 +168,14 @@ OF_A_RIGHT = {
 
 @pytest.mark.parametrize("change", [without, but_looking])
 @pytest.mark.parametrize("right", NEEDED["consume"], ids=named)
-def test_a_worker_names_the_right_that_it_lacks(
+def test_a_worker_names_the_right_it_lacks(
     right: Right,
     change: Callable[..., object],
     lacking: dict[tuple[str, Right], tuple[Process, Settings]],
 ) -> None:
     process, settings = lacking[change.__name__, right]
     sentence = OF_A_RIGHT[right.kind].format(operation=right.operation, name=right.name(settings))
-    if right.kind == "topic" and change is without:  # its name alone is hidden then
+    if right.kind == "topic" and change is without:  # then only its name is hidden
         sentence = f"topic {right.name(settings)} \\(--[a-z-]+\\) is missing \\(or hidden from this user\\)"
     ends_in_one_sentence(process, settings, sentence=sentence)
 
@@ -223,7 +223,7 @@ def line(rows: Path) -> Callable[[str], tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "replay"])
-def test_a_command_works_with_the_least_rights(
+def test_a_command_works_with_the_minimum_rights(
     command: str, secured: SecuredKafka, scored: Settings, run: Run, line: Callable[[str], tuple[str, ...]]
 ) -> None:
     settings = fresh_settings(scored.bootstrap_servers) if command == "topics create" else scored
@@ -231,7 +231,7 @@ def test_a_command_works_with_the_least_rights(
     assert process.wait(timeout=30) == 0, process.log + process.out
 
 
-def test_an_audit_that_may_not_see_policies_accuses_nobody_of_what_compaction_may_have_done(
+def test_an_audit_without_the_right_to_see_policies_allows_for_compaction(
     secured: SecuredKafka, scored: Settings, run: Run
 ) -> None:
     other = scored.model_copy(update={"output_topic": fresh(scored).output_topic})  # which has no results
@@ -246,7 +246,7 @@ def test_an_audit_that_may_not_see_policies_accuses_nobody_of_what_compaction_ma
     assert seeing.wait(timeout=30) == 1, seeing.log + seeing.out
 
 
-def test_publish_works_with_the_least_rights(secured: SecuredKafka, scored: Settings) -> None:
+def test_publish_works_with_the_minimum_rights(secured: SecuredKafka, scored: Settings) -> None:
     row = orjson.dumps(ROW | {"heart_rate": 70})
     assert publish(secured.user(scored, NEEDED["publish"]), io.BytesIO(row)).sent == 1
     looking = but_looking(NEEDED["publish"], NEEDED["publish"][0])
@@ -254,7 +254,7 @@ def test_publish_works_with_the_least_rights(secured: SecuredKafka, scored: Sett
         publish(secured.user(scored, looking), io.BytesIO(row))
 
 
-def test_mapping_check_reads_its_topic_and_no_other(
+def test_mapping_check_works_with_the_minimum_rights(
     secured: SecuredKafka, scored: Settings, run: Run, tmp_path: Path
 ) -> None:
     paths = 'patient_id = { path = "patient_id" }\nevent_time = { path = "event_time" }\n'
@@ -264,12 +264,12 @@ def test_mapping_check_reads_its_topic_and_no_other(
     reading = run(secured.user(scored, needed), *command)
     looking = secured.user(scored, but_looking(needed, needed[0]))
     refused = run(looking, *command)
-    assert reading.wait(timeout=30) == 1, reading.log  # of the message that is no JSON
+    assert reading.wait(timeout=30) == 1, reading.log  # because of the message that is not JSON
     assert "not_json" in reading.out
     ends_in_one_sentence(refused, looking, sentence=r"no READ right")
 
 
-def test_a_producer_that_loses_its_right_says_so(secured: SecuredKafka, scored: Settings) -> None:
+def test_a_producer_without_its_right_says_so(secured: SecuredKafka, scored: Settings) -> None:
     looking = but_looking(NEEDED["replay"], NEEDED["replay"][0])
     sender = Sender(secured.user(scored, looking), topic=scored.input_topic)
     sender.send(b"p", ROWS[0])
@@ -297,7 +297,7 @@ def test_a_command_says_that_it_lacks_a_right(
     ends_in_one_sentence(*forbidden[case], sentence=r"\bright|AUTHORIZATION_FAILED|hidden from this user")
 
 
-def test_topics_check_says_what_it_can_not_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
+def test_topics_check_says_what_it_cannot_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
     rights = [one for one in NEEDED["topics check"] if one.operation == "DESCRIBE"]
     process = run(secured.user(scored, rights), "topics", "check")
     assert process.wait(timeout=30) == 0, process.log
@@ -305,7 +305,7 @@ def test_topics_check_says_what_it_can_not_see(secured: SecuredKafka, scored: Se
     assert all(f"warning: {topic} {hides}" in process.out for topic in scored.topics), process.out
 
 
-def test_status_tells_what_this_user_may_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
+def test_status_shows_what_the_user_may_see(secured: SecuredKafka, scored: Settings, run: Run) -> None:
     least, most = (
         run(secured.user(scored, rights), "status", "--json")
         for rights in (NEEDED["status"], RIGHTS["status"])
@@ -321,7 +321,7 @@ def test_status_tells_what_this_user_may_see(secured: SecuredKafka, scored: Sett
     assert len(most.report["results"]["models"]) == 1
 
 
-def test_status_without_read_can_not_tell_how_old_a_message_is(
+def test_status_without_read_does_not_know_how_old_a_message_is(
     secured: SecuredKafka, module_settings: Settings, run: Run
 ) -> None:
     settings = fresh(module_settings)
@@ -336,7 +336,7 @@ def test_status_without_read_can_not_tell_how_old_a_message_is(
     )
 
 
-def test_topics_create_asks_for_describe(secured: SecuredKafka, scored: Settings) -> None:
+def test_topics_create_names_the_missing_describe(secured: SecuredKafka, scored: Settings) -> None:
     settings = fresh_settings(scored.bootstrap_servers)
     rights = [one for one in NEEDED["topics create"] if one.operation == "CREATE"]
     with pytest.raises(BrokerError, match="DESCRIBE"):
