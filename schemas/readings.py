@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.columns import Columns
-from schemas.contract import EVENT_TIME, Reason, RefusedError
+from schemas.contract import EVENT_TIME, Problem, Reason, RefusedError
 from schemas.mapping import EventTime, Mapping
 from schemas.messages import Message
 from schemas.times import times_of
@@ -43,10 +43,11 @@ class OneRow:
         self._features = features
         # Where no reading is, the unit is any that is known.
         self._units = [mapping.features[name].wanted(name) for name in features]
+        self._values = [None] * len(features)
 
     def empty(self) -> Row:
         """An empty row."""
-        return [None] * len(self._units), [*self._units]
+        return [*self._values], [*self._units]
 
     def __call__(self, readings: Iterable[Reading]) -> Row:
         """Raise RefusedError if two readings of a feature differ."""
@@ -69,23 +70,26 @@ def rows_of(messages: Sequence[Message], read: Callable[[Any], Content], width: 
 
     `read` takes a message's value, and raises RefusedError. `width` is the number of features.
     """
-    columns = Columns([], [], [], [], {})
+    positions: list[int] = []
+    patient_ids: list[Any] = []
+    event_times: list[Any] = []
+    cells: list[Any] = []
     units: list[Any] = []
+    problems: dict[int, Problem] = {}
     for position, message in enumerate(messages):
         try:
-            patient_id, event_time, row = read(message.value())
+            patient_id, event_time, (values, their_units) = read(message.value())
         except RefusedError as refused:
-            columns.problems[position] = refused.problem
+            problems[position] = refused.problem
             continue
-        columns.positions.append(position)
-        columns.patient_ids.append(patient_id)
-        columns.event_times.append(event_time)
-        columns.cells += row[0]
-        units += row[1]
-    for number in range(width):
-        if columns.cells[number::width].count(None) < len(columns.positions):
-            columns.units[number] = units[number::width]
-    return columns
+        positions.append(position)
+        patient_ids.append(patient_id)
+        event_times.append(event_time)
+        cells += values
+        units += their_units
+    with_values = [n for n in range(width) if cells[n::width].count(None) < len(positions)]
+    with_units = {number: units[number::width] for number in with_values}
+    return Columns(positions, patient_ids, event_times, cells, problems, with_units)
 
 
 class OneTime:

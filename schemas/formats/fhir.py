@@ -132,7 +132,8 @@ class FhirReader:
             raise RefusedError(Reason.NOT_FOR_US)
         if (status := observation.get("status")) not in _SCORED:
             raise RefusedError(*_unscored(status))
-        return _of_patient(self._patient(observation, _NOTHING)), _time(observation), self._row(readings)
+        patient = self._patient(_reference(observation), observation, _NOTHING)
+        return _of_patient(patient), _time(observation), self._row(readings)
 
     def _bundle(self, bundle: Resource) -> Content:
         observations: list[Resource] = []
@@ -211,17 +212,18 @@ class FhirReader:
             references = {one["subject"]["reference"] for one in observations}
         except (KeyError, TypeError):  # there is none somewhere
             references = {(one.get("subject") or _NOTHING).get("reference") for one in observations}
-        if len(references) == 1 and not _reference(read[0]).startswith("#"):
-            return _of_patient(self._patient(read[0], patients))
-        ids = {self._patient(one, patients) for one in read}
-        ids |= {self._patient(one, patients) for one in observations} - {ABSENT, _NO_PATIENT}
+        reference = references.pop() or ""
+        if not references and not reference.startswith("#"):
+            return _of_patient(self._patient(reference, read[0], patients))
+        ids = {self._patient(_reference(one), one, patients) for one in read}
+        others = {self._patient(_reference(one), one, patients) for one in observations}
+        ids |= others - {ABSENT, _NO_PATIENT}
         if len(ids) > 1:
             raise RefusedError(Reason.CONFLICTING, PATIENT_ID)
         return _of_patient(ids.pop())
 
-    def _patient(self, observation: Resource, patients: Named[str, Resource]) -> Any:
+    def _patient(self, reference: str, observation: Resource, patients: Named[str, Resource]) -> Any:
         """The id of an Observation's patient; ABSENT where there is none, _NO_PATIENT where it is of something else."""
-        reference = _reference(observation)
         if self._type is None and (id_ := _logical_id(reference)):
             return id_
         if reference and not _may_be_patient(reference):

@@ -54,7 +54,6 @@ _MARKS = "FSRETP"  # what stands for the separators in an escape, in the order o
 _NOTHING = ("", '""')  # a field that is empty, or null
 _FRAME = b"\x0b\x1c\r\n \t"  # MLLP's, which some gateways leave around a message
 _FIELDS = 15  # of an OBX nothing is read behind its 14th
-_EMPTY = [""] * _FIELDS
 _MANY, _LONG = 1000, 100  # fields that are remembered, and their length
 
 
@@ -133,40 +132,48 @@ class Hl7Reader:
 class _Results:
     """What the segments of one message say, in their order."""
 
-    __slots__ = "_dialect", "_observed", "conflict", "left_out", "patients", "row", "times"
+    left_out: Problem = (Reason.NOT_FOR_US, "")
+    conflict: int | None = None  # a feature with two values
+    _observed = ""  # OBR-7
 
     def __init__(self, dialect: "_Dialect", row: Row) -> None:
         self._dialect = dialect
-        self._observed = ""  # OBR-7
         self.row = row
         self.times: list[str] = []
         self.patients: list[str] = []
-        self.left_out: Problem = (Reason.NOT_FOR_US, "")
-        self.conflict: int | None = None  # a feature with two values
 
     def take(self, segments: Sequence[str]) -> None:
         """Read segments."""
-        separator, numbers, units, number_of = self._dialect.in_obx
-        (values, their_units), times = self.row, self.times
+        separator, empty, numbers, units, number_of = self._dialect.in_obx
+        values, their_units = self.row
+        status_to_time, is_scored = "", False
         for segment in segments:
-            fields = segment.split(separator, _FIELDS)
-            if fields[0] != "OBX":
-                self._other(fields)
+            name, _, kind, code, _, text, unit, rest = (segment + empty).split(separator, 7)
+            if name != "OBX":
+                self._other(name, code, rest)
+                status_to_time = ""  # for an OBR may have another time
                 continue
-            if len(fields) < _FIELDS:
-                fields += _EMPTY[len(fields) :]
-            if (number := numbers[fields[3]]) is None:
+            if (number := numbers[code]) is None:
                 continue
-            if fields[11] in _SCORED:
-                value = number_of(fields[5])
-                if value is None or values[number] is not None or fields[2] != "NM":
-                    self._put(number, self._dialect.readings(fields[2], fields[5], fields[6]))
+            if rest != status_to_time:  # of most OBX it is that of the one before
+                status_to_time, is_scored = rest, self._is_scored(rest)
+            if is_scored:
+                value = number_of(text)
+                if value is None or values[number] is not None or kind != "NM":
+                    self._put(number, self._dialect.readings(kind, text, unit))
                 else:
-                    values[number], their_units[number] = value, units[fields[6]]
-            elif fields[11] != _NO_RESULT:
-                self._leave_out(fields[11])
-                continue
-            times.append(fields[14] or self._observed)
+                    values[number], their_units[number] = value, units[unit]
+
+    def _is_scored(self, rest: str) -> bool:
+        """Whether what begins with OBX-7 says that there is a result. Notes its time, or why there is none."""
+        _, _, _, _, status, _, _, time, _ = rest.split(self._dialect.field, 8)
+        if status in _SCORED or status == _NO_RESULT:
+            self.times.append(time or self._observed)
+        elif status not in _LEFT_OUT:
+            raise RefusedError(Reason.WRONG_TYPE if status else Reason.MISSING_FIELD, "OBX-11")
+        elif not self.left_out[1]:
+            self.left_out = _LEFT_OUT[status], "OBX-11"
+        return status in _SCORED
 
     def _put(self, number: int, readings: Iterable[tuple[Any, Any]]) -> None:
         """Put in values with their units; one feature has one value."""
@@ -178,21 +185,14 @@ class _Results:
                 self.conflict = number if self.conflict is None else self.conflict
             values[number], units[number] = value, unit
 
-    def _other(self, fields: list[str]) -> None:
-        name = fields[0]
+    def _other(self, name: str, third: str, rest: str) -> None:
+        """A segment with this third field, and these from the seventh on."""
         if name == "OBR":
-            self._observed = _field(fields, 7)
+            self._observed = rest.split(self._dialect.field, 1)[0]
         elif name == "PID":
-            self.patients.append(_field(fields, 3))
+            self.patients.append(third)
         elif name in _SEVERAL:
             raise RefusedError(Reason.NOT_DECODABLE, name)
-
-    def _leave_out(self, status: str) -> None:
-        """Note why there is no result of this status. Raises RefusedError where it is none."""
-        if status not in _LEFT_OUT:
-            raise RefusedError(Reason.WRONG_TYPE if status else Reason.MISSING_FIELD, "OBX-11")
-        if not self.left_out[1]:
-            self.left_out = _LEFT_OUT[status], "OBX-11"
 
 
 class _Memory(dict[str, Any]):
@@ -213,7 +213,8 @@ class _Dialect:
 
     `kinds` has by MSH-9 why a message of this kind is not read, `numbers` by OBX-3 the number of the feature, `units`
     by OBX-6 the unit (a code of UCUM or IEEE 11073, else as the sender calls it), and `in_obx` what
-    each OBX is read by, with a function that has the numbers of OBX-5 which were read before.
+    each OBX is read by, with fields for one that has too few, and a function that has the numbers of OBX-5 which were
+    read before.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class _Dialect:
         self.numbers = _Memory(self._number)
         self.units = _Memory(self._unit)
         self._known: dict[str, float] = {}
-        self.in_obx = field, self.numbers, self.units, self._known.get
+        self.in_obx = field, field * _FIELDS, self.numbers, self.units, self._known.get
 
     def _number(self, field: str) -> int | None:
         found = {self._codes.get((system, code)) for code, _, system in self._coded(field)} - {None}
