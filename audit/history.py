@@ -9,12 +9,14 @@ import pandas as pd
 
 from audit.model import OfflineModel
 from audit.reading import Batch
+from real_time.compiled import Floats
 from real_time.history import Past
 from real_time.history.records import StateRecords
-from real_time.history.rows import rows_in, times_or_nan
+from real_time.history.rows import rows_in, time_reader
 from schemas.histories import fit_for_history
 from schemas.vitals import Decoded, Decoder
 
+_TIMES: Final = time_reader()
 _HOUR: Final = 3_600_000_000  # microseconds
 _DECIMALS: Final = 4  # of the hours in a result
 
@@ -43,10 +45,7 @@ class Fold:
 
     def take(self, batch: Batch) -> Known:
         """Fold a batch; returns what is known at each of its messages."""
-        decoded = self._decode(batch.messages)
-        decoded, times = fit_for_history(
-            decoded, batch.messages, times_or_nan(decoded.event_times), key_must_match=True
-        )
+        decoded, times = _fit(self._decode(batch.messages), batch)
         patients, layout, positions = self.patients, self.patients.layout, decoded.frame.index
         rows = rows_in(
             decoded.frame,
@@ -82,5 +81,10 @@ def _told(past: Past, columns: Sequence[str], limits: Sequence[int]) -> list[dic
 
 def taken(decoded: Decoded, batch: Batch) -> Decoded:
     """The batch without messages that are not part of a history."""
-    times = times_or_nan(decoded.event_times)
-    return fit_for_history(decoded, batch.messages, times, key_must_match=True)[0]
+    return _fit(decoded, batch)[0]
+
+
+def _fit(decoded: Decoded, batch: Batch) -> tuple[Decoded, Floats]:
+    keys: list[Any] = [message.key() for message in batch.messages]
+    timestamps = np.array([message.timestamp()[1] for message in batch.messages], np.int64)
+    return fit_for_history(decoded, _TIMES(decoded.event_times), keys=keys, timestamps=timestamps)

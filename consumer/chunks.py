@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+import numpy as np
 from confluent_kafka import KafkaError, Message
+from numpy.typing import NDArray
 
 from schemas.metrics import ClosedBy
 
@@ -56,6 +58,17 @@ class Block:
         if len(self) <= size:
             return [self]
         return [self._cut(start, start + size) for start in range(0, len(self), size)]
+
+    @cached_property
+    def keys(self) -> list[bytes | None]:
+        """The messages' keys."""
+        keys: list[Any] = [message.key() for message in self.messages]
+        return keys
+
+    @cached_property
+    def timestamps(self) -> NDArray[np.int64]:
+        """The messages' timestamps in ms since 1970, -1 for one without."""
+        return np.array([message.timestamp()[1] for message in self.messages], np.int64)
 
     @property
     def spans(self) -> dict[int, tuple[int, int]]:

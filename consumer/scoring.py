@@ -208,8 +208,7 @@ class ChunkScorer:
 
     def _look_at_keys(self, rows: Block, patient_ids: list[str]) -> None:
         self._keys_unknown = False
-        pairs = zip(rows.messages, patient_ids, strict=True)
-        if any(message.key() != id_.encode() for message, id_ in pairs):
+        if any(key != id_.encode() for key, id_ in zip(rows.keys, patient_ids, strict=True)):
             self._observer.keyed_otherwise()
 
     def _look_for_unseen(self, frame: pd.DataFrame) -> None:
@@ -320,7 +319,7 @@ def score(
     Raises:
         ModelFailedError: the model failed on all rows of a chunk, at least 10, or its result has the wrong shape.
     """
-    tolerant = _Tolerant(scorer.behind_history, asked)
+    tolerant = _Tolerant(scorer.behind_history, frame, asked)
     timings: list[StreamMetrics] = []
     try:
         scores, _ = process_stream(frame, chunk_size, tolerant, on_chunk=timings.append)
@@ -371,19 +370,24 @@ class _Tolerant:
     contain a patient's values.
     """
 
-    def __init__(self, scorer: Callable[[pd.DataFrame], Floats], asked: Bools) -> None:
+    def __init__(self, scorer: Callable[[pd.DataFrame], Floats], frame: pd.DataFrame, asked: Bools) -> None:
+        """`frame` is of all chunks."""
         self._scorer = scorer
         self._asked = asked
-        self._all = bool(asked.all())
+        # At once, because a selection of rows costs ten times a slice of them.
+        self._kept = None if asked.all() else frame[asked]
+        self._places = np.cumsum(asked).tolist()
         self.raised: dict[int, str] = {}
 
     def __call__(self, chunk: pd.DataFrame) -> Floats:
-        if self._all:
+        if self._kept is None:
             return self._ask(chunk)
-        asked = self._asked[chunk.index.to_numpy()]
+        first, last = chunk.index[0], chunk.index[-1]
+        asked = self._asked[first : last + 1]
         risk = np.full(len(chunk), np.nan)
         if asked.any():
-            risk[asked] = self._ask(chunk[asked])
+            end = self._places[last]
+            risk[asked] = self._ask(self._kept.iloc[end - np.count_nonzero(asked) : end])
         return risk
 
     def _ask(self, chunk: pd.DataFrame) -> Floats:
@@ -445,7 +449,7 @@ def _at_fault(rows: int, rejects: list[Reject]) -> tuple[int, list[Reject]]:
 
 
 def _keys(rows: Block, patient_ids: list[str]) -> list[bytes]:
-    keys: list[Any] = [message.key() for message in rows.messages]
+    keys: list[Any] = rows.keys
     if None in keys:
         return [id_.encode() if key is None else key for key, id_ in zip(keys, patient_ids, strict=True)]
     return keys
@@ -457,8 +461,7 @@ def _take(items: Sequence[Item], rows: Ints) -> list[Item]:
 
 def _waits_ms(rows: Block, now: float) -> Floats:
     """Milliseconds from source timestamp to now; infinite for rows without one."""
-    times = np.array([message.timestamp()[1] for message in rows.messages], np.int64)
-    return np.where(times >= 0, now * 1000 - times, np.inf)
+    return np.where(rows.timestamps >= 0, now * 1000 - rows.timestamps, np.inf)
 
 
 def _quantiles(waits: Floats, positions: Ints, block: Block) -> list[list[float | None]]:

@@ -11,6 +11,24 @@ from numpy.typing import NDArray
 
 __version__: str
 
+def histories(
+    seen: NDArray[np.float64], ages: NDArray[np.float64], limits: NDArray[np.float64], names: list[bytes]
+) -> bytes:
+    """A JSON array of what is known of the patient at each row, without blanks.
+
+    `seen` has for each row the rows seen and the microseconds since the first, `ages` the microseconds since each
+    column's last value (NaN if there was none), `limits` for how many each column's value is carried forward. `names`
+    are the columns' names as JSON, each with a colon after it. All arrays are C-contiguous. Raises ValueError if the
+    sizes do not match.
+    """
+
+def microseconds(texts: list[str], found: NDArray[np.float64]) -> list[int]:
+    """Write to `found` the microseconds since 1970 of each time.
+
+    Returns the rows left to the Python code: what is not RFC 3339 with a zone, or not in Python's calendar; `found`
+    is meaningless there. Raises ValueError if the sizes do not match.
+    """
+
 def rows_of(between: list[bytes], columns: list[bytes]) -> list[bytes]:
     """One text for each row: the values of `columns`, with the texts of `between` before, between and after them.
 

@@ -1,7 +1,9 @@
 """Risk results: a frame of scores to one message per row, and back."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from typing import Any, Final
 
@@ -58,24 +60,26 @@ class RiskResult:
     history: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Told:
-    """What a model with a history knew about the patient at each row.
+    """What a model with a history knew about the patient at each row. Times are in microseconds."""
 
-    `carried_forward` is rows by `columns`: hours since the last value, NaN where that is not carried forward.
-    """
-
-    rows_seen: NDArray[np.int64]
-    hours_since_first_seen: NDArray[np.float64]
+    seen: NDArray[np.float64]
+    """By row, the rows seen and the time since the first."""
+    ages: NDArray[np.float64]
+    """Rows by columns: the time since the last value, NaN if there was none."""
+    limits: NDArray[np.float64]
+    """For how long each column's last value is carried forward."""
     columns: Sequence[str]
-    carried_forward: NDArray[np.float64]
+
+    @cached_property
+    def names(self) -> list[bytes]:
+        """The columns' names as JSON, each with a colon after it."""
+        return [orjson.dumps(name) + b":" for name in self.columns]
 
 
-_BEFORE_TOLD: Final = (
-    b',"%b":{"rows_seen":' % HISTORY.encode(),
-    b',"hours_since_first_seen":',
-    b',"carried_forward":',
-)
+_HOUR: Final = 3_600_000_000  # microseconds
+_DECIMALS: Final = 4  # of hours: a third of a second
 
 
 def encode_results(
@@ -121,57 +125,59 @@ def encode_results(
     place = [*columns].index(SOURCE_PARTITION)
     before[place] = b"," + orjson.dumps(same)[1:-1] + before[place]
     behind = {MAPPING: mapping} if NO_INPUT in columns else {NO_INPUT: False, MAPPING: mapping}
-    values, end = [*columns.values()], b"," + orjson.dumps(behind)[1:]
+    values: list[Sequence[Any] | Told] = [*columns.values()]
+    end = b"," + orjson.dumps(behind)[1:]
     if told is not None:
-        before += _BEFORE_TOLD
-        values += [told.rows_seen.tolist(), told.hours_since_first_seen.tolist(), [*_carried_forward(told)]]
-        end = b"}" + end
+        before.append(b',"%b":' % HISTORY.encode())
+        values.append(told)
     return _rows([*before, end], values)
 
 
-def _carried_forward(told: Told) -> Iterator[bytes]:
-    """An object for each row, of the columns whose value was carried forward."""
-    carried = ~np.isnan(told.carried_forward)
-    names = [orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in told.columns]
-    objects: dict[bytes, bytes] = {}
-    hours = _parted(told.carried_forward[carried].tolist())
-    ends = carried.sum(axis=1).cumsum().tolist()
-    begin = 0
-    for pattern, end in zip(map(bytes, carried), ends, strict=True):
-        form = objects.get(pattern)
-        if form is None:
-            form = objects[pattern] = b"{%b}" % b",".join(compress(names, pattern))
-        yield form % (*hours[begin:end],)
+def _histories(told: Told) -> Iterator[bytes]:
+    """An object for each row, with the columns whose value was carried forward."""
+    carried = (told.ages > 0) & (told.ages <= told.limits)
+    begin, ends = 0, carried.sum(axis=1).cumsum().tolist()
+    ages, since = _hours(told.ages[carried]), _hours(told.seen[:, 1])
+    rows = told.seen[:, 0].astype(np.int64).tolist()
+    for pattern, end, count, hours in zip(carried.tolist(), ends, rows, since, strict=True):
+        of_each = map(operator.add, compress(told.names, pattern), ages[begin:end])
+        yield b'{"rows_seen":%d,"hours_since_first_seen":%b,"carried_forward":{%b}}' % (
+            count,
+            hours,
+            b",".join(of_each),
+        )
         begin = end
 
 
-def _rows(between: list[bytes], columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    """One text for each row: the columns' values, with the texts before, between and after them.
+def _hours(microseconds: NDArray[np.float64]) -> Sequence[bytes]:
+    hours: list[float] = np.round(microseconds / _HOUR, _DECIMALS).tolist()
+    return _parted(hours)
 
-    Bytes among the values are JSON already.
-    """
+
+def _rows(between: list[bytes], columns: Sequence[Sequence[Any] | Told]) -> list[bytes]:
+    """One text for each row: the columns' values, with the texts before, between and after them."""
     if kernel := native():
-        rows: list[bytes] = kernel.rows_of(between, [*map(_array, columns)])
+        arrays = [
+            kernel.histories(one.seen, one.ages, one.limits, one.names)
+            if isinstance(one, Told)
+            else orjson.dumps(one)
+            for one in columns
+        ]
+        rows: list[bytes] = kernel.rows_of(between, arrays)
         return rows
     row = b"%b".join(one.replace(b"%", b"%%") for one in between)
     return [row % values for values in zip(*map(_parted, columns), strict=True)]
 
 
-def _array(values: Sequence[Any]) -> bytes:
-    return b"[%b]" % b",".join(values) if _are_json(values) else orjson.dumps(values)
-
-
-def _parted(values: Sequence[Any]) -> Sequence[bytes]:
+def _parted(values: Sequence[Any] | Told) -> Sequence[bytes]:
     """Each value as JSON."""
-    if _are_json(values) or not values:
+    if isinstance(values, Told):
+        return [*_histories(values)]
+    if not values:
         return values
     # Commas part them, unless some value has one of its own: then there are too many.
     texts = orjson.dumps(values)[1:-1].split(b",")
     return texts if len(texts) == len(values) else [*map(orjson.dumps, values)]
-
-
-def _are_json(values: Sequence[Any]) -> bool:
-    return bool(values) and isinstance(values[0], bytes)
 
 
 decode_result = reader(RiskResult)

@@ -1,6 +1,7 @@
 //! vitalstream's optional native kernel. It gives the same results as the Python code, bit for bit.
 
 mod cursor;
+mod histories;
 mod scan;
 mod sums;
 mod times;
@@ -13,10 +14,16 @@ mod vitalstream_native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::histories::histories;
+
+    #[pymodule_export]
     use crate::scan::Scanner;
 
     #[pymodule_export]
     use crate::sums::weighted_sums;
+
+    #[pymodule_export]
+    use crate::times::microseconds;
 
     #[pymodule_export]
     use crate::write::rows_of;

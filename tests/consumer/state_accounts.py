@@ -4,6 +4,7 @@ from collections import defaultdict
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from confluent_kafka import Consumer, Message, TopicPartition
 
@@ -13,7 +14,7 @@ from broker.settings import Settings
 from consumer import model as models
 from real_time.history import Patients
 from real_time.history.records import StateRecords
-from real_time.history.rows import rows_in, times_or_nan
+from real_time.history.rows import rows_in, time_reader
 from schemas.decoding import make_decoder
 from schemas.histories import fit_for_history
 from tests.consumer.accounts import Accounts, read_accounts, require_exactly_once
@@ -38,8 +39,12 @@ def require_folded(settings: Settings, found: Accounts | None = None) -> None:
     decode, patients = make_decoder(settings, model), history.start()
     for partition, messages in _by_partition(found).items():
         decoded = decode(messages)
-        times = times_or_nan(decoded.event_times)
-        decoded, times = fit_for_history(decoded, messages, times, key_must_match=True)
+        decoded, times = fit_for_history(
+            decoded,
+            time_reader()(decoded.event_times),
+            keys=[message.key() for message in messages],
+            timestamps=np.array([message.timestamp()[1] for message in messages]),
+        )
         counted = rows_in(
             decoded.frame,
             patients.layout.columns,

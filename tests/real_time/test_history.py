@@ -29,11 +29,12 @@ from real_time.card import Card
 from real_time.features import Dtype, Feature
 from real_time.history import HistoryError, PatientHistory, Window
 from real_time.history import fold as fold_module
-from real_time.history.rows import time_of, times_or_nan
+from real_time.history.rows import time_of, time_reader
 from real_time.prepared import FeaturesError, prepare
 from real_time.probing import DependentRowsError
 from real_time.usable import KeepsHistoryError, load_usable
 from tests.consumer.processes import ROOT
+from tests.kernels import with_kernel
 
 START = pd.Timestamp("2026-01-05T08:00:00Z")
 HOUR = pd.Timedelta("1h")
@@ -520,14 +521,17 @@ def test_the_target_is_not_part_of_the_history(stays: pd.DataFrame, sepsis: pd.S
         max_size=4,
     )
 )
-def test_parsing_times_together_or_one_by_one_gives_the_same(texts: list[str]) -> None:
+@pytest.mark.parametrize("native", [False, True])
+def test_parsing_times_together_or_one_by_one_gives_the_same(native: bool, texts: list[str]) -> None:
     expected = []
     for text in texts:
         with suppress(ValueError, OverflowError):
             expected.append(time_of(text))
             continue
         expected.append(math.nan)
-    np.testing.assert_array_equal(times_or_nan(texts), expected)
+    with with_kernel(native) as as_wanted:
+        if as_wanted:
+            np.testing.assert_array_equal(time_reader()(texts), expected)
 
 
 def test_times_may_be_strings() -> None:

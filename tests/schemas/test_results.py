@@ -104,22 +104,29 @@ def test_results_survive_a_round_trip_bit_for_bit(rows: list[tuple[float, str]])
         assert orjson.dumps(orjson.loads(value)) == value
 
 
-_hours = st.floats(0, 200_000).map(lambda hours: round(hours, 4))
+_ages = st.floats(0, 1e15) | st.integers(0, 10**9).map(lambda n: n * 180_000.0) | st.just(math.nan)
 _knowns = st.tuples(
-    st.integers(1, 10**9), _hours, st.lists(st.none() | _hours, min_size=4, max_size=4), st.booleans()
+    st.integers(1, 10**9),
+    st.floats(0, 3e17) | st.just(0.0),
+    st.lists(_ages, min_size=4, max_size=4),
+    st.booleans(),
 )
 
 
 @settings(deadline=None)
 @given(st.lists(_knowns, max_size=6))
 def test_results_say_what_was_known_about_each_patient(
-    rows: list[tuple[int, float, list[float | None], bool]],
+    rows: list[tuple[int, float, list[float], bool]],
 ) -> None:
+    def hours(microseconds: float) -> float:
+        return float(np.round(microseconds / 3_600_000_000, 4))
+
+    limits = np.array([0.0, 1e9, 5e14, 1e15])
     told = Told(
-        rows_seen=np.array([seen for seen, *_ in rows], np.int64),
-        hours_since_first_seen=np.array([hours for _, hours, *_ in rows]),
+        seen=np.array([(seen, since) for seen, since, *_ in rows], np.float64).reshape(-1, 2),
+        ages=np.array([ages for *_, ages, _ in rows], np.float64).reshape(-1, len(COLUMNS)),
+        limits=limits,
         columns=COLUMNS,
-        carried_forward=np.array([ages for *_, ages, _ in rows], np.float64).reshape(-1, len(COLUMNS)),
     )
     empty = [no_input for *_, no_input in rows]
     values = encode([0.5] * len(rows), ["a"] * len(rows), told=told, no_input=empty)
@@ -127,12 +134,14 @@ def test_results_say_what_was_known_about_each_patient(
     assert [decode_result(value).history for value in values] == [
         {
             "rows_seen": seen,
-            "hours_since_first_seen": hours,
+            "hours_since_first_seen": hours(since),
             "carried_forward": {
-                name: age for name, age in zip(COLUMNS, ages, strict=True) if age is not None
+                name: hours(age)
+                for name, age, limit in zip(COLUMNS, ages, limits, strict=True)
+                if 0 < age <= limit
             },
         }
-        for seen, hours, ages, _ in rows
+        for seen, since, ages, _ in rows
     ]
     for value in values:
         assert orjson.dumps(orjson.loads(value)) == value

@@ -1,0 +1,94 @@
+//! What a result tells of its patient's history.
+
+use std::io::Write;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+const MICROSECONDS_PER_HOUR: f64 = 3_600_000_000.0;
+/// Hours have four decimals.
+const PARTS: u64 = 10_000;
+
+/// A JSON array of an object for each row: the rows seen, the hours since the first one, and the hours since the last
+/// value of each column that was carried forward. `seen` has for each row the rows and the microseconds since the first,
+/// `ages` the microseconds since each column's last value, NaN where there is none, and `limits` how many each column's
+/// is carried forward. `names` are the columns' as JSON, with a colon behind.
+#[pyfunction]
+pub fn histories<'py>(
+    py: Python<'py>,
+    seen: PyBuffer<f64>,
+    ages: PyBuffer<f64>,
+    limits: PyBuffer<f64>,
+    names: Vec<Bound<'py, PyBytes>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (Some(seen), Some(ages), Some(limits)) = (seen.as_slice(py), ages.as_slice(py), limits.as_slice(py))
+    else {
+        return Err(PyValueError::new_err("seen, ages, limits: must be C-contiguous"));
+    };
+    if names.is_empty() || names.len() != limits.len() || ages.len() * 2 != seen.len() * names.len() {
+        return Err(PyValueError::new_err(
+            "ages: must have a row for each of seen and a column for each name",
+        ));
+    }
+    let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    let mut text = Vec::with_capacity(seen.len() * 100);
+    text.push(b'[');
+    for (seen, ages) in seen.chunks_exact(2).zip(ages.chunks_exact(names.len())) {
+        if text.len() > 1 {
+            text.push(b',');
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+        let rows = seen[0].get() as u64;
+        write!(text, "{{\"rows_seen\":{rows},\"hours_since_first_seen\":")?;
+        hours(&mut text, seen[1].get())?;
+        text.extend_from_slice(b",\"carried_forward\":{");
+        let begin = text.len();
+        for ((age, limit), name) in ages.iter().zip(limits).zip(&names) {
+            if age.get() > 0.0 && age.get() <= limit.get() {
+                if text.len() > begin {
+                    text.push(b',');
+                }
+                text.extend_from_slice(name);
+                hours(&mut text, age.get())?;
+            }
+        }
+        text.extend_from_slice(b"}}");
+    }
+    text.push(b']');
+    Ok(PyBytes::new(py, &text))
+}
+
+/// Rounded as `numpy.round` does, and written as orjson does; microseconds are not negative, and no more than a calendar
+/// has.
+fn hours(text: &mut Vec<u8>, microseconds: f64) -> std::io::Result<()> {
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let parts = (microseconds / MICROSECONDS_PER_HOUR * PARTS as f64).round_ties_even() as u64;
+    let (whole, mut decimals, mut digits) = (parts / PARTS, parts % PARTS, 4);
+    while digits > 1 && decimals % 10 == 0 {
+        decimals /= 10;
+        digits -= 1;
+    }
+    write!(text, "{whole}.{decimals:0digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hours;
+
+    #[test]
+    fn hours_have_up_to_four_decimals() {
+        for (microseconds, expected) in [
+            (0.0, "0.0"),
+            (360_000.0, "0.0001"),
+            (179_999.0, "0.0"),
+            (9e9, "2.5"),
+            (36_036_000_000.0, "10.01"),
+        ] {
+            let mut text = Vec::new();
+            hours(&mut text, microseconds).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        }
+    }
+}
