@@ -1,4 +1,4 @@
-"""Benchmarks: vitalstream beside the limit of its Kafka client and beside what one would use instead.
+"""Benchmarks: vitalstream next to the limit of its Kafka client and to its alternatives.
 
-`make bench` runs them all on a real Kafka, `make bench-quick` a few, and neither is a test.
+`make bench` runs them all on a real Kafka, `make bench-quick` a few. Neither is a test.
 """

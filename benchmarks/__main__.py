@@ -1,9 +1,9 @@
-"""`make bench`: everything, or the parts named by --only; with --quick a few ratios beside the recorded ones.
+"""`make bench`: everything, or only the parts named by --only; --quick compares a few ratios with the record.
 
     python -m benchmarks [--quick] [--only PART,PART] [--peers NAME,NAME] [--tables]
 
-A part that is measured replaces that part of benchmarks/results/bench.json; the tables and pictures of the
-documentation are made from that file at the end, and --tables does nothing else.
+Each part measured replaces that part of benchmarks/results/bench.json. At the end, the tables and pictures in the
+documentation are made from that file; --tables does only that.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _QUICK_MINUTES: Final = 2.5
 
 
 class Part(NamedTuple):
-    """A part of the run: what measures it, how many steps it tells of, and the minutes it takes on two cores."""
+    """A part of the run: what measures it, how many steps it reports, and how many minutes it takes on two cores."""
 
     measure: Callable[[Bench, Step], Any]
     steps: int
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
 
 def parts(cases: Sequence[Case]) -> dict[str, Part]:
-    """By name, in order."""
+    """All parts by name, in order."""
     rounds = throughput.ROUNDS
     return {
         "stages": Part(stages.measure, len(stages.CASES), 1),
@@ -79,16 +79,16 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
 def _auto(bench: Bench, step: Step) -> Any:
     from benchmarks import auto_chunk_size
 
-    step("auto: a chunk size that finds itself")
+    step("auto: --chunk-size auto")
     return auto_chunk_size.run(
         bench.cluster, bench.rows, rates=(2_000,), paces=("auto", "10", "100", "1000"), seconds=12.0
     )
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run whatever was requested."""
     given = _arguments()
-    # Ends everything that runs, by the way out of each `with`.
+    # Leaves every `with` block, and so ends everything that is running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if given.tables:
@@ -111,11 +111,11 @@ def _arguments() -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = list(parts(throughput.CASES))
-    parser.add_argument("--quick", action="store_true", help="a few ratios next to the recorded ones")
-    parser.add_argument("--only", type=names, default=known, help=f"parts of the run: {', '.join(known)}")
-    parser.add_argument("--peers", type=names, help="of the peers, only these environments (none: no peer)")
+    parser.add_argument("--quick", action="store_true", help="compare a few ratios with the recorded ones")
+    parser.add_argument("--only", type=names, default=known, help=f"run only these parts: {', '.join(known)}")
+    parser.add_argument("--peers", type=names, help="run only these peers (none: no peer)")
     parser.add_argument(
-        "--tables", action="store_true", help="measure nothing; write tables and pictures again"
+        "--tables", action="store_true", help="measure nothing; only write tables and pictures"
     )
     given = parser.parse_args()
     if unknown := set(given.only) - set(known):
@@ -127,14 +127,14 @@ def _full(only: Sequence[str], peers: Sequence[str] | None) -> None:
     cases = [one for one in throughput.CASES if peers is None or one.contender.peer in ("", *peers)]
     chosen = {name: part for name, part in parts(cases).items() if name in only}
     minutes = sum(part.minutes for part in chosen.values())
-    _ERRORS.print(f"about {minutes:.0f} minutes on two cores; leave the machine alone meanwhile")
+    _ERRORS.print(f"about {minutes:.0f} minutes on two cores; don't use the machine meanwhile")
     found = record.load(record.FULL)
     began = time.monotonic()
     with _benching(sum(part.steps for part in chosen.values())) as (bench, step):
         found["machine"] = record.machine(bench)
         for name, part in chosen.items():
             found[name] = part.measure(bench, step)
-            record.save(record.FULL, found)  # a run that is ended keeps the parts it has
+            record.save(record.FULL, found)  # a run that is interrupted keeps its finished parts
     _ERRORS.print(f"measured in {(time.monotonic() - began) / 60:.1f} minutes")
     _publish(found)
 
@@ -156,7 +156,7 @@ def _quick() -> None:
     rows = quick.compare(today, recorded)
     _OUT.print(_table(rows))
     if not recorded:
-        _OUT.print("nothing is recorded yet: make bench")
+        _OUT.print("nothing is recorded yet; run make bench")
     for name, *_, said in rows[1:]:
         if said.startswith("worse"):
             _OUT.print(f"{name}: {said}")
@@ -164,12 +164,12 @@ def _quick() -> None:
 
 @contextmanager
 def _benching(steps: int) -> Iterator[tuple[Bench, Step]]:
-    """A bench on a running Kafka that is warm, and a step that shows how far it is."""
+    """A bench on a running and warm Kafka, and a function that reports progress."""
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory(prefix="vitalstream-bench-") as directory,
         Progress(*columns, console=_ERRORS) as progress,
-        threadpool_limits(limits=1),  # fitting in two threads is slower than in one while a broker runs
+        threadpool_limits(limits=1),  # while a broker runs, fitting in two threads is slower than in one
     ):
         task = progress.add_task("starting Kafka, making messages", total=1 + steps)
         with running() as cluster:
@@ -181,9 +181,9 @@ def _benching(steps: int) -> Iterator[tuple[Bench, Step]]:
                 if not _ERRORS.is_terminal:
                     _ERRORS.print(what)
 
-            step("warming the broker up")
+            step("warming up the broker")
             bench.warm_up()
-            gc.freeze()  # a look through all this for garbage would count as latency, or as a stage's time
+            gc.freeze()  # otherwise garbage collection would count as latency or as a stage's time
             yield bench, step
 
 

@@ -1,9 +1,9 @@
-"""What `--chunk-size auto` costs and gives beside hand-picked sizes: CPU a row and latency at a rate, and a backlog.
+"""`--chunk-size auto` compared with hand-picked sizes: CPU per row and latency at a given rate, and a backlog.
 
     python -m benchmarks.auto_chunk_size [--json] [--models LR,HGB,RF300] [--rates 200,2000,10000] [--goal-ms 50]
 
-on KAFKA_BOOTSTRAP_SERVERS, or a local broker. Latency runs from before a message is handed to its producer until a
-read_committed reader has its result; CPU is the worker process's, all threads.
+Runs on KAFKA_BOOTSTRAP_SERVERS or a local broker. Latency runs from just before a message is produced until a
+read_committed reader has its result; CPU is that of all threads of the worker process.
 """
 
 import argparse
@@ -38,9 +38,9 @@ PACES: Final = ("auto", "1", "10", "100", "1000")
 RATES: Final = (200, 2_000, 10_000)
 MODELS: Final = ("LR", "HGB", "RF300")
 BACKLOG: Final = 200_000
-BACKLOG_ROUNDS: Final = 3  # one run's rate says little: the same pace differs by a third
+BACKLOG_ROUNDS: Final = 3  # a single run's rate says little: the same pace varies by a third
 WARMING_S: Final = 3.0
-SETTLING_S: Final = 60.0  # some more than 1,024 chunks with a wait
+SETTLING_S: Final = 60.0  # a few more than 1,024 chunks with a wait
 _TRAINING: Final = 20_000
 _JOIN_S: Final = 60.0
 _POLL_S: Final = 0.02
@@ -59,7 +59,7 @@ def run(
     seconds: float = 30.0,
     goal_ms: float = GOAL_MS,
 ) -> list[Result]:
-    """One dict for each model, load and pace; a load is a rate, or 0 for a backlog, the median of some rounds."""
+    """One dict per model, load and pace. A load is a rate, or 0 for a backlog, of which the median round counts."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name in models:
@@ -84,7 +84,7 @@ def _middle(same: list[Result]) -> Result:
 
 
 def _against_the_best(alike: list[Result], goal_ms: float) -> list[Result]:
-    """Each result with its ratio to the best hand-picked size: the most rows a second, or the least CPU in time."""
+    """Each result with its ratio to the best hand-picked size: most rows/s, or least CPU within the goal."""
     picked = [one for one in alike if one["pace"] != "auto"]
     if alike[0]["rate"]:
         in_time = [one for one in picked if one["p99_ms"] <= goal_ms]
@@ -96,7 +96,7 @@ def _against_the_best(alike: list[Result], goal_ms: float) -> list[Result]:
 
 
 class _Run:
-    """One worker over topics of its own."""
+    """One worker on its own topics."""
 
     def __init__(
         self, cluster: Cluster, rows: Rows, *, model: Path, pace: str, goal_ms: float, folder: Path
@@ -125,7 +125,7 @@ class _Run:
         self._cluster.delete([*self._topics.values()])
 
     def at_rate(self, rate: int, seconds: float) -> Result:
-        """Poisson arrivals; measured for `seconds` after the worker has settled."""
+        """Poisson arrivals, measured for `seconds` after the worker has settled."""
         with (
             self._worker() as worker,
             _Sender(self._cluster, self._rows, self._topics["input_topic"], rate) as sender,
@@ -153,7 +153,7 @@ class _Run:
         }  # fmt: skip
 
     def backlog(self) -> Result:
-        """How fast a backlog is worked off, from the first chunk's end to the last one's."""
+        """How fast a backlog is processed, from the first chunk's end to the last one's."""
         self._cluster.fill(self._topics["input_topic"], self._rows.messages(BACKLOG))
         with self._worker() as worker:
             chunks = _Reader(self._cluster, self._topics["metrics_topic"])
@@ -199,7 +199,7 @@ def _chosen(chunks: Sequence[ChunkMetrics]) -> Result:
 
 
 class _Sender(threading.Thread):
-    """Sends numbered messages at random times, `rate` a second on average, and remembers when."""
+    """Sends numbered messages at random times, `rate` per second on average, and remembers when."""
 
     def __init__(self, cluster: Cluster, rows: Rows, topic: str, rate: int) -> None:
         super().__init__(daemon=True)
@@ -217,7 +217,7 @@ class _Sender(threading.Thread):
         self.join()
 
     def is_answered(self, count: int) -> bool:
-        """Whether all but the last second's messages are among so many, and these are more than the first few."""
+        """Whether `count` covers all but the last second's messages, and more than the first few."""
         return max(self._rate, len(self.sent) - self._rate) <= count
 
     def run(self) -> None:
@@ -239,7 +239,7 @@ class _Sender(threading.Thread):
 
 
 class _Reader:
-    """Reads a topic read_committed, from its beginning; `messages` are (when read, value)."""
+    """Reads a topic from its beginning with read_committed; `messages` holds (time read, value)."""
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         config = {"bootstrap.servers": cluster.bootstrap, "group.id": "nobody", "log_level": 0}
@@ -253,14 +253,14 @@ class _Reader:
         return len(self.messages)
 
     def read(self) -> int:
-        """Take what is there; how many there are in all."""
+        """Take whatever is there; returns the total count."""
         while found := self._consumer.consume(10_000, 0):
             at = time.time()
             self.messages += [(at, one.value()) for one in found if one.error() is None]
         return self.count
 
     def until(self, done: Any, worker: Process) -> None:
-        """Read on, each message as it comes, until `done`."""
+        """Keep reading, each message as it arrives, until `done`."""
         while not done():
             worker.check()
             message = self._consumer.poll(_POLL_S)
@@ -289,7 +289,7 @@ _UNFITTED: Final[dict[str, Any]] = {
 
 _COLUMNS: Final = {
     "model": ("model", 6),
-    "msg/s": ("rate", 7),  # 0 is a backlog
+    "msg/s": ("rate", 7),  # 0 means a backlog
     "pace": ("pace", 5),
     "p50 ms": ("p50_ms", 8),
     "p99 ms": ("p99_ms", 8),
@@ -317,7 +317,7 @@ def _shown(value: object) -> str:
 
 
 def main() -> None:
-    """Print the table, or with --json the results."""
+    """Print the table, or the results with --json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What the parts of a benchmark run share: the cluster, the messages, the models, and one run of a contender."""
+"""What all parts of a benchmark run share: the cluster, the messages, the models, and a contender's run."""
 
 import contextlib
 import time
@@ -18,12 +18,12 @@ from benchmarks.results import Reader, Results
 from benchmarks.rows import Floats, Rows
 from broker.roles import TOPICS, Role
 
-RUN_S: Final = 90.0  # after which a throughput run is cut
-SLOWEST: Final = 50_000  # rows a second, of what works off a long backlog: it is given the time for that
-READ_S: Final = 60.0  # after which reading its results is
+RUN_S: Final = 90.0  # a throughput run is cut off after this
+SLOWEST: Final = 50_000  # rows/s: a long backlog gets the time that this rate needs
+READ_S: Final = 60.0  # reading a run's results is cut off after this
 _LOOK_S: Final = 0.1
 _WARM_RUNS: Final = 3
-# The window of a throughput run: filling and emptying queues is left out.
+# The window of a throughput run excludes the filling and emptying of queues.
 _FROM, _TO = 0.1, 0.95
 
 
@@ -32,20 +32,20 @@ class Run:
     """One throughput run. `check` says whether each message has exactly one result, equal to offline scoring."""
 
     rows_per_s: float
-    cpu_us: float  # of the contender, a row
-    broker_us: float  # of the broker, a row; 0 where it is not ours
+    cpu_us: float  # of the contender, per row
+    broker_us: float  # of the broker, per row; 0 if the broker is not ours
     peak_mb: float
     start_s: float  # from its start until the broker has the first result
-    memory_mb: list[float]  # at ten times of the run, evenly apart
+    memory_mb: list[float]  # at ten evenly spaced times of the run
     check: str
 
     def as_json(self) -> dict[str, Any]:
-        """Rounded."""
+        """The run as JSON, rounded."""
         return {name: round(v, 3) if isinstance(v, float) else v for name, v in asdict(self).items()}
 
 
 class Bench:
-    """The means of a run. Topics of input are filled when they are first asked for."""
+    """Everything a run needs. Input topics are filled on first use."""
 
     def __init__(self, cluster: Cluster, directory: Path, rows: Rows | None = None) -> None:
         self.cluster = cluster
@@ -57,7 +57,7 @@ class Bench:
         self._number = 0
 
     def input(self, messages: int, partitions: int = PARTITIONS) -> str:
-        """A topic with the first so many messages."""
+        """A topic with the first `messages` messages."""
         wanted = messages, partitions
         if wanted not in self._inputs:
             topic = self.cluster.name(f"in-{messages}-{partitions}")
@@ -67,7 +67,7 @@ class Bench:
         return self._inputs[wanted]
 
     def truth(self, model: str, count: int) -> Floats:
-        """What the model says offline of the first `count` messages."""
+        """What the model says offline about the first `count` messages."""
         wanted = model, count if model in HISTORIES else len(self.rows)
         if wanted not in self._truth:
             self._truth[wanted] = self.rows.truth(self.models.model(model), wanted[1])
@@ -94,13 +94,13 @@ class Bench:
             self.cluster.delete(topics)
 
     def start(self, contender: Contender, work: Work) -> contextlib.AbstractContextManager[Process]:
-        """The contender's process, ended on the way out. Raises PeerUnavailableError."""
+        """The contender's process, ended on exit. Raises PeerUnavailableError."""
         argv, environment = command(contender, self.cluster, work)
         environment["TMPDIR"] = str(self.directory)
         return started(argv, environment, self.directory / f"{work.output}.log")
 
     def warm_up(self) -> None:
-        """Load that is not measured: a broker's first million messages take several times as long as later ones."""
+        """Unmeasured load: a broker's first million messages take several times as long as later ones."""
         for _ in range(_WARM_RUNS):
             self.throughput(PASS, LR, 1000)
 
@@ -113,9 +113,9 @@ class Bench:
         messages: int | None = None,
         partitions: int = PARTITIONS,
     ) -> Run:
-        """Let a contender work off a full topic, and read its results back.
+        """Let a contender process a full topic, and read its results back.
 
-        Raises PeerUnavailableError, or RuntimeError when it ended before its time.
+        Raises PeerUnavailableError, or RuntimeError if it ended early.
         """
         count = messages or contender.messages
         topic = self.input(count, partitions)
@@ -130,7 +130,7 @@ class Bench:
             with Reader(self.cluster, work.output, results, echoed=echoed) as reader:
                 reader.read(lambda: results.read >= count, timeout=READ_S)
                 process.stop()
-                reader.read(lambda: False, timeout=0.5)  # is there anything that should not be?
+                reader.read(lambda: False, timeout=0.5)  # are there more results than there should be?
         truth = self.truth(model, count) if contender.scores and not contender.echoes else None
         return _run(results, process, broker, check=results.verdict(truth))
 
@@ -156,7 +156,7 @@ class Bench:
 def _run(results: Results, process: Process, broker: Watch | None, *, check: str) -> Run:
     times = np.sort(results.appended_at[~np.isnan(results.appended_at)])
     if len(times) < 10:
-        raise RuntimeError(f"it gave {len(times)} results in its time: {process.tail()}")
+        raise RuntimeError(f"it gave only {len(times)} results in its time: {process.tail()}")
     first, last = int(len(times) * _FROM), int(len(times) * _TO)
     start, end, rows = times[first], times[last], last - first
     return Run(

@@ -1,8 +1,8 @@
-"""Changes of model under load: the longest time in which a read_committed reader sees no new result.
+"""Model changes under load: the longest time for which a read_committed reader sees no new result.
 
     python -m benchmarks.changes [--rounds N]
 
-Each round runs the worker at 2,000 messages a second without any change and with ten, in a changing order.
+Each round runs the worker at 2,000 messages/s, once without any change and once with ten, in alternating order.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from real_time.model_file import pin_path
 
 RATE: Final = 2_000
 CHANGES: Final = 10
-SECONDS: Final = 30.0  # longer than a change takes to be noticed, for each
+SECONDS: Final = 30.0  # for each change, longer than it takes to be noticed
 _MODELS: Final = (LR, HGB, RF)
 
 
 def run(bench: Bench, *, changes: int) -> dict[str, Any]:
-    """One run with so many changes, evenly apart; the gaps in milliseconds."""
+    """One run with that many changes, evenly spaced; gaps in milliseconds."""
     count = int((WARM_S + SECONDS) * RATE * 1.1) + 10_000
     topic, results = bench.cluster.name(f"changes-{time.monotonic_ns()}"), Results(count)
     bench.cluster.make(topic)
@@ -58,7 +58,7 @@ def run(bench: Bench, *, changes: int) -> dict[str, Any]:
 
 
 def deploy(model: Path, to: Path) -> None:
-    """The file, then its pin."""
+    """Replace the file, then its pin."""
     for source, target in ((model, to), (pin_path(model), pin_path(to))):
         new = target.with_suffix(".new")
         shutil.copyfile(source, new)
@@ -73,7 +73,7 @@ def _change(models: Sequence[Path], path: Path, changes: int) -> None:
 
 
 def main() -> None:
-    """Print a line a run."""
+    """Print one line per run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The Kafka that is measured on, and the topics of a run."""
+"""The Kafka to measure on, and the topics of a run."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _LOADING: Final[dict[str, Any]] = {"linger.ms": 20, "queue.buffering.max.message
 
 
 class Cluster:
-    """A running Kafka. `pid` is the broker's where it is ours; topics begin with a name of this run's own."""
+    """A running Kafka. `pid` is the broker's if it is ours; topic names start with a prefix unique to this run."""
 
     def __init__(self, bootstrap: str, *, source: str, pid: int | None) -> None:
         self.bootstrap = bootstrap
@@ -34,13 +34,13 @@ class Cluster:
         self._topics: set[str] = set()
 
     def name(self, what: str) -> str:
-        """A topic's or group's name of this run."""
+        """A name for a topic or group of this run."""
         return f"{self._prefix}-{what}"
 
     def make(
         self, *names: str, partitions: int = PARTITIONS, config: Mapping[str, str] = _APPEND_TIME
     ) -> None:
-        """Make topics, by default with messages that carry the time at which the broker has them."""
+        """Create topics; by default, messages carry the time at which the broker received them."""
         new = [NewTopic(name, partitions, -1, config={**config}) for name in names]
         for future in self._admin.create_topics(new, operation_timeout=_TIMEOUT).values():
             future.result(_TIMEOUT)
@@ -49,7 +49,7 @@ class Cluster:
             self._wait_for(name, partitions)
 
     def fill(self, topic: str, messages: Iterable[tuple[bytes, bytes]]) -> None:
-        """Send all (key, value) and wait until they are there."""
+        """Send all (key, value) and wait until they are delivered."""
         producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0, **_LOADING})
         for key, value in messages:
             try:
@@ -61,27 +61,27 @@ class Cluster:
             raise RuntimeError(f"{topic} could not be filled")
 
     def end(self, topic: str, partitions: int = PARTITIONS) -> int:
-        """The sum of the topic's end offsets, transactions' markers and open transactions included."""
+        """The sum of the topic's end offsets, including transaction markers and open transactions."""
         return sum(self.ends(topic, partitions))
 
     def ends(self, topic: str, partitions: int = PARTITIONS) -> list[int]:
-        """The same of each partition."""
+        """The end offset of each partition."""
         asked = [TopicPartition(topic, number) for number in range(partitions)]
         return [self._asker.get_watermark_offsets(one, timeout=_TIMEOUT)[1] for one in asked]
 
     def _wait_for(self, topic: str, partitions: int) -> None:
-        """Until each partition has a leader. A client that asks before remembers that there is no such topic."""
+        """Wait until each partition has a leader. A client that asks earlier caches that the topic does not exist."""
         deadline = time.monotonic() + _TIMEOUT
         while time.monotonic() < deadline:
             found = self._asker.list_topics(topic, timeout=_TIMEOUT).topics[topic].partitions
             if len(found) == partitions and all(one.leader >= 0 for one in found.values()):
-                with contextlib.suppress(KafkaException):  # the leader may not know yet that it is
+                with contextlib.suppress(KafkaException):  # the leader may not know yet that it is one
                     self.end(topic, partitions)
                     return
             time.sleep(0.02)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete topics of this run, as far as they are there."""
+        """Delete topics of this run, if they exist."""
         self._topics.difference_update(names)
         with contextlib.suppress(KafkaException):
             for future in self._admin.delete_topics(list(names)).values():
@@ -89,14 +89,14 @@ class Cluster:
                     future.result(_TIMEOUT)
 
     def clear(self) -> None:
-        """Delete what is left."""
+        """Delete all remaining topics."""
         if self._topics:
             self.delete(sorted(self._topics))
 
 
 @contextmanager
 def running() -> Iterator[Cluster]:
-    """The Kafka at KAFKA_BOOTSTRAP_SERVERS, else a local one with Java's usual compiler."""
+    """The Kafka at KAFKA_BOOTSTRAP_SERVERS, else a local one with Java's default compiler."""
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if not servers:
         with LocalKafka() as broker:

@@ -1,4 +1,4 @@
-"""The contenders: what each is, how it is started, and how much of it a user writes."""
+"""The contenders: what each one is, how it is started, and how much of it users write themselves."""
 
 import ast
 import sys
@@ -16,29 +16,29 @@ PROGRAMS: Final = Path(__file__).parent / "contenders"
 EXACTLY: Final = "exactly once"
 AT_LEAST: Final = "at least once"
 
-# Messages a throughput run needs: some seconds' worth of each.
+# Messages that a throughput run needs, a few seconds' worth for each.
 SLOW, MEDIUM, FAST, FASTEST = 2_000, 30_000, 200_000, 600_000
 
 
-@dataclass(frozen=True, eq=False)  # compared and hashed as the object it is
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class Contender:
-    """A program in contenders/, or the worker where `program` is empty."""
+    """A program in contenders/, or the worker if `program` is empty."""
 
     name: str
     program: str
     guarantee: str
     messages: int
-    peer: str = ""  # whose environment; empty: vitalstream's own
+    peer: str = ""  # the name of its environment; empty means vitalstream's own
     options: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    echoes: bool = False  # its results are its messages
+    echoes: bool = False  # its results are its messages, unchanged
     scores: bool = True  # its results hold the model's probabilities, unless it echoes
 
     @property
     def lines(self) -> int:
-        """Lines of code that a user writes, without imports, comments and blank ones."""
+        """Lines of code that a user writes, without imports, comments and blank lines."""
         if not self.program:
-            return 1  # a command
+            return 1  # a single command
         own = (PROGRAMS / self.program).read_text()
         shared = (PROGRAMS / "shared.py").read_text() if "score" in _imported(own) else ""
         helpers = (PROGRAMS / "clients.py").read_text() if "clients" in own else ""
@@ -52,7 +52,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Work:
-    """What a contender is told."""
+    """The settings a contender gets."""
 
     topic: str
     output: str
@@ -112,12 +112,12 @@ def _worker(contender: Contender, cluster: Cluster, work: Work) -> list[str]:
 
 
 def metrics_topic(output: str) -> str:
-    """Where a worker's metrics go."""
+    """The topic for a worker's metrics."""
     return f"{output}-metrics"
 
 
 def dead_letter_topic(output: str) -> str:
-    """Where a worker's dead letters go."""
+    """The topic for a worker's dead letters."""
     return f"{output}-dead"
 
 
@@ -127,7 +127,7 @@ def _imported(source: str) -> set[str]:
 
 
 def _code_lines(source: str, *, only: str = "") -> int:
-    """Lines that hold code: no imports, docstrings, comments or blank lines."""
+    """Lines that hold code, without imports, docstrings, comments and blank lines."""
     tree = ast.parse(source)
     body = [node for node in tree.body if not only or getattr(node, "name", "") == only]
     skipped: set[int] = set()

@@ -1,4 +1,4 @@
-"""The models that are scored with, fitted on the benchmark's own rows. Files, so that all load the same."""
+"""The models used for scoring, fitted to the benchmark's own rows, and saved so that all contenders load the same."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,7 @@ _TRAINING: Final = 50_000
 
 
 class Plain:
-    """A model that the worker knows nothing of, and so asks by plain `predict_proba`."""
+    """A model that the worker knows nothing about, so it calls plain `predict_proba`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -44,12 +44,12 @@ class Plain:
         self.feature_names_in_ = model.feature_names_in_
 
     def predict_proba(self, X: Any) -> Any:
-        """The model's."""
+        """The model's own."""
         return self._model.predict_proba(X)
 
 
 class Models:
-    """Fits each model when it is first asked for."""
+    """Fits each model on first use."""
 
     def __init__(self, rows: Rows, directory: Path) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""What decoding costs a message, by shape and by what is wrong with one of them, against flat JSON in the same run."""
+"""What decoding costs per message, by shape and by what is wrong with one of them, compared with flat JSON."""
 
 import gc
 import io
@@ -26,7 +26,7 @@ from schemas.units import STANDARD_UNITS
 from schemas.vitals import Decoder
 
 CHUNK: Final = 500
-SIZES: Final = (100, 1000, 4000)  # messages decoded at once: chunks, and blocks of them
+SIZES: Final = (100, 1000, 4000)  # messages decoded at once: chunks, and blocks of chunks
 ROUNDS: Final = 60
 _FLAT: Final = "flat JSON"
 _RENAMED: Final = {name: f"vital_{number}" for number, name in enumerate(STANDARD_FEATURES)}
@@ -35,7 +35,7 @@ Document = dict[str, Any]
 
 
 class Case(NamedTuple):
-    """Messages, and what decodes them."""
+    """Messages, and the decoder for them."""
 
     name: str
     decode: Decoder
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 def measure(rows: Rows, step: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One record a case: µs of CPU a message, and the ratio to flat JSON's, medians of interleaved rounds."""
+    """One record per case: µs of CPU per message, and the ratio to flat JSON, as medians of interleaved rounds."""
     step("formats: decoding alone")
     found = cases(rows)
     spent: dict[str, list[float]] = {case.name: [] for case in found}
@@ -69,7 +69,7 @@ def _once(case: Case) -> float:
 
 
 def cases(rows: Rows) -> list[Case]:
-    """Every case on the same readings; JSON in Python and, where it is installed, by the native kernel."""
+    """All cases on the same readings; JSON in Python and, if it is installed, in the native kernel."""
     flat = [orjson.loads(value) for _, value in rows.messages(CHUNK)]
     return [
         *_json("flat JSON", (value for _, value in rows.messages(CHUNK))),
@@ -109,7 +109,7 @@ def _json(name: str, values: Iterable[bytes], mapping: Mapping | None = None) ->
 
 
 def _avro(name: str, kind: Any, rows: Iterable[Document]) -> Case:
-    """Behind the id of a schema, as serializers write it; the registry was asked before."""
+    """With a schema ID in front, as serializers write it; the registry has been asked already."""
     types = {PATIENT_ID: "string", EVENT_TIME: "string", **dict.fromkeys(STANDARD_FEATURES, kind)}
     fields = [{"name": field, "type": type_} for field, type_ in types.items()]
     schema = {"type": "record", "name": "Vitals", "fields": fields}
@@ -121,7 +121,7 @@ def _avro(name: str, kind: Any, rows: Iterable[Document]) -> Case:
 
 
 class Known(ByReference[AvroSchema]):
-    """The one schema."""
+    """A registry with one known schema."""
 
     def __init__(self, schema: AvroSchema) -> None:
         self._known = {_MARK: Frame(schema, len(_MARK))}
@@ -136,7 +136,7 @@ def _written(schema: Document, row: Document) -> bytes:
 def _coded(
     name: str, value_format: str, rows: Iterable[Document], change: Callable[[bytes], bytes] = bytes
 ) -> Case:
-    """A format of codes, as `replay` sends it."""
+    """A format with codes, as `replay` sends it."""
     settings = Settings(value_format=value_format, mapping=Path(value_format))
     messages = plain(map(change, map(make_encoder(settings), rows)))
     return Case(name, make_decoder(settings), messages)
@@ -147,7 +147,7 @@ def _first_observation(bundle: bytes) -> bytes:
 
 
 def _whole(row: Document) -> Document:
-    """With a value of every feature."""
+    """The row with a value for every feature."""
     return {name: FEATURES[name].typical if value is None else value for name, value in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""The goals, each a ratio or a bound within one run, and whether a record meets them."""
+"""The goals, each a ratio or a limit within one run, and whether a record meets them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _PEERS: Final = tuple(peer.name for peer in c.PEERS)
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure and its bound."""
+    """A figure and its limit."""
 
     what: str
     sign: str
@@ -37,7 +37,7 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """None where it was not measured."""
+        """None if it was not measured."""
         if self.found is None:
             return None
         return self.found >= self.bound if self.sign == AT_LEAST else self.found <= self.bound
@@ -54,7 +54,7 @@ class Goal:
 
 
 def goals(record: Record) -> list[Goal]:
-    """All goals, as far as `record` has what they need."""
+    """All goals, as far as `record` has the figures for them."""
     return [*_throughput(record.get("throughput", [])), *_latency(record.get("latency", [])), *_rest(record)]
 
 
@@ -90,7 +90,7 @@ def _throughput(runs: list[Record]) -> Iterator[Goal]:
 
 
 def _of_fastest(runs: list[Record], model: str) -> float | None:
-    """Of the medians: the worker's best chunk size beside the best peer."""
+    """The ratio of medians: the worker's best chunk size to the best peer."""
     ours = [middle(runs, "rows_per_s", **_case(c.WORKER, model, chunk)) for chunk in (100, 1000)]
     chunks = (1, 100, 1000)
     theirs = [
@@ -110,7 +110,7 @@ def _latency(runs: list[Record]) -> Iterator[Goal]:
         for other in pick(runs, **limit, round=one["round"])
     ]
     found = median(more) if more else None
-    yield Goal("latency at 200/s, p50, beyond pass-through per drain", AT_MOST, 1.5, found, " ms")
+    yield Goal("latency at 200/s, p50, above pass-through per drain", AT_MOST, 1.5, found, " ms")
     yield Goal(
         "latency at 200/s, p99, of pass-through per drain",
         AT_MOST,
@@ -126,7 +126,7 @@ def _rest(record: Record) -> Iterator[Goal]:
     for chunk, bound in ((100, 0.25), (1000, 0.2)):
         runs = pick(record.get("stages", []), model=LR, chunk=chunk)
         found = runs[0]["us"].get("decode") if runs else None
-        yield Goal(f"decoding flat JSON, chunk {chunk}", AT_MOST, bound, found, " µs a row")
+        yield Goal(f"decoding flat JSON, chunk {chunk}", AT_MOST, bound, found, " µs per row")
     workers, long = record.get("workers", []), record.get("backlog", {})
     pair = ratio(
         workers,
@@ -134,20 +134,20 @@ def _rest(record: Record) -> Iterator[Goal]:
         {"contender": c.WORKER_PAIR.name, "model": LR},
         {"contender": c.WORKER.name, "model": LR},
     )
-    yield Goal("two workers, CPU a row, of one's", AT_MOST, 1.15, pair, _TIMES)
+    yield Goal("two workers, CPU per row, of one's", AT_MOST, 1.15, pair, _TIMES)
     many = ratio(record.get("partitions", []), "rows_per_s", {"partitions": 50}, {"partitions": 4})
     yield Goal("LR, chunk 100, 50 partitions, of 4", AT_LEAST, 0.8, many)
     yield Goal("memory with 5 million waiting, peak", AT_MOST, 300, long.get("peak_mb"), " MB")
     memory = long.get("memory_mb")
     grown = max(memory[5:]) - max(memory[:5]) if memory else None
-    yield Goal("memory, its second half over its first", AT_MOST, 10, grown, " MB")
+    yield Goal("memory growth, second half over first", AT_MOST, 10, grown, " MB")
     for model, bound in ((LR, 1.2), (HGB, 1.4)):
         found = middle(record.get("starts", []), "seconds", contender=c.WORKER.name, model=model)
         yield Goal(f"start to first result, {model}", AT_MOST, bound, found, " s")
 
 
 def state_goals(record: Record) -> Iterator[Goal]:
-    """The goals of models with a history."""
+    """The goals for models with a history."""
     found = record.get("state", {})
     runs = found.get("throughput", [])
     recipes = ((LR_SMALL, "small", 0.6, 1.5, 6, 400), (LR_FULL, "full", 0.35, 4, 6, 10_000))
@@ -158,9 +158,9 @@ def state_goals(record: Record) -> Iterator[Goal]:
     for model, name, _, us, seconds, size in recipes:
         kernel, restored = found.get("kernel", {}).get(model, {}), found.get("restore", {}).get(model, {})
         count = f"{restored['patients']:,}" if restored else "all"
-        yield Goal(f"{name} recipe, fold and undo log, of a row", AT_MOST, us, kernel.get("us"), " µs")
+        yield Goal(f"{name} recipe, fold and undo log, per row", AT_MOST, us, kernel.get("us"), " µs")
         yield Goal(f"{name} recipe, half of all rows of one patient", AT_MOST, 1.3, kernel.get("hot"), _TIMES)
-        yield Goal(f"{name} recipe, memory of a patient", AT_MOST, size, kernel.get("bytes"), " B")
+        yield Goal(f"{name} recipe, memory per patient", AT_MOST, size, kernel.get("bytes"), " B")
         yield Goal(
             f"{name} recipe, restore of {count} patients", AT_MOST, seconds, restored.get("seconds"), " s"
         )

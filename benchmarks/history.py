@@ -1,7 +1,7 @@
-"""What a patient's past is worth: `make history` fits the same classifier on more and more of it.
+"""What a patient's past is worth: `make history` fits the same classifier with more and more of it.
 
-The rows are the 2019 PhysioNet Challenge's: hourly vitals of 16,000 ICU stays of one hospital, of which every fourth is
-held out. The label is the challenge's, 1 from six hours before the onset of sepsis.
+The rows come from the 2019 PhysioNet Challenge: hourly vitals of 16,000 ICU stays at one hospital, of which every
+fourth is held out. The label is the Challenge's: 1 from six hours before the onset of sepsis.
 """
 
 import sys
@@ -47,7 +47,7 @@ RECIPES: Final[dict[str, dict[str, Any] | None]] = {
 
 def main() -> None:
     if not REAL.exists():
-        sys.exit(f"{REAL} is missing: it holds the ICU stays that this is measured on")
+        sys.exit(f"{REAL} is missing, which holds the ICU stays to measure on")
     stays = stays_of(REAL)
     held_out = stays["patient_id"].str.removeprefix("p-").astype(int) % 4 == 0
     table = Table("features", "columns", "AUROC", "AUPRC")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def stays_of(path: Path) -> pd.DataFrame:
-    """The stays as messages would bring them: by hour, and within an hour by stay."""
+    """The stays in the order of messages: by hour, and within an hour by stay."""
     raw = pd.read_parquet(path).sort_values(["hour", "stay_id"], kind="stable", ignore_index=True)
     start = pd.Timestamp("2026-01-01T00:00Z")
     frame = raw.rename(columns=VITALS)[[*VITALS.values()]].astype(float)
@@ -83,7 +83,7 @@ def stays_of(path: Path) -> pd.DataFrame:
 
 
 def _features(stays: pd.DataFrame, recipe: dict[str, Any] | None) -> pd.DataFrame:
-    """The vitals, or their history, and the age in years."""
+    """The vitals or their history, plus the age in years."""
     if recipe is None:
         return stays[[*VITALS.values(), "age_years"]]
     history = PatientHistory(dict.fromkeys(VITALS.values(), "8h"), **{**BARE, **recipe})

@@ -1,4 +1,4 @@
-"""Models of the kinds that people have, made and fitted as they would: `make models` tries each of them."""
+"""The kinds of model that people use, made and fitted as they would: `make models` tries each of them."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -57,9 +57,9 @@ from schemas.contract import STANDARD_FEATURES
 
 NUMBERS: Final = list(STANDARD_FEATURES)
 CATEGORY: Final = "age_band"
-"""The column that some kinds take as a category: the decade of the age, a number."""
+"""A column that some kinds use as a category: the decade of the age, as a number."""
 TEXT: Final = "age_group"
-"""The same as text, for the kinds of WITH_TEXT."""
+"""The same as text, for the kinds in WITH_TEXT."""
 
 
 def lr() -> Any:
@@ -111,27 +111,27 @@ def named(*parts: Any) -> list[tuple[str, Any]]:
 
 
 class Frozen:
-    """A model fitted earlier, on which another one is built when the rows are there."""
+    """A model fitted earlier, on which another one is built later."""
 
     def fit(self, X: Any, y: Any) -> Any:
-        """The other one."""
+        """Returns the calibrated one."""
         return CalibratedClassifierCV(FrozenEstimator(boosting().fit(X, y))).fit(X, y)
 
 
 class EarlyStopped:
-    """XGBoost, which keeps the trees that came after its best round."""
+    """XGBoost, which keeps the trees added after its best iteration."""
 
     def fit(self, X: Any, y: Any) -> Any:
-        """The classifier."""
+        """Returns the classifier."""
         model = xgb(n_estimators=300, early_stopping_rounds=5)
         return model.fit(X[::2], y[::2], eval_set=[(X[1::2], y[1::2])], verbose=False)
 
 
 class Net:
-    """A net of one's own, in single precision."""
+    """A hand-written neural net in single precision."""
 
     def fit(self, X: Any, y: Any) -> Any:
-        """Its weights."""
+        """Sets random weights."""
         random = np.random.default_rng(0)
         self.classes_, self.feature_names_in_ = np.unique(y), np.array([*X], object)
         self.center_, self.scale_ = X.mean().to_numpy(), X.std().to_numpy()
@@ -140,17 +140,17 @@ class Net:
         return self
 
     def predict_proba(self, X: Any) -> Any:
-        """In float32."""
+        """Computes in float32."""
         values = np.nan_to_num((np.asarray(X) - self.center_) / self.scale_).astype(np.float32)
         risk = 1 / (1 + np.exp(-np.tanh(values @ self.hidden_) @ self.out_))
         return np.column_stack([1 - risk, risk])
 
 
 class Dropout(Net):
-    """A net that is still training."""
+    """A net that is still in training mode."""
 
     def predict_proba(self, X: Any) -> Any:
-        """Without a fifth of its inputs, whichever."""
+        """Drops a random fifth of its inputs."""
         values = np.asarray(X)
         return super().predict_proba(
             np.where(np.random.default_rng().random(values.shape) < 0.2, np.nan, values)
@@ -158,12 +158,12 @@ class Dropout(Net):
 
 
 def median_of_the_batch(X: pd.DataFrame) -> pd.DataFrame:
-    """Gaps filled from the rows that happen to be scored together."""
+    """Missing values filled from the rows that happen to be scored together."""
     return X.fillna(X.median()).fillna(0)
 
 
 def filled_from_above(X: pd.DataFrame) -> pd.DataFrame:
-    """Gaps filled from the row above, whoever's it is."""
+    """Missing values filled from the row above, whoever's it is."""
     return X.ffill().fillna(0)
 
 
@@ -174,10 +174,10 @@ def scaled_in_the_batch(X: pd.DataFrame) -> pd.DataFrame:
 
 
 class Booster:
-    """What is fitted without scikit-learn's interface."""
+    """A model fitted without scikit-learn's interface."""
 
     def fit(self, X: Any, y: Any) -> Any:
-        """A Booster."""
+        """Returns a Booster."""
         return xgb(n_estimators=5).fit(X, y).get_booster()
 
 
@@ -260,7 +260,7 @@ UNFITTED: Final[dict[str, Callable[[], Any]]] = {
     "XGBoost's own Booster": Booster,
     "LinearSVC": lambda: imputed(LinearSVC()),
 }
-"""By name, how each kind is made; `fit` gives the model."""
+"""How to make each kind, by name; `fit` returns the model."""
 
 WITH_TEXT: Final = frozenset(kind for kind in UNFITTED if kind.startswith("text "))
-"""Those that are fitted to text, too; others take numbers alone."""
+"""The kinds fitted to text as well; the others get only numbers."""

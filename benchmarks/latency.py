@@ -1,4 +1,4 @@
-"""Latency: from a message's sending until a read_committed reader has its result, at random arrivals."""
+"""Latency: from sending a message until a read_committed reader has its result, with random arrivals."""
 
 import random
 import sys
@@ -20,13 +20,14 @@ from benchmarks.throughput import ROUNDS, Step, reason
 CHUNK: Final = 100
 WARM_S: Final = 2.0
 START_S: Final = 40.0
-_LATE_S: Final = 8.0  # for results that come after the last message
-_SLACK_S: Final = 0.001  # a sleep is no finer
+_LATE_S: Final = 8.0  # for results that arrive after the last message
+_SLACK_S: Final = 0.001  # sleeps are no more precise than this
 
-# Messages a second: rounds and seconds.
+# Messages per second, with the number of rounds and the seconds of each.
 RATES: Final = {50: (1, 20.0), 200: (5, 20.0), 2_000: (1, 12.0), 10_000: (ROUNDS, 10.0)}
-# From this rate on the sender gives its messages LINGER_MS to share a request, which count as latency. With a request
-# for each of 10,000 messages it was the sender that kept the broker busy (all that follow it waited up to a second).
+# From this rate on, the sender lets messages share a request by waiting LINGER_MS, which counts as latency.
+# With one request for each of 10,000 messages, the sender kept the broker busy, and messages waited up to a
+# second.
 SHARING_RATE: Final = 2_000
 LINGER_MS: Final = 2
 _HEAT_S: Final = 15.0  # a broker's first 100,000 messages take many times as long
@@ -37,8 +38,8 @@ OTHERS: Final[tuple[tuple[Contender, int], ...]] = (
 
 
 def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
-    """One record a run: percentiles in milliseconds, and the contender's CPU."""
-    step("latency: warming the broker up")
+    """One record per run: percentiles in milliseconds, and the contender's CPU."""
+    step("latency: warming up the broker")
     warm_up(bench)
     records = []
     for rate, (rounds, _) in RATES.items():
@@ -50,12 +51,12 @@ def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
 
 
 def warm_up(bench: Bench) -> None:
-    """Load that is not measured."""
+    """Unmeasured load."""
     run(bench, PASS_DRAIN, rate=max(RATES), seconds=_HEAT_S)
 
 
 def steps() -> int:
-    """How often `measure` will call its `step`."""
+    """How often `measure` will call `step`."""
     return 1 + 2 * sum(rounds for rounds, _ in RATES.values()) + len(OTHERS)
 
 
@@ -64,12 +65,12 @@ def _record(bench: Bench, contender: Contender, rate: int, *, number: int, step:
     record: dict[str, Any] = {"contender": contender.name, "rate": rate, "round": number}
     try:
         return record | run(bench, contender, rate=rate, seconds=RATES[rate][1])
-    except Exception as error:  # its row in the table
+    except Exception as error:  # becomes its row in the table
         return record | {"why": reason(error)}
 
 
 def run(bench: Bench, contender: Contender, *, rate: int, seconds: float) -> dict[str, Any]:
-    """One contender at one rate. Raises PeerUnavailableError, or RuntimeError when no result comes."""
+    """One contender at one rate. Raises PeerUnavailableError, or RuntimeError if no result arrives."""
     count = int((WARM_S + seconds) * rate * 1.1) + 10_000
     topic = bench.cluster.name(f"live-{time.monotonic_ns()}")
     bench.cluster.make(topic)
@@ -100,7 +101,7 @@ def run(bench: Bench, contender: Contender, *, rate: int, seconds: float) -> dic
 
 
 def warm(bench: Bench, work: Work, process: Process, reader: Reader) -> int:
-    """Send a message each quarter of a second until the first result comes; the number of the next message."""
+    """Send a message every quarter of a second until the first result arrives; returns the next message's number."""
     producer = Producer({"bootstrap.servers": bench.cluster.bootstrap, "linger.ms": 0, "log_level": 0})
     deadline, number, due = time.monotonic() + START_S, 0, 0.0
     while reader.next() is None:
@@ -116,7 +117,7 @@ def warm(bench: Bench, work: Work, process: Process, reader: Reader) -> int:
 
 
 class Load(threading.Thread):
-    """Sends messages at random times, `rate` a second on average."""
+    """Sends messages at random times, `rate` per second on average."""
 
     def __init__(self, bench: Bench, topic: str, *, rate: int, seconds: float, first: int) -> None:
         super().__init__(daemon=True)
@@ -156,21 +157,21 @@ class Load(threading.Thread):
         waited = waited[sent >= self.began_at + WARM_S]
         came = waited[~np.isnan(waited)]
         if not len(came):
-            raise RuntimeError("no result came after the warm-up")
+            raise RuntimeError("no result arrived after the warm-up")
         p50, p95, p99 = np.percentile(came, [50, 95, 99])
         return {
             "p50": round(float(p50), 2),
             "p95": round(float(p95), 2),
             "p99": round(float(p99), 2),
             "samples": len(came),
-            "late": int(np.isnan(waited).sum()),  # not there when the run was ended
+            "late": int(np.isnan(waited).sum()),  # still missing when the run ended
         }
 
 
 def follow(reader: Reader, load: Load, received: Floats) -> None:
-    """Note when each result came, until all are there or none has for a while."""
+    """Record when each result arrived, until all are there or none has arrived for a while."""
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(2e-4)  # the sender's thread shall not hold the reader's up
+    sys.setswitchinterval(2e-4)  # the sender's thread must not delay the reader's
     try:
         end = float("inf")
         while time.time() < end and not (load.ended_at and reader.results.read >= load.next):

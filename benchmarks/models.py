@@ -1,8 +1,8 @@
-"""`make models`: each kind of model is fitted, tried and scored with; docs/model-costs.md gets a table of that.
+"""`make models`: fits, checks and scores with each kind of model, and writes a table to docs/model-costs.md.
 
     python -m benchmarks.models [--only NAME,NAME]
 
-On real ICU rows where ../shared/data is there, else on simulated ones. With --only the table is printed, not written.
+Uses real ICU rows if ../shared/data exists, else simulated ones. With --only it prints the table instead.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _MARKED: Final = re.compile(r"(<!-- make models -->\n).*?(<!-- /make models -->)
 _HEAD: Final = [
     "kind",
     "path",
-    "µs a row at 100",
+    "µs per row at 100",
     "times faster",
     "at 1,000",
     "times faster",
@@ -59,7 +59,7 @@ Score = Callable[[pd.DataFrame], Any]
 
 
 class Data:
-    """Rows to fit to, a quarter of them of patients who deteriorate, and other rows to score."""
+    """Rows for fitting, a quarter of them from patients who deteriorate, and other rows for scoring."""
 
     def __init__(self) -> None:
         rows = Rows()
@@ -81,19 +81,19 @@ class Data:
         self.source = rows.source
 
     def of(self, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What a kind is fitted to, and what it scores."""
+        """The rows for fitting and for scoring a kind."""
         without = [] if kind in WITH_TEXT else [TEXT]
         return self.X.drop(columns=without), self.rows.drop(columns=without)
 
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
-        """The first rows to score, as messages of a patient each."""
+        """The first rows for scoring, as messages of one patient each."""
         for number, row in enumerate(self.rows.head(_MESSAGES).to_dict("records")):
             told = {"patient_id": f"p{number}", "event_time": "2026-01-01T00:00:00Z", **row}
             yield told["patient_id"].encode(), orjson.dumps(told)
 
 
 def try_one(kind: str, data: Data, cluster: Cluster, folder: Path) -> list[str]:
-    """Its row of the table."""
+    """A kind's row of the table."""
     path = folder / "model.joblib"
     X, rows = data.of(kind)
     model = UNFITTED[kind]().fit(X, data.y)
@@ -112,14 +112,14 @@ def try_one(kind: str, data: Data, cluster: Cluster, folder: Path) -> list[str]:
 
 
 def timed(rows: pd.DataFrame, *ways: Score) -> list[float]:
-    """CPU microseconds a row of each way to score `rows`: the median of some rounds, in turns."""
+    """CPU microseconds per row for each way to score `rows`: the median of some rounds, taken in turns."""
     repeats = [max(1, int(_ROUND_S / max(seconds(way, rows, 2), 1e-6))) for way in ways]
     taken = [[seconds(way, rows, n) for way, n in zip(ways, repeats, strict=True)] for _ in range(_ROUNDS)]
     return [statistics.median(one) / len(rows) * 1e6 for one in zip(*taken, strict=True)]
 
 
 def seconds(way: Score, rows: pd.DataFrame, repeats: int) -> float:
-    """CPU seconds that scoring takes: of the process, so that neither others nor threads make a difference."""
+    """The CPU seconds that scoring takes in this process, so that neither other processes nor threads matter."""
     begun = time.process_time()
     for _ in range(repeats):
         way(rows)
@@ -127,7 +127,7 @@ def seconds(way: Score, rows: pd.DataFrame, repeats: int) -> float:
 
 
 def difference(scorer: RiskScorer, model: Any, rows: pd.DataFrame) -> str:
-    """From predict_proba of all rows at once, in chunks of each size."""
+    """The largest difference from predict_proba of all rows at once, for chunks of each size."""
     expected = model.predict_proba(rows)[:, scorer.prepared.positive].astype(float)
     found = [
         np.concatenate([scorer.probability(rows.iloc[at : at + size]) for at in range(0, len(rows), size)])
@@ -141,14 +141,14 @@ def difference(scorer: RiskScorer, model: Any, rows: pd.DataFrame) -> str:
 
 
 def audited(cluster: Cluster, model: Path) -> str:
-    """Score the topic in chunks of each size and audit that."""
-    with ThreadPoolExecutor() as pool:  # most of it is waiting for the broker
+    """Score the topic in chunks of each size and audit the results."""
+    with ThreadPoolExecutor() as pool:  # which mostly waits for the broker
         found = list(pool.map(lambda size: _audit(cluster, model, size), _CHUNKS))
     return "clean" if all(found) else ", ".join("clean" if one else "NOT clean" for one in found)
 
 
 class Committed(Observer):
-    """Counts the rows."""
+    """Counts the committed rows."""
 
     rows = 0
 
@@ -156,7 +156,7 @@ class Committed(Observer):
         self.rows += rows
 
     def is_all(self) -> bool:
-        """Whether the topic has been scored."""
+        """Whether the whole topic has been scored."""
         return self.rows >= _MESSAGES
 
 
@@ -170,7 +170,7 @@ def _audit(cluster: Cluster, model: Path, chunk_size: int) -> bool:
         input_topic=cluster.name("vitals"),
         model=model,
         chunk_size=chunk_size,
-        until_idle=60.0,  # it ends sooner, but for a message without an outcome
+        until_idle=60.0,  # it ends sooner, unless a message has no outcome
         **names,
     )
     committed = Committed()
@@ -186,13 +186,13 @@ def _audit(cluster: Cluster, model: Path, chunk_size: int) -> bool:
 
 
 def main() -> None:
-    """Try the kinds, and write the table."""
+    """Try the kinds and write the table."""
     asked = argparse.ArgumentParser(prog="make models", description=(__doc__ or "").partition("\n")[0])
-    asked.add_argument("--only", help="comma-separated kinds", type=lambda names: names.split(","))
+    asked.add_argument(
+        "--only", help="only these kinds, comma-separated", type=lambda names: names.split(",")
+    )
     only: Sequence[str] | None = asked.parse_args().only
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # by the way out of each `with`, which deletes topics
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves each `with` block, which deletes topics
     warnings.simplefilter("ignore")
     data = Data()
     table = [_HEAD]
@@ -209,7 +209,7 @@ def main() -> None:
 
 
 def write(table: Sequence[Sequence[str]], *, source: str, doc: Path = DOC) -> None:
-    """Put the table between its markers."""
+    """Write the table between its markers."""
     note = f"Fitted to {_TRAINED_ON:,} rows ({source}); {_MESSAGES} messages scored and audited at each chunk size."
     text = doc.read_text(encoding="utf-8")
     body = f"\n{note}\n\n{markdown(table)}\n\n"

@@ -1,6 +1,6 @@
-"""The peers' environments: one each, made by uv under .cache/bench from its hash-locked requirements.
+"""The peers' environments: one per peer, created by uv in .cache/bench from hash-locked requirements.
 
-After a change to peers/NAME.in, lock it again:
+After a change to peers/NAME.in, lock it again with:
 uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate \\
     benchmarks/peers/NAME.in -o benchmarks/peers/NAME.txt
 """
@@ -16,7 +16,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 CACHE: Final = Path(".cache/bench")
 _INSTALL_S: Final = 600.0
-# Spark's Kafka connector has its own jars; none for Spark 4.3.0 is on Maven Central yet.
+# Spark's Kafka connector has its own jars; Maven Central has none for Spark 4.3.0 yet.
 _CONNECTOR: Final = ("org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.2.0")
 _POM: Final = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -36,9 +36,9 @@ class PeerUnavailableError(Exception):
 
 @functools.cache
 def python_of(peer: str) -> str:
-    """The interpreter of the peer's environment, which is made at first.
+    """The interpreter of the peer's environment, which is created on first use.
 
-    Raises PeerUnavailableError where it can't be.
+    Raises PeerUnavailableError if that fails.
     """
     requirements = HERE / "peers" / f"{peer}.txt"
     wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
@@ -57,15 +57,17 @@ def python_of(peer: str) -> str:
 
 @functools.cache
 def spark_jars() -> str:
-    """The jars of Spark's Kafka connector, comma-separated; fetched at first.
+    """The jars of Spark's Kafka connector, comma-separated, downloaded on first use.
 
-    Raises PeerUnavailableError where they can't be.
+    Raises PeerUnavailableError if that fails.
     """
     jars = CACHE / f"spark-jars-{_CONNECTOR[2]}"
     if not jars.is_dir():
         maven = shutil.which("mvn")
         if maven is None:
-            raise PeerUnavailableError("Spark's Kafka connector needs Maven once; there is no mvn on PATH")
+            raise PeerUnavailableError(
+                "Spark's Kafka connector needs Maven once, and there is no mvn on PATH"
+            )
         pom = CACHE / "spark-pom.xml"
         pom.write_text(_POM.format(*_CONNECTOR))
         scratch = jars.with_suffix(".fetching").absolute()
@@ -73,13 +75,13 @@ def spark_jars() -> str:
         goal = [_COPY, f"-DoutputDirectory={scratch}", "-DincludeScope=runtime"]
         _run([maven, "-q", "-B", "-f", str(pom), *goal])
         scratch.rename(jars)
-    # Scala and Hadoop are in pyspark itself.
+    # pyspark itself contains Scala and Hadoop.
     own = [jar for jar in sorted(jars.glob("*.jar")) if not jar.name.startswith(("scala-", "hadoop-"))]
     return ",".join(str(jar.absolute()) for jar in own)
 
 
 def versions_of(peer: str) -> str:
-    """The peer's own package and version, as its requirements pin it."""
+    """The peer's own package and version, as pinned in its requirements."""
     return (HERE / "peers" / f"{peer}.in").read_text().splitlines()[0].replace("==", " ")
 
 

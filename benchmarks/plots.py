@@ -1,4 +1,4 @@
-"""The pictures in docs/img, from a record."""
+"""The pictures in docs/img, drawn from a record."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ _OURS, _OTHERS = "#b3123f", "#7a8794"
 
 
 def draw(record: Record, folder: Path = FOLDER) -> list[Path]:
-    """Write the pictures that `record` has the figures for."""
+    """Draw the pictures that `record` has the figures for."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -35,7 +35,7 @@ def _throughput(record: Record, folder: Path) -> Path | None:
     colors = [_OURS if name.startswith(c.WORKER.name) else _OTHERS for _, name in found]
     axes.barh([name for _, name in found], [rate for rate, _ in found], color=colors)
     axes.set_xscale("log")
-    axes.set_xlabel("rows a second (log scale); logistic regression, contender and chunk size")
+    axes.set_xlabel("rows per second (log scale); logistic regression, contender and chunk size")
     return _saved(figure, folder / "throughput.png")
 
 
@@ -51,7 +51,7 @@ def _latency(record: Record, folder: Path) -> Path | None:
             axes.plot(rates, values, line, marker="o", color=color, label=f"{one.name}, {what}")
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("messages a second")
+    axes.set_xlabel("messages per second")
     axes.set_ylabel("ms until a read_committed reader has the result")
     axes.legend()
     return _saved(figure, folder / "latency.png")
@@ -69,7 +69,7 @@ def _stages(record: Record, folder: Path) -> Path | None:
         values = [one["us"].get(name, 0.0) for one in stages]
         axes.barh(labels, values, left=left, label=name)
         left = [start + value for start, value in zip(left, values, strict=True)]
-    axes.set_xlabel("CPU microseconds a row")
+    axes.set_xlabel("CPU microseconds per row")
     axes.legend(fontsize="small")
     return _saved(figure, folder / "stages.png")
 

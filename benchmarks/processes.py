@@ -1,4 +1,4 @@
-"""A contender's process: started with what it is told, watched for its CPU and memory, and ended."""
+"""A contender's process: started with its settings, watched for CPU and memory, and ended."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ _EVERY_S: Final = 0.1
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _STOP_S: Final = 15.0
-# OpenMP's threads fight over the cores with the broker. One thread is better for every contender.
+# OpenMP's threads compete with the broker for the cores. One thread is better for every contender.
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 
 
 class Watch(threading.Thread):
-    """Takes the CPU time and the resident memory of a process and its descendants, ten times a second.
+    """Samples CPU time and resident memory of a process and its descendants, ten times per second.
 
-    Memory is the sum of theirs: what they share is counted in each.
+    Memory is the sum over the processes, so shared memory counts once for each.
     """
 
     def __init__(self, pid: int) -> None:
@@ -45,7 +45,7 @@ class Watch(threading.Thread):
                 self._sample()
 
     def stop(self) -> None:
-        """No more samples."""
+        """Take no more samples."""
         self._ended.set()
         self.join()
 
@@ -104,12 +104,12 @@ class Process:
         self.watch.start()
 
     def check(self) -> None:
-        """Raises RuntimeError when it has ended."""
+        """Raises RuntimeError if it has ended."""
         if self._child.pid is None:
             raise RuntimeError(f"it ended: {self.tail()}")
 
     def tail(self) -> str:
-        """Its last words."""
+        """The last line of its log."""
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1].strip()[:160] if lines else "it printed nothing"
 
@@ -118,20 +118,20 @@ class Process:
         self._child.wait(timeout=timeout)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, without waiting."""
+        """Send SIGTERM without waiting."""
         os.kill(self.pid, signal.SIGTERM)
 
     def stop(self) -> None:
-        """End it and what it started."""
+        """End it and everything it started."""
         self.watch.stop()
         self._child.terminate(timeout=_STOP_S)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # it leads a group of its own
+            os.killpg(self.pid, signal.SIGKILL)  # it leads its own group
 
 
 @contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Process]:
-    """A process that is ended on the way out, however that goes."""
+    """A process that is ended on exit, whatever happens."""
     process = Process(command, environment, log)
     try:
         yield process
@@ -140,7 +140,7 @@ def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -
 
 
 def _with_environment(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The command, by env(1): ours but for vitalstream's settings, and over it what is given."""
+    """The command run through env(1), without vitalstream's own settings and with the given ones."""
     unset = [f"--unset={name}" for name in os.environ if name.startswith(ENV_PREFIX)]
     given = [f"{name}={value}" for name, value in {**_ONE_THREAD, **environment}.items()]
     return ["/usr/bin/env", *unset, *given, *command]

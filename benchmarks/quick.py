@@ -1,4 +1,4 @@
-"""A few ratios of today beside the recorded ones. It reports; it is not a test."""
+"""A few of today's ratios next to the recorded ones. It reports; it is not a test."""
 
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ _LATENCY_S: Final = 12.0
 
 
 def measure(bench: Bench, step: Step) -> Record:
-    """The quick parts, in the form of a full record."""
+    """The quick parts, as a record."""
     runs = throughput.measure(bench, throughput.QUICK, step, rounds=ROUNDS)
-    step("latency: warming the broker up")
+    step("latency: warming up the broker")
     latency.warm_up(bench)
     waits = []
     for one in (PASS_DRAIN, WORKER):
@@ -30,7 +30,7 @@ def measure(bench: Bench, step: Step) -> Record:
 
 
 def figures(record: Record) -> dict[str, tuple[float | None, bool]]:
-    """By name: the figure, and whether more is better."""
+    """Each figure by name, and whether higher is better."""
     runs, waits = record.get("throughput", []), record.get("latency", [])
     limit = {"contender": PASS.name}
     found: dict[str, tuple[float | None, bool]] = {}
@@ -53,7 +53,7 @@ def figures(record: Record) -> dict[str, tuple[float | None, bool]]:
 
 
 def compare(today: Record, recorded: Record) -> list[list[str]]:
-    """Rows of a table: name, today's figure, the recorded one, and what is to be said."""
+    """Rows of a table: name, today's figure, the recorded one, and a remark."""
     then = figures(recorded)
     rows = [["what", "today", "recorded", ""]]
     for name, (now, more_is_better) in figures(today).items():
@@ -64,7 +64,7 @@ def compare(today: Record, recorded: Record) -> list[list[str]]:
 
 def _judged(now: float | None, before: float | None, *, more_is_better: bool) -> str:
     if now is None or before is None:
-        return "not to be compared"
+        return "can't be compared"
     kept: Any = now / before if more_is_better else before / now
     return f"worse by {1 - kept:.0%}" if kept < 1 - FELL else ""
 

@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 
 def machine(bench: Bench) -> Record:
-    """When, where, with which versions and messages."""
+    """When and where it ran, with which versions and messages."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": _cpu(),
@@ -41,18 +41,18 @@ def machine(bench: Bench) -> Record:
 
 
 def load(path: Path) -> Record:
-    """The record in a file; empty where there is none."""
+    """The record in a file; empty if the file does not exist."""
     return orjson.loads(path.read_bytes()) if path.exists() else {}
 
 
 def save(path: Path, record: Record) -> None:
-    """Write it, in a stable order."""
+    """Write the record in a stable order."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def pick(records: list[Record], **wanted: object) -> list[Record]:
-    """Those with these values that were measured."""
+    """The measured records with these values."""
     return [
         one
         for one in records
@@ -61,13 +61,13 @@ def pick(records: list[Record], **wanted: object) -> list[Record]:
 
 
 def middle(records: list[Record], what: str, **wanted: object) -> float | None:
-    """The median of a figure over rounds; None where there is none."""
+    """The median of a figure over rounds; None if there is none."""
     found = [one[what] for one in pick(records, **wanted)]
     return median(found) if found else None
 
 
 def ratio(records: list[Record], what: str, over: Record, under: Record) -> float | None:
-    """The median over rounds of the ratio of two cases within one."""
+    """The median over rounds of the ratio of two cases in the same round."""
     found = [
         one[what] / other[what]
         for one in pick(records, **over)

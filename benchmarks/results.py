@@ -1,4 +1,4 @@
-"""Reading a contender's results back, read_committed, and judging them against offline scoring."""
+"""Reads a contender's results back with read_committed, and compares them with offline scoring."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ TOLERANCE: Final = 1e-9
 
 
 class Results:
-    """What was read: by message, its result's probability and the times of the broker's and of our having it."""
+    """What was read for each message: its result's probability and partition, and when the broker got it."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -28,18 +28,18 @@ class Results:
 
     @property
     def distinct(self) -> int:
-        """Messages that have a result."""
+        """The number of messages that have a result."""
         return int(np.count_nonzero(~np.isnan(self.appended_at)))
 
     def first(self, count: int) -> "Results":
-        """As if there had been only the first `count` messages."""
+        """The results as if there had been only the first `count` messages."""
         part = Results(count)
         part.probability, part.appended_at = self.probability[:count], self.appended_at[:count]
         part.read, part.foreign, part.changed = self.read, self.foreign, self.changed
         return part
 
     def verdict(self, truth: Floats | None) -> str:
-        """`exact`, or what is wrong. Without `truth` the results must be the messages themselves."""
+        """`exact`, or what is wrong. Without `truth`, the results must be the messages themselves."""
         problems = {
             "missing": self.count - self.distinct,
             "doubled": self.read - self.foreign - self.distinct,
@@ -84,7 +84,7 @@ class Reader:
         self._consumer.close()
 
     def read(self, done: Callable[[], bool], *, timeout: float, batch: int = 5_000) -> None:
-        """Read on until `done` or `timeout` seconds have passed."""
+        """Keep reading until `done`, or until `timeout` seconds have passed."""
         deadline = time.monotonic() + timeout
         while not done() and time.monotonic() < deadline:
             for message in self._consumer.consume(batch, 0.05):
@@ -92,7 +92,7 @@ class Reader:
                     self._take(message)
 
     def next(self) -> int | None:
-        """The number of the message whose result comes next, as soon as it comes; None after a moment without."""
+        """The message number of the next result, as soon as it arrives; None if none arrives for a moment."""
         message = self._consumer.poll(0.05)
         return self._take(message) if message is not None and message.error() is None else None
 

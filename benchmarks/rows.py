@@ -1,4 +1,4 @@
-"""The messages that every contender gets, and what offline scoring says of them."""
+"""The messages that every contender gets, and the results of offline scoring."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from schemas.contract import STANDARD_FEATURES
 from schemas.ranges import PHYSIOLOGIC
 
 REAL: Final = Path("../shared/data/physionet2019_site_b.parquet")
-DISTINCT: Final = 200_000  # rows; a longer topic has them again, at later times
+DISTINCT: Final = 200_000  # rows; a longer topic repeats them at later times
 _COLUMNS: Final = dict(
     zip(["HR", "Resp", "Temp", "O2Sat", "SBP", "DBP", "MAP", "Age"], STANDARD_FEATURES, strict=True)
 )
@@ -25,10 +25,10 @@ Floats = NDArray[np.float64]
 
 
 class Rows:
-    """Distinct readings in the order of a ward: all patients' first hour, then their second.
+    """Distinct rows in the order of a ward: all patients' first hour, then their second.
 
-    The event time of message `n` is `n` seconds after the first, so a result tells whose it is. With so many `patients`
-    they take turns instead; with a `hot` one among them, every second message is that one's.
+    The event time of message `n` is `n` seconds after the first, so a result shows which message it belongs to. With
+    `patients` given, that many take turns instead; with `hot`, every second message belongs to one patient.
     """
 
     def __init__(self, *, patients: int = 0, hot: bool = False) -> None:
@@ -56,14 +56,14 @@ class Rows:
         return map(self.message, range(count))
 
     def frame(self, count: int) -> pd.DataFrame:
-        """The first `count` messages as a file of stays would have them."""
+        """The first `count` messages as a file of stays would hold them."""
         rows = np.arange(count) % len(self._ids)
         frame = self.features.iloc[rows].reset_index(drop=True)
         times = pd.Timestamp(_EPOCH) + pd.to_timedelta(np.arange(count), unit="s")
         return frame.assign(patient_id=[self._ids[row].decode() for row in rows], event_time=times)
 
     def truth(self, model: Any, count: int) -> Floats:
-        """What `model` says offline of the first `count` messages; NaN of those that have none of its features."""
+        """What `model` says offline about the first `count` messages; NaN if a message has none of its features."""
         frame = self.frame(count)[[*model.feature_names_in_]]
         risk: Floats = model.predict_proba(frame)[:, 1]
         empty = frame.drop(columns=["patient_id", "event_time"], errors="ignore").isna().all(axis=1)
@@ -76,7 +76,7 @@ def _in_turns(rows: int, patients: int, *, hot: bool) -> pd.Series:
 
 
 def number_of(result: dict[str, Any]) -> int:
-    """The message that a result, or a message, belongs to."""
+    """The number of the message that a result, or a message, belongs to."""
     return int((datetime.fromisoformat(result["event_time"]) - _EPOCH).total_seconds())
 
 
@@ -95,7 +95,7 @@ def _simulated() -> pd.DataFrame:
 
 
 def _cleaned(frame: pd.DataFrame) -> pd.DataFrame:
-    """Impossible values as missing, as the worker takes them: the others have no such check."""
+    """Impossible values become missing, as in the worker; the other contenders have no such check."""
     for name in STANDARD_FEATURES:
         values = frame[name].astype(np.float64).round(2)
         frame[name] = values.where(values.between(*PHYSIOLOGIC[name]))

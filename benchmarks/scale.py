@@ -1,4 +1,4 @@
-"""Scale: two workers beside one, partitions, the transaction coordinator, and a rebalance."""
+"""Scale: two workers compared with one, more partitions, the transaction coordinator, and a rebalance."""
 
 import time
 from collections.abc import Callable
@@ -24,12 +24,12 @@ BACKLOG: Final = 5_000_000
 _LIGHT = Contender("light transactions", "transactions.py", EXACTLY, 1)
 _LIGHT_S: Final = 40.0
 _REBALANCE_RATE: Final = 2_000
-_JOIN_AT, _LEAVE_AT, _END_AT = 8.0, 22.0, 34.0  # seconds of load
-_AROUND_S: Final = 10.0  # after a worker joined or left, gaps are counted
+_JOIN_AT, _LEAVE_AT, _END_AT = 8.0, 22.0, 34.0  # seconds after the load starts
+_AROUND_S: Final = 10.0  # gaps count for this long after a worker joins or leaves
 
 
 def workers(bench: Bench, step: Step, *, rounds: int = ROUNDS) -> list[dict[str, Any]]:
-    """One worker and two, with the cheapest model and a dearer one."""
+    """One worker and two, with the cheapest model and a more expensive one."""
     records = []
     for number in range(rounds):
         for model, contender in ((m, c) for m in (LR, HGB) for c in (WORKER, WORKER_PAIR)):
@@ -53,13 +53,13 @@ def partitions(bench: Bench, step: Step, *, rounds: int = ROUNDS) -> list[dict[s
 
 
 def backlog(bench: Bench, step: Step, *, messages: int = BACKLOG) -> dict[str, Any]:
-    """A worker at its defaults and a backlog of millions."""
+    """A worker with its defaults and a backlog of millions."""
     step(f"backlog: {messages:,} messages")
     return {"messages": messages, **bench.throughput(WORKER, LR, 100, messages=messages).as_json()}
 
 
 def coordinator(bench: Bench, step: Step) -> list[dict[str, Any]]:
-    """Transactions a second of processes that do nothing else."""
+    """Transactions per second of processes that do nothing else."""
     return [_transactions(bench, processes, step) for processes in PROCESSES]
 
 
@@ -80,7 +80,7 @@ def _transactions(bench: Bench, processes: int, step: Step) -> dict[str, Any]:
 
 
 def rebalance(bench: Bench, step: Step) -> list[dict[str, Any]]:
-    """The pause in the committed results when a second worker joins, and when it leaves, with 50 partitions."""
+    """The pause in committed results when a second worker joins and when it leaves, with 50 partitions."""
     return [_pauses(bench, protocol, step) for protocol in PROTOCOLS]
 
 
@@ -121,7 +121,7 @@ def _with_protocol(protocol: str) -> Contender:
 def _follow(
     start: Callable[[], AbstractContextManager[Process]], reader: Reader, load: Load, received: Any
 ) -> tuple[float, float]:
-    """Read while a second worker comes and goes; when it came and went."""
+    """Keep reading while a second worker joins and leaves; returns when it did."""
     joined = left = 0.0
     second: Process | None = None
     with ExitStack() as stack:
@@ -144,7 +144,7 @@ def _follow(
 def gaps_after(
     received: Any, partition: Any, since: float, *, seconds: float = _AROUND_S
 ) -> dict[str, float]:
-    """The longest time without any result, and without one of the partition that waited longest."""
+    """The longest time without any result, and without one from the partition that waited longest."""
     there = (received >= since - 0.5) & (received <= since + seconds)
     times, of = received[there], partition[there]
     longest = [_longest(times[of == one]) for one in np.unique(of)]

@@ -22,7 +22,8 @@ from schemas.vitals import Decoder
 CASES: Final = tuple((model, chunk) for model in (LR, HGB, RF) for chunk in (100, 1000))
 _LIMIT_S: Final = 90.0
 
-# Of the main thread, what ends at each point. What remains of scoring after the parts below is `other`.
+# The stage that ends at each point of the main thread. What is left of scoring without the parts below is
+# `other`.
 _ENDS_AT: Final = {
     Point.COLLECTED: "collect",
     Point.SCORED: "other",
@@ -32,7 +33,7 @@ _ENDS_AT: Final = {
     Point.OFFSETS_SENT: "commit",
     Point.COMMITTED: "commit",
 }
-# Where each stage's function is.
+# Where to find each stage's function.
 _PARTS: Final[dict[str, tuple[Any, str]]] = {
     "decode": (Decoder, "__call__"),
     "score": (scoring, "score"),
@@ -51,22 +52,22 @@ class Clock(Observer):
         self.began = 0.0
 
     def assigned(self, *_: object, **__: object) -> None:
-        """The work begins."""
+        """Start measuring."""
         self.began = self.began or time.process_time()
         self._last = time.thread_time_ns()
 
     def reached(self, step: Point) -> None:
-        """A stage ended."""
+        """Book the time since the last point."""
         now = time.thread_time_ns()
         self.spent[_ENDS_AT[step]] += now - self._last - self._inside
         self._last, self._inside = now, 0
 
     def scored(self, metrics: ChunkMetrics) -> None:
-        """Rows."""
+        """Count the rows."""
         self.rows += metrics.rows
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose CPU belongs to `stage`."""
+        """`function` with its CPU time booked to `stage`."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             start = time.thread_time_ns()
@@ -81,7 +82,7 @@ class Clock(Observer):
 
 
 def measure(bench: Bench, step: Step) -> list[dict[str, Any]]:
-    """One record a model and chunk size: µs a row by stage, librdkafka's threads among them."""
+    """One record per model and chunk size: µs per row by stage, including librdkafka's threads."""
     return [_stages(bench, model, chunk, step) for model, chunk in CASES]
 
 

@@ -1,4 +1,4 @@
-"""Start: from the process's start until a read_committed reader has the first result, the group joined."""
+"""Start: from the process's start until a read_committed reader has the first result, including joining the group."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ from benchmarks.throughput import ROUNDS, Step
 
 
 def measure(bench: Bench, step: Step, *, rounds: int = ROUNDS) -> list[dict[str, Any]]:
-    """One record a start."""
+    """One record per start."""
     cases = ((WORKER, LR), (WORKER, HGB), (BARE, LR), (TEXTBOOK, LR))
     return [
         {"contender": one.name, "model": model, "round": number, "seconds": _start(bench, one, model, step)}

@@ -1,8 +1,8 @@
-"""What a patient's history costs: next to the same worker without one, in memory, and when it is read back.
+"""What histories cost: compared with the same worker without one, in memory, and when they are restored.
 
     python -m benchmarks --only state
 
-A thousand patients take turns, and each message has seven vitals and a patient's age, as far as they were measured.
+A thousand patients take turns. Each message has seven vitals and the patient's age, as far as they were measured.
 """
 
 import os
@@ -50,7 +50,7 @@ _BLOCK: Final = 1_000
 _PIECE: Final = 10_000
 _TAKEN_OVER: Final = 100_000
 _LOAD_RATE: Final = 1_000
-_KILL_AT: Final = 5.0  # seconds of load
+_KILL_AT: Final = 5.0  # seconds after the load starts
 _LOAD_S: Final = 35.0
 _READ_S: Final = 120.0
 _LATE_S: Final = 10.0
@@ -58,7 +58,7 @@ _SESSION_S: Final = 10.0  # the worker's session.timeout.ms
 
 
 def measure(bench: Bench, step: Step) -> dict[str, Any]:
-    """Everything; see `goals` for what is made of it."""
+    """Everything; see `goals` for how it is judged."""
     ward = _ward(bench, PATIENTS)
     return {
         "throughput": [*_throughput(ward, step)],
@@ -86,7 +86,7 @@ def _throughput(ward: Bench, step: Step) -> Iterator[dict[str, Any]]:
 
 
 def _kernel(rows: Rows, history: PatientHistory, step: Step) -> dict[str, Any]:
-    """CPU of taking rows in with an undo log, in microseconds a row; the same of a hot patient; bytes a patient."""
+    """CPU of applying rows with an undo log, in µs per row; the ratio with one hot patient; bytes per patient."""
     step("state: the kernel")
     history = history.fit(rows.frame(_BLOCK))
     even, hot = (_timed(history, Rows(patients=PATIENTS, hot=hot)) for hot in (False, True))
@@ -94,7 +94,7 @@ def _kernel(rows: Rows, history: PatientHistory, step: Step) -> dict[str, Any]:
 
 
 def _bytes(history: PatientHistory, rows: Rows) -> float:
-    """The memory that a patient takes, of many."""
+    """The memory per patient, with many of them."""
     frame = rows.frame(1).loc[[0] * _TAKEN_OVER]
     patients = history.start()
     tracemalloc.start()
@@ -131,7 +131,7 @@ def _part(rows: HistoryRows, start: int) -> HistoryRows:
 
 
 def _restore(ward: Bench, model: str, count: int, step: Step) -> dict[str, Any]:
-    """Seconds until the state of so many patients is in memory, by the worker's own way."""
+    """Seconds until the state of `count` patients is in memory, restored as the worker does it."""
     step(f"state: restoring {count:,} patients, {model}")
     history = HISTORIES[model].fit(ward.rows.frame(_BLOCK))
     settings = Settings(
@@ -156,7 +156,7 @@ def _restore(ward: Bench, model: str, count: int, step: Step) -> dict[str, Any]:
 
 
 def _fill(ward: Bench, topic: str, history: PatientHistory, count: int) -> int:
-    """Write the state of so many patients; the bytes of one."""
+    """Write the state of `count` patients; returns the bytes of one."""
     patients = history.start()
     patients.advance(ward.rows.frame(_KERNEL_ROWS))
     _, known = patients.of(0)

@@ -1,4 +1,4 @@
-"""The tables of the pages about performance, written between their markers from a record."""
+"""The tables on the performance pages, written between their markers from a record."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -15,19 +15,19 @@ DOCS: Final = tuple(
     for page in ("performance", "peers", "latency", "costs", "scaling", "history-semantics")
 )
 _MARKED: Final = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
-# Drawn by plots.py where there is a table.
+# Pictures drawn by plots.py, placed after these tables.
 _PICTURES: Final = {
     "stages": ["![CPU by stage](img/stages.png)"],
     "throughput": ["![Throughput of all contenders](img/throughput.png)"],
     "latency": ["![Latency by rate](img/latency.png)"],
 }
-_NEEDED: Final = (1_000, 100_000, 10_000_000)  # messages a second
+_NEEDED: Final = (1_000, 100_000, 10_000_000)  # messages per second
 _OURS: Final = (c.PASS, c.BARE, c.WORKER, c.WORKER_PYTHON, c.WORKER_ALO, c.TEXTBOOK, c.NAIVE)
 _ORDER: Final = (*_OURS, *c.PEERS)
 
 
 def write(record: Record, docs: Iterable[Path] = DOCS) -> list[str]:
-    """Write all tables that `record` has the figures for; the names of those that it has not."""
+    """Write all tables that `record` has the figures for; returns the names of the others."""
     lacking: list[str] = []
     for path in docs:
         text = path.read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def _filled(found: re.Match[str], record: Record, lacking: list[str]) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is its head."""
+    """A table; the first row is its header."""
     head, *body = rows
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -76,7 +76,7 @@ def _range(runs: list[Record], what: str, **wanted: object) -> str:
 
 
 def machine(record: Record) -> list[Sequence[str]]:
-    """What it was measured on."""
+    """What the run was measured on."""
     about = record.get("machine", {})
     rows: list[Sequence[str]] = [("what", "value")]
     names = (
@@ -106,7 +106,7 @@ def goal_table(record: Record) -> list[Sequence[str]]:
 
 
 def state(record: Record) -> list[Sequence[str]]:
-    """The goals of models with a history."""
+    """The goals for models with a history."""
     return _goals([*state_goals(record)])
 
 
@@ -119,7 +119,7 @@ def throughput(record: Record) -> list[Sequence[str]]:
     """Every contender, model and chunk size."""
     runs = record.get("throughput", [])
     rows: list[Sequence[str]] = [
-        ("contender", "model", "chunk", "rows/s: median (range)", "of pass-through", "CPU µs a row", "peak MB",
+        ("contender", "model", "chunk", "rows/s: median (range)", "of pass-through", "CPU µs per row", "peak MB",
          "first result, s", "check"),
     ]  # fmt: skip
     for one in _ORDER:
@@ -148,7 +148,7 @@ def _throughput_row(runs: list[Record], one: c.Contender, model: str, chunk: int
 
 
 def contenders(_: Record) -> list[Sequence[str]]:
-    """What each is."""
+    """What each contender is."""
     rows: list[Sequence[str]] = [("contender", "program", "guarantee", "lines a user writes", "version")]
     for one in _ORDER:
         program = (
@@ -196,7 +196,7 @@ def formats(record: Record) -> list[Sequence[str]]:
     found = (
         (one["case"], _plain(one["us"], 2), _plain(one["ratio"], 2)) for one in record.get("formats", [])
     )
-    return [("messages", "µs a message", "against flat JSON"), *found]
+    return [("messages", "µs per message", "against flat JSON"), *found]
 
 
 def starts(record: Record) -> list[Sequence[str]]:
@@ -211,7 +211,7 @@ def starts(record: Record) -> list[Sequence[str]]:
 
 
 def backlog(record: Record) -> list[Sequence[str]]:
-    """Memory over a long backlog."""
+    """Memory during a long backlog."""
     rows: list[Sequence[str]] = [("messages", "rows/s", "peak MB", "MB at ten times of the run", "check")]
     if one := record.get("backlog"):
         memory = " ".join(f"{mb:.0f}" for mb in one["memory_mb"])
@@ -228,10 +228,17 @@ def backlog(record: Record) -> list[Sequence[str]]:
 
 
 def workers(record: Record) -> list[Sequence[str]]:
-    """One and two workers."""
+    """One worker and two."""
     runs = record.get("workers", [])
     rows: list[Sequence[str]] = [
-        ("model", "workers", "rows/s: median (range)", "worker CPU µs a row", "broker CPU µs a row", "check")
+        (
+            "model",
+            "workers",
+            "rows/s: median (range)",
+            "worker CPU µs per row",
+            "broker CPU µs per row",
+            "check",
+        )
     ]
     for model in (LR, HGB):
         for one in (c.WORKER, c.WORKER_PAIR):
@@ -252,10 +259,10 @@ def workers(record: Record) -> list[Sequence[str]]:
 
 
 def partitions(record: Record) -> list[Sequence[str]]:
-    """One worker, more partitions."""
+    """One worker with more partitions."""
     runs = record.get("partitions", [])
     rows: list[Sequence[str]] = [
-        ("partitions", "rows/s: median (range)", "worker CPU µs a row", "broker CPU µs a row", "peak MB")
+        ("partitions", "rows/s: median (range)", "worker CPU µs per row", "broker CPU µs per row", "peak MB")
     ]
     for count in sorted({one["partitions"] for one in runs}):
         cpu, broker, peak = (
@@ -267,7 +274,7 @@ def partitions(record: Record) -> list[Sequence[str]]:
 
 
 def coordinator(record: Record) -> list[Sequence[str]]:
-    """Transactions a second."""
+    """Transactions per second."""
     rows: list[Sequence[str]] = [("processes", "transactions/s", "each")]
     for one in record.get("coordinator", []):
         each = one["transactions_per_s"] / one["processes"]
@@ -296,9 +303,11 @@ def rebalance(record: Record) -> list[Sequence[str]]:
 
 
 def needed(record: Record) -> list[Sequence[str]]:
-    """Cores by load: messages a second times CPU a row, at 70 % of a core."""
+    """Workers needed by load: messages per second times CPU per row, at 70 % of a core."""
     runs = record.get("throughput", [])
-    rows: list[Sequence[str]] = [("model, chunk", "CPU µs a row", *(f"workers for {n:,}/s" for n in _NEEDED))]
+    rows: list[Sequence[str]] = [
+        ("model, chunk", "CPU µs per row", *(f"workers for {n:,}/s" for n in _NEEDED))
+    ]
     for model, chunk in ((LR, 100), (LR, 1000), (HGB, 100), (HGB, 1000), (RF, 100), (RF, 1000)):
         us = middle(runs, "cpu_us", contender=c.WORKER.name, model=model, chunk=chunk)
         if us:
@@ -308,7 +317,7 @@ def needed(record: Record) -> list[Sequence[str]]:
 
 
 def auto(record: Record) -> list[Sequence[str]]:
-    """The chunk size that finds itself, beside the best one picked by hand."""
+    """`--chunk-size auto`, compared with the best size picked by hand."""
     found: list[dict[str, Any]] = record.get("auto", [])
     if not found:
         return [("",)]

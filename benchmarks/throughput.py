@@ -1,4 +1,4 @@
-"""Throughput: contenders in turn, in rounds, so that what else the machine does meets all of them alike."""
+"""Throughput: contenders take turns in rounds, so that other load on the machine affects all of them alike."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ from benchmarks.contender import (
 from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
 
 Step = Callable[[str], None]
-"""Called before each run, with what it is."""
+"""Called before each run with its description."""
 
 ROUNDS: Final = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """A contender with a model and a chunk size; `messages` where it is not the contender's usual number."""
+    """A contender with a model and a chunk size; `messages` overrides the contender's usual number."""
 
     contender: Contender
     model: str
@@ -77,7 +77,7 @@ QUICK: Final[tuple[Case, ...]] = (
 
 
 def measure(bench: Bench, cases: Sequence[Case], step: Step, *, rounds: int = ROUNDS) -> list[dict[str, Any]]:
-    """One record a run. A contender that can't run says why, once, and is left out of the rounds that follow."""
+    """One record per run. A contender that can't run says why once and is left out of later rounds."""
     records: list[dict[str, Any]] = []
     out: set[Contender] = set()
     for number in range(rounds):
@@ -103,11 +103,11 @@ def run_or_why(bench: Bench, case: Case) -> dict[str, Any]:
     """The run's figures, or `why` there are none."""
     try:
         run = bench.throughput(case.contender, case.model, case.chunk, messages=case.messages)
-    except Exception as error:  # a peer's failure is its row in the table, and never ends the run
+    except Exception as error:  # a peer's failure is its row in the table and never ends the run
         return {"why": reason(error)}
     return run.as_json()
 
 
 def reason(error: Exception) -> str:
-    """Its text, without where on this machine we are."""
+    """The error's text, without paths of this machine."""
     return f"{error}".replace(f"{Path.cwd()}/", "")[:200] or type(error).__name__

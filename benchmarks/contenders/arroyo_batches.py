@@ -1,6 +1,6 @@
-"""Sentry's Arroyo: batches by count and time, unbatched again for its producing step.
+"""Sentry's Arroyo: batches by count and time, unbatched again for the produce step.
 
-Guarantee: at least once. Offsets are committed once a second, after the results before them were delivered.
+Guarantee: at least once. Offsets are committed once per second, after earlier results have been delivered.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""The bare prototype: the worker's client, decoding, scoring and result, and nothing around them.
+"""The bare prototype: the worker's client, decoding, scoring and results, with nothing around them.
 
-Guarantee: exactly once, as long as every message is good and nothing fails. There is no validation, no dead
-letter, no metrics, no handling of rebalances and errors: what these cost is the worker's distance to this.
+Guarantee: exactly once, as long as every message is good and nothing fails. It has no validation, no dead
+letters, no metrics, and no handling of rebalances and errors; the worker's distance to it is what these cost.
 """
 
 import os
@@ -31,7 +31,7 @@ sha256 = model_sha256(Path(MODEL))
 
 
 def scorer() -> Any:
-    """The array's probabilities: by the worker's fast path where there is one."""
+    """Probabilities of an array, by the worker's fast path if there is one."""
     try:
         return arithmetic(model, 1, Texts()).probability
     except NoFastPathError:

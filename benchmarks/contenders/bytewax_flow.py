@@ -1,6 +1,6 @@
 """Bytewax: a dataflow that maps the batches of its Kafka source.
 
-Guarantee: at least once with a recovery store, which is not configured here; it has no consumer group.
+Guarantee: at least once with a recovery store, which is not configured here. It has no consumer group.
 """
 
 import json

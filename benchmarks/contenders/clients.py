@@ -1,4 +1,4 @@
-"""The worker's own client settings, for the contenders that are measured against it with the same client."""
+"""The worker's own client settings, for contenders that are compared with it on the same client."""
 
 import time
 from typing import Any
@@ -30,9 +30,9 @@ def transactional_producer() -> Producer:
 
 
 class Transactions:
-    """Transactions of results and of the consumer's position: everything it has given must have been sent.
+    """Transactions of results and the consumer's position, so everything consumed must have been sent.
 
-    As short as it may be: nothing here aborts, recovers, or sees a rebalance.
+    As short as possible: nothing here aborts, recovers, or handles a rebalance.
     """
 
     def __init__(self, reader: Consumer) -> None:
@@ -41,7 +41,7 @@ class Transactions:
         self._since: float | None = None
 
     def send(self, results: list[tuple[Any, Any]]) -> None:
-        """Produce (value, key) into the open transaction; begin one where there is none."""
+        """Produce (value, key) into the open transaction; begin one if there is none."""
         if results and self._since is None:
             self._producer.begin_transaction()
             self._since = time.monotonic()

@@ -1,7 +1,7 @@
-"""FastStream on confluent-kafka: a batch subscriber, and a batch of results published.
+"""FastStream on confluent-kafka: a batch subscriber that publishes a batch of results.
 
-Guarantee: at least once (its default, ACK_FIRST, would be at most once). Results have no key: publish_batch
-takes none for each message.
+Guarantee: at least once (its default, ACK_FIRST, would be at most once). Results have no key, because
+publish_batch accepts none per message.
 """
 
 import asyncio

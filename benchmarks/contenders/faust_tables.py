@@ -1,6 +1,6 @@
-"""Faust (faust-streaming) with a table: each vital's last value and its age, a row at a time.
+"""Faust (faust-streaming) with a table: each vital's last value and its age, row by row.
 
-Guarantee: at least once. No model is asked. The table's changes go to a changelog topic.
+Guarantee: at least once. It runs no model. The table's changes go to a changelog topic.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Faust (faust-streaming): an agent that takes batches of its stream.
 
-Guarantee: at least once at best: `take` acknowledges a batch whose handler failed, too.
+Guarantee: at least once at best, because `take` acknowledges a batch even if its handler failed.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""What comes to mind first: one message at a time.
+"""The first thing that comes to mind: one message at a time.
 
-Guarantee: at least once, if every delivery succeeds (no delivery report is looked at).
+Guarantee: at least once, if every delivery succeeds (delivery reports are ignored).
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The limit of latency: the same bytes back, a transaction as soon as nothing more is queued.
+"""The limit of latency: returns the same bytes, and commits as soon as nothing more is queued.
 
-Guarantee: exactly once. Under backlog it goes on for BENCH_COMMIT_MS before it commits.
+Guarantee: exactly once. With a backlog it continues for BENCH_COMMIT_MS before it commits.
 """
 
 import os

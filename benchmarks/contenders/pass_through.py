@@ -1,6 +1,6 @@
-"""The limit: the same bytes back, with the worker's client and transactions, and nothing else.
+"""The limit of throughput: returns the same bytes, using the worker's client and transactions and nothing else.
 
-Guarantee: exactly once. A transaction is committed each 100 ms (BENCH_COMMIT_MS).
+Guarantee: exactly once. It commits a transaction every 100 ms (BENCH_COMMIT_MS).
 """
 
 import os

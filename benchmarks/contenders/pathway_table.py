@@ -1,4 +1,4 @@
-"""Pathway: a table from the topic, a column by a batched function, a table to the topic.
+"""Pathway: a table read from the topic, a column from a batched function, a table written to the topic.
 
 Guarantee: at least once with persistence, which is not configured here.
 """

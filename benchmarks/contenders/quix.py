@@ -1,7 +1,7 @@
-"""Quix Streams, a function a row, as its documentation has it, with its exactly-once guarantee.
+"""Quix Streams: a function per row, as in its documentation, with its exactly-once guarantee.
 
-Guarantee: exactly once. `commit_interval` is 5 s by default, which is then the latency too; 0.1 s here.
-Count windows would batch, but need every row under one key and hold back an incomplete one.
+Guarantee: exactly once. `commit_interval` is 5 s by default, which would be the latency too; here it is 0.1 s.
+Count windows would batch, but need all rows under one key and hold back incomplete batches.
 """
 
 from quixstreams import Application

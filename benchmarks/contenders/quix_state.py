@@ -1,6 +1,6 @@
-"""Quix Streams with state: each vital's last value and its age, a row at a time, with its exactly-once guarantee.
+"""Quix Streams with state: each vital's last value and its age, row by row, with its exactly-once guarantee.
 
-No model is asked. `commit_interval` is as in quix.py.
+It runs no model. `commit_interval` is as in quix.py.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What each contender is told, and how a data scientist's own loop scores: json, a DataFrame, predict_proba.
+"""Each contender's settings, and scoring as a data scientist would write it: json, a DataFrame, predict_proba.
 
 It runs in every peer's environment, so it imports nothing of vitalstream.
 """
@@ -21,7 +21,7 @@ def load_model() -> Any:
 
 
 def score(model: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One result a row."""
+    """One result per row."""
     frame = pd.DataFrame(rows)[list(model.feature_names_in_)].astype(float)
     risks = model.predict_proba(frame)[:, 1].tolist()
     return [

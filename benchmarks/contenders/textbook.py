@@ -1,6 +1,6 @@
-"""The textbook's micro-batch: consume(n, 1 s), a DataFrame of the dicts, flush, commit.
+"""The textbook micro-batch: consume(n, 1 s), a DataFrame from the dicts, flush, commit.
 
-Guarantee: at least once, if every delivery succeeds (no delivery report is looked at).
+Guarantee: at least once, if every delivery succeeds (delivery reports are ignored).
 """
 
 import json

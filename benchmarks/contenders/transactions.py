@@ -1,6 +1,6 @@
-"""A light process that ends one small transaction after the other, and prints how many a second.
+"""A light process that commits one small transaction after another, and prints how many per second.
 
-Each has one message and one offset, as a worker's has at low load. It begins at BENCH_START_AT.
+Each has one message and one offset, like a worker's at low load. It starts at BENCH_START_AT.
 """
 
 import os
