@@ -121,6 +121,10 @@ READ: dict[str, tuple[Any, dict[str, float]]] = {
     ),
     "a Bundle": (bundle(observation(), pressure(), temperature()), HR | BP | {"temperature": 36.9}),
     "a Bundle with others": (bundle(PATIENT, observation(), observation(code=coded("2951-2"))), HR),
+    "a Bundle with others of a device": (
+        bundle(observation(), observation(code=coded("2951-2"), subject={"reference": "Device/1"})),
+        HR,
+    ),
     "one feature twice with the same value": (bundle(observation(), observation(id="o2")), HR),
     "twice, but once missing": (bundle(observation(), observation(valueQuantity=...)), HR),
     "several codings": (
@@ -237,6 +241,11 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         bundle(entry=[{"request": {"method": "DELETE", "url": "Observation/1"}}]),
         "retracted",
         "request",
+    ),
+    "a deleted patient": (
+        bundle(entry=[{"request": {"method": "DELETE", "url": "Patient/1"}}]),
+        "not_for_us",
+        "",
     ),
     "registered": (observation(status="registered"), "not_for_us", "status"),
     "no status": (observation(status=...), "missing_field", "status"),

@@ -129,6 +129,10 @@ READ: dict[str, tuple[str | bytes, dict[str, float]]] = {
     "not obtained": (oru(obx("80", status="X")), NOTHING),
     "a repeated value": (oru(obx("80~80")), EIGHTY),
     "twice the same": (oru(HR, HR), EIGHTY),
+    "two units": (
+        oru(obx("36.9", code="8310-5^^LN", unit="Cel^^UCUM^[degF]^^UCUM")),
+        WARM,
+    ),  # the first of them
     "one deleted": (oru(HR, obx("36.9", code="8310-5^^LN", status="D")), EIGHTY),
     "a wrong one next to the right one": (oru(obx("200", status="W"), HR), EIGHTY),
     "two PIDs of one patient": (oru(PID, HR), EIGHTY),
@@ -192,6 +196,8 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "no results": (oru("NTE|1||x"), "not_for_us", ""),
     "codes of two features": (oru(obx("80", code="8867-4^^LN^8310-5^^LN")), "conflicting", "temperature"),
     "deleted": (oru(obx("80", status="D")), "retracted", "OBX-11"),
+    "deleted, and one pending": (oru(obx("80", status="D"), obx("", status="I")), "retracted", "OBX-11"),
+    "pending, and one deleted": (oru(obx("", status="I"), obx("80", status="D")), "not_for_us", "OBX-11"),
     "of another patient": (oru(obx("80", status="W")), "retracted", "OBX-11"),
     "pending": (oru(obx("", status="I")), "not_for_us", "OBX-11"),
     "no status": (oru(obx("80", status="")), "missing_field", "OBX-11"),
@@ -267,6 +273,7 @@ OBR_WITHOUT = "OBR|2|||x"
         (oru(), TIME),
         (oru(NO_OBX_14), "2026-01-05T08:29:59+01:00"),
         (oru(OBR_WITHOUT, NO_OBX_14), "2026-01-05T08:30:01+01:00"),
+        (oru(NO_OBX_14, "OBR|2||||||20260105083020+0100", NO_OBX_14), "2026-01-05T08:30:20+01:00"),
         (oru(obx("80", time="20260105083000.25+0000^S")), "2026-01-05T08:30:00.25+00:00"),
         (oru(obx("80", time="202601050830")), TIME),  # in the zone of MSH-7
         (oru(obx("80", time="20260105023000-0500"), TEMP), "2026-01-05T02:30:00-05:00"),

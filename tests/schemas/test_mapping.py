@@ -15,6 +15,7 @@ from schemas.contract import ALL_NUMBERS, Dtypes, Reason
 from schemas.mapping import Mapping, load_mapping
 from schemas.messages import Plain, plain
 from schemas.units import STANDARD_UNITS, conversion, known_code
+from schemas.units import UNITS as KNOWN_UNITS
 from schemas.vitals import Decoded, Decoder, Reject
 from tests.schemas.messages import Decode, with_kernel_or_not
 
@@ -251,6 +252,57 @@ def test_any_value_that_fits_a_double_is_a_number(fields: dict[str, Any], name: 
     decoded = read(EXCESSIVE, message(**fields))
     assert not decoded.rejects
     assert decoded.frame[name].tolist() == pytest.approx([expected], rel=1e-15, nan_ok=True)
+
+
+# Each known unit, with a value in it and the same in the first unit of its kind.
+KNOWN = {
+    "/min": {
+        "/min": (84, 84),
+        "1/min": (84, 84),
+        "min-1": (84, 84),
+        "Hz": (1.4, 84),
+        "/s": (1.4, 84),
+        "/h": (60, 1),
+    },
+    "Cel": {"Cel": (37, 37), "[degF]": (98.6, 37), "K": (310.15, 37)},
+    "%": {"%": (97, 97), "1": (0.97, 97)},
+    "mm[Hg]": {
+        "mm[Hg]": (120, 120),
+        "kPa": (16, 120.00992),
+        "hPa": (160, 120.00992),
+        "mbar": (160, 120.00992),
+        "Pa": (16_000, 120.00992),
+        "cm[H2O]": (10, 7.35559),
+    },
+    "a": {"a": (2, 2), "mo": (24, 2), "wk": (365.25, 7), "d": (730.5, 2)},
+    "mmol/L": {"mmol/L": (2, 2), "mol/L": (0.002, 2), "umol/L": (2000, 2)},
+    "g/L": {"g/L": (140, 140), "g/dL": (14, 140), "mg/dL": (14_000, 140), "mg/L": (140_000, 140)},
+    "kg": {"kg": (70, 70), "g": (70_000, 70), "[lb_av]": (100, 45.359237)},
+    "cm": {"cm": (180, 180), "m": (1.8, 180), "mm": (1800, 180), "[in_i]": (10, 25.4)},
+}
+BY_DEVICES = {
+    "MDC 264864": "/min",
+    "MDC 264928": "/min",
+    "MDC 264672": "/min",
+    "MDC 268192": "Cel",
+    "MDC 266560": "[degF]",
+    "MDC 262688": "%",
+    "MDC 266016": "mm[Hg]",
+    "MDC 265987": "kPa",
+}
+
+
+def test_each_known_unit_is_converted_by_its_definition() -> None:
+    assert {unit for kind in KNOWN.values() for unit in kind} == KNOWN_UNITS
+    for wanted, kind in KNOWN.items():
+        for unit, (value, expected) in kind.items():
+            way = conversion(unit, wanted)
+            assert way is not None
+            assert (value - way.zero) * way.factor == pytest.approx(expected), unit
+            assert not any(conversion(unit, other) for other in KNOWN if other != wanted)
+    assert {code: known_code(code) for code in BY_DEVICES} == BY_DEVICES
+    assert known_code("{beats}/min{at_rest}") == "/min"
+    assert known_code("MDC 1") is None
 
 
 def test_every_standard_unit_is_known_and_conversions_are_reversible() -> None:
