@@ -255,7 +255,7 @@ def test_any_value_that_fits_a_double_is_a_number(fields: dict[str, Any], name: 
 
 
 # Each known unit, with a value in it and the same in the first unit of its kind.
-KNOWN = {
+KNOWN: dict[str, dict[str, tuple[float, float]]] = {
     "/min": {
         "/min": (84, 84),
         "1/min": (84, 84),
