@@ -35,7 +35,7 @@ _FETCH_S: Final = 600
 
 @contextmanager
 def running_registry() -> Iterator[str]:
-    """The URL in SCHEMA_REGISTRY_URL, else of a registry started here, which needs Java 17 and, once, Maven.
+    """The URL in SCHEMA_REGISTRY_URL, else that of a registry started here, which needs Java 17 and, once, Maven.
 
     Raises: BrokerError: Java or Maven is missing, or the registry does not start.
     """

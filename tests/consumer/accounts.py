@@ -141,7 +141,7 @@ def wait_settled(settings: Settings) -> None:
     wait_until(
         lambda: not any(hangs(settings, topic) for topic in settings.output_topics),
         timeout=30,
-        what="the dead workers' transactions given up",
+        what="the dead workers' transactions aborted",
     )
 
 

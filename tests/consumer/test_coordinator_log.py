@@ -19,7 +19,7 @@ COORDINATORS = "[thrd:TxnCoordinator]: TxnCoordinator: 127.0.0.1:9092: Disconnec
             "FAIL",
             OTHERS,
             False,
-        ),  # one of three brokers being down must not make the worker renew its producer for ever
+        ),  # one of three brokers being down must not make the worker renew its producer forever
         ("GETPID", "[thrd:main]: Failed to acquire transactional PID from broker TxnCoordinator/1", False),
     ],
 )

@@ -40,7 +40,7 @@ class Excluded:
 
 
 def positions_of(consumer: Excluded) -> Positions:
-    tries = iter(range(100))  # ends what would otherwise loop for ever
+    tries = iter(range(100))  # ends what would otherwise loop forever
     fake: Any = consumer
     positions = consumer.positions = Positions(
         fake, topic="vitals", identity=identity("now"), keep_trying=lambda: next(tries, None) is not None

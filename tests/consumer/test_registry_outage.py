@@ -60,7 +60,7 @@ def test_a_worker_waits_for_the_registry_and_continues_by_itself(stage: Stage) -
                 stage.send(settings, [*rows(7), *rows(8), *rows(7)])
             wait_until(lambda: words in http.ask("/readyz")[1], timeout=60, what=words)  # noqa: B023
         asked = len(answers.asked)
-        wait_until(lambda: len(answers.asked) > asked, timeout=60, what="one more question")
+        wait_until(lambda: len(answers.asked) > asked, timeout=60, what="one more request")
         assert http.ask("/livez")[0] == 200
         # Chunks with known schemas before the unknown one are not held up.
         stage.wait_committed(settings, 2 * ROWS)
@@ -106,9 +106,11 @@ def test_an_outage_loses_no_pending_messages_when_partitions_are_revoked(stage: 
         other.subscribe([settings.input_topic])
         try:
             wait_until(
-                lambda: (other.poll(0.1), other.assignment())[1], timeout=60, what="a partition for another"
+                lambda: (other.poll(0.1), other.assignment())[1],
+                timeout=60,
+                what="a partition for the other worker",
             )
-            wait_until(lambda: "answers 500" in http.ask("/readyz")[1], timeout=60, what="asking in vain")
+            wait_until(lambda: "answers 500" in http.ask("/readyz")[1], timeout=60, what="failed requests")
         finally:
             other.close()
         answers.answer = registered

@@ -559,7 +559,7 @@ def _a_state(path: Path, settings: Settings) -> bytes:
     return value
 
 
-def test_a_worker_without_a_state_topic_is_told_how_to_make_it(
+def test_without_a_state_topic_a_worker_says_how_to_create_it(
     make_settings: MakeSettings, model: Path
 ) -> None:
     settings = make_settings(partitions=PARTITIONS, model=model)

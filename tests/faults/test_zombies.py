@@ -94,7 +94,7 @@ def test_two_workers_with_one_transactional_id_do_not_duel(
     ],
 )
 def test_a_transaction_outlives_its_timeout(begin: Begin, records: Records, step: Step) -> None:
-    # The session is long: nobody else gets the partitions, nothing is revoked, and only going back helps.
+    # The session is long: nobody else gets the partitions, nothing is revoked, and only a rewind helps.
     trial = begin(
         "transaction beyond its timeout",
         session={"session.timeout.ms": "60000"},

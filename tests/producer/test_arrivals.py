@@ -124,7 +124,7 @@ def test_messages_of_rows_in_time_order_are_in_time_order() -> None:
     assert times(messages) == sorted(times(messages))
 
 
-def test_the_simulated_ward_can_send_like_devices_for_ever() -> None:
+def test_the_simulated_ward_can_send_like_devices_forever() -> None:
     readings = Ward(patients=20).readings(START, 60)
     messages = [*islice(AsArrived(map(record, readings)), 5000)]
     assert times(messages) == sorted(times(messages))

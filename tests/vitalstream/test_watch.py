@@ -350,7 +350,7 @@ def test_the_table_says_how_long_nothing_has_arrived(settings: Settings) -> None
     watching = OnTerminal(*options(settings, "--from-beginning"), columns=60)
     wait_until(lambda: "1 results of 1 patients" in watching.text, what="a table")
     assert "nothing for" not in watching.text
-    wait_until(lambda: "nothing for 11 s" in watching.text, what="a silence to be told")
+    wait_until(lambda: "nothing for 11 s" in watching.text, what="a report of silence")
     shown = len(watching.raw)
     produce(settings.bootstrap_servers, settings.output_topic, rows(("bob", 0.5)))
     wait_until(lambda: "2 results of 2 patients" in watching.raw[shown:], what="a new result")

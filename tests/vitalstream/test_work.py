@@ -50,7 +50,7 @@ class Client:
 
 
 @pytest.mark.usefixtures("unfrozen")
-def test_unused_clients_are_not_kept_for_ever() -> None:
+def test_unused_clients_are_not_kept_forever() -> None:
     gc.disable()
     gone = weakref.ref(Client())
 
