@@ -21,6 +21,7 @@ from schemas.result_format import make_result_loader
 if TYPE_CHECKING:
     from audit.history import Fold
     from audit.model import OfflineModel
+    from audit.saved import SavedState
     from audit.states import States
     from audit.values import Values
     from schemas.vitals import Decoder
@@ -76,8 +77,16 @@ class Passes:
         take_letters = DeadLetters(self.dead_letters, topic=topic, scope=scope, published=published)
         self._pass(self.dead_letters.topic, take_letters, on_deleted=self.dead_letters.heads.restart)
 
-    def read_input(self, models: "Sequence[tuple[OfflineModel, Decoder]]", published: Published) -> None:
-        """Read the input topic, once it is known what was published for each message."""
+    def read_input(
+        self,
+        models: "Sequence[tuple[OfflineModel, Decoder]]",
+        published: Published,
+        saved: "SavedState | None" = None,
+    ) -> None:
+        """Read the input topic, once it is known what was published for each message.
+
+        A partition whose first messages are gone begins with its `saved` state, if all later messages remain.
+        """
         topic, dead_letters = self._settings.input_topic, self.dead_letters.messages
         gone: set[int] = set()
         checks: list[Check] = [
@@ -101,7 +110,9 @@ class Passes:
             checks.append(self.values)
         self.inputs = Inputs(scope=self._snapshot.scope, checks=checks)
         gone |= self._without_beginning(self._begin(topic))
-        self._pass(topic, self.inputs, on_deleted=gone.add)
+        if self.values and saved is not None:
+            self.values.folds[saved.recipe].begin_with(saved, self._known_from(saved, gone))
+        self._pass(topic, self.inputs, on_deleted=self.values.lost if self.values else gone.add)
         if self.values and self.values.folds:
             self._read_states([*self.values.folds.values()], gone)
         self.left_from = self._cluster.starts(topic)  # retention may have deleted some meanwhile
@@ -117,6 +128,13 @@ class Passes:
         begins = self._snapshot.scope.within(dict.fromkeys(starts, 0))
         return {partition for partition, start in starts.items() if 0 < start == begins[partition]}
 
+    def _known_from(self, saved: "SavedState", gone: Collection[int]) -> set[int]:
+        topic = self._settings.input_topic
+        if self._snapshot.may_be_compacted(topic):
+            return set()
+        starts = self.starts[topic]
+        return {partition for partition in gone if starts[partition] <= saved.offsets.get(partition, -1)}
+
     def _read_states(self, folds: "Sequence[Fold]", gone: Collection[int]) -> None:
         """Read the state topic, once it is known which states the messages give."""
         from audit.states import States, check_ends
@@ -130,7 +148,7 @@ class Passes:
             self._settings, topic, starts=starts, ends=there, stage=topic, on_progress=self._on_progress
         ):
             self.states(batch)
-        self.states.compare(gone=gone)
+        self.states.compare(gone={*gone} - folds[-1].begins.keys())
 
     def read_chunks(self) -> None:
         """Read the metrics topic."""

@@ -8,11 +8,12 @@ from audit.cluster import Cluster, Offsets
 from audit.errors import NotAuditableError
 from audit.findings import Findings, Invariant, Offender
 from audit.reading import Batch, read
+from audit.saved import SavedState
 from audit.states import check_ends, unreadable
 from broker.roles import Role
 from broker.settings import Settings
 from broker.topics import require_state_topic
-from real_time.history.records import StateRecords
+from real_time.history.records import StateError, StateRecords
 
 PATIENCE_S = 10.0
 
@@ -53,12 +54,13 @@ class _Topic:
         self._settings = settings
         require_state_topic(settings)
         cluster = Cluster(settings, patience=PATIENCE_S, topics=[settings.input_topic, self.name])
-        if not (cluster.committed() or cluster.last_committed()):
+        self.committed = cluster.committed() or cluster.last_committed()
+        if not self.committed:
             raise NotAuditableError(
                 f"group {settings.group} has no committed offsets on topic {settings.input_topic}, so no state belongs "
                 "to it; check --group and --input-topic"
             )
-        told = cluster.state_ends
+        self.input_id, told = cluster.topic_id(), cluster.state_ends
         self._starts, self._there = cluster.starts(self.name), cluster.stable(self.name)
         self.ends: Offsets = check_ends(
             self.name, told, starts=self._starts, there=self._there, findings=self.findings
@@ -119,3 +121,56 @@ def check_state(settings: Settings, records: StateRecords) -> Checked:
         failed=topic.findings.counts.total(),
         offenders=topic.findings.first(),
     )
+
+
+def copy_state(settings: Settings, records: StateRecords) -> SavedState:
+    """The state that belongs to the group's committed offsets; workers may keep running.
+
+    Raises NotAuditableError if it is not one that a worker with this recipe could start from, or if it changed while it
+    was read so that it can't be told.
+    """
+    topic = _Topic(settings)
+    newest: dict[int, dict[str, bytes]] = {partition: {} for partition in topic.ends}
+    later: dict[int, set[str]] = {partition: set() for partition in topic.ends}
+    for batch in topic.batches():
+        for message, partition, offset in zip(
+            batch.messages, batch.partitions.tolist(), batch.offsets.tolist(), strict=True
+        ):
+            key: Any = message.key()
+            value: Any = message.value()
+            if offset >= topic.ends.get(partition, 0):
+                later.setdefault(partition, set()).add(key.decode())
+            elif value is None:
+                newest[partition].pop(key.decode(), None)
+            else:
+                newest[partition][key.decode()] = value
+    _require_sound(topic, records, newest)
+    for partition, patients in later.items():
+        if (
+            patients - newest.get(partition, {}).keys()
+        ):  # new ones, or those whose earlier record was compacted away
+            raise NotAuditableError(
+                f"workers wrote to partition {partition} of topic {topic.name} while it was read, so what it held at "
+                "the committed offsets is not certain: try again, or while no worker runs"
+            )
+    return SavedState(
+        input_topic=settings.input_topic,
+        topic_id=topic.input_id,
+        group=settings.group,
+        recipe=records.recipe,
+        offsets=topic.committed,
+        states=newest,
+    )
+
+
+def _require_sound(topic: _Topic, records: StateRecords, newest: dict[int, dict[str, bytes]]) -> None:
+    problems = [one.problem for one in topic.findings.first()]
+    try:
+        for values in newest.values():
+            records.decode([*values.values()])
+    except StateError as error:
+        problems.append(str(error))
+    if problems:
+        raise NotAuditableError(
+            f"a worker can't start from the state in {topic.name}: {problems[0]}; vitalstream state check lists all"
+        )

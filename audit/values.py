@@ -1,6 +1,6 @@
 """Whether what was published for each message equals the result of decoding and scoring it here."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class Values:
 
     A dead letter names no model, so it is right if it is right by any of them. `doubted` counts those right by none
     while another model scored too. `without_past` counts differing scores of a model with a history in a partition of
-    `gone`, whose first messages may have been deleted.
+    `gone`, whose first messages may have been deleted; later ones may be known from a saved state.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Values:
         results: Bitmap,
         dead_letters: Bitmap,
         foreign: Bitmap,
-        gone: Collection[int],
+        gone: set[int],
         findings: Findings,
     ) -> None:
         self.folds: dict[str, Fold] = {}  # by recipe
@@ -67,6 +67,12 @@ class Values:
         by = f" by {len(self._by_model)} models" if len(self._by_model) > 1 else ""
         return f"{compared:,} probabilities{by}, at most {ulp} ulp apart"
 
+    def lost(self, partition: int) -> None:
+        """Messages of this partition were deleted before they were read."""
+        self._gone.add(partition)
+        for fold in self.folds.values():
+            fold.begins.pop(partition, None)
+
     def check(self, batch: Batch, numbers: Ints) -> None:
         """Compare a batch of messages that have these numbers."""
         by = self._published.by(numbers)
@@ -78,7 +84,7 @@ class Values:
             check = _Check(batch, numbers, results=by == place, letters=letters, others=others)
             self.foreign.add(one.check(check, known.get(one.recipe_sha256 or "")))
             if one.recipe_sha256 is not None:
-                self._excuse(check)
+                self._excuse(check, self.folds[one.recipe_sha256].begins)
             self._accuse(batch, check.wrong_results)
             wrong = check.wrong_letters
             letters = np.zeros(len(batch), dtype=np.bool_)
@@ -89,10 +95,11 @@ class Values:
         else:
             self._accuse(batch, wrong)
 
-    def _excuse(self, check: "_Check") -> None:
+    def _excuse(self, check: "_Check", begins: Mapping[int, int]) -> None:
         """Leaves out what depends on deleted messages, which can't be judged."""
         for row in check.wrong_scores:
-            if int(check.partitions[row]) in self._gone:
+            partition, offset = int(check.partitions[row]), int(check.offsets[row])
+            if partition in self._gone and (partition not in begins or offset < begins[partition]):
                 self.without_past += check.wrong_results.pop(row, None) is not None
                 self.without_past += check.wrong_letters.pop(row, None) is not None
 
@@ -236,7 +243,7 @@ class _Check:
         self.wrong_letters: dict[int, str] = {}
         self.wrong_scores: set[int] = set()
         """The findings of both in which only the score is wrong."""
-        self.partitions = batch.partitions
+        self.partitions, self.offsets = batch.partitions, batch.offsets
         self.rows = np.flatnonzero(kept)
 
     def keys(self, rows: Ints) -> list[Any]:

@@ -177,8 +177,17 @@ _VITALS: Final = {
     "BENCH_PARTITIONS": str(PARTITIONS),
 }
 QUIX_STATE = Contender(
-    "Quix Streams, state", "quix_state.py", EXACTLY, SLOW, peer="quix", options=_VITALS, scores=False
+    "Quix Streams, state", "quix_state.py", EXACTLY, MEDIUM, peer="quix", options=_VITALS, scores=False
 )
 FAUST_TABLE = Contender(
     "Faust, table", "faust_tables.py", AT_LEAST, SLOW, peer="faust", options=_VITALS, scores=False
+)
+BYTEWAX_STATE = Contender(
+    "Bytewax, state",
+    "bytewax_state.py",
+    "none as configured",
+    FAST,
+    peer="bytewax",
+    options=_VITALS,
+    scores=False,
 )

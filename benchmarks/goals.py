@@ -164,8 +164,12 @@ def state_goals(record: Record) -> Iterator[Goal]:
         yield Goal(
             f"{name} recipe, restore of {count} patients", AT_MOST, seconds, restored.get("seconds"), " s"
         )
-    for peer, bound in ((c.QUIX_STATE, 10.0), (c.FAUST_TABLE, 2.0)):
-        of = ratio(runs, "rows_per_s", _case(c.WORKER, LR_LAST, 1000), _case(peer, LR_LAST, 1))
+    for peer, chunk, bound in (
+        (c.QUIX_STATE, 1, 10.0),
+        (c.FAUST_TABLE, 1, 2.0),
+        (c.BYTEWAX_STATE, 1000, 2.0),
+    ):
+        of = ratio(runs, "rows_per_s", _case(c.WORKER, LR_LAST, 1000), _case(peer, LR_LAST, chunk))
         yield Goal(f"last values and ages, of {peer.name}", AT_LEAST, bound, of, _TIMES)
     gap = found.get("takeover", {}).get("gap_s")
     yield Goal("a worker with 100,000 patients is killed: gap in results", AT_MOST, 14, gap, " s")

@@ -79,7 +79,7 @@ RIGHTS: Final[Mapping[str, tuple[Right, ...]]] = {
     ),
     "audit with a history": _topics("READ", _STATE),
     **dict.fromkeys(
-        ("state show", "state check"),
+        ("state show", "state check", "state snapshot"),
         (
             *_topics("DESCRIBE", _INPUT),
             *_topics("READ", _STATE),

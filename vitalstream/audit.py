@@ -20,10 +20,10 @@ _WIDTH: Final = 68  # of an invariant's number and claim
 _EXIT_CODES: Final = {"clean": 0, "failed": 1, "incomplete": 3}
 
 
-def audit(settings: Settings, models: Sequence[Path], *, json: bool) -> None:
+def audit(settings: Settings, models: Sequence[Path], *, state: Path | None = None, json: bool) -> None:
     """Audit and print; exit with code 1 if an invariant failed, with 3 if something could not be judged."""
     with _progress() as on_progress:
-        found = run_audit(settings, models=models, on_progress=on_progress)
+        found = run_audit(settings, models=models, saved_state=state, on_progress=on_progress)
     typer.echo(orjson.dumps(_document(found)).decode() if json else "\n".join(_lines(found)))
     if code := _EXIT_CODES[found.verdict]:
         raise typer.Exit(code)

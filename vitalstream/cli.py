@@ -526,7 +526,19 @@ Models = Annotated[
     "min_features",
     "from_timestamp",
 )
-def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> None:
+def audit(
+    settings: "Settings",
+    *,
+    model: Models = None,
+    state_snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="of state snapshot: what was known of patients before the first messages left",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Prove or disprove that every message the group has consumed was scored exactly once.
 
     Reads the four topics once, in bounded memory; workers may keep running. With --model it scores everything
@@ -538,7 +550,7 @@ def audit(settings: "Settings", *, model: Models = None, json: Json = False) -> 
     """
     from vitalstream.audit import audit as judge
 
-    judge(settings, model or (), json=json)
+    judge(settings, model or (), state=state_snapshot, json=json)
 
 
 @app.command()
@@ -710,6 +722,23 @@ def check_state(settings: "Settings", *, json: Json = False) -> None:
     from vitalstream import state
 
     state.check(settings, json=json)
+
+
+@state_app.command("snapshot")
+@with_settings("model", "bootstrap_servers", "group", "input_topic")
+def snapshot_state(
+    settings: "Settings",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="is replaced if it exists")],
+    *,
+    json: Json = False,
+) -> None:
+    """Save what is known of all patients at the group's committed offsets, for a later audit --state-snapshot.
+
+    Take one, after a clean audit, before retention deletes the input's first messages. The file holds patient data.
+    """
+    from vitalstream import state
+
+    state.snapshot(settings, file, json=json)
 
 
 @state_app.command("rebuild")

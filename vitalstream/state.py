@@ -12,7 +12,8 @@ import typer
 from audit.history import Fold
 from audit.model import OfflineModel, load_offline
 from audit.rebuild import rebuild as rebuild_state
-from audit.stored import Checked, Stored, check_state, find_state
+from audit.saved import save_state
+from audit.stored import Checked, Stored, check_state, copy_state, find_state
 from broker.errors import SettingsError, VitalstreamError
 from broker.roles import Role
 from broker.settings import Settings
@@ -79,6 +80,26 @@ def check(settings: Settings, *, json: bool) -> None:
     if found.failed:
         raise StateFailedError(
             f"a worker can't begin with the state in {found.topic}: {found.failed:,} problems"
+        )
+
+
+def snapshot(settings: Settings, path: Path, *, json: bool) -> None:
+    """Save the state of the group's committed offsets in a file.
+
+    Raises:
+        NotAuditableError: it is not sound, or changed while it was read.
+        SettingsError: the model can't be used or has no history, or the file can't be written.
+        BrokerError: the brokers can't be reached, or the topic is missing, or is not as it must be.
+    """
+    _, history = _with_history(settings)
+    state = copy_state(settings, _records(history))
+    save_state(state, path)
+    if json:
+        found = {"patients": state.patients, "offsets": state.offsets, "recipe": state.recipe}
+        typer.echo(orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS).decode())
+    else:
+        typer.echo(
+            f"{path}: {state.patients:,} patients in {len(state.offsets)} partitions, recipe {state.recipe[:12]}"
         )
 
 

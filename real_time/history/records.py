@@ -38,7 +38,7 @@ class StateRecords:
     """Encodes and decodes the states of one recipe's patients."""
 
     def __init__(self, layout: Layout, recipe_sha256: str) -> None:
-        self._recipe = recipe_sha256
+        self.recipe = recipe_sha256
         self._type = np.dtype(
             [("head", f"V{_HEAD_BYTES}"), ("recipe", "V32"), ("row", "<f8", (layout.cells,))]
         )
@@ -77,9 +77,9 @@ class StateRecords:
             return NewerStateError(
                 f"it holds state of version {head[-1]}, and this vitalstream reads version {VERSION}"
             )
-        if recipe != self._recipe:
+        if recipe != self.recipe:
             return OtherRecipeError(
-                f"it holds state of recipe {recipe[:12]}, and the model's history has recipe {self._recipe[:12]}"
+                f"it holds state of recipe {recipe[:12]}, and the model's history has recipe {self.recipe[:12]}"
             )
         if len(value) != self.size:
             return CorruptStateError(f"a state in it has {len(value)} bytes, not {self.size}")

@@ -378,3 +378,88 @@ def test_state_is_rebuilt_for_a_new_group(made: Stated, kafka: str) -> None:
         state(new, "rebuild", "--from-group", new.group)
     with pytest.raises(SettingsError, match="has no committed offsets"):
         state(new, "rebuild", "--from-group", "nobody")
+
+
+# --- a state snapshot
+
+BEFORE = 2
+"""Messages that remain before the snapshot."""
+
+
+@dataclass
+class Saved:
+    """What a worker wrote, and the state after half the messages of `partition`, most of which are gone."""
+
+    stated: Stated
+    file: Path
+    partition: int
+
+
+@pytest.fixture(scope="module")
+def saved(kafka: str, tree: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    stated = make(kafka, tree, model)
+    topic = stated.written.settings.input_topic
+    partition = max(stated.written.committed, key=lambda one: stated.written.committed[one])
+    frame = _frame(kafka, topic, partition)
+    half = len(frame) // 2  # where the first transaction ends
+    place = frame.index[half][1]
+    before = deepcopy(stated)
+    before.written.committed[partition] = place
+    before.ends[partition] = frame.iloc[:half]["patient_id"].nunique()
+    before.states = [one for one in before.states if one.partition != partition]
+    own = [one for one in stated.states if one.partition == partition]
+    before.states += own[: before.ends[partition]]
+    file = tmp_path_factory.mktemp("snapshot") / "state.jsonl"
+    assert f"{PATIENTS} patients in 4 partitions" in state(before.copied(), "snapshot", str(file))
+    cut(kafka, topic, {partition: place - BEFORE})
+    return Saved(stated, file, partition)
+
+
+def test_a_snapshot_stands_for_the_messages_before_it(saved: Saved) -> None:
+    settings = saved.stated.copied()
+    without, found = judged(settings), audit(settings, saved_state=saved.file, patience=5.0)
+    assert {one.invariant for one in without.unjudged} >= {Invariant.CORRECT, Invariant.STATE}
+    counts = {one.invariant: one.count for one in found.unjudged}
+    assert not found.offenders
+    assert counts.get(Invariant.CORRECT, 0) <= BEFORE
+    assert Invariant.STATE not in counts
+    assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
+
+
+def test_with_a_snapshot_what_is_wrong_after_it_is_found(saved: Saved) -> None:
+    stated = deepcopy(saved.stated)
+    results = stated.written.results
+    number = max(n for n, one in enumerate(results) if one.place[0] == saved.partition)
+    score = np.nextafter(results[number].json["risk_probability"], 1)
+    results[number] = results[number].saying(risk_probability=float(score))
+    position = max(n for n, one in enumerate(stated.states) if one.partition == saved.partition)
+    value = stated.states[position].value or b""
+    stated.states[position] = replace(stated.states[position], value=value[:-1] + bytes([value[-1] ^ 1]))
+    settings = stated.copied()
+    assert not judged(settings).offenders
+    found = audit(settings, saved_state=saved.file, patience=5.0)
+    offset = (stated.ends[saved.partition] or 0) - 1
+    assert [(one.invariant, one.partition, one.offset) for one in found.offenders] == [
+        (Invariant.CORRECT, *results[number].place),
+        (Invariant.STATE, saved.partition, offset),
+    ]
+
+
+def test_a_snapshot_that_does_not_fit_is_refused(saved: Saved, made: Stated, tmp_path: Path) -> None:
+    head, *lines = saved.file.read_bytes().splitlines(keepends=True)
+    settings = saved.stated.copied()
+
+    def refused(
+        problem: str, *, of: Settings = settings, change: dict[str, Any], patients: list[bytes]
+    ) -> None:
+        file = tmp_path / "state.jsonl"
+        file.write_bytes(orjson.dumps(orjson.loads(head) | change) + b"\n" + b"".join(patients))
+        with pytest.raises(SettingsError, match=problem):
+            audit(of, saved_state=file, patience=5.0)
+
+    refused("is not a whole state snapshot", change={}, patients=lines[1:])
+    refused("is not a whole state snapshot", change={"recipe": "0" * 64}, patients=lines)
+    refused("is later than the committed offsets", change={"offsets": {"0": 10**6}}, patients=lines)
+    refused("belongs to another topic", of=made.copied(), change={}, patients=lines)
+    with pytest.raises(SettingsError, match="can't be read: No such file"):
+        audit(settings, saved_state=tmp_path / "none", patience=5.0)

@@ -118,7 +118,7 @@ def test_at_least_once_needs_no_right_on_transactional_ids(
 
 
 def test_a_history_needs_the_rights_in_its_table(
-    secured: SecuredKafka, module_settings: Settings, history_model: Path, run: Run
+    secured: SecuredKafka, module_settings: Settings, history_model: Path, run: Run, tmp_path: Path
 ) -> None:
     settings = fresh(module_settings, model=history_model, until_idle=1.0)
     create_topics(settings, replication_factor=1, state=True)
@@ -133,6 +133,7 @@ def test_a_history_needs_the_rights_in_its_table(
     done(settings, "audit", rights=[*NEEDED["audit"], *NEEDED["audit with a history"]])
     done(settings, "state", "show", "p", rights=NEEDED["state show"])
     done(settings, "state", "check", rights=NEEDED["state check"])
+    done(settings, "state", "snapshot", str(tmp_path / "state.jsonl"), rights=NEEDED["state snapshot"])
 
     new = settings.model_copy(update={"group": f"{settings.group}-new"})
     create_topics(new, replication_factor=1, state=True)
