@@ -100,6 +100,7 @@ NESTED_ODD = [
     '{"hr":{"value":80,"u":"F"}}}',  # an unknown unit
     '{"hr":{"value":80,"u":"Hz","u":"Hz"}}}',
     '{"hr":80}}',
+    r'{"hr":{"value":1.4,"u":"\u0048z"},"temp":{"value":98.6,"u":"[deg\u0046]"}}}',  # which Python converts
     '{"x":{"hr":1,"y":{"hr":{}},"hr":2}}}',  # twice, with others in between
     "{}} x",
 ]
@@ -114,6 +115,16 @@ def test_the_kernel_reads_plain_nested_messages_by_itself() -> None:
     values = [(MEASURED + '{},"x":').encode() + one + b"}" for one in deep]
     pair.check(values)
     assert len(pair.left_to_python(values)) == 1
+
+
+def test_names_lead_where_their_object_is_whatever_came_before() -> None:
+    pair = Pair([*NESTED.features], mapping=NESTED, ranges={})
+    nested = (MEASURED + NESTED_PLAIN[0]).encode()
+    inner = f'{{"value":1,"u":"Hz","at":"{TIME}","who":{{"pid":"p1"}},"v":{{"hr":{{"value":2,"u":"Hz"}}}}}}'.encode()
+    swapped = f'{{"u":5,"value":1,"who":{{"pid":"p1"}},"at":"{TIME}","v":{{"temp":{{"u":"K","value":2}}}}}}'.encode()
+    values = [nested, inner, nested, swapped, inner, swapped]
+    pair.check(values)
+    assert pair.left_to_python(values) == []
 
 
 def test_only_the_other_messages_are_left_to_python(flat: Pair) -> None:

@@ -104,8 +104,18 @@ def test_a_subjects_name_follows_topic_and_record_or_is_given(schema_registry: s
     assert not topic.decode(mark + written(VITALS, VALUE)).rejects
     other = Topic(schema_registry, schema_subject=f"{topic.name}-org.example.Vitals")
     assert not other.decode(mark + written(VITALS, VALUE)).rejects
+    unknown = [Reject(0, Reason.UNKNOWN_SCHEMA, "")]
     other = Topic(schema_registry)
-    assert other.decode(mark + written(VITALS, VALUE)).rejects == [Reject(0, Reason.UNKNOWN_SCHEMA, "")]
+    assert other.decode(mark + written(VITALS, VALUE)).rejects == unknown
+    topic.settings = topic.settings.model_copy(update={"schema_subject": f"{topic.name}-value"})
+    assert topic.decode(mark + written(VITALS, VALUE)).rejects == unknown
+
+
+def test_messages_outlive_their_schemas_deletion(schema_registry: str) -> None:
+    topic = Topic(schema_registry)
+    mark = topic.register(VITALS)
+    topic.client.delete_subject(f"{topic.name}-value")
+    assert not topic.decode(mark + written(VITALS, VALUE)).rejects
 
 
 def test_a_schema_may_refer_to_others(schema_registry: str) -> None:
