@@ -8,10 +8,10 @@ Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
-_BIT = (1 << np.arange(8)).astype(np.uint8)  # bit 0 is the lowest, as np.packbits(bitorder="little") has it
+_BIT = (1 << np.arange(8)).astype(np.uint8)  # bit 0 is the lowest, as in np.packbits(bitorder="little")
 _FULL = 0xFF
 _SHORT = 1 << 14
-_BLOCK = 1 << 20  # bytes looked at together: what numpy answers takes eight times as much
+_BLOCK = 1 << 20  # bytes examined at once: numpy's result takes eight times as much
 
 
 class Bitmap:
@@ -22,7 +22,7 @@ class Bitmap:
         self._bytes: Bytes = np.zeros((size + 7) // 8, dtype=np.uint8)
 
     def add(self, members: Ints) -> Bools:
-        """Add `members`; returns for each whether it was already in, or occurs earlier in `members`."""
+        """Add `members`; returns for each whether it was already present, or occurs earlier in `members`."""
         again = self.has(members)
         if len(members) > 1 and not (members[1:] > members[:-1]).all():
             first = np.zeros(len(members), dtype=np.bool_)
@@ -32,7 +32,7 @@ class Bitmap:
         return again
 
     def has(self, members: Ints) -> Bools:
-        """Whether each of `members` is in."""
+        """Whether each of `members` is present."""
         found: Bools = (self._bytes[members >> 3] & _BIT[members & 7]) != 0
         return found
 
@@ -47,16 +47,16 @@ class Bitmap:
             self._bytes[where] &= np.uint8(~mask & _FULL)
 
     def count(self, start: int = 0, stop: int | None = None) -> int:
-        """How many integers of the range are in."""
+        """How many integers of the range are present."""
         stop = self.size if stop is None else stop
-        if stop - start < _SHORT:  # nearly every chunk: one integer is sooner counted than three slices
+        if stop - start < _SHORT:  # nearly every chunk: counting one integer is faster than three slices
             content = int.from_bytes(self._bytes[start >> 3 : (stop + 7) >> 3].tobytes(), "little")
             return ((content >> (start & 7)) & ((1 << max(0, stop - start)) - 1)).bit_count()
         pieces = _pieces(start, stop)
         return sum(int(np.bitwise_count(self._bytes[where] & mask).sum()) for where, mask in pieces)
 
     def last(self, start: int, stop: int) -> int | None:
-        """The greatest integer of the range that is in; None if there is none."""
+        """The largest integer of the range that is present; None if there is none."""
         for where, mask in reversed(_pieces(start, stop)):
             found = np.flatnonzero(self._bytes[where] & mask)
             if len(found):
@@ -66,7 +66,7 @@ class Bitmap:
         return None
 
     def first(self, limit: int) -> Ints:
-        """The `limit` smallest that are in, in order."""
+        """The `limit` smallest members, in order."""
         found: Ints = np.empty(0, dtype=np.int64)
         for where, _ in _pieces(0, self.size):
             if len(found) >= limit:
@@ -94,7 +94,7 @@ class Bitmap:
 
 
 def _pieces(start: int, stop: int) -> list[tuple[slice, np.uint8]]:
-    """The bytes that the range touches, as slices of limited length, each with the bits meant in its bytes."""
+    """The bytes that the range touches, as slices of limited length, each with a mask of the range's bits."""
     if start >= stop:
         return []
     first, last = start >> 3, (stop - 1) >> 3

@@ -1,4 +1,4 @@
-"""The pass over the metrics topic: every chunk is whole, none overlap, and together they are complete."""
+"""The pass over the metrics topic: every chunk is complete, none overlap, and together they cover everything."""
 
 from collections.abc import Sequence
 
@@ -26,9 +26,9 @@ _AMISS = "is not a chunk: its spans are malformed"
 class Chunks:
     """Judges chunks against the messages that have results and dead letters.
 
-    When no chunk is torn, none overlap and all accounted messages are in one, then the chunks' rows add up to
-    the results and dead letters. A chunk may tell of more results than there are, as far as those of its messages
-    may have been deleted (`Outputs.lacking`), and of more dead letters likewise.
+    If every chunk is complete, none overlap and every accounted message is in one, the chunks' rows add up to the
+    results and dead letters. A chunk may report more results or dead letters than there are if those of its messages
+    may have been deleted (`Outputs.lacking`).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Chunks:
         self.rows = 0  # of the chunks that are judged
         self.reach = np.full(scope.partitions, -1)
         self.covered = Bitmap(scope.size)
-        # By chunk with skipped messages: how many, in which ranges, and whether these are all of the chunk.
+        # For each chunk with skipped messages: how many, in which ranges, and whether the ranges cover the whole chunk.
         self._skipping: list[tuple[int, list[tuple[int, int]], bool]] = []
         self.heads = Heads(starts, inputs=scope.partitions, cleanup=cleanup)
         self._sources = {f"{input_topic}-{partition}": partition for partition in range(scope.partitions)}
@@ -68,9 +68,9 @@ class Chunks:
                 self._findings.add(Invariant.ATOMIC, self._topic, partition, offset, problem)
 
     def skipped(self, lost: Bitmap) -> Bitmap:
-        """Of the messages without any output, those that chunks tell of: in each as many as it says.
+        """The messages without any output that chunks report as skipped, in each chunk as many as it reports.
 
-        Fewer will do where not all of a chunk is in scope, or some of its outputs may have been deleted.
+        Fewer are accepted if part of a chunk is out of scope, or some of its outputs may have been deleted.
         """
         found = Bitmap(self._scope.size)
         for told, ranges, whole in self._skipping:

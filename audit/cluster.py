@@ -1,4 +1,4 @@
-"""Offsets: the group's, the topics' beginnings and ends, and up to where transactions have ended."""
+"""Offsets: the group's committed ones, the topics' starts and ends, and how far transactions have ended."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Cluster:
     """
 
     def __init__(self, settings: Settings, *, patience: float, topics: Sequence[str] | None = None) -> None:
-        """These topics must be there, or else those that have a setting."""
+        """`topics` must exist; by default those that have a setting."""
         require_topics(settings, settings.topics if topics is None else topics)
         self._admin = Admin(settings)
         self._settings = settings
@@ -47,7 +47,7 @@ class Cluster:
         self._input = settings.input_topic
         self._deadline = time.monotonic() + patience
         self.state_ends: dict[int, int | None] = {}
-        """Where the state ends that belongs to each of the committed offsets that were told last; None for no state."""
+        """The end of the state that belongs to each committed offset last returned; None for no state."""
 
     def committed(self) -> Offsets | None:
         """The group's committed offset of each partition that has one; None while a transaction holds them."""
@@ -63,18 +63,18 @@ class Cluster:
             time.sleep(_POLL_S)
 
     def last_committed(self) -> Offsets:
-        """The same, but with the old offsets where an open transaction is about to change them."""
+        """The same, but with the previous offsets if an open transaction is about to change them."""
         try:
             return self._committed(stable=False)
         except KafkaException as exception:
             raise _refused("the committed offsets of group " + self._group, exception.args[0]) from None
 
     def of_another_topic(self) -> Offsets:
-        """The committed offsets beside which stands the id of another topic: one that had the input's name before."""
+        """The committed offsets that carry another topic's ID: of an earlier topic with the input's name."""
         try:
             ours, found = self.topic_id(), self._answers(stable=False)
         except KafkaException as exception:
-            raise _refused(f"which topic {self._input} is", exception.args[0]) from None
+            raise _refused(f"the ID of topic {self._input}", exception.args[0]) from None
         return {
             one.partition: one.offset
             for one in found
@@ -82,19 +82,19 @@ class Cluster:
         }
 
     def topic_id(self) -> str:
-        """That of the input topic."""
+        """The ID of the input topic."""
         described = self._admin.client.describe_topics(TopicCollection([self._input]))[self._input]
         try:
             return str(described.result().topic_id)
         except KafkaException as exception:
-            raise _refused(f"which topic {self._input} is", exception.args[0]) from None
+            raise _refused(f"the ID of topic {self._input}", exception.args[0]) from None
 
     def starts(self, topic: str) -> Offsets:
         """The first remaining offset."""
         return self._ends(topic, _SPEC.earliest(), IsolationLevel.READ_UNCOMMITTED)
 
     def begins(self) -> Offsets:
-        """Where a group that has committed nothing begins in the input topic."""
+        """Where a group without committed offsets starts in the input topic."""
         starts, ms = self.starts(self._input), self._settings.from_ms
         if ms is None:
             return starts
@@ -109,12 +109,12 @@ class Cluster:
         return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_UNCOMMITTED)
 
     def at_time(self, topic: str, ms: int) -> Offsets:
-        """The first offset with a timestamp from `ms` on; beyond all there are where none is so young."""
+        """The first offset with a timestamp of `ms` or later; the end if there is none."""
         found = self._ends(topic, _SPEC.for_timestamp(ms), IsolationLevel.READ_UNCOMMITTED)
         return {partition: offset if offset >= 0 else _NEVER for partition, offset in found.items()}
 
     def cleanups(self) -> dict[str, Cleanup]:
-        """What the brokers delete of each topic; without those whose configuration this user may not see."""
+        """Each topic's cleanup policy, without topics whose configuration this user may not see."""
         return cleanups(self._settings, self._settings.topics)
 
     def stable(self, topic: str) -> Offsets:
@@ -122,9 +122,10 @@ class Cluster:
         return self._ends(topic, _SPEC.latest(), IsolationLevel.READ_COMMITTED)
 
     def settled(self, topic: str, ends: Offsets) -> Offsets:
-        """Up to where all transactions are settled, at most `ends`: waits for that as long as patience lasts.
+        """The offsets, at most `ends`, before which all transactions have ended; waits up to `patience` seconds for
+        that.
 
-        Less than `ends` means that the transaction which begins there is still open.
+        An offset below `ends` means that the transaction that starts there is still open.
         """
         while True:
             stable = self.stable(topic)
@@ -139,8 +140,8 @@ class Cluster:
         return {one.partition: one.offset for one in found}
 
     def _answers(self, *, stable: bool) -> list[TopicPartition]:
-        # Through a consumer that joins nothing: the admin client's own question for a group's offsets ends the
-        # process when the coordinator goes away meanwhile (an assertion of librdkafka 2.16: 3 times of 3).
+        # Asked through a consumer that joins no group: the admin client's own call for a group's offsets crashes the
+        # process if the coordinator goes away meanwhile (an assertion in librdkafka 2.16, in 3 of 3 tries).
         asked = [TopicPartition(self._input, partition) for partition in self._partitions(self._input)]
         isolation = "read_committed" if stable else "read_uncommitted"
         config = {"group.id": self._group, "isolation.level": isolation, "log_level": 0}

@@ -1,4 +1,4 @@
-"""What follows from the passes: which records disprove which claim, and what can't be judged; and its wording."""
+"""Draws conclusions from the passes: which records disprove which claim, and what can't be judged."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class Conclusions:
         self._left: list[Unjudged] = []
 
     def check_sets(self) -> None:
-        """I1, I2, I3, and the part of I4 that chunks leave nothing out."""
+        """I1, I2, I3, and the part of I4 that says chunks leave nothing out."""
         if self._passes.values is not None:
             wrong = self._skipped - self._passes.values.foreign
             self._accuse(Invariant.CORRECT, wrong, "was skipped as not for us, but is for us")
@@ -92,7 +92,7 @@ class Conclusions:
         for partition, furthest in enumerate(reach.tolist()):
             problem, offset = "", last_committed.get(partition, 0)
             if furthest >= offset:
-                problem = f"is committed, but there are results or dead letters of messages up to {furthest}"
+                problem = f"is committed, but there are results or dead letters for messages up to {furthest}"
             elif partition in self._snapshot.committed:
                 offset, problem = self._committed_too_far(partition, accounted)
             if problem:
@@ -179,7 +179,7 @@ class Conclusions:
     def _verdicts(self) -> Iterator[Verdict]:
         left: Counter[Invariant] = Counter({Invariant.COMPLETE: self._lacking.count()})
         for one in self._left:
-            if one.invariant is not Invariant.COMPLETE:  # a message may count for two topics
+            if one.invariant is not Invariant.COMPLETE:  # for that one, a message may count for two topics
                 left[one.invariant] += one.count
         for invariant, checked in self._checked().items():
             yield Verdict(invariant, checked, self._findings.counts[invariant], left[invariant])
@@ -211,7 +211,7 @@ class Conclusions:
         for topic in self._passes.undercounted:
             yield f"{topic}: some records were deleted while aborted ones were counted; there may be more of them"
         if skipped := self._skipped.count():
-            yield f"{skipped:,} messages were for others and skipped (--skip-foreign), as their chunks say"
+            yield f"{skipped:,} messages were marked as not for us in their chunks and skipped (--skip-foreign)"
         missing = [p for p in range(self._snapshot.scope.partitions) if p not in self._snapshot.committed]
         if missing:
             source = self._settings.input_topic

@@ -26,13 +26,13 @@ class Invariant(StrEnum):
 
     COMPLETE = "I1", "every consumed message has a result or a dead letter"
     ONCE = "I2", "none has two, and none has both"
-    GENUINE = "I3", "every result and dead letter is readable and of a consumed message"
-    ATOMIC = "I4", "every chunk is whole, no two overlap, and they add up"
-    ORDERED = "I5", "outputs come in the order of their messages"
+    GENUINE = "I3", "every result and dead letter is readable and matches a message"
+    ATOMIC = "I4", "every chunk is complete, no two overlap, and their counts add up"
+    ORDERED = "I5", "outputs are in the order of their messages"
     OFFSETS = "I6", "committed offset = last accounted + 1; no output beyond"
     SETTLED = "I7", "no transaction is left open"
     CORRECT = "I9", "every value equals offline scoring"
-    STATE = "I10", "the state topic holds what the consumed messages give"
+    STATE = "I10", "the state topic matches the consumed messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Findings:
     def add_members(
         self, invariant: Invariant, topic: str, members: Bitmap, *, scope: Scope, problem: str
     ) -> None:
-        """All messages of `topic` that are in the bitmap."""
+        """Add all messages of `topic` in the bitmap."""
         named = scope.places(members.first(NAMED))
         for partition, offset in named:
             self.add(invariant, topic, partition, offset, problem)
         self.counts[invariant] += members.count() - len(named)
 
     def first(self) -> list[Offender]:
-        """The first few of all: one of each disproved invariant, then the rest of them."""
+        """The first few offenders: one for each disproved invariant, then others."""
         heads = [named[0] for named in self._in_order()]
         others = [offender for named in self._in_order() for offender in named[1:]]
         chosen = [*heads, *others][:NAMED]

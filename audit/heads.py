@@ -1,4 +1,4 @@
-"""The remaining beginning of an output topic, which shows whose records may have been deleted."""
+"""The remaining start of an output topic, which shows whose records may have been deleted."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,12 +18,12 @@ _NEVER = 1 << 62
 
 
 class Heads:
-    """The first records that are left in each partition of an output topic.
+    """The first remaining records in each partition of an output topic.
 
-    Within an output partition the records of one input partition come in order, so from the first one that is
-    left they are all there. Time proves it, too: a record is written after its message, so what was deleted is
-    of messages older than the first record that is left. In a compacted topic nothing proves it; `cleanup` is None
-    where the brokers do not tell.
+    Within an output partition, the records of one input partition are in order, so from the first remaining one onwards
+    all are present. Time proves it, too: a record is written after its message, so deleted records belong to messages
+    older than the first remaining record. In a compacted topic nothing proves it; `cleanup` is None where the brokers
+    do not tell.
     """
 
     def __init__(self, starts: Offsets, *, inputs: int, cleanup: Cleanup | None) -> None:
@@ -45,19 +45,19 @@ class Heads:
                 self._times[partition] = batch.messages[int(rows[0])].timestamp()[1]
 
     def note(self, outputs: Ints, inputs: Ints, offsets: Ints) -> None:
-        """Note which messages the records in these output partitions are of."""
+        """Note which messages the records in these output partitions belong to."""
         np.minimum.at(self._first, (outputs, inputs), offsets)
 
     def restart(self, partition: int) -> None:
-        """Records of this partition were deleted while it was read: it counts from those that come now."""
+        """Records of this partition were deleted while it was read: count from the next one."""
         self.cut = sorted({*self.cut, partition})
         self._times[partition] = self._first[partition] = _NEVER
 
     def may_lack(self, batch: Batch, rows: Ints) -> Bools:
-        """Of these messages of the input, whether a record of theirs may have been deleted here.
+        """For each of these input messages, whether a record of it may have been deleted here.
 
-        Each is looked for where its key belongs, also if that partition is whole: another one may have held
-        the key before the topic got more partitions.
+        Each is judged by the partition of its key, even if that partition is whole: another one may have held the key
+        before the topic got more partitions.
         """
         if self.whole or self._may_be_compacted:
             return np.full(len(rows), not self.whole)
@@ -73,9 +73,9 @@ class Heads:
         return lacking
 
     def floors(self, at_time: Callable[[int], Offsets]) -> Ints:
-        """By input partition, the offset from which on the records are all there, whatever their key.
+        """By input partition, the offset from which onwards all records are present, whatever their key.
 
-        `at_time` gives each input partition's first offset from a time (ms since 1970) on.
+        `at_time` returns each input partition's first offset at or after a time (ms since 1970).
         """
         floors = np.zeros(self._first.shape[1], dtype=np.int64)
         if self._may_be_compacted:

@@ -26,7 +26,7 @@ _DECIMALS: Final = 4  # of the hours in a result
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the patients at messages with a patient and a time, by position in the batch."""
+    """What is known about the patient at each message that has a patient and a time, by position in the batch."""
 
     features: pd.DataFrame
     """The history's features."""
@@ -35,7 +35,7 @@ class Known:
 
 
 class Fold:
-    """Folds messages from where the group began. Memory grows with the number of patients, not of messages."""
+    """Folds messages from where the group started. Memory grows with the number of patients, not of messages."""
 
     def __init__(self, model: OfflineModel, decode: Decoder) -> None:
         """Raises ValueError if the model has no history."""

@@ -41,13 +41,13 @@ def cause(reason: Reason, field: str) -> int:
 
 
 def content(letter: Message, origin: Origin) -> int:
-    """The fingerprint of all that a dead letter holds of its message."""
+    """The fingerprint of everything a dead letter copies from its message."""
     theirs = _theirs(letter)
     return _fingerprint(letter.key(), letter.value(), theirs, time=origin.timestamp, pointer=origin.pointer)
 
 
 def contents_of(message: Message) -> Iterator[int]:
-    """The fingerprints of the dead letters that a message may have: a copy, and pointers of ever less."""
+    """The fingerprints of a message's possible dead letters: a full copy, and pointers that contain less and less."""
     key, theirs, time = message.key(), _theirs(message), message.timestamp()[1]
     yield _fingerprint(key, message.value(), theirs, time=time, pointer=False)
     yield _fingerprint(key, b"", theirs, time=time, pointer=True)
@@ -65,7 +65,7 @@ def _fingerprint(key: Any, value: Any, theirs: Headers, *, time: int, pointer: b
 
 
 def _crc32(parts: Iterable[bytes | None]) -> int:
-    """Of parts that may be empty or missing; where one ends and the next begins counts, too."""
+    """A checksum of parts that may be empty or missing; their boundaries count, too."""
     code = 0
     for part in parts:
         code = zlib.crc32(b"%d " % (-1 if part is None else len(part)), code)

@@ -23,9 +23,12 @@ from real_time.usable import load_usable
 
 ULP = 4
 DOUBLE, SINGLE = 1e-12, 1e-6
-"""By how much two scores of anything but trees may differ, in units in the last place or, if that is more, by itself in
-double or single precision: BLAS and others round a row alone and among others differently (measured: 41 units in the
-last place, and 6e-8 in single precision), and processors differ in their exponential functions."""
+"""How far two scores of anything but trees may differ: in units in the last place or, if larger, in absolute terms.
+
+The absolute terms are for double and single precision. BLAS and others round a row differently when it is alone
+(measured: 41 units in the last place, and 6e-8 in single precision), and processors have different exponential
+functions.
+"""
 
 _TREES = (
     DecisionTreeClassifier,
@@ -74,7 +77,7 @@ def _nearness(scorer: RiskScorer) -> tuple[int, float]:
 
 
 def is_tree_based(classifier: Any) -> bool:
-    """Whether the scores come out of trees, and so have the same bits however many rows are scored."""
+    """Whether the scores come from trees, so that their bits do not depend on how many rows are scored."""
     if steps := getattr(classifier, "steps", None):
         return is_tree_based(steps[-1][1])
     module = type(classifier).__module__.partition(".")[0]

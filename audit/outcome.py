@@ -9,7 +9,7 @@ from audit.unjudged import Unjudged
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one claim: what was checked, how many disprove it, and of how many nobody can tell."""
+    """The verdict on one claim: what was checked, how many disprove it, and how many could not be judged."""
 
     invariant: Invariant
     checked: str
@@ -19,7 +19,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many messages were not consumed yet. Unless `exact`, some of them may be the marks of transactions."""
+    """How many messages were not consumed yet. Unless `exact`, some of them may be transaction markers."""
 
     messages: int
     exact: bool

@@ -171,7 +171,7 @@ class Results:
         self._check_labels(np.flatnonzero(ours), sources, offsets, probabilities, columns)
         if self._published.keeps_results:
             as_we_read = _equal(columns["mapping"], self._published.mapping)[rows]
-            self._accuse(rows[~as_we_read], sources, offsets, "its result was made with another mapping")
+            self._accuse(rows[~as_we_read], sources, offsets, "its result was made with a different mapping")
             rows = rows[as_we_read]
             self._published.add_results(
                 self._scope.numbers(sources[rows], offsets[rows]),

@@ -1,4 +1,4 @@
-"""The partition of a topic that a key's records are in."""
+"""Computes the partition that holds a key's records."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _32: Final = 0xFFFFFFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where Java clients, and workers, put a record with this key."""
+    """The partition in which Java clients and workers put records with this key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 

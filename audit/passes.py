@@ -115,7 +115,7 @@ class Passes:
         self._pass(topic, self.inputs, on_deleted=self.values.lost if self.values else gone.add)
         if self.values and self.values.folds:
             self._read_states([*self.values.folds.values()], gone)
-        self.left_from = self._cluster.starts(topic)  # retention may have deleted some meanwhile
+        self.left_from = self._cluster.starts(topic)  # retention may have deleted messages meanwhile
         self._note_what_is_gone_on_both_sides()
 
     def _without_beginning(self, starts: Offsets) -> set[int]:
@@ -136,7 +136,7 @@ class Passes:
         return {partition for partition in gone if starts[partition] <= saved.offsets.get(partition, -1)}
 
     def _read_states(self, folds: "Sequence[Fold]", gone: Collection[int]) -> None:
-        """Read the state topic, once it is known which states the messages give."""
+        """Read the state topic, once it is known which states the messages produce."""
         from audit.states import States, check_ends
 
         topic = self._settings.topic(Role.STATE)
@@ -210,7 +210,7 @@ class Passes:
         )
 
     def _begin(self, topic: str) -> Offsets:
-        """Where a topic begins now."""
+        """The current start of a topic."""
         self.starts[topic] = self._cluster.starts(topic)
         return self.starts[topic]
 
@@ -240,7 +240,7 @@ class Passes:
         )
 
     def _note_what_is_gone_on_both_sides(self) -> None:
-        """A deleted message may have had a result or dead letter that was deleted too."""
+        """Count deleted messages whose result or dead letter may have been deleted, too."""
         absent = Bitmap(self._snapshot.scope.size)
         for partition in self.left_from:
             absent.add_range(*self._gone(partition))

@@ -84,7 +84,7 @@ class Published:
         return np.array(self._carried[numbers])
 
     def pasts(self, numbers: Ints) -> UInts:
-        """The fingerprints of what the results tell of patients' pasts."""
+        """The fingerprints of what the results say about patients' pasts."""
         return np.array(self._pasts[numbers])
 
     def contents(self, numbers: Ints) -> UInts:
@@ -110,5 +110,5 @@ def fingerprints(keys: Sequence[bytes | None], *columns: Sequence[Any]) -> UInts
 
 
 def past_fingerprints(told: Sequence[Any]) -> UInts:
-    """A number for what each result tells of its patient's past."""
+    """A fingerprint of what each result says about its patient's past."""
     return fingerprints([None] * len(told), told)

@@ -79,8 +79,8 @@ class Batch:
 
 
 def headers_of(message: Message) -> Headers:
-    """A message's headers; none where it has none."""
-    headers: Any = message.headers()  # its type allows more than a consumer gives
+    """A message's headers; empty if it has none."""
+    headers: Any = message.headers()  # the declared type allows more than a consumer returns
     return headers or ()
 
 
@@ -97,8 +97,8 @@ def read(
 ) -> Iterator[Batch]:
     """All messages of `topic` from `starts` to below `ends`.
 
-    `on_deleted` hears of each partition whose next messages were deleted before they were read; it goes on
-    with the first that is left. Raises NotAuditableError if they can't be read, or nothing arrives for a minute.
+    `on_deleted` is called for each partition whose next messages were deleted before they were read; reading continues
+    with the first remaining one. Raises NotAuditableError if they can't be read, or nothing arrives for a minute.
     """
     config = settings.client(_READER) | {"isolation.level": isolation, "group.id": settings.group}
     reader = Consumer(config, logger=kafka_logger("vitalstream.kafka"))
@@ -160,10 +160,10 @@ class _Pass:
         if arrived:
             self._moved_at = time.monotonic()
         elif time.monotonic() - self._moved_at > STALL_S:
-            raise NotAuditableError(f"topic {self._topic} can't be read: nothing came for {STALL_S:g} s")
+            raise NotAuditableError(f"topic {self._topic} can't be read: nothing arrived for {STALL_S:g} s")
 
     def _batch(self, messages: list[Message]) -> Batch:
-        """Only what was not read before and lies before the end."""
+        """Only messages that were not read before and lie before the end."""
         partitions = _ints(map(Message.partition, messages), len(messages))
         offsets = _ints(map(Message.offset, messages), len(messages))
         wanted = (offsets >= self._next[partitions]) & (offsets < self._ends[partitions])

@@ -1,4 +1,4 @@
-"""Gives a new group the past of another one: folds its state from the input topic, and copies the offsets."""
+"""Gives a new group another group's past: folds the state from the input topic and copies the offsets."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -31,7 +31,7 @@ _PRODUCER: Final[dict[str, Any]] = {
 class Rebuilt:
     """How many messages were folded, and how many patients have state now.
 
-    `cut` lists the input's partitions whose first messages are gone, and with them what they said.
+    `cut` lists the input's partitions whose first messages were deleted and so are missing from the state.
     """
 
     messages: int
@@ -44,7 +44,7 @@ def rebuild(settings: Settings, fold: Fold, *, source: str, on_progress: OnProgr
     `settings`, all in one transaction. Neither group may have workers.
 
     Raises:
-        SettingsError: the group has begun already, or `source` has not.
+        SettingsError: the group already has offsets, or `source` has none.
         BrokerError: the brokers can't be reached or refuse, a topic is missing, or the state topic is not empty.
         NotAuditableError: the input can't be read.
     """
@@ -53,13 +53,11 @@ def rebuild(settings: Settings, fold: Fold, *, source: str, on_progress: OnProgr
     committed = _committed(settings, source)
     cluster = Cluster(settings, patience=_PATIENCE_S, topics=[topic, state])
     if cluster.last_committed():
-        raise SettingsError(
-            f"--group {settings.group} has committed offsets already: choose a group that is not begun"
-        )
+        raise SettingsError(f"--group {settings.group} already has committed offsets: choose a new group")
     if any(cluster.ends(state).values()):
         raise BrokerError(
-            f"topic {state} is not empty: delete it and make it again with topics create --state, or choose another "
-            "--group"
+            f"topic {state} is not empty: delete it and recreate it with topics create --state, or choose "
+            "another --group"
         )
     starts, ends = cluster.starts(topic), {p: committed.get(p, 0) for p in cluster.ends(topic)}
     messages = 0
@@ -82,7 +80,7 @@ def _committed(settings: Settings, source: str) -> Offsets:
         )
     if cluster.of_another_topic():
         raise SettingsError(
-            f"--from-group {source} has consumed another topic of the name {settings.input_topic}, which was deleted"
+            f"--from-group {source} consumed an earlier topic named {settings.input_topic}, which was deleted"
         )
     return committed
 
@@ -107,7 +105,7 @@ def _write(settings: Settings, fold: Fold, committed: Offsets, *, topic_id: str)
         error: KafkaError = exception.args[0]
         raise BrokerError(
             f"the state could not be written ({error.name()}): check this user's rights, and that group "
-            f"{settings.group} has no workers; vitalstream state check tells whether it was committed after all"
+            f"{settings.group} has no workers; run vitalstream state check to see whether it was committed"
         ) from None
 
 

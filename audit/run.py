@@ -75,10 +75,9 @@ def audit(
 
 @contextmanager
 def _patient_collector() -> Iterator[None]:
-    """Let the garbage collector wait until more than a batch has piled up.
+    """Run the garbage collector only after more than a batch has piled up.
 
-    Messages go as they came, without cycles; to look for some among the objects of each batch again and again
-    takes longer than reading them.
+    Messages form no cycles, and searching the objects of every batch for cycles takes longer than reading them.
     """
     usual = gc.get_threshold()
     gc.set_threshold(10 * BATCH, *usual[1:])
@@ -89,7 +88,7 @@ def _patient_collector() -> Iterator[None]:
 
 
 def _published(size: int, offline: "Sequence[tuple[OfflineModel, Decoder]]") -> Published:
-    mapping = offline[0][1].mapping if offline else None  # the same of all: the settings name one
+    mapping = offline[0][1].mapping if offline else None  # the same for all: the settings name one
     return Published(size, models=[model.sha256 for model, _ in offline], mapping=mapping)
 
 
@@ -121,16 +120,16 @@ def _saved(
 
 
 def _offline(settings: Settings, models: Sequence[Path]) -> "list[tuple[OfflineModel, Decoder]]":
-    """The models to compare with, each once, and what reads messages for them."""
+    """The models to compare with, each once, and their decoders."""
     paths = models or ([] if settings.model is None else [settings.model])
     if not paths:
         return []
-    from audit.model import load_offline  # scikit-learn takes its time to import, and is not needed without
+    from audit.model import load_offline  # imports scikit-learn, which is slow and not needed without models
 
     found = {}
     for path in paths:
         model = load_offline(path, **settings.of_model)
-        decode = make_decoder(settings, model)  # refused here, before anything is read
+        decode = make_decoder(settings, model)  # fails here, before anything is read
         require_min_features(settings.min_features, model.features)
         found[model.sha256] = model, decode
     return [*found.values()]

@@ -1,4 +1,4 @@
-"""All offsets at the beginning of an audit."""
+"""All offsets at the start of an audit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from broker.topics import Cleanup
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The group's committed offsets, up to where each topic is read, and what the brokers delete of it.
+    """The group's committed offsets, the end up to which each topic is read, and each topic's cleanup policy.
 
-    The committed offsets are taken first, so that all that was committed by then lies before the ends. Where a
-    topic begins is asked before each pass anew: retention does not wait for an audit.
+    The committed offsets are taken first, so that everything committed by then lies before the ends. A topic's start is
+    looked up again before each pass, because retention does not wait for an audit.
     """
 
     committed: Offsets
     state_ends: Mapping[int, int | None]
-    """Where the state ends that belongs to each committed offset; None where none does."""
+    """The end of the state that belongs to each committed offset; None if there is none."""
     cleanups: Mapping[str, Cleanup]
     ends: Mapping[str, Offsets]
     scope: Scope
 
     def may_be_compacted(self, topic: str) -> bool:
-        """Whether messages may be missing from the midst of a topic."""
+        """Whether messages may be missing from the middle of a topic."""
         cleanup = self.cleanups.get(topic)
         return cleanup is None or cleanup.compacts
 
 
 def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> Snapshot:
-    """Look at everything; what open transactions hold up is a finding.
+    """Take the snapshot; open transactions that hold something up are findings.
 
-    Raises NotAuditableError when the group has committed nothing.
+    Raises NotAuditableError if the group has committed nothing.
     """
     committed = cluster.committed()
     source = settings.input_topic
@@ -52,12 +52,12 @@ def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> S
     state_ends = cluster.state_ends
     strangers = cluster.of_another_topic()
     for partition, offset in strangers.items():
-        problem = f"was committed of a topic {source} that is deleted; this one was not read from its start"
+        problem = f"was committed on a deleted topic {source}; the current one was not read from its start"
         findings.add(Invariant.OFFSETS, source, partition, offset, problem)
     starts = cluster.begins()
     ends = {topic: settled_ends(topic, cluster, findings) for topic in settings.output_topics}
-    # What is committed beyond the input's end can't be read; it is judged with the committed offsets. Of a topic
-    # that is not the one committed of, nothing was consumed.
+    # Offsets committed beyond the input's end can't be read; they are judged with the committed offsets. Nothing was
+    # consumed of a topic other than the one the offsets were committed for.
     consumed = {p: offset for p, offset in committed.items() if p not in strangers}
     there = cluster.ends(source)
     ends[source] = {p: min(consumed.get(p, starts[p]), end) for p, end in there.items()}
@@ -65,11 +65,11 @@ def take_snapshot(settings: Settings, cluster: Cluster, findings: Findings) -> S
 
 
 def settled_ends(topic: str, cluster: Cluster, findings: Findings) -> Offsets:
-    """Where an output topic ends for readers; what an open transaction holds up is a finding."""
+    """The end of an output topic for readers; an open transaction before it is a finding."""
     ends = cluster.ends(topic)
     settled = cluster.settled(topic, ends)
     for partition, offset in settled.items():
         if offset < ends[partition]:
-            problem = f"a transaction that begins here is open; readers see nothing of {topic} beyond it"
+            problem = f"a transaction that starts here is open; readers see nothing of {topic} beyond it"
             findings.add(Invariant.SETTLED, topic, partition, offset, problem)
     return settled

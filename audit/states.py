@@ -70,7 +70,7 @@ class States:
                 elif not found and key in later:
                     self.overwritten += 1
                 elif found:
-                    self._accuse(partition, offset, "is not the state that the patient's messages give")
+                    self._accuse(partition, offset, "is not the state that the patient's messages produce")
                 else:
                     self._accuse(
                         partition, offset, "lacks the state of a patient whose messages were consumed"
@@ -91,7 +91,7 @@ class States:
 
 
 def unreadable(records: StateRecords, values: Sequence[bytes | None]) -> Iterator[tuple[int, StateError]]:
-    """By position, those that are no state of this recipe."""
+    """By position, the values that are not a state of this recipe."""
     try:
         records.decode([value for value in values if value is not None])
     except StateError:
@@ -109,22 +109,25 @@ def _digest(value: bytes) -> _Digest:
 def check_ends(
     topic: str, told: Mapping[int, int | None], *, starts: Offsets, there: Offsets, findings: Findings
 ) -> Offsets:
-    """By partition, where the state ends that belongs to the committed offset, as it is told beside that.
+    """By partition, the end of the state that belongs to the committed offset, as committed with it.
 
-    What can't be is a finding: an offset that names no state, and a topic of which something was deleted.
+    An offset without a state and a topic with deleted records are findings.
     """
     ends: Offsets = {}
     for partition, end in sorted(told.items()):
         problem, offset = "", 0
         if end is None:
-            problem = "the committed offset of this partition names no state: a worker without a history committed it"
+            problem = (
+                "the committed offset of this partition has no state with it: a worker without a history "
+                "committed it"
+            )
         else:
             ends[partition] = end
             if end and starts.get(partition):
                 problem, offset = "the records before this one were deleted", starts[partition]
             elif there.get(partition, 0) < end:
                 problem, offset = (
-                    f"the topic ends here, and the committed state at {end}",
+                    f"the topic ends here, but the committed state ends at {end}",
                     there.get(partition, 0),
                 )
         if problem:

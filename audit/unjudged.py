@@ -10,7 +10,7 @@ from schemas.printable import printable
 
 
 class Cause(StrEnum):
-    """Why records are gone from a topic, as far as that can be told; or that a model is not there."""
+    """Why records are gone from a topic, as far as can be determined, or that a model was not given."""
 
     COMPACTED = "compacted"
     EXPIRED = "deleted by retention or by hand"
@@ -22,7 +22,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """How many records or messages a claim could not be judged for, and the topic that they or what is gone are of."""
+    """How many records or messages a claim could not be judged for, and the topic they or missing records belong to."""
 
     invariant: Invariant
     topic: str
@@ -32,7 +32,7 @@ class Unjudged:
 
 
 def cause_of(cleanup: Cleanup | None, *, cut: bool) -> Cause:
-    """Why records of a topic are gone; `cut` if they are the oldest, and its beginning went with them."""
+    """Why records of a topic are gone; `cut` means that its oldest records were deleted."""
     if not cut:
         return Cause.HIDDEN if cleanup is None else Cause.COMPACTED
     if cleanup is None:
@@ -62,7 +62,7 @@ def without_output(topic: str, cause: Cause, count: int) -> Unjudged:
 def without_chunk(topic: str, cause: Cause, count: int) -> Unjudged:
     """Results and dead letters that are in no chunk, and may have been in one of the metrics topic."""
     what = _counted(count, "result or dead letter", "results and dead letters")
-    why = f"no chunk that is left names {'it' if count == 1 else 'them'}, and {_state(topic, cause)}"
+    why = f"no remaining chunk names {'it' if count == 1 else 'them'}, and {_state(topic, cause)}"
     return Unjudged(Invariant.ATOMIC, topic, cause, count, f"{what} could not be judged: {why}")
 
 
@@ -78,35 +78,35 @@ def without_model(topic: str, unknown: Counter[str]) -> Unjudged:
 
 
 def letters_without_model(topic: str, count: int) -> Unjudged:
-    """Dead letters that are right by none of the models that were given."""
+    """Dead letters that none of the given models confirms."""
     what = _counted(count, "dead letter", "dead letters")
-    why = "by the models that were given they are wrong, and another model scored, too"
+    why = "they do not match the given models, but another model has scored, too"
     return Unjudged(Invariant.CORRECT, topic, Cause.NO_MODEL, count, f"{what} could not be judged: {why}")
 
 
 def scores_without_past(topic: str, cause: Cause, count: int) -> Unjudged:
-    """Results and dead letters of a model with a history that are not what is left of the messages gives."""
+    """Results and dead letters of a model with a history that differ from what the remaining messages produce."""
     what = _counted(count, "result or dead letter", "results and dead letters")
-    why = f"what was known of the patients depends on messages, and {_state(topic, cause)}"
+    why = f"the patients' state depends on messages, and {_state(topic, cause)}"
     return Unjudged(Invariant.CORRECT, topic, cause, count, f"{what} could not be judged: {why}")
 
 
 def states_without_past(topic: str, cause: Cause, count: int) -> Unjudged:
-    """States of patients that are not what is left of the messages gives."""
+    """Patients' states that differ from what the remaining messages produce."""
     what = _counted(count, "patient's state", "patients' states")
     why = f"{'it depends' if count == 1 else 'they depend'} on messages, and {_state(topic, cause)}"
     return Unjudged(Invariant.STATE, topic, cause, count, f"{what} could not be judged: {why}")
 
 
 def states_overwritten(topic: str, count: int) -> Unjudged:
-    """States whose records are gone since newer ones came."""
+    """States whose records are gone because newer ones replaced them."""
     what = _counted(count, "patient's state", "patients' states")
-    why = f"newer records came to {topic} meanwhile, and it was compacted; audit once more"
+    why = f"{topic} received newer records and was compacted meanwhile; run the audit again"
     return Unjudged(Invariant.STATE, topic, Cause.COMPACTED, count, f"{what} could not be judged: {why}")
 
 
 def nothing_left(topic: str, cause: Cause) -> Unjudged:
-    """Neither a message nor a result is left of all that the group consumed."""
+    """Nothing remains of what the group consumed, neither messages nor results."""
     sentence = f"nothing could be judged: all messages that the group consumed were {cause} from {topic}"
     return Unjudged(Invariant.COMPLETE, topic, cause, 0, sentence)
 

@@ -24,9 +24,9 @@ _ANY_MODEL_ERROR = Exception  # models may raise anything; the text may hold val
 class Values:
     """Compares batches of the input topic with what was published: each result with the model that it names.
 
-    A dead letter names no model, so it is right if it is right by any of them. `doubted` counts those right by none
-    while another model scored too. `without_past` counts differing scores of a model with a history in a partition of
-    `gone`, whose first messages may have been deleted; later ones may be known from a saved state.
+    A dead letter names no model, so it is correct if any of them confirms it. `doubted` counts those that none confirms
+    while another model has scored, too. `without_past` counts differing scores of a model with a history in a partition
+    of `gone`, whose first messages may have been deleted; later ones may be known from a saved state.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class _ByModel:
         check.accuse(rows[wrong], "its dead letter gives a different reason or field from decoding it")
 
     def _check_letters(self, check: "_Check", frame: pd.DataFrame, rows: Ints, enough: Bools) -> None:
-        """A decodable message may be dead-lettered only for the model, its result's size or a later schema."""
+        """A decodable message may be dead-lettered only because of the model, its result's size or a later schema."""
         dead = check.letters[rows]
         told = self._published.causes(check.numbers[rows])
         by_model = dead & (told == cause(Reason.MODEL_REJECTED, RISK_PROBABILITY))
@@ -161,12 +161,17 @@ class _ByModel:
         check.accuse(
             rows[dead & ~by_model & ~too_large & ~registered_since], "is a dead letter, but can be decoded"
         )
-        check.accuse(rows[by_model & ~enough], "was dead-lettered for the model, which is not called for it")
+        check.accuse(
+            rows[by_model & ~enough],
+            "was dead-lettered as rejected by the model, which is not asked about it",
+        )
         asked = np.flatnonzero(by_model & enough)
         if len(asked):
             scores, refused = self._score(frame.iloc[asked])
             accepted = ~refused & ~((scores < 0) | (scores > 1))
-            check.accuse_score(rows[asked][accepted], "was dead-lettered for the model, which accepts it")
+            check.accuse_score(
+                rows[asked][accepted], "was dead-lettered as rejected by the model, which accepts it"
+            )
 
     def _check_carried(
         self, check: "_Check", decoded: Decoded, accepted: Ints, rows: Ints, present: Ints
@@ -190,10 +195,12 @@ class _ByModel:
         return earlier
 
     def _check_past(self, check: "_Check", known: Known | None, rows: Ints) -> None:
-        """What a result tells of its patient's past; nothing where the model has no history."""
+        """Check what a result says about its patient's past: nothing if the model has no history."""
         told = [None] * len(rows) if known is None else known.told.loc[check.rows[rows]].tolist()
         wrong = past_fingerprints(told) != self._published.pasts(check.numbers[rows])
-        check.accuse_score(rows[wrong], "what it tells of the patient's past is not what the messages give")
+        check.accuse_score(
+            rows[wrong], "what it says about the patient's past does not follow from the messages"
+        )
 
     def _check_scores(self, check: "_Check", frame: pd.DataFrame, rows: Ints, asked: Bools) -> None:
         """Check the scores of the `asked` rows; the others have none."""

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError
 _CREDENTIALS = "rejects the credentials; check sasl.mechanism, sasl.username and sasl.password (-X)"
 _TLS = "and this client do not agree on TLS; check security.protocol and the ssl.* properties (-X)"
 _UNVERIFIED = (
-    "shows a certificate that can't be verified; check ssl.ca.location (-X), whether the certificate has expired, "
+    "presents a certificate that can't be verified; check ssl.ca.location (-X), whether the certificate has expired, "
     "and that it names the host of --bootstrap-servers"
 )
 _UNKNOWN_US = (
@@ -71,7 +71,7 @@ def _obstacle(error: KafkaError, text: str, *, server: str, host: str) -> str:
     if error.code() == KafkaError._RESOLVE:
         return f"the host name {host} does not resolve"
     if error.code() == KafkaError._BAD_MSG:
-        return f"{server} does not answer as Kafka does (another service, or TLS: see security.protocol, -X)"
+        return f"{server} does not answer like Kafka (another service, or TLS: see security.protocol, -X)"
     if "imed out" in text:
         return f"{server} does not answer"
     if reason and reason["reason"] == "Connection refused":

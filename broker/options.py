@@ -82,9 +82,9 @@ OPTIONS: Final[dict[str, Option]] = {
         False, "", "only count messages that the mapping marks as not for us, instead of dead-lettering them"
     ),
     "max_patients": Option(
-        1_000_000, "N", "with a model that has a history, stop rather than hold the state of more patients"
+        1_000_000, "N", "stop rather than hold the state of more patients (only models with a history)"
     ),
-    "max_state_mb": Option(1024, "MB", "the same for the memory that the patients' state takes"),
+    "max_state_mb": Option(1024, "MB", "stop rather than use more memory for that state"),
     "chunk_size": Option(
         100,
         "ROWS",
@@ -107,7 +107,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "max_dead_letter_ratio": Option(
         0.5,
         "SHARE",
-        "stop if more of the last 1,000 messages are rejected (from 500 on), or 500 in a row; 1: never",
+        "stop if a larger share of the last 1,000 messages is rejected (after 500), or 500 in a row; 1: never",
     ),
     "instance": Option(None, "NAME", "this worker's name, unique in the group; by default host and slot"),
     "workers": Option(1, "N", "worker processes to run"),
@@ -125,7 +125,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "from_timestamp": Option(
         None,
         "TIME",
-        "a new group begins with the first message at or after this time (RFC 3339); by default with the oldest",
+        "a new group starts at the first message at or after this time (RFC 3339); by default at the oldest",
     ),
     "until_idle": Option(None, "SECONDS", "stop after this long without a message; by default keep running"),
 }

@@ -397,12 +397,12 @@ def _refuse_what_has_no_effect(settings: Settings) -> None:
         raise SettingsError("--schema-file is only for Avro; add --value-format avro, or leave it out")
     if settings.workers > 1 and settings.instance is not None:
         raise SettingsError(
-            f"--instance {settings.instance}: an instance is one worker; leave it out with --workers, or start each "
-            "worker by itself with a name of its own"
+            f"--instance {settings.instance}: an instance is one worker; leave it out with --workers, or start "
+            "each worker separately with its own name"
         )
     if auto and "max_wait_ms" in given:
         raise SettingsError(
-            "--max-wait-ms: --chunk-size auto chooses the wait by itself; give --latency-goal-ms instead"
+            "--max-wait-ms: --chunk-size auto chooses the wait itself; give --latency-goal-ms instead"
         )
     if not auto and "latency_goal_ms" in given:
         raise SettingsError("--latency-goal-ms needs --chunk-size auto; add it, or leave out the goal")

@@ -269,9 +269,9 @@ def _narrow_findings(role: Role, topics: Any, settings: Settings) -> list[Findin
         return [Finding(name, "note", message)]
     if role is Role.STATE and found != wanted:
         message = (
-            f"has {_counted(found, 'partition')}, and {settings.input_topic} has {wanted}: patients are looked for on "
-            "the partition of their messages; choose another --group, and make its state topic with topics create "
-            "--state"
+            f"has {_counted(found, 'partition')}, and {settings.input_topic} has {wanted}: a patient's state "
+            "belongs on the partition of its messages; choose another --group, and create its state topic with "
+            "topics create --state"
         )
         return [Finding(name, "error", message)]
     return []
@@ -326,7 +326,7 @@ def _loss_by(policy: str, wanted: str) -> str:
     """What a cleanup policy loses; '' if nothing."""
     if wanted == "delete" and "compact" in policy:
         return "all but the last message of each patient"
-    return "what is known of patients" if wanted == "compact" and policy != wanted else ""
+    return "patients' state" if wanted == "compact" and policy != wanted else ""
 
 
 def _at(settings: Settings) -> str:

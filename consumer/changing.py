@@ -80,7 +80,7 @@ class ChangingScorer:
 
     @property
     def doubts_names(self) -> bool:
-        """Whether messages came and none had one of the model's features yet, not even as null."""
+        """Whether messages arrived but none has had any of the model's features yet, not even as null."""
         return self._scorer.doubts_names
 
     def change(self) -> None:
@@ -118,7 +118,7 @@ class ChangingScorer:
             thread.join(LEAVE_S)
 
     def look(self, *, again: bool = False) -> None:
-        """Prepare the currently pinned model, if it is another one. Never raises.
+        """Prepare the currently pinned model if it differs from the current one. Never raises.
 
         Files that were checked before are checked again only if they were replaced, or with `again`.
         """
@@ -166,7 +166,7 @@ class ChangingScorer:
             for chunk in self._recent:
                 trial(chunk, lag=0)
         except VitalstreamError as error:
-            # The text after the semicolon is for a worker that has ended.
+            # The text after the semicolon only applies to a worker that has ended.
             raise SettingsError(str(error).partition(";")[0]) from None
 
     def _refuse(self, why: str) -> None:
@@ -178,25 +178,25 @@ class ChangingScorer:
 
 
 def _require_same_past(old: Model, new: Model) -> None:
-    """Refuse another recipe: the patients' state belongs to one recipe, from where the group began."""
+    """Refuse another recipe: the patients' state belongs to one recipe, from the group's start onwards."""
     recipes = [one.history and one.history.recipe_sha256 for one in (old, new)]
     if recipes[0] != recipes[1]:
         was, is_ = (f"a history of recipe {one[:12]}" if one else "no history" for one in recipes)
         raise SettingsError(
-            f"it has {is_}, and the model that scores has {was}: what is known of patients can't be carried over; "
-            "score with it in another --group, with output topics of its own"
+            f"it has {is_}, but the current model has {was}: the patients' state can't be carried over; score "
+            "with it in another --group with its own output topics"
         )
 
 
 @contextlib.contextmanager
 def _in_the_background() -> Iterator[None]:
-    """Keep what a thread does meanwhile from holding up the worker's.
+    """Keep another thread's work from holding up the worker's thread.
 
-    A call of the worker's to Kafka lets the other thread run, and waits for its turn afterwards: up to 5 ms by default,
-    some ten times a transaction. And no garbage is looked for, nor later in what is loaded by then, as at the start
-    (see work.Beginning): that took up to 200 ms at once, and was most of the longest gap of a change. OpenMP, which
-    scikit-learn's boosting uses, has its number of threads for each thread that calls it: the worker's limit is not
-    for this one.
+    Each Kafka call of the worker lets the other thread run and then waits for its turn: up to 5 ms by default, about
+    ten times per transaction. Garbage collection is off meanwhile, and what is loaded by then is later exempt from it,
+    as at start-up (see work.Beginning): a collection took up to 200 ms and caused most of the longest gap in a change.
+    OpenMP, used by scikit-learn's boosting, limits threads per calling thread, so the worker's limit does not apply to
+    this one.
     """
     usual = sys.getswitchinterval()
     gc.disable()

@@ -15,7 +15,7 @@ from broker.log import kafka_logger
 from broker.settings import Settings
 
 TRANSACTION_TIMEOUT_S = 10.0
-CONNECT_S = 1.0  # after which a producer goes on without a connection
+CONNECT_S = 1.0  # after which a producer continues without a connection
 
 kafka_log = kafka_logger("vitalstream.kafka")
 
@@ -30,7 +30,7 @@ _CONSUMER: dict[str, Any] = {
     "fetch.queue.backoff.ms": 10,
     # Bounds memory. 4 MB is some 20,000 messages; twice as much took 11 MB more and was no faster.
     "queued.max.messages.kbytes": 4_096,
-    # For the lag.
+    # The lag comes from statistics.
     "statistics.interval.ms": 1_000,
 }
 
@@ -44,8 +44,8 @@ _CLASSIC_GROUP: dict[str, Any] = {
 _PRODUCER: dict[str, Any] = {
     "enable.idempotence": True,
     "partitioner": "murmur2_random",  # the Java client's partitioner
-    # Under load, 0 makes a request of a few messages, and handing them over takes half as long again; with 20 the last
-    # ones of a transaction are waited for half as long again. A flush sends at once, so that it is no latency.
+    # Under load, 0 sends a few messages per request, and producing takes 1.5 times as long; with 20, waiting for a
+    # transaction's last messages takes 1.5 times as long. A flush sends at once, so this adds no latency.
     "linger.ms": 5,
     # Bounds memory while a broker stalls; the default is 1 GB.
     "queue.buffering.max.kbytes": 65_536,
@@ -79,7 +79,7 @@ def is_eager(config: dict[str, Any]) -> bool:
 
 
 def make_consumer(settings: Settings, *, worker: str, on_statistics: Callable[[str], None]) -> Consumer:
-    """A consumer of the group that commits nothing by itself; `on_statistics`, called by it, must not raise.
+    """A consumer of the group without auto-commit. It calls `on_statistics`, which must not raise.
 
     Its client.id is the worker's name, unless the user's properties set another.
     """
@@ -92,9 +92,9 @@ def producer_config(
 ) -> dict[str, Any]:
     """The producer's configuration; without `transactional_id` it is idempotent only.
 
-    `limits` are the output topics' max.message.bytes: the producer takes what the largest of them takes, and a
-    batch, which counts as one message there, is never longer than the smallest. With `reports` a record that asks for
-    it hears that it was delivered, and not only that it was not.
+    `limits` are the output topics' max.message.bytes: the producer accepts what the largest of them accepts, and a
+    batch, which counts as one message there, never exceeds the smallest. With `reports`, delivery callbacks also report
+    success, not only failure.
     """
     defaults = (
         _PRODUCER
@@ -103,7 +103,7 @@ def producer_config(
     )
     if transactional_id is None:
         return settings.client(defaults)
-    # The log must tell of every connection that breaks; see CoordinatorLog.
+    # The log must report every broken connection; see CoordinatorLog.
     told = {"transactional.id": transactional_id, "log.connection.close": True, "log_level": 6}
     return settings.client(defaults | _TRANSACTIONAL) | told
 
@@ -123,16 +123,16 @@ def make_producer(
     on_undelivered: Callable[[KafkaError], None],
     on_disturbed: Callable[[], None],
 ) -> Producer:
-    """A producer with listeners, called out of its own calls.
+    """A producer with listeners, which are called from within its own calls.
 
-    `on_trouble` hears of connection errors, `on_undelivered` of each lost message (but in transactions, whose
-    commit tells), and `on_disturbed` when a request to the transaction coordinator may have been sent twice.
+    `on_trouble` hears of connection errors, `on_undelivered` of each lost message (not in transactions, where the
+    commit fails), and `on_disturbed` when a request to the transaction coordinator may have been sent twice.
     """
     config = producer_config(settings, transactional_id=transactional_id, limits=limits, reports=reports)
     config["error_cb"] = on_trouble
     if transactional_id is None:
-        # A transaction learns of lost messages from its commit. And called while a producer dies, a callback
-        # turns what it died of into a SystemError without a cause.
+        # A transaction learns of lost messages from its commit. Besides, a callback that runs while a producer fails
+        # turns the original error into a SystemError without a cause.
         config["on_delivery"] = lambda error, _message: on_undelivered(error) if error is not None else None
     log: Any = CoordinatorLog(kafka_log, on_disturbed=on_disturbed)
     producer = Producer(config, logger=log)
@@ -144,8 +144,9 @@ def make_producer(
 def _connect(producer: Producer, topic: str) -> None:
     """Wait until a connection to a broker stands.
 
-    Where none does, librdkafka (2.16) looks for the transaction coordinator again after 500 ms only: one start in three
-    met that. An answer from broker -1 came over the connection to a bootstrap server, which is given up for another.
+    Without one, librdkafka (2.16) waits 500 ms before it looks for the transaction coordinator again; this affected one
+    start in three. An answer from broker -1 came from a bootstrap server's connection, which is later replaced by
+    another.
     """
     give_up_at = time.monotonic() + CONNECT_S
     with contextlib.suppress(KafkaException):
@@ -155,11 +156,11 @@ def _connect(producer: Producer, topic: str) -> None:
 
 
 class CoordinatorLog:
-    """Passes a producer's log on, and hears in it that the connection to the transaction coordinator broke.
+    """Passes on a producer's log, and detects in it that the connection to the transaction coordinator broke.
 
-    librdkafka then repeats the request on a new connection and the call succeeds, without a word to any callback
-    (measured with 2.16). The log alone tells at once; statistics come later. The first failure of a client is always
-    logged, identical ones within 30 s are not: whoever listens must not rely on the second.
+    librdkafka then repeats the request on a new connection and the call succeeds, without any callback (measured with
+    2.16). Only the log says so at once; statistics come later. The first failure of a client is always logged,
+    identical ones within 30 s are not, so never rely on a second line.
     """
 
     def __init__(self, log: logging.Logger, *, on_disturbed: Callable[[], None]) -> None:
@@ -167,7 +168,7 @@ class CoordinatorLog:
         self._on_disturbed = on_disturbed
 
     def log(self, level: int, form: str, facility: str, client: str, text: str) -> None:
-        """What a client calls for each line; lines begin with the name of librdkafka's thread."""
+        """Called by a client for each line; lines begin with the name of librdkafka's thread."""
         if facility in ("FAIL", "REQTMOUT") and text.startswith("[thrd:TxnCoordinator]"):
             self._on_disturbed()
         self._log.log(level, form, facility, client, text)

@@ -13,7 +13,7 @@ from consumer.sending import Output, Records, Sender, kafka_call
 
 # A commit that took this long may have been sent twice.
 SLOW_S = 5.0
-# Sending offsets takes milliseconds; after this long it is tried again.
+# Sending offsets takes milliseconds; it is retried after this long.
 OFFSETS_S = 3.0
 # A call that overruns its timeout by this much will not return.
 HANGS_S = 1.0
@@ -38,7 +38,7 @@ class Committer(Protocol):
         """Whether the broker may have aborted what was added because it was open too long."""
 
     def start(self, timeout: float) -> None:
-        """Get a new producer ready."""
+        """Prepare a new producer."""
 
     def add(self, output: Output) -> None:
         """Hand a chunk's messages to the producer."""
@@ -47,7 +47,7 @@ class Committer(Protocol):
         """Make everything added, the `closing` records and the offsets visible."""
 
     def abort(self, timeout: float) -> None:
-        """Undo what was added, as far as possible."""
+        """Undo what was added as far as possible."""
 
     def renew(self) -> None:
         """Replace the producer by a new one, which `start` prepares."""
@@ -138,7 +138,7 @@ class Transactions:
         transaction of the same producer epoch. A new producer has a new epoch.
         """
         with kafka_call("listening"):
-            self._sender.producer.poll(0)  # brings the news of it
+            self._sender.producer.poll(0)  # so that `disturbed` is up to date
         if self._sender.disturbed or took > SLOW_S:
             self.renew()
             self.start(timeout)
@@ -161,9 +161,9 @@ class Transactions:
 
     def _try_to_send_offsets(self, offsets: list[TopicPartition], *, timeout: float) -> None:
         # librdkafka (2.16) doesn't look at this call's timeout while it waits for the group's coordinator
-        # (rd_kafka_coord_req_fsm); see metadata.recovery.strategy in consumer.clients. A call that was given up keeps
-        # its producer until it returns, when the coordinator is back. That is harmless: its offsets join a transaction
-        # that nobody commits and the new producer's start aborts, or they are refused for their old epoch.
+        # (rd_kafka_coord_req_fsm); see metadata.recovery.strategy in consumer.clients. An abandoned call keeps its
+        # producer until it returns, once the coordinator is back. That is harmless: its offsets join a transaction that
+        # nobody commits and the new producer's start aborts, or they are refused for their old epoch.
         group = self._consumer.consumer_group_metadata()
         send = functools.partial(self._sender.producer.send_offsets_to_transaction, offsets, group, timeout)
         try:
@@ -182,7 +182,7 @@ class Transactions:
             unsure = action is Action.RETRY
             raise KafkaCallError("committing", error, Action.REBUILD if unsure else action) from None
         except Exception:
-            # An exception from a callback replaces the commit's result, whatever it was.
+            # An exception from a callback hides the commit's own result.
             raise KafkaCallError("committing", None, Action.REBUILD) from None
 
 

@@ -16,7 +16,7 @@ from typing_extensions import override
 from broker.errors import SettingsError
 
 CLIENT_TIMEOUT_S: Final = 5.0
-_POOL_PATHS: Final = "there are /livez and /readyz; each worker has /metrics on a port of its own"
+_POOL_PATHS: Final = "there are /livez and /readyz; each worker serves /metrics on its own port"
 
 
 class Probed(Protocol):
@@ -57,14 +57,14 @@ def _bound(address: str, health: Probed, registry: CollectorRegistry | None) -> 
     try:
         return _Server((host.strip("[]"), int(port)), health, registry)
     except OverflowError:
-        raise SettingsError(f"--http {address}: ports end at 65535") from None
+        raise SettingsError(f"--http {address}: the highest port is 65535") from None
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise SettingsError(f"--http {address}: {reason}; choose another address or port") from None
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    # Not http.server.HTTPServer, which looks up our name in the DNS when it binds.
+    # Not http.server.HTTPServer, which looks up the host's name in DNS when it binds.
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True

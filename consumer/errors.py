@@ -14,12 +14,12 @@ from broker.errors import VitalstreamError
 
 
 class Action(Enum):
-    """How the worker goes on after an error."""
+    """What the worker does after an error."""
 
     RETRY = "repeat the same call with the same arguments"
     ABORT = "abort the transaction and read its messages again"
     REBUILD = "renew the producer and read again from the committed offsets"
-    FENCED = "another producer holds the transactional id, or the broker gave up our transaction"
+    FENCED = "another producer holds the transactional id, or the broker aborted our transaction"
     STOP = "stop with exit code 1"
 
 
@@ -59,7 +59,7 @@ def action_for(error: KafkaError) -> Action:
     return Action.REBUILD
 
 
-# What a consumer reports and recovers from by itself.
+# Errors that a consumer reports but recovers from on its own.
 _CONSUMER_STOPS = _HOPELESS | {
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError._NO_OFFSET,
@@ -75,7 +75,7 @@ _CONSUMER_STOPS = _HOPELESS | {
 
 
 def stops_consumer(error: KafkaError) -> bool:
-    """Whether an error that `consume` returned as a message will not pass by itself."""
+    """Whether an error that `consume` returned as a message is permanent."""
     return error.fatal() or error.code() in _CONSUMER_STOPS
 
 
@@ -93,7 +93,7 @@ _REMEDIES = {
 
 
 class KafkaCallError(VitalstreamError):
-    """A Kafka call failed; `action` says how the worker goes on, `error_name` is Kafka's name for it."""
+    """A Kafka call failed; `action` says what the worker does, `error_name` is Kafka's name for the error."""
 
     def __init__(self, operation: str, error: KafkaError | None, action: Action) -> None:
         self.operation = operation
@@ -115,7 +115,7 @@ class FencedError(VitalstreamError):
 
 
 class NoProgressError(VitalstreamError):
-    """Several attempts in a row to recover could commit nothing."""
+    """Several recoveries in a row committed nothing."""
 
 
 class ModelFailedError(VitalstreamError):

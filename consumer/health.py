@@ -50,20 +50,20 @@ class Health(Observer):
     def stalled(self) -> str | None:
         """Why the process should be restarted, or None."""
         if not self._started or self._stopped:
-            return None  # a failing start exits by itself
+            return None  # a failing start exits on its own
         now, patience = self._clock(), max(self._stall_after, KAFKA_S)
         silent, waiting = now - self._beat, self._oldest.since
         if self._scoring and silent > self._stall_after:
             return f"the model has not returned for more than {self._stall_after:g} s"
         if silent > patience:
-            return f"the main loop has not turned for more than {patience:g} s"
+            return f"the main loop has made no progress for more than {patience:g} s"
         reading = now - self._lags_at < LAGS_S
         if reading and waiting is not None and now - max(waiting, self._trouble) > patience:
             return f"messages wait, and none was committed for more than {patience:g} s"
         return None
 
     def unready(self) -> str | None:
-        """Why the worker does not do its work, or None."""
+        """Why the worker is not working, or None."""
         if self._stopped:
             return "the worker has stopped"
         if not self._started:
@@ -153,7 +153,7 @@ class Health(Observer):
 
     @override
     def waiting(self, reason: str) -> None:
-        """The worker retries by itself, so a restart would not help; but it isn't ready either."""
+        """The worker keeps retrying, so a restart would not help; but it isn't ready either."""
         self._beat = self._trouble = self._clock()
         self._scoring = False
         self._waits_for = reason

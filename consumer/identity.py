@@ -48,8 +48,8 @@ class Identity:
         """Raise InputLostError if `found` is a different topic ID; a missing ID is ignored."""
         if found and self.id and found != self.id:
             raise InputLostError(
-                f"topic {self._topic} was deleted and recreated while the group read it: what stands in the new one "
-                "before the committed offsets was not scored; reset the group's offsets on purpose, then start again"
+                f"topic {self._topic} was deleted and recreated while the group read it: its messages before "
+                "the committed offsets were not scored; reset the group's offsets deliberately, then start again"
             )
 
 

@@ -19,7 +19,8 @@ TOLERANCE = 1
 def lag_listener(
     topic: str, hear: Callable[[dict[int, int]], None], observer: Observer
 ) -> Callable[[str], None]:
-    """A `stats_cb` that passes the last stable offsets of `topic` to `hear`, or tells `observer` that none answers.
+    """A `stats_cb` that passes the last stable offsets of `topic` to `hear`, or tells `observer` that no broker
+    answers.
 
     It never raises.
     """
@@ -64,8 +65,8 @@ class Oldest:
 
     def __init__(self) -> None:
         self._in_hand: float | None = None  # collected, not committed
-        self._doubtful = False  # whether what was in hand may be committed after all
-        self._before: float | None = None  # stands for what was left at the last commit
+        self._doubtful = False  # whether collected messages may have been committed after all
+        self._before: float | None = None  # since when messages left at the last commit have waited
         self._noticed: float | None = None
 
     @property
@@ -81,7 +82,7 @@ class Oldest:
         self._doubtful = False
 
     def committed(self, left_since: float | None = None) -> None:
-        """All that was collected is committed; what is left counts from `left_since`, else like what was in hand."""
+        """All collected messages are committed; the rest waits since `left_since`, by default as long as those."""
         self._before = self._in_hand if left_since is None else left_since
         self._in_hand = None
 

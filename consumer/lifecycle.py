@@ -6,7 +6,7 @@ from consumer.sending import Records
 
 
 class Lifecycle:
-    """Receives each step and does nothing; subclasses override what they need. Called by the worker's thread.
+    """Receives each step and does nothing; subclasses override the ones they need. Called from the worker's thread.
 
     `starts` has, by partition, the end of the state that was committed with its offset, as in `Positions.state_ends`.
     """
@@ -15,7 +15,7 @@ class Lifecycle:
         """These partitions are assigned to the worker. Called in a callback, so it must be quick."""
 
     def restore(self) -> None:
-        """Do a part of what assigned partitions need before they can be read; called until `outstanding` is empty."""
+        """Do part of the work needed before assigned partitions can be read; called until `outstanding` is empty."""
 
     @property
     def outstanding(self) -> Collection[int]:

@@ -1,4 +1,4 @@
-"""Stops the worker if so many messages are rejected that the fault is not the messages'."""
+"""Stops the worker if so many messages are rejected that the messages are unlikely to be at fault."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -63,9 +63,9 @@ class RejectLimit:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
         return (
             f"{self._rejected:,} of the last {self._rows:,} messages were rejected, {self._in_a_row:,} in a row "
-            f"({reasons}): more than a share of {self._ratio:g}, or {ENOUGH} in a row, stops the worker, so that the "
-            "topic is not drained into dead letters; what is not committed yet is read again at the next start: "
-            "correct the sender or the model, or raise --max-dead-letter-ratio (1 never stops), then start again"
+            f"({reasons}): more than a share of {self._ratio:g}, or {ENOUGH} in a row, stops the worker, so "
+            "that the topic does not drain into dead letters; uncommitted messages are read again at the next "
+            "start: correct the sender or the model, or raise --max-dead-letter-ratio (1 never stops), then start again"
         )
 
 

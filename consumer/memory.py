@@ -4,7 +4,7 @@ import ctypes
 
 
 def give_back() -> None:
-    """Return it to the system; has an effect only with glibc."""
+    """Return free memory to the system; works only with glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

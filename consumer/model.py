@@ -1,4 +1,4 @@
-"""The model a worker scores with: verified before it is loaded, and its features known."""
+"""The model a worker scores with: verified before it is loaded, with known features."""
 
 import logging
 
@@ -20,15 +20,15 @@ class HalfReplacedError(SettingsError):
 def load(
     settings: Settings, *, sha256: str | None = None, card: Card | None = None, with_history: bool = False
 ) -> Model:
-    """The model named by `settings`, whose bytes must have the hash `sha256`, or without it the pinned one.
+    """Load the model named by `settings`, whose bytes must have the hash `sha256`, by default the pinned one.
 
-    With `sha256` the `card` counts, without it the one beside the file. `with_history` says that the caller can use
-    a model that begins with a PatientHistory.
+    With `sha256`, `card` applies; without it, the card next to the file. `with_history` says that the caller can use a
+    model that begins with a PatientHistory.
 
     Raises:
-        HalfReplacedError: its file is missing, not pinned or another one than was pinned.
-        SettingsError: no model is named, what its file holds can't be used, the ranges are not of its features, or it
-            has fewer than --min-features: one sentence with the remedy.
+        HalfReplacedError: its file is missing, not pinned, or not the one that was pinned.
+        SettingsError: no model is named, the file's content can't be used, the ranges name other features, or it has
+            fewer than --min-features: one sentence with the remedy.
     """
     if settings.model is None:
         raise SettingsError(
@@ -40,24 +40,24 @@ def load(
         )
     except ModelError as error:
         raise _refusal(error) from None
-    make_decoder(settings, model)  # refused here, before anything is begun
+    make_decoder(settings, model)  # fails here, before anything is started
     require_min_features(settings.min_features, model.features)
     return model
 
 
 def load_for_worker(settings: Settings) -> Model:
-    """The same for a worker, which keeps the past of a model with a history, if it does so exactly once."""
+    """Load it for a worker, which can keep the state of a model with a history if it commits exactly once."""
     model = load(settings, with_history=True)
     if model.history is not None and settings.delivery != "exactly-once":
         raise SettingsError(
-            f"--delivery {settings.delivery}: the model has a history, and after a failure a message would count twice "
-            "in it; use exactly-once, or a model without a history"
+            f"--delivery {settings.delivery}: the model has a history, in which a message could count twice "
+            "after a failure; use exactly-once, or a model without a history"
         )
     return model
 
 
 def load_if_changed(settings: Settings, model: Model) -> Model | None:
-    """The model that is pinned by now, or None where that is `model`. Raises what `load` raises."""
+    """The currently pinned model, or None if it is `model`. Raises what `load` raises."""
     try:
         if settings.model is None or is_current(settings.model, model):
             return None
@@ -67,9 +67,9 @@ def load_if_changed(settings: Settings, model: Model) -> Model | None:
 
 
 def warn_of(model: Model) -> None:
-    """Tell the log what an operator should know of a model that can be used."""
+    """Log what an operator should know about a usable model."""
     for caution in model.cautions:
-        log.warning("%s; it gave sound scores for the rows it was tried with", caution)
+        log.warning("%s; its scores for probe rows are sound", caution)
 
 
 def _refusal(error: ModelError) -> SettingsError:

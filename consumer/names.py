@@ -1,4 +1,4 @@
-"""Checks that messages have the model's features: under other names they would never be found."""
+"""Checks that messages have the model's features, which would never be found under other names."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ class NameCheck:
 
     @property
     def doubts(self) -> bool:
-        """Whether messages came and none had a feature yet, in which case the worker will stop."""
+        """Whether messages arrived but none has had a feature yet, in which case the worker will stop."""
         return not self.found and self._messages > 0 and not self._names.coded
 
     def look(self, messages: Iterable[Message], *, accepted: int) -> None:
@@ -56,12 +56,12 @@ class NameCheck:
         return new
 
     def require(self) -> None:
-        """Raise NoFeatureError when the accepted messages are 100 or more by now, and none of all has any feature."""
+        """Raise NoFeatureError if at least 100 messages have been accepted and no message has had any feature."""
         if not self.found and self._messages >= FIRST_MESSAGES and not self._names.coded:
             raise NoFeatureError(self._sentence())
 
     def foreign_codes(self) -> str | None:
-        """Once, when the first messages have other codes than the mapping's: which. Ours may come later."""
+        """A sentence, once, if the first messages have none of the mapping's codes; others may still have them."""
         if self.found or self._messages < FIRST_MESSAGES or not self._names.coded:
             return None
         self.found = True
@@ -76,16 +76,16 @@ class NameCheck:
         fields = [name for name, _ in self._fields.most_common() if name not in (PATIENT_ID, EVENT_TIME)]
         if self._names.mapped:
             return (
-                f"--mapping: none of the first {self._messages:,} messages has anything where the model's features "
-                f"are said to be, so nobody would be scored: the messages have {_listed(fields)}, the mapping says "
-                f"{_listed(self._names.wanted)}; correct its paths, then start again; what is not committed yet is "
-                "read again then"
+                f"--mapping: none of the first {self._messages:,} messages has anything at the paths of the "
+                f"model's features, so nobody would be scored: the messages have {_listed(fields)}, the mapping says "
+                f"{_listed(self._names.wanted)}; correct its paths, then start again; uncommitted messages are "
+                "then read again"
             )
         return (
             f"--model: none of the first {self._messages:,} messages has any of the model's features, so nobody would "
             f"be scored: the messages have {_listed(fields)}, the model wants {_listed(self._names.wanted)}; "
-            "rename the fields where they are sent, or fit the model on columns of the fields' names, then "
-            "start again; what is not committed yet is read again then"
+            "rename the fields at the sender, or fit the model on columns with the fields' names, then start "
+            "again; uncommitted messages are then read again"
         )
 
 

@@ -115,7 +115,7 @@ class Observer:
         """The keys of the first messages are not the patients' IDs; reported at most once."""
 
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
-        """Time since the source timestamp of each row of the chunks that `scored` reports next."""
+        """The time since its source timestamp for each row of the chunks that `scored` reports next."""
 
     def scored(self, metrics: ChunkMetrics) -> None:
         """A chunk was scored; it is not committed yet."""
@@ -195,17 +195,15 @@ class LogObserver(Observer):
 
     @override
     def model_awaited(self, why: str) -> None:
-        log.warning("waits for the rest of a new model and goes on with the old one: %s", why)
+        log.warning("waits for the rest of a new model and keeps the old one: %s", why)
 
     @override
     def model_refused(self, why: str) -> None:
-        log.error(
-            "refuses the pinned model and goes on with the old one, but could not start with it: %s", why
-        )
+        log.error("refuses the pinned model and keeps the old one, but would fail at the next start: %s", why)
 
     @override
     def model_kept(self) -> None:
-        log.info("the pinned model is the one that scores")
+        log.info("scores with the pinned model again")
 
     @override
     def assigned(self, partitions: Sequence[int]) -> None:
@@ -250,7 +248,7 @@ class LogObserver(Observer):
             "the mapping's" if mapped else "the model's feature",
             printable(wanted, _LONGEST_NAME),
             difference(name, wanted),
-            "correct the mapping" if mapped else "rename it where it is sent",
+            "correct the mapping" if mapped else "rename it at the sender",
         )
 
     @override
@@ -258,7 +256,7 @@ class LogObserver(Observer):
         """HL7 interfaces, for example, have no keys and use the message's own ID (MSH-10)."""
         log.warning(
             "the messages' keys are not the patients' ids: messages of one patient may be in several partitions, which "
-            "are read in any order; let the sender use the patient's id as key if the order of results matters"
+            "are read in any order; have the sender use the patient's id as key if the order of results matters"
         )
 
     @override
@@ -282,7 +280,7 @@ class LogObserver(Observer):
         self._uncommitted_no_input += metrics.no_input
         if self._waited:
             self._waited = False
-            log.info("goes on: the schema registry answers")
+            log.info("continues: the schema registry answers again")
         if metrics.no_input and not self._told_no_input:
             self._told_no_input = True
             log.warning(

@@ -36,5 +36,5 @@ class Pause:
         return False
 
     def over(self) -> None:
-        """The reason is gone: the next pause is short again."""
+        """The cause is gone; the next pause is short again."""
         self._seconds = FIRST_S

@@ -22,14 +22,14 @@ from consumer.stop import Hangups, Stop, end_when_asked
 log = logging.getLogger("vitalstream.worker")
 
 WAIT_S = 0.2
-LEAVE_S = 12.0  # a worker ends well before
+LEAVE_S = 12.0  # a worker takes less
 
 
 class RunWorker(Protocol):
     """Runs one worker, which reports its health to `parent`."""
 
     def __call__(self, settings: Settings, stop: Stop, *, parent: Connection | None = None) -> None:
-        """Return when the worker has ended by itself or because of `stop`."""
+        """Return when the worker has ended on its own or because of `stop`."""
 
 
 class WorkerDiedError(VitalstreamError):
@@ -37,13 +37,13 @@ class WorkerDiedError(VitalstreamError):
 
 
 def run_pool(settings: Settings, *, stop: Stop, run: RunWorker, hangups: Hangups) -> None:
-    """Run `settings.workers` processes, each calling `run`, until all have ended by themselves or `stop`.
+    """Run `settings.workers` processes, each calling `run`, until all have ended on their own or because of `stop`.
 
-    `hangups` go to all of them. If one ends with an error the others are stopped: half a service that looks whole is
-    worse than none.
+    `hangups` are passed to all of them. If one ends with an error, the others are stopped: half a service that looks
+    complete is worse than none.
 
     Raises:
-        SettingsError, BrokerError: what one worker would refuse when it starts, reported once.
+        SettingsError, BrokerError: what would stop a single worker from starting, reported once.
         WorkerDiedError: a worker ended with an error.
     """
     require_ready(settings, models.load_for_worker(settings))
@@ -71,9 +71,7 @@ def run_pool(settings: Settings, *, stop: Stop, run: RunWorker, hangups: Hangups
     failed = [process for process in processes if process.exitcode not in (0, -signal.SIGTERM)]
     if failed:
         codes = ", ".join(f"{process.name} ended with code {process.exitcode}" for process in failed)
-        raise WorkerDiedError(
-            f"{codes}, so all workers were stopped; what they had not committed is read again"
-        )
+        raise WorkerDiedError(f"{codes}, so all workers were stopped; uncommitted messages are read again")
 
 
 @contextmanager
@@ -90,7 +88,7 @@ def _serving(settings: Settings, health: PoolHealth) -> Iterator[None]:
                 port = stack.enter_context(serving(addresses[-1], health=health, registry=None))
             except SettingsError as error:
                 raise SettingsError(
-                    f"{error}; --workers {settings.workers} takes one port each and one for the health of all"
+                    f"{error}; --workers {settings.workers} needs a port for each worker and one for the health of all"
                 ) from None
             log.info("/livez and /readyz of all workers are on port %s", port)
         yield

@@ -56,7 +56,7 @@ _STOPPING: Final = _Told(unready="it is being stopped")
 class PoolHealth:
     """What a pool's probes answer: the first reason of each worker that is not alive, or not ready.
 
-    Told by the pool's thread, asked by any other.
+    Updated by the pool's thread, read by any other.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PoolHealth:
         self._told[worker] = _Told(*verdict, self._clock())
 
     def ended(self, worker: str) -> None:
-        """A worker's process is gone. The pool still counts as alive: it ends by itself if it must."""
+        """A worker's process is gone. The pool still counts as alive; it ends on its own if necessary."""
         self._told[worker] = _ENDED
 
     def stopping(self) -> None:

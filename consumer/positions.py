@@ -53,7 +53,7 @@ class Positions:
         self._next: dict[int, int] = {}
         self._low: dict[int, int] = {}  # the partitions' first offsets at assignment
         self._stable: dict[int, int] = {}  # last stable offsets
-        self._state_ends: dict[int, int | None] = {}  # what was committed beside the offsets
+        self._state_ends: dict[int, int | None] = {}  # committed with the offsets
 
     @property
     def partitions(self) -> list[int]:
@@ -61,7 +61,7 @@ class Positions:
         return sorted(self._next)
 
     def add(self, partitions: Iterable[int]) -> list[TopicPartition]:
-        """Add partitions; returns where to read each from: the committed offset, or where the group begins.
+        """Add partitions; returns where to start reading each: the committed offset, or the group's starting point.
 
         Raises:
             KafkaCallError: the broker refuses to tell.
@@ -73,7 +73,7 @@ class Positions:
         return self._listed(starts)
 
     def of(self, partitions: Iterable[int]) -> list[TopicPartition]:
-        """Partitions of the topic by number, of those that are assigned."""
+        """The assigned partitions among these numbers, as TopicPartitions."""
         return [TopicPartition(self._topic, number) for number in partitions if number in self._next]
 
     def drop(self, partitions: Iterable[int]) -> None:
@@ -99,9 +99,9 @@ class Positions:
         return self._listed(processed, state_ends or {})
 
     def state_ends(self) -> dict[int, int | None]:
-        """By assigned partition, the end of the state that was committed beside its offset when it was asked for.
+        """By assigned partition, the end of the state that was committed with its offset when last asked.
 
-        It is None where the offset names none, and 0 where nothing is committed.
+        None if the offset has no state with it, and 0 if nothing is committed.
         """
         return {partition: self._state_ends.get(partition) for partition in self._next}
 
@@ -126,12 +126,12 @@ class Positions:
         self._stable.update(stable)
 
     def lags(self) -> dict[int, int]:
-        """By assigned partition, the messages that can be read and were not collected yet.
+        """By assigned partition, the number of readable messages that are not collected yet.
 
-        Counted to the last stable offset, which is known as of the last second, and from the consumer's own position,
-        which also moves over markers and aborted messages: neither an open nor an aborted transaction of the input's
-        producers leaves a lag behind. Aborted messages count until they are read past. A partition whose leader has
-        not told its end yet is left out.
+        Counts from the consumer's own position, which also moves over markers and aborted messages, to the last stable
+        offset, at most a second old. So neither open nor aborted transactions of the input's producers leave a lag
+        behind; aborted messages count until they are read past. A partition is left out until its leader has reported
+        its end.
         """
         read = {one.partition: one.offset for one in self._consumer.position(self._listed(self._next))}
         return {
@@ -207,7 +207,7 @@ class Positions:
             return None
 
     def _beginnings(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Where to begin partitions without a committed offset."""
+        """Where to start partitions without a committed offset."""
         if self._from_ms is None:
             return dict.fromkeys(partitions, OFFSET_BEGINNING)
         asked = [TopicPartition(self._topic, partition, self._from_ms) for partition in partitions]
@@ -224,9 +224,9 @@ class Positions:
         ]
 
     def _serve(self) -> None:
-        """Let the consumer take note of what happened, and forget what it hands out: it is read again.
+        """Poll, so that the consumer handles events; the messages it returns are dropped and read again later.
 
-        A group that has excluded us in an outage answers no question before we have heard of it.
+        A group that excluded us during an outage answers no request until we have processed that.
         """
         for message in self._consumer.consume(1, RETRY_S):
             error = message.error()

@@ -24,7 +24,7 @@ from consumer.clients import kafka_log, transaction_timeout
 from consumer.errors import Action, KafkaCallError, stops_consumer
 
 # Brokers check this often for timed-out transactions (transaction.abort.timed.out.transaction.cleanup.interval.ms).
-ANOTHER_GROUP: Final = "choose another --group, and give it its past with vitalstream state rebuild"
+ANOTHER_GROUP: Final = "choose another --group, and rebuild its state with vitalstream state rebuild"
 SWEEP_S: Final = 10.0
 MARGIN_S: Final = 5.0
 _AT_ONCE: Final = 5_000  # messages
@@ -66,7 +66,7 @@ class _Wanted:
 
 
 class StateReader:
-    """Reads partitions of the state topic, some at a time. If `end` is 0, the partition must be empty."""
+    """Reads partitions of the state topic, several at a time. If `end` is 0, the partition must be empty."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class StateReader:
 
     @property
     def partitions(self) -> list[int]:
-        """The partitions that are not read yet."""
+        """The partitions that are not completely read yet."""
         return sorted(self._wanted)
 
     def begin(self, partition: int, end: int) -> None:
@@ -102,7 +102,7 @@ class StateReader:
             self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def read(self, patience: float) -> Iterator[Piece]:
-        """What arrives within this many seconds.
+        """The pieces that arrive within this many seconds.
 
         Raises:
             StateLostError: the topic ends too early, begins too late, or has state that nobody committed.
@@ -135,8 +135,8 @@ class StateReader:
         wanted = self._wanted[partition]
         if messages and not wanted.end:
             raise StateLostError(
-                f"topic {self._topic} has state in partition {partition}, but the group has committed none: it is of "
-                "a group of this name that was there before; delete the topic and make it again with topics create "
+                f"topic {self._topic} has state in partition {partition}, but the group has committed none: it "
+                "belongs to an earlier group of this name; delete the topic and recreate it with topics create "
                 "--state, or choose another --group"
             )
         offsets: list[Any] = [message.offset() for message in messages]
@@ -145,7 +145,7 @@ class StateReader:
             messages = [one for one, offset in zip(messages, offsets, strict=True) if offset < wanted.end]
             self.leave(partition)
         elif ended is None:
-            wanted.short_since = None  # it goes on
+            wanted.short_since = None  # it has grown
         else:
             self._require_patience(partition, wanted)
         return Piece(
@@ -170,16 +170,15 @@ class StateReader:
         elif now - wanted.short_since > self._patience:
             raise StateLostError(
                 f"a transaction has kept partition {partition} of topic {self._topic} from being read up to offset "
-                f"{wanted.end} for {self._patience:g} s, longer than the brokers let one be open: look for what else "
-                "writes there, and for the brokers' health, then start again"
+                f"{wanted.end} for {self._patience:g} s, longer than the brokers allow one to stay open: check "
+                "what else writes there and the brokers' health, then start again"
             )
 
     def _require_harmless(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise StateLostError(
-                f"topic {self._topic} does not begin at its first offset any more: its records were deleted, and with "
-                f"them what is known of patients; {ANOTHER_GROUP}, and let topics of state be compacted only "
-                "(cleanup.policy=compact)"
+                f"topic {self._topic} no longer begins at its first offset: records with patients' state were "
+                f"deleted; {ANOTHER_GROUP}, and set cleanup.policy=compact on its state topic"
             )
         if stops_consumer(error):
             raise KafkaCallError("reading the state topic", error, Action.STOP)

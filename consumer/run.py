@@ -101,7 +101,7 @@ def run_worker(
 
 def _tell_kernel(settings: Settings) -> None:
     if settings.value_format == "json" and native() is None:
-        log.info("reads messages without the native kernel, which takes more time (see docs/performance.md)")
+        log.info("decodes messages without the native kernel, which is slower (see docs/performance.md)")
 
 
 def _limits(settings: Settings, model: Model) -> dict[str, int]:
@@ -142,8 +142,8 @@ def _warn_if_begun(settings: Settings) -> None:
         found = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=ANSWER_S)
         if any(one.offset >= 0 for one in found):
             log.warning(
-                "group %s has begun already, so --from-timestamp counts only for partitions of which it has committed "
-                "nothing: to score messages again, choose another --group and output topics of its own",
+                "group %s already has committed offsets, so --from-timestamp applies only to partitions "
+                "without one: to score messages again, choose another --group with its own output topics",
                 settings.group,
             )
 

@@ -37,7 +37,7 @@ from schemas.vitals import Reject
 SYSTEMIC_ROWS = 10
 # Kafka's overhead for the key and value of a message, estimated generously.
 RECORD_OVERHEAD = 512
-_READ_AGAIN = "what is not committed yet is read again at the next start"
+_READ_AGAIN = "uncommitted messages are read again at the next start"
 
 Item = TypeVar("Item")
 Floats = NDArray[np.float64]
@@ -358,8 +358,7 @@ def _require_some_sound(
 def _failed_on_all(rows: int, error_name: str) -> ModelFailedError:
     why = f"raised {error_name}" if error_name else "gave no probability between 0 and 1"
     return ModelFailedError(
-        f"the model {why} on all {rows} rows of a chunk that it was asked about, so the model is at fault, "
-        f"not the messages; {_READ_AGAIN}"
+        f"the model {why} on all {rows} rows of a chunk, so the model is at fault, not the messages; {_READ_AGAIN}"
     )
 
 

@@ -42,8 +42,8 @@ class Records:
             columns += [
                 self.partitions or repeat(-1, count),
                 self._callbacks(),
-                repeat(None, count),  # another name of the same
-                repeat(0, count),  # no timestamp of ours
+                repeat(None, count),  # the same argument under another name
+                repeat(0, count),  # no explicit timestamp
                 self.headers or repeat(None, count),
             ]
         return [*zip(*columns, strict=True)]
@@ -117,7 +117,7 @@ class Sender:
     def renew(self) -> None:
         """Drop the producer and everything it still holds, and create a new one."""
         self._new_producer()
-        # Memory freed by a producer's threads stays reserved for them (with glibc), and a new producer has new threads.
+        # With glibc, memory freed by a producer's threads stays reserved for them, and a new producer has new threads.
         give_back()
         self._observer.renewed()
 
@@ -173,7 +173,7 @@ class Sender:
         self._observer.reached(Step.FLUSHED)
 
     def _produce(self, calls: Sequence[tuple[Any, ...]]) -> None:
-        # One call a message: produce_batch is slower and can drop a part of a batch without an exception.
+        # One call per message: produce_batch is slower and can drop part of a batch without an exception.
         rest = starmap(self.producer.produce, calls)
         sent: list[None] = []
         while True:

@@ -33,7 +33,7 @@ from real_time.history.records import (
 RECORD_OVERHEAD: Final = 512  # bytes: a patient's ID, and Kafka's overhead
 _REMEDIES: Final[Mapping[type[StateError], str]] = {
     NewerStateError: "upgrade this worker",
-    OtherRecipeError: f"use the model that the group began with, or {ANOTHER_GROUP}",
+    OtherRecipeError: f"use the model that the group started with, or {ANOTHER_GROUP}",
 }
 _REMEDY: Final = f"something else writes to the topic: {ANOTHER_GROUP}"
 SLICE_S: Final = 0.1  # how long a restore blocks the loop
@@ -133,8 +133,8 @@ class State(Lifecycle):
         for partition, end in self._written.items():
             if end <= self._ends[partition]:
                 raise StateLostError(
-                    f"topic {self._topic} was deleted and recreated while the group used it, and what it knew of "
-                    f"patients is lost: {ANOTHER_GROUP}"
+                    f"topic {self._topic} was deleted and recreated while the group used it, so the patients' "
+                    f"state is lost: {ANOTHER_GROUP}"
                 )
         return self._ends | self._written
 
@@ -182,14 +182,14 @@ class State(Lifecycle):
         self._reader.leave(partition)
         if partition >= self._partitions:
             raise StateLostError(
-                f"the input topic got partition {partition}, and topic {self._topic} has {self._partitions}: patients "
-                "have moved to other partitions without their state; choose another --group, and make its state topic "
-                "with topics create --state"
+                f"the input topic got partition {partition}, and topic {self._topic} has {self._partitions}: "
+                "patients have moved to other partitions without their state; choose another --group, and "
+                "create its state topic with topics create --state"
             )
         if end is None:
             raise StateLostError(
-                f"the group's committed offset of partition {partition} names no state: a worker without a history, or "
-                "somebody who reset the offsets, committed it; "
+                f"the group's committed offset of partition {partition} has no state with it: it was committed "
+                "by a worker without a history or by an offset reset; "
                 f"{ANOTHER_GROUP}"
             )
         self._ends[partition] = end
@@ -259,8 +259,8 @@ def make_state(
     size, limit = StateRecords(history.start().layout, history.recipe_sha256).size, message_limits[topic]
     if size + RECORD_OVERHEAD > limit:
         raise SettingsError(
-            f"--model: what its history keeps of a patient takes {size:,} bytes, and topic {topic} takes messages of "
-            f"up to {limit:,}: raise its max.message.bytes, or use shorter windows or longer steps"
+            f"--model: a patient's state takes {size:,} bytes, but topic {topic} accepts messages of up to "
+            f"{limit:,}: raise its max.message.bytes, or use shorter windows or longer steps"
         )
     return State(
         history,

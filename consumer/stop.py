@@ -119,6 +119,7 @@ class Stop:
                 ends = time.monotonic() + GRACE_S
                 hear.settimeout(0.1)
         log.warning(
-            "not done %.0f s after the signal to stop; what is not committed will be read again", GRACE_S
+            "still running %.0f s after the signal to stop; exiting, and uncommitted messages will be read again",
+            GRACE_S,
         )
         os._exit(0)

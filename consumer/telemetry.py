@@ -64,9 +64,7 @@ class PrometheusObserver(Observer):
         registry.register(self._waits)
         registry.register(self._backlog)
 
-        rows = Counter(
-            "vitalstream_rows", "Messages committed, by what became of them", ["outcome"], registry=registry
-        )
+        rows = Counter("vitalstream_rows", "Messages committed, by outcome", ["outcome"], registry=registry)
         self._scored = rows.labels("scored")
         self._dead_lettered = rows.labels("dead_lettered")
         self._skipped = rows.labels("skipped")
@@ -80,7 +78,7 @@ class PrometheusObserver(Observer):
             registry=registry,
         )
         transactions = Counter(
-            "vitalstream_transactions", "Transactions, by how they ended", ["result"], registry=registry
+            "vitalstream_transactions", "Transactions, by outcome", ["result"], registry=registry
         )
         self._transactions = {result: transactions.labels(result) for result in _RESULTS}
         self._chunk_seconds = Histogram(
@@ -94,11 +92,11 @@ class PrometheusObserver(Observer):
             registry=registry,
         )
         self._rebuilds = Counter(
-            "vitalstream_producer_rebuilds", "Producers replaced by a new one", registry=registry
+            "vitalstream_producer_rebuilds", "Producers replaced after a failure", registry=registry
         )
         self._registry_waits = Counter(
             "vitalstream_registry_waits",
-            "Times that the schema registry could not be asked, and messages were put off",
+            "Times that messages were put off because the schema registry could not be reached",
             registry=registry,
         )
         self._last_commit = Gauge(
@@ -126,7 +124,7 @@ class PrometheusObserver(Observer):
         )
         self._late = Counter(
             "vitalstream_late_rows",
-            "Rows committed that came too late for a step of their patient's windows",
+            "Rows committed that were too late for a step of their patient's windows",
             registry=registry,
         )
         self._partitions = Gauge(
@@ -140,19 +138,19 @@ class PrometheusObserver(Observer):
         )
         self._models = Gauge(
             "vitalstream_model_info",
-            "The model that scores; with another one while that is ready to take over",
+            "The model in use, and a new one while it is ready to take over",
             ["sha256", "path"],
             registry=registry,
         )
         self._scoring: tuple[str, ...] = ()
         self._ready: tuple[str, ...] = ()
         changes = Counter(
-            "vitalstream_model_changes", "New models, by what became of them", ["result"], registry=registry
+            "vitalstream_model_changes", "New models, by outcome", ["result"], registry=registry
         )
         self._changes = {result: changes.labels(result) for result in ("changed", "refused")}
         self._outdated = Gauge(
             "vitalstream_model_outdated",
-            "1 while the pinned model is not the one that scores: it was refused, or is replaced in part",
+            "1 while the pinned model is not in use: it was refused, or its files are only partly replaced",
             registry=registry,
         )
         Info("vitalstream_build", "What runs", registry=registry).info(
@@ -239,7 +237,7 @@ class PrometheusObserver(Observer):
 
     @override
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
-        """The time from now to the commit is added then."""
+        """The commit adds the time from now until then."""
         self._uncommitted.waits.append((milliseconds, self._clock()))
 
     @override

@@ -185,7 +185,7 @@ class Tuner:
     def _late(self) -> NDArray[np.float64]:
         """The share of late rows for each wait, which grows with the wait.
 
-        Assumes that a chunk's rows came evenly, from the oldest one to the end of the wait.
+        Assumes that a chunk's rows arrived evenly, from the oldest one to the end of the wait.
         """
         waits = self._waits[:, None]
         over = self._rest + waits * (1 + 2 * self._grows) - self._goal

@@ -89,7 +89,7 @@ class Worker:
         self._lag = 0  # messages after those scored last
         self._rate = 0.0  # rows a second, when last scoring
         self._uncommitted: list[list[int]] = []  # the partitions of the messages of each block
-        self._active_at = 0.0  # when something last happened that postpones idleness
+        self._active_at = 0.0  # when the worker was last not idle
         self._joined = False
         self._failure: Exception | None = None  # from a callback, to be raised outside it
         self._broken = False
@@ -225,7 +225,7 @@ class Worker:
             self._tell_lag()
 
     def _tell_lag(self) -> None:
-        """Report what an ending worker leaves: messages not collected, and messages not committed."""
+        """Report what an ending worker leaves behind: messages not collected, and messages not committed."""
         left = Counter(self._positions.lags())
         left.update(chain(self._collector.pending, *self._uncommitted))
         self._observer.behind(left)
@@ -291,7 +291,7 @@ class Worker:
         if self._recoveries > MAX_RECOVERIES and self._clock() - self._failing_since > MAX_RECOVERING_S:
             raise NoProgressError(
                 f"{failure.operation} failed {self._recoveries} times in a row, the last time with "
-                f"{failure.error_name}; nothing was lost: look at the brokers, then start again"
+                f"{failure.error_name}; nothing was lost: check the brokers, then start again"
             )
         time.sleep(min(0.5, 0.01 * 2**self._recoveries))
 
@@ -375,7 +375,7 @@ class Worker:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise InputLostError(
                 f"the messages at the committed offset of group and topic {self._topic} are gone (retention, or "
-                "the topic was recreated); nothing is skipped in silence: reset the group's offsets on purpose"
+                "the topic was recreated); nothing is skipped silently: reset the group's offsets deliberately"
             )
         if stops_consumer(error):
             raise KafkaCallError("reading", error, Action.STOP)
@@ -388,7 +388,7 @@ class Worker:
 
 
 def gathering_time(interval: float, *, rows: int, lag: int) -> float:
-    """How many seconds a transaction that holds `rows` may gather more, with `lag` messages after them.
+    """How many more seconds a transaction with `rows` may collect messages, when `lag` more are waiting.
 
     If ten times as many messages wait, the rows are late anyway, and fewer transactions score the backlog sooner,
     because the loop waits for each (38 % of its time at one per 25 ms and chunks of 100 rows, 9 % at one per 100 ms).

@@ -323,8 +323,8 @@ class _Transactions:
         if right := _FORBIDDEN.get(error.code()):
             return f"a replay of topic {topic} needs the right {right}"
         return (
-            f"{doing} failed with {error.name()}; nothing is half done, and replayed letters are marked, so run it "
-            "again"
+            f"{doing} failed with {error.name()}; nothing is left half done and replayed letters are marked, so "
+            "run it again"
         )
 
 

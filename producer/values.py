@@ -40,7 +40,7 @@ _is_float = re.compile(
 _NO_TIME = "is not a time with one meaning; write RFC 3339, such as 2026-01-05T08:30:00+01:00"
 _NO_ID = "holds a number that is not an exact whole number, so patients may be mixed up; write it as text"
 _NO_ID_CELL = _NO_ID.replace("as text", "without decimal point and exponent")
-_NOBODY = "is what programs write for a missing id, so patients may be mixed up; write null"
+_NOBODY = "is a common placeholder for a missing id, so patients may be mixed up; write null"
 _NOT_UTF8 = "holds bytes that are not UTF-8; write it as text"
 _COMMA = "holds a number with a comma; write it with a decimal point"
 

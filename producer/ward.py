@@ -84,7 +84,9 @@ class Ward:
         ramp_h: tuple[float, float] = (3.0, 9.0),
     ) -> None:
         if patients < 1 or not 0 <= deteriorating <= 1:
-            raise SettingsError("a ward needs at least one patient, of whom a share from 0 to 1 deteriorates")
+            raise SettingsError(
+                "a ward needs at least one patient, and a share from 0 to 1 that deteriorates"
+            )
         if not 0 <= onset_h[0] <= onset_h[1] or not 0 < ramp_h[0] <= ramp_h[1]:
             raise SettingsError("onset_h and ramp_h are ranges of hours, low to high, the ramp above 0")
         random = np.random.default_rng([seed, 0])

@@ -92,7 +92,7 @@ def _coded(settings: Settings) -> Encoder:
     mapping = load_mapping(settings.mapping, value_format=settings.value_format)
     codes = {name: one.codes[0].rpartition(" ") for name, one in mapping.features.items() if one.codes}
     if not codes:
-        raise SettingsError(f"--mapping {settings.mapping}: no feature has a code to send it by")
+        raise SettingsError(f"--mapping {settings.mapping}: no feature has a code to be sent with")
     return _Fhir(mapping, codes) if settings.value_format == "fhir" else _Hl7(mapping, codes)
 
 

@@ -127,7 +127,7 @@ class Feature(_Part):
     def _known_units(cls, units: dict[str, str]) -> dict[str, str]:
         for word, code in units.items():
             if known_code(code) is None:
-                raise ValueError(f"says that {word} is {code}, which is not a UCUM code that is known here")
+                raise ValueError(f"says that {word} is {code}, which is not a supported UCUM code")
         return units
 
     def wanted(self, name: str) -> str | None:
@@ -278,7 +278,7 @@ def _missing_places(mapping: Mapping, value_format: str) -> list[str]:
     if mapping.patient_id.type:
         return ["patient_id.type is for --value-format fhir or hl7v2; leave it out"]
     problems = _shared_codes(mapping) + [
-        f"{name} needs a path (or a header): where it stands in a message"
+        f"{name} needs a path (or a header) that says where messages have it"
         for name, source in (("patient_id", mapping.patient_id), ("event_time", mapping.event_time))
         if not (source.path or source.header)
     ]
@@ -313,7 +313,7 @@ def _shared_codes(mapping: Mapping) -> list[str]:
 def _unit_problems(name: str, feature: Feature, *, by_message: bool) -> list[str]:
     at = f"features.{name}"
     if name in STANDARD_UNITS and feature.model_unit not in (None, STANDARD_UNITS[name]):
-        return [f"{at}.model_unit must be {STANDARD_UNITS[name]}, in which a feature of this name always is"]
+        return [f"{at}.model_unit must be {STANDARD_UNITS[name]}, the unit of every feature with this name"]
     wanted = feature.wanted(name)
     if by_message and wanted is None and not feature.absent:
         return [f"{at} comes with units; say in model_unit which of them the model was fitted with"]

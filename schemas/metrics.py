@@ -76,6 +76,4 @@ def decode_metrics(value: bytes | None) -> ChunkMetrics:
     try:
         return replace(metrics, closed_by=ClosedBy(metrics.closed_by))
     except ValueError:
-        raise MessageError(
-            "a message is not a ChunkMetrics: closed_by is none of the known reasons"
-        ) from None
+        raise MessageError("a message is not a ChunkMetrics: closed_by is not a known reason") from None

@@ -42,8 +42,8 @@ def vitals_avro(model: Wanted | None = None) -> dict[str, Any]:
     told = vitals_schema(features, dtypes=dtypes)["properties"]
     if odd := next((name for name in features if not _is_avro_name(name)), None):
         raise SettingsError(
-            f"--value-format avro: Avro has no field of the name {odd!r}, which the model wants; rename the feature, "
-            "or register a schema of your own and read it by a --mapping"
+            f"--value-format avro: Avro allows no field named {odd!r}, which the model needs; rename the "
+            "feature, or register your own schema and read it with a --mapping"
         )
     fields: list[dict[str, Any]] = [{"name": name, "type": "string"} for name in (PATIENT_ID, EVENT_TIME)]
     fields += [

@@ -125,7 +125,7 @@ class Registry:
                 "schemas that it is not compatible with; use a topic of its own"
             ) from None
         if number is None:
-            raise RegistryError(f"{self._told} registers no schema for subject {self.subject} (404)")
+            raise RegistryError(f"{self._told} does not register schemas for subject {self.subject} (404)")
         return number
 
     def find(self, ref: bytes) -> WrittenWith | None:
@@ -217,7 +217,8 @@ class Registry:
             if error.error_code not in _NOT_FOUND:
                 if otherwise is None:
                     raise RegistryError(
-                        f"{self._told} answers 404 without a code of a registry's; check the path of --schema-registry",
+                        f"{self._told} answers 404 without a registry's error code; check the path of "
+                        "--schema-registry",
                         status=404,
                     ) from None
                 otherwise()

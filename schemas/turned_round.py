@@ -26,7 +26,7 @@ class Objects:
 
     def __init__(self, mapping: Declared, *, hl7_time: Callable[[Any], str]) -> None:
         if mapping.reads_headers:
-            raise SettingsError("--mapping reads headers, which are not sent; give one with paths")
+            raise SettingsError("--mapping reads headers, which are not sent; give a mapping with paths")
         if mapping.readings is not None and mapping.readings.path is None:
             raise SettingsError(
                 "--mapping reads one feature a message, and a row has several: write such messages yourself and send "

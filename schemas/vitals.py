@@ -245,7 +245,7 @@ def vitals_schema(
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Vitals",
-        "description": "One patient's measurements at one time. The text is UTF-8 JSON as RFC 8259 has it, "
+        "description": "One patient's measurements at one time. The text is UTF-8 JSON as defined by RFC 8259, "
         f"at most {MAX_MESSAGE_BYTES} bytes, numbers within the range of a double, and none of the fields "
         "named here twice. Other fields are ignored.",
         "type": "object",

@@ -44,7 +44,7 @@ letters_app = _Typer(help="List, show or replay messages that were not scored.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(mapping_app, name="mapping")
 app.add_typer(model_app, name="model")
-state_app = _Typer(help="Show, check or rebuild what a worker with a history knows of patients.")
+state_app = _Typer(help="Show, check or rebuild the patient state of workers with a history.")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(state_app, name="state")
 
@@ -136,7 +136,7 @@ def replay(
     poisson: Annotated[
         bool,
         typer.Option(
-            "--poisson", help="space messages at random (a Poisson process), --rate a second on average"
+            "--poisson", help="space messages at random (a Poisson process), averaging --rate a second"
         ),
     ] = False,
     skip: Annotated[
@@ -358,7 +358,7 @@ def pin_model(
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="for the card: the model's name")] = None,
     version: Annotated[str | None, typer.Option(metavar="TEXT", help="for the card: its version")] = None,
     note: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="for the card: what its readers should know")
+        str | None, typer.Option(metavar="TEXT", help="for the card: notes for its readers")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -578,7 +578,7 @@ def sweep(
     ] = 3,
     kafka: Annotated[
         bool,
-        typer.Option("--kafka", help="measure end to end on --bootstrap-servers, with topics of its own"),
+        typer.Option("--kafka", help="measure end to end on --bootstrap-servers, in temporary topics"),
     ] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="also draw the result; needs the extra `plot`")
@@ -617,7 +617,7 @@ OfField = Annotated[
 Since = Annotated[
     str | None,
     typer.Option(
-        "--since", metavar="WHEN", help="only of messages sent since this time, or since 90m, 2h, 3d ago"
+        "--since", metavar="WHEN", help="only for messages sent since this time, or since 90m, 2h, 3d ago"
     ),
 ]
 
@@ -678,7 +678,9 @@ def replay_dead_letters(
     reason: OfReason = None,
     field: OfField = None,
     since: Since = None,
-    force: Annotated[bool, typer.Option("--force", help="also replay what would be rejected again")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="also replay letters that would be rejected again")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be replayed, without sending")
     ] = False,
@@ -748,7 +750,7 @@ def rebuild_state(
     *,
     from_group: Annotated[
         str,
-        typer.Option("--from-group", metavar="NAME", help="group whose committed offsets say up to where"),
+        typer.Option("--from-group", metavar="NAME", help="group whose committed offsets mark the end"),
     ],
     json: Json = False,
 ) -> None:

@@ -170,7 +170,7 @@ def _content(letter: Letter, sources: Sources, settings: Settings) -> dict[str, 
     """Key, headers and value as sent; a value that is not text as the worker decodes it."""
     message = sources.fetch(letter) if letter.origin.pointer else letter.message
     if message is None:
-        return {"value": None, "note": "too large to be kept here, and no longer on the input topic"}
+        return {"value": None, "note": "too large to keep here, and no longer on the input topic"}
     own = {f"header {name}": value for name, value in own_headers(message) if not name.startswith(PREFIX)}
     parts = {**own, "key": message.key()}
     shown = {name: None if part is None else _text(_bytes(part)) for name, part in parts.items()}

@@ -143,7 +143,7 @@ def table(what: Preview) -> Table:
 def remarks(what: Preview, zones: set[str], layout: str, *, all_variables: bool) -> Iterator[str]:
     """What deserves a second look."""
     if layout != PLAIN:
-        yield f"event_time: the files count from admission, which is taken to be {rfc3339(EPOCH)}"
+        yield f"event_time: the files count from admission, taken to be {rfc3339(EPOCH)}"
         if not all_variables:
             yield "other variables of the files are sent only with --all-variables"
     elif _NO_ZONE in zones:
@@ -176,7 +176,7 @@ def _heading(what: Preview, skip: int) -> str:
     read = (
         f"all {_messages(what.messages)}" if what.whole else f"the first {_messages(what.messages)} of more"
     )
-    after = f" after {skip:,} skipped ones" if skip else ""
+    after = f" after skipping {skip:,}" if skip else ""
     return f"read {read}{after}; nothing was sent. The first messages as they would be sent:"
 
 

@@ -77,7 +77,7 @@ class Follower:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return False  # no group: offsets are neither fetched nor committed
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise TopicError(f"topic {message.topic()} is gone", topics=(str(message.topic()),))
+            raise TopicError(f"topic {message.topic()} was deleted", topics=(str(message.topic()),))
         if stops_consumer(error):
             raise BrokerError(f"reading {self._topics} failed with {error.name()}; check this user's rights")
         return False  # the client retries by itself

@@ -155,7 +155,7 @@ def _print(found: Coverage, taken: Sample, remarks: list[str], *, payload: bool)
         print_table(table)
     for remark in remarks:
         typer.echo(f"note: {remark}")
-    when = f", of {found.times[0]} to {found.times[1]}" if found.times else ""
+    when = f", from {found.times[0]} to {found.times[1]}" if found.times else ""
     patients = f"{found.patients:,} patient{'' if found.patients == 1 else 's'}"
     typer.echo(f"{found.accepted:,} of {_messages(found.messages)} would be scored: {patients}{when}")
 

@@ -68,7 +68,7 @@ def replay(
             on_progress=on_progress,
         )
     if skip and summary.complete and not summary.sent:
-        raise SettingsError(f"--skip {skip}: the files have no more messages than that, so nothing was sent")
+        raise SettingsError(f"--skip {skip}: the files have no more messages, so nothing was sent")
     result: dict[str, Any] = {
         "sent": summary.sent,
         "acknowledged": summary.acknowledged,
@@ -95,8 +95,8 @@ def replay(
 def of_rows(arrivals: AsArrived) -> str:
     """How many rows the messages come from."""
     return (
-        f"{arrivals.rows:,} rows were read, to be sent as one message per device; "
-        f"{arrivals.empty:,} hold no measurement and become none"
+        f"{arrivals.rows:,} rows read and split into one message per device; {arrivals.empty:,} without a "
+        "measurement were left out"
     )
 
 

@@ -24,7 +24,7 @@ _WORDS: Final = {
     Obstacle.STILL_REJECTED: "would be rejected again",
     Obstacle.NEEDS_MODEL: "can't be judged without the model: give --model",
     Obstacle.RESULT_TOO_LARGE: "its result did not fit into the risk topic",
-    Obstacle.GONE: "too large to be kept here, and no longer on the input topic",
+    Obstacle.GONE: "too large to keep here, and no longer on the input topic",
     Obstacle.TOO_LARGE: "does not fit into the input topic",
 }
 

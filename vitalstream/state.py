@@ -47,7 +47,7 @@ def show(settings: Settings, patient: str, *, json: bool) -> None:
     found = [_document(one, history) for one in find_state(settings, patient)]
     if not found:
         raise NoStateError(
-            f"topic {settings.topic(Role.STATE)} has no state of that patient; check the ID, --group and --input-topic"
+            f"topic {settings.topic(Role.STATE)} has no state for that patient; check the ID, --group and --input-topic"
         )
     if json:
         typer.echo(orjson.dumps(found).decode())
@@ -79,7 +79,7 @@ def check(settings: Settings, *, json: bool) -> None:
             typer.echo(f"  partition {one.partition} offset {one.offset}: {one.problem}")
     if found.failed:
         raise StateFailedError(
-            f"a worker can't begin with the state in {found.topic}: {found.failed:,} problems"
+            f"a worker can't start from the state in {found.topic}: {found.failed:,} problems"
         )
 
 
@@ -112,7 +112,7 @@ def rebuild(settings: Settings, *, source: str, json: bool) -> None:
     """
     if source == settings.group:
         raise SettingsError(
-            "--from-group and --group are the same: the state is written for a group that is not begun"
+            "--from-group and --group are the same: the state is written for a new group, so give --group a new name"
         )
     model, history = _with_history(settings)
     fold = Fold(model, make_decoder(settings, model))
@@ -124,18 +124,18 @@ def rebuild(settings: Settings, *, source: str, json: bool) -> None:
         return
     typer.echo(
         f"{settings.topic(Role.STATE)}: {done.patients:,} patients from {done.messages:,} messages, recipe "
-        f"{history.recipe_sha256[:12]}; group {settings.group} begins where {source} is"
+        f"{history.recipe_sha256[:12]}; group {settings.group} starts at the offsets of {source}"
     )
     if done.cut:
         typer.echo(
-            f"the first messages of partitions {', '.join(map(str, done.cut))} are gone from {settings.input_topic}, "
-            "and with them what they told of patients"
+            f"the first messages of partitions {', '.join(map(str, done.cut))} were deleted from "
+            f"{settings.input_topic}, so the state lacks what they contained"
         )
 
 
 def _with_history(settings: Settings) -> tuple[OfflineModel, PatientHistory]:
     if settings.model is None:
-        raise SettingsError("--model is missing: its recipe says what the state means")
+        raise SettingsError("--model is missing: its recipe defines the state")
     model = load_offline(Path(settings.model), **settings.of_model)
     history = model.scorer.history
     if history is None:
@@ -153,7 +153,7 @@ def _document(stored: Stored, history: PatientHistory) -> dict[str, Any]:
     try:
         (row,) = _records(history).decode([stored.value])
     except StateError as error:
-        raise NoStateError(f"the state of that patient can't be read: {error}") from None
+        raise NoStateError(f"that patient's state can't be read: {error}") from None
     return {
         "partition": stored.partition,
         "offset": stored.offset,

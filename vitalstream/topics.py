@@ -65,7 +65,7 @@ def check(settings: Settings, *, state: bool, json: bool) -> None:
     if json:
         _print_json({"findings": findings})
     if not findings and not json:
-        typer.echo("all topics are as they should be")
+        typer.echo("all topics are set up correctly")
     _tell(findings, json=json)
 
 

@@ -79,7 +79,7 @@ def _plain(schema: Any) -> Any:
     kind = plain.get("logicalType")
     if kind == "decimal":
         if not 0 <= int(plain.get("scale", 0)) <= _MAX_SCALE:
-            raise UnusableSchemaError(f"has a decimal of a scale above {_MAX_SCALE}")
+            raise UnusableSchemaError(f"has a decimal with a scale above {_MAX_SCALE}")
         plain["logicalType"] = _DECIMAL
     elif kind in _AS_WRITTEN or (kind == "uuid" and plain.get("type") == "string"):
         del plain["logicalType"]
@@ -106,7 +106,7 @@ class _Shape:
         self._may_be_nothing(schema, frozenset())
         kinds = [schema] if not isinstance(schema, list) else [one for one in schema if one != "null"]
         if not all(self._is_record(one) for one in kinds):
-            raise UnusableSchemaError("is not of a record")
+            raise UnusableSchemaError("does not describe a record")
 
     def _is_record(self, schema: Any) -> bool:
         found = self._named.get(schema, schema) if isinstance(schema, str) else schema
@@ -143,7 +143,7 @@ class _Shape:
                 self._may_be_nothing(schema["items" if kind == "array" else "values"], inside)
                 and kind == "array"
             ):
-                raise UnusableSchemaError("has a list of values that take no bytes")
+                raise UnusableSchemaError("has an array of items that take no bytes")
             return False
         if kind == "fixed":
             return bool(schema["size"] == 0)

@@ -33,8 +33,8 @@ def make_avro_writer(settings: Settings) -> Callable[[Any], bytes]:
         value = schema.write(_whole_numbers(document))
         if value is None:
             raise UnwritableRowError(
-                "--value-format avro: a row is not as the schema has it, such as a text where it has a number; correct "
-                "the row, or give a --mapping or a schema that fits"
+                "--value-format avro: a row does not match the schema, such as text in place of a number; "
+                "correct the row, or give a --mapping or schema that matches"
             )
         return mark + value
 

@@ -394,7 +394,7 @@ def test_dead_letters_of_rows_that_the_model_accepts_are_found(
     assert rejected
     assert {*places(found, I.CORRECT)} == rejected | nulls
     assert {one.problem for one in offenders(found, I.CORRECT)} == {
-        "was dead-lettered for the model, which accepts it",
+        "was dead-lettered as rejected by the model, which accepts it",
         "its probability is null where offline scoring gives a number, or vice versa",
     }
 

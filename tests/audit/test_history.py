@@ -253,7 +253,7 @@ def test_what_a_result_says_about_the_past_is_compared(stated: Stated) -> None:
     results[number] = results[number].saying(history=told | {"carried_forward": fresh})
     results[number + 1] = results[number + 1].saying(history=None)
     found = judged(stated.copied())
-    problem = "what it tells of the patient's past is not what the messages give"
+    problem = "what it says about the patient's past does not follow from the messages"
     assert offenders(found, Invariant.CORRECT) == {(*results[n].place, problem) for n in (number, number + 1)}
 
 
@@ -280,7 +280,7 @@ def test_state_that_differs_from_what_the_messages_give_is_found(stated: Stated)
     recipe = load_model(stated.written.settings.model or "")[0].recipe_sha256[:12]
     another = f"it holds state of recipe {'0' * 12}, and the model's history has recipe {recipe}"
     assert offenders(found, Invariant.STATE) == {
-        (partition, first, "is not the state that the patient's messages give"),
+        (partition, first, "is not the state that the patient's messages produce"),
         (partition, first + 1, f"can't be read: {another}"),
         (partition, first + 2, f"can't be read: a state in it has 50 bytes, not {len(value)}"),
         (partition, end + 1, lacking),
@@ -297,8 +297,13 @@ def test_a_committed_offset_must_name_state_that_exists(stated: Stated) -> None:
     stated.ends |= {unnamed: None, beyond: there + 5}
     found = judged(stated.copied())
     assert offenders(found, Invariant.STATE) == {
-        (unnamed, 0, "the committed offset of this partition names no state: a worker without a history committed it"),
-        (beyond, there, f"the topic ends here, and the committed state at {there + 5}"),
+        (
+            unnamed,
+            0,
+            "the committed offset of this partition has no state with it: "
+            "a worker without a history committed it",
+        ),
+        (beyond, there, f"the topic ends here, but the committed state ends at {there + 5}"),
     }  # fmt: skip
 
 
@@ -346,7 +351,7 @@ def test_a_patients_state_is_shown(stated: Stated, kafka: str) -> None:
     shown = state(settings, "show", "p3")
     assert f"messages  {len(own)}, from {own['event_time'].min()} to {own['event_time'].max()}" in shown
     assert f"heart_rate: {rates.iloc[-1]:g} at " in shown
-    with pytest.raises(NoStateError, match="has no state of that patient"):
+    with pytest.raises(NoStateError, match="has no state for that patient"):
         state(settings, "show", "p99")
 
 
@@ -358,7 +363,7 @@ def test_state_check_judges_the_state_topic_alone(stated: Stated) -> None:
     assert f"{settings.topic(Role.STATE)}: {PATIENTS} patients in 4 partitions" in state(settings, "check")
     stated.states[0] = replace(stated.states[0], value=b"no state")
     stated.ends |= {stated.states[-1].partition: None}
-    with pytest.raises(StateFailedError, match=r"can't begin with the state in .*: 2 problems"):
+    with pytest.raises(StateFailedError, match=r"can't start from the state in .*: 2 problems"):
         state(stated.copied(), "check")
 
 
@@ -372,7 +377,7 @@ def test_state_is_rebuilt_for_a_new_group(made: Stated, kafka: str) -> None:
     assert {(one.partition(), one.key()): one.value() for one in found} == newest
     assert committed_offsets(kafka, new.group, new.input_topic) == made.written.committed
     assert json.loads(state(new, "check", "--json"))["ok"]
-    with pytest.raises(SettingsError, match="has committed offsets already"):
+    with pytest.raises(SettingsError, match="already has committed offsets"):
         state(new, "rebuild", "--from-group", old.group)
     with pytest.raises(SettingsError, match="are the same"):
         state(new, "rebuild", "--from-group", new.group)

@@ -162,7 +162,7 @@ def test_a_model_rejected_letter_of_a_message_without_input_is_found(made: Writt
     add_letter(made, place, Reason.MODEL_REJECTED)
     found = judged(made.copied())
     assert places(found, Invariant.CORRECT) == [(made.settings.input_topic, *place)]
-    assert "is not called for it" in offenders(found, Invariant.CORRECT)[0].problem
+    assert "is not asked about it" in offenders(found, Invariant.CORRECT)[0].problem
 
 
 def earlier(record: Record) -> Record:

@@ -84,7 +84,7 @@ def test_each_of_several_servers_is_named(closed_port: int) -> None:
 def test_a_service_that_is_not_kafka() -> None:
     with listening(lambda client: client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as address:
         assert obstacle(address).startswith(
-            f": {address} does not answer as Kafka does (another service, or TLS"
+            f": {address} does not answer like Kafka (another service, or TLS"
         )
 
 

@@ -66,7 +66,7 @@ def test_a_state_topic_is_compacted_and_has_as_many_partitions_as_the_input(unma
     require_state_topic(unmade)
 
     configure(unmade, state, cleanup_policy="compact,delete")
-    lossy = "cleanup.policy is compact,delete, which drops what is known of patients; run: kafka-configs.sh"
+    lossy = "cleanup.policy is compact,delete, which drops patients' state; run: kafka-configs.sh"
 
     def refused() -> bool:
         try:

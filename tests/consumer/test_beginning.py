@@ -66,5 +66,5 @@ def test_a_new_group_starts_at_a_given_time_and_continues_from_its_commits(
     send(settings, partition=0, hour=10, count=2)  # with old timestamps, but after what is committed
     work(settings)
     assert scored(settings) == {0: [4, 5, 6, 7, 8, 9], 1: [4, 5], 2: [0, 1, 2, 3]}
-    assert any("has begun already" in one.message for one in caplog.records)
+    assert any("already has committed offsets" in one.message for one in caplog.records)
     assert audit(settings).clean

@@ -45,6 +45,6 @@ def test_a_worker_without_compiled_code_scores_the_same(stage: Stage) -> None:
     stage.wait_committed(settings, ROWS // 100)
     worker.stop()
 
-    assert "reads messages without the native kernel" in worker.log
+    assert "decodes messages without the native kernel" in worker.log
     assert "scores with scikit-learn's trees: install numba to compile them" in worker.log
     require_offline_scores(require_exactly_once(settings, rows=ROWS // 100), settings, ulp=0)

@@ -150,6 +150,6 @@ def test_a_stop_within_the_first_transaction_says_that_nothing_was_committed(sta
     assert worker.wait(timeout=60) == 1, worker.log
     assert "0 rows committed, lag 2000, dead letters: none\n" in worker.log, "not all were read again"
     assert "dead letter at" not in worker.log
-    assert "what is not committed yet is read again at the next start" in worker.log
+    assert "uncommitted messages are read again at the next start" in worker.log
     found = read_accounts(settings)
     assert (found.results, found.dead_letters, found.metrics, found.committed) == ([], [], [], {})

@@ -166,7 +166,7 @@ def test_a_mapping_whose_paths_no_message_has_stops_it_and_lists_both_sides_name
         run(sent(v={"hr": 80}), score)
     said = str(stopped.value)
     assert said.startswith(
-        "--mapping: none of the first 100 messages has anything where the model's features are"
+        "--mapping: none of the first 100 messages has anything at the paths of the model's features"
     )
     assert "data.v.hr" in said
     assert "the mapping says data.vitals.Signal.value, data.channels.1; correct its paths" in said

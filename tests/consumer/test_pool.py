@@ -54,7 +54,7 @@ def test_sighup_to_the_parent_makes_each_worker_look_at_the_model_again(stage: S
     joined(pool)
     path.write_bytes(b"no model")
     pin_model(path)
-    refusal = "refuses the pinned model and goes on with the old one"
+    refusal = "refuses the pinned model and keeps the old one"
     pool.logged(refusal, times=2)
     pool.signal(signal.SIGHUP)
     pool.logged(refusal, times=4)

@@ -184,7 +184,7 @@ def test_a_port_in_use_is_refused_before_any_worker_starts(
     (line,) = log_lines(pool.log)
     assert line["message"] == (
         f"--http 127.0.0.1:{ports + taken}: address already in use; choose another address or port; --workers 2 takes "
-        "one port each and one for the health of all"
+        "a port for each worker and one for the health of all"
     )
 
 

@@ -75,7 +75,7 @@ def test_a_worker_waits_for_the_registry_and_continues_by_itself(stage: Stage) -
     assert "lost partitions" not in worker.log
     assert f"the schema registry {url} answers 500 (schema ID 8); messages wait" in worker.log
     assert "HTTP Request" not in worker.log
-    assert "goes on: the schema registry answers" in worker.log
+    assert "continues: the schema registry answers again" in worker.log
     found = read_accounts(settings)
     assert not found.letters
     assert len(found.by_position) == 4 * ROWS

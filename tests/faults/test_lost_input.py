@@ -20,7 +20,7 @@ from tests.kafka import committed_offsets, produce, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-GONE = "are gone (retention, or the topic was recreated); nothing is skipped in silence"
+GONE = "are gone (retention, or the topic was recreated); nothing is skipped silently"
 
 
 def admin(settings: Settings) -> AdminClient:

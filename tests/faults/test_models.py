@@ -56,7 +56,7 @@ def test_a_model_forgets_rows_now_and_then(begin: Begin, records: Records) -> No
     trial = begin("model gives a row too few", model="erratic", chunk_size=50)
     trial.load(records, rate=500)
     ended = supervise(trial, {FORGETS: "0.02"}, deaths=5, code=1)
-    assert all("what is not committed yet is read again at the next start" in worker.log for worker in ended)
+    assert all("uncommitted messages are read again at the next start" in worker.log for worker in ended)
     trial.worker()
     trial.finish()
 

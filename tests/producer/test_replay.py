@@ -113,10 +113,7 @@ def test_as_arrived_sends_the_devices_messages_and_counts_the_rows(
     shown = json.loads(capsys.readouterr().out)
     send_files(settings, [tmp_path], **sent | {"skip": 30})
     assert f"sent {len(messages) - 30:,}, acknowledged" in (out := capsys.readouterr().out)
-    assert (
-        "101 rows were read, to be sent as one message per device; 1 hold no measurement and become none"
-        in out
-    )
+    assert "101 rows read and split into one message per device; 1 without a measurement were left out" in out
     assert (shown["sent"], shown["rows_without_measurement"]) == (20, 0)
     assert 10 < shown["rows_read"] <= 100
     assert by_patient(arrived(settings)) == expected(messages[10:])
@@ -452,7 +449,7 @@ def test_lines_and_rows_are_encoded_in_avro_with_the_schema(settings: Settings, 
     assert summary == PublishSummary(sent=1, refused=2)
     assert refused == [Refusal(2, Reason.WRONG_TYPE, ""), Refusal(3, Reason.WRONG_TYPE, "heart_rate")]
     rows = [orjson.loads(line) for line in lines]
-    with pytest.raises(SourceError, match=r"a row is not as the schema has it.* continue with --skip 1"):
+    with pytest.raises(SourceError, match=r"a row does not match the schema.* continue with --skip 1"):
         replay(given, rows)
     value = avro.written(schema, rows[0])
     assert by_patient(arrived(settings)) == {b"p1": [value, value]}

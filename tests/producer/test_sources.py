@@ -503,7 +503,7 @@ def test_missing_ids_that_pandas_wrote_as_text_are_refused(
     ids = pd.Series(["p", float("nan")]).astype(str)
     write = write_parquet if name == "a.parquet" else write_ndjson
     write(tmp_path / name, [{"patient_id": str(one), "event_time": T} for one in ids])
-    with pytest.raises(SourceError, match=f"{place}: patient_id is what programs write for a missing id"):
+    with pytest.raises(SourceError, match=f"{place}: patient_id is a common placeholder for a missing id"):
         sent(find_source([tmp_path], readers))
 
 
@@ -526,7 +526,7 @@ def test_ndjson_ids_that_could_mix_up_patients_are_refused(tmp_path: Path, writt
     ("line", "what"),
     [
         (f'{{"patient_id":"a","event_time":"{T}","x":1,"x":2}}', " has the field x twice"),
-        (f'{{"patient_id":"nan","event_time":"{T}"}}', ": patient_id is what programs write"),
+        (f'{{"patient_id":"nan","event_time":"{T}"}}', ": patient_id is a common placeholder"),
         ('{"patient_id":"a","event_time":"2026-01-05"}', ": event_time is not a time with one meaning"),
         ("1", " is not a JSON object"),
     ],

@@ -147,11 +147,11 @@ LINKED = record(("patient_id", "string"), ("next", ["null", "Vitals"]))
         (
             LINKED,
             "has the type Vitals inside itself",
-        ),  # 250,000 bytes of it mean as many nested calls, which would crash the process
-        (record(("a", {"type": "array", "items": "null"})), "has a list of values that take no bytes"),
+        ),  # 250,000 bytes of it are as many calls, and end the process
+        (record(("a", {"type": "array", "items": "null"})), "has an array of items that take no bytes"),
         (
             record(("a", {"type": "array", "items": record(name="Empty")})),
-            "has a list of values that take no bytes",
+            "has an array of items that take no bytes",
         ),
         (
             record(("a", {"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}})),
@@ -161,8 +161,8 @@ LINKED = record(("patient_id", "string"), ("next", ["null", "Vitals"]))
             record(("a", {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 10**9})),
             "a scale",
         ),
-        ("double", "is not of a record"),
-        (["null", "string"], "is not of a record"),
+        ("double", "does not describe a record"),
+        (["null", "string"], "does not describe a record"),
         ({"type": "object"}, "is no Avro schema"),
         (record(("a", "Unknown")), "is no Avro schema"),
         ({"fields": []}, "is no Avro schema"),

@@ -155,5 +155,5 @@ def test_avro_can_be_written_by_the_mapping_in_the_docs(tmp_path: Path) -> None:
     assert found.frame["heart_rate"].tolist() == pytest.approx([84, math.nan], nan_ok=True)
     assert found.frame["temperature"].tolist() == pytest.approx([37, 37])
     for odd in ({"heart_rate": "84"}, {"heart_rate": 84.5}, {"patient_id": "p-17"}, {"patient_id": None}):
-        with pytest.raises(SettingsError, match="a row is not as the schema has it"):
+        with pytest.raises(SettingsError, match="a row does not match the schema"):
             write(row | odd)

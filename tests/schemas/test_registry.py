@@ -229,7 +229,7 @@ TROUBLE: dict[str, tuple[Any, str]] = {
     "503": ((503, b""), "answers 503"),
     "a page that is not there": (
         (404, b"<html>not found"),
-        "answers 404 without a code of a registry's; check the path",
+        "answers 404 without a registry's error code; check the path",
     ),
     "a page": ((200, b"<html>welcome"), "does not answer as one"),
     "another service": ((200, b"[1, 2]"), "does not answer as one"),

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kafka
 
 PASSWORD = "canary-of-a-key"
 
-UNVERIFIED = r"shows a certificate that can't be verified; check ssl\.ca\.location"
+UNVERIFIED = r"presents a certificate that can't be verified; check ssl\.ca\.location"
 NO_TLS = r"and this client do not agree on TLS; check security\.protocol"
 NO_CERTIFICATE = r"rejects this client's certificate, or requires one; check ssl\.certificate\.location"
 NO_ANSWER = (

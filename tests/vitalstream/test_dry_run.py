@@ -143,7 +143,7 @@ def test_a_dry_run_shows_what_devices_would_send(tmp_path: Path) -> None:
     assert first.items() >= {"patient_id": None}.items()  # its zone puts it before the others
     assert len(first) < 5
     assert dry(tmp_path, "--as-arrived").splitlines()[:2] == [
-        "5 rows were read, to be sent as one message per device; 1 hold no measurement and become none",
+        "5 rows read and split into one message per device; 1 without a measurement were left out",
         "read all 10 messages; nothing was sent. The first messages as they would be sent:",
     ]
     assert document(tmp_path, "--as-arrived", "--seed", "1")["first"] != found["first"]
@@ -221,7 +221,7 @@ def test_physionet_files_are_understood(tmp_path: Path, layout: str) -> None:
     WRITERS[layout](tmp_path, stays())
     year = "physionet2019" if layout in ("psv", "hourly") else "physionet2012"
     shown = dry(tmp_path, "--format", year)
-    assert "event_time: the files count from admission, which is taken to be 2019-01-01T" in shown
+    assert "event_time: the files count from admission, taken to be 2019-01-01T" in shown
     assert "with --all-variables" in shown
     assert "with --all-variables" not in dry(tmp_path, "--format", year, "--all-variables")
     with pytest.raises(VitalstreamError, match="no format moon"):

@@ -93,7 +93,7 @@ def test_each_feature_is_shown_with_share_values_and_units(files: Files) -> None
     assert "heart_rate          2  66.7 %  80          /min" in said
     assert "not_for_us  op            1  message 4" in said
     assert said.endswith(
-        "3 of 4 messages would be scored: 2 patients, of 2026-01-05T08:30:00Z to 2026-01-05T09:30:00Z\n"
+        "3 of 4 messages would be scored: 2 patients, from 2026-01-05T08:30:00Z to 2026-01-05T09:30:00Z\n"
     )
 
 

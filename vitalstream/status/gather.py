@@ -143,8 +143,8 @@ def problems(found: Status, topic: str) -> Iterator[str]:
     for one in found.partitions:
         if one.recreated:
             yield (
-                f"partition {one.partition}: topic {topic} was deleted and recreated; the group's committed offset is "
-                "of the earlier one, so workers stop until it is reset"
+                f"partition {one.partition}: topic {topic} was deleted and recreated; the group's committed "
+                "offset belongs to the earlier one, so workers stop until it is reset"
             )
         elif one.committed is not None and one.committed < one.start:
             yield (
@@ -214,7 +214,7 @@ def _committed(admin: Admin, settings: Settings) -> tuple[Offsets, set[int]]:
     topic = settings.input_topic
     names, describe = TopicCollection([topic]), admin.client.describe_topics
     described = admin.ask(
-        f"which topic {topic} is",
+        f"the ID of topic {topic}",
         lambda: describe(names, request_timeout=admin.timeout)[topic].result(),  # noqa: PLW0108 (asks each time)
     )
     # Ask through a consumer that joins nothing: the admin client's request for a group's offsets aborts the process

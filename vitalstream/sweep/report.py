@@ -12,8 +12,8 @@ from real_time.sweep import ChunkCost, knee, recommendation
 CORE = "scoring alone"
 END_TO_END = "end to end"
 _MEANING = {
-    CORE: "rows/s, latency_ms (a row), and p50 and p99 of a chunk are of scoring alone; --kafka measures a worker",
-    END_TO_END: "rows/s are of the whole worker; latency_ms (a row), and p50 and p99 of a chunk, of its scoring; "
+    CORE: "rows/s, latency_ms (per row) and a chunk's p50 and p99 cover scoring alone; --kafka measures a worker",
+    END_TO_END: "rows/s covers the whole worker; latency_ms (per row) and a chunk's p50 and p99 cover scoring; "
     "every consumed row was scored exactly once",
 }
 
