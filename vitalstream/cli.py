@@ -705,9 +705,9 @@ def show_state(
     *,
     json: Json = False,
 ) -> None:
-    """Show what is known of a patient: messages seen, the last value of each column, when that was, the one before.
+    """Show a patient's state: the number of messages, and each column's last value with its time and the one before.
 
-    It is the state that belongs to the group's committed offsets. Reads the whole state topic, and changes nothing.
+    This is the state at the group's committed offsets. Reads the whole state topic and changes nothing.
     """
     from vitalstream import state
 
@@ -717,9 +717,9 @@ def show_state(
 @state_app.command("check")
 @with_settings("model", "bootstrap_servers", "group", "input_topic")
 def check_state(settings: "Settings", *, json: Json = False) -> None:
-    """Say what the state topic holds, and whether a worker with this model could begin with it; exit code 1 if not.
+    """Show what the state topic holds, and whether a worker with this model could start from it; exit code 1 if not.
 
-    Whether it is what the messages give, audit --model tells.
+    Whether the state follows from the messages is for audit --model to check.
     """
     from vitalstream import state
 
@@ -754,11 +754,11 @@ def rebuild_state(
     ],
     json: Json = False,
 ) -> None:
-    """Write the state of a new group from the messages of the input topic, so that it begins with a past.
+    """Build a new group's state from the messages of the input topic, so that it starts with the patients' past.
 
-    For a model with another recipe, or after a loss of the state topic. Stop the workers of the old group, make the
-    state topic of the new one (topics create --state --group NEW), rebuild, and start the workers of the new group:
-    they go on where the old ones ended. State and offsets are committed in one transaction.
+    Use it for a model with another recipe, or after losing the state topic. Stop the old group's workers, create the
+    new group's state topic (topics create --state --group NEW), rebuild, and start the new group's workers: they
+    continue where the old ones stopped. State and offsets are committed in one transaction.
     """
     from vitalstream import state
 

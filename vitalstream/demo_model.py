@@ -48,8 +48,8 @@ def make_demo_model(path: Path, *, seed: int = 0) -> DemoModel:
 
 
 def make_history_model(path: Path, *, seed: int = 0) -> DemoModel:
-    """The same with each vital's last value, its age and its change, of messages from one device at a time."""
-    # Not how long a patient is known: in a simulated ward that would tell who falls ill.
+    """The same for messages from one device at a time, with each vital's last value, its age and its change."""
+    # Without the time since a patient was first seen: in a simulated ward that would give away who falls ill.
     history = PatientHistory(dict.fromkeys(VITALS, "8h"), since_first_seen=False, rows_seen=False)
     return _made(path, make_pipeline(history, *_regression()), _arrivals, seed)
 
@@ -88,7 +88,7 @@ def _readings(patients: int, seed: int) -> tuple[Any, Any]:
 
 
 def _arrivals(patients: int, seed: int) -> tuple[Any, Any]:
-    """Readings of half as many, for they are three times as many messages, in the order in which they arrive."""
+    """Readings in order of arrival, of half as many patients, because they are three times as many messages."""
     frame = Ward(patients=patients // 2, seed=seed, deteriorating=_DETERIORATING).frame(hours=_HOURS)
     begun = frame[frame["label"] == 1].groupby(PATIENT_ID)[EVENT_TIME].min()
     rows = frame.sort_values(EVENT_TIME, kind="stable")[[PATIENT_ID, EVENT_TIME, *VITALS]]

@@ -141,7 +141,7 @@ def table(what: Preview) -> Table:
 
 
 def remarks(what: Preview, zones: set[str], layout: str, *, all_variables: bool) -> Iterator[str]:
-    """What deserves a second look."""
+    """Notes on what to look at again."""
     if layout != PLAIN:
         yield f"event_time: the files count from admission, taken to be {rfc3339(EPOCH)}"
         if not all_variables:

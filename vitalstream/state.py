@@ -1,4 +1,4 @@
-"""`vitalstream state`: shows, checks and rebuilds what is known of patients."""
+"""`vitalstream state`: shows, checks and rebuilds the patients' state."""
 
 import math
 from collections.abc import Iterator
@@ -28,19 +28,19 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NoStateError(VitalstreamError):
-    """Nothing is known of the patient, or it can't be read."""
+    """There is no state for the patient, or it can't be read."""
 
 
 class StateFailedError(VitalstreamError):
-    """A worker could not begin with the state that is there."""
+    """A worker could not start from the existing state."""
 
 
 def show(settings: Settings, patient: str, *, json: bool) -> None:
-    """Print what is known of a patient.
+    """Print a patient's state.
 
     Raises:
         SettingsError: the model can't be used or has no history.
-        NoStateError: nothing is known of the patient.
+        NoStateError: there is no state for the patient, or it can't be read.
         BrokerError: the brokers can't be reached, or the topic is missing.
     """
     _, history = _with_history(settings)
@@ -59,7 +59,7 @@ def check(settings: Settings, *, json: bool) -> None:
     """Print what the state topic holds.
 
     Raises:
-        StateFailedError: a worker could not begin with it.
+        StateFailedError: a worker could not start from it.
         SettingsError: the model can't be used or has no history.
         BrokerError: the brokers can't be reached, or the topic is missing, or is not as it must be.
     """

@@ -116,7 +116,7 @@ class Summary:
         if self.verdict.ok:
             return Text("every message accounted for exactly once", "bold green")
         if self.ok:
-            return Text("stopped early; nothing duplicated or invented", "yellow")
+            return Text("stopped early; nothing doubled or invented", "yellow")
         return Text("FAILED: not every message is accounted for exactly once", "bold red")
 
 
