@@ -312,7 +312,7 @@ def test_a_silent_client_keeps_nobody_waiting(port: int) -> None:
 def test_a_port_in_use_is_a_settings_error(port: int, health: Health) -> None:
     with pytest.raises(SettingsError, match=f"--http 127.0.0.1:{port}: address already in use"):
         serving(f"127.0.0.1:{port}", health=health, registry=CollectorRegistry()).__enter__()
-    with pytest.raises(SettingsError, match="ports end at 65535"):
+    with pytest.raises(SettingsError, match="the highest port is 65535"):
         serving("127.0.0.1:70000", health=health, registry=CollectorRegistry()).__enter__()
 
 

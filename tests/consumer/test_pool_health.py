@@ -196,4 +196,4 @@ def test_a_port_above_the_highest_is_refused_before_any_worker_starts(
     pool = stage.worker(settings.model_copy(update={"http": f"127.0.0.1:{first}"}))
     assert pool.wait(timeout=60) == 2
     (line,) = log_lines(pool.log)
-    assert line["message"].startswith("--http 127.0.0.1:65536: ports end at 65535; --workers 2 needs ")
+    assert line["message"].startswith("--http 127.0.0.1:65536: the highest port is 65535; --workers 2 needs ")
