@@ -17,7 +17,7 @@ from producer.replay import FLUSH_S, STOPPED_FLUSH_S
 from producer.sender import DeliveryError, Sender
 from schemas.contract import MAX_MESSAGE_BYTES, STANDARD_FEATURES, Reason
 from schemas.decoding import make_decoder
-from schemas.encoding import UnwritableRowError, make_encoder
+from schemas.encoding import UnwritableRowError, make_encoder, make_splitter
 from schemas.mapping import load_mapping
 from schemas.messages import plain
 from schemas.vitals import Decoder
@@ -50,7 +50,8 @@ def publish(
 ) -> PublishSummary:
     """Send each line that decodes with the standard features, or the mapping's, unchanged to the input topic.
 
-    If messages have schemas, lines are flat JSON and are encoded with the schema.
+    If messages have schemas, lines are flat JSON and are encoded with the schema; each becomes one message, or one for
+    each of its features if the mapping reads one feature per message.
 
     Lines are sent as soon as they arrive; blank ones are skipped. Refused ones are passed to `on_refused` and
     counted. A KeyboardInterrupt counts as the end of the input.
@@ -77,22 +78,21 @@ def publish(
     return PublishSummary(sender.sent, refused)
 
 
-def _of_lines(settings: Settings) -> tuple[Decoder, Callable[[bytes], bytes]]:
-    """The decoder of a line, and the function that encodes it as a message."""
+def _of_lines(settings: Settings) -> tuple[Decoder, Callable[[bytes], list[bytes]]]:
+    """The decoder of a line, and the function that encodes it as messages."""
     if settings.value_format not in ("avro", "json-schema"):
-        return make_decoder(settings), bytes
-    write = make_encoder(settings)
+        return make_decoder(settings), lambda line: [line]
+    write, split = make_encoder(settings), make_splitter(settings)
     mapping = settings.mapping and load_mapping(settings.mapping, value_format=settings.value_format)
-    return Decoder([*mapping.features] if mapping else STANDARD_FEATURES), lambda line: write(
-        orjson.loads(line)
-    )
+    decode = Decoder([*mapping.features] if mapping else STANDARD_FEATURES)
+    return decode, lambda line: [*map(write, split([orjson.loads(line)]))]
 
 
 def _send(
     sender: Sender,
     stream: BufferedIOBase,
     decode: Decoder,
-    write: Callable[[bytes], bytes],
+    write: Callable[[bytes], list[bytes]],
     on_refused: Callable[[Refusal], None],
 ) -> int:
     """Send the good lines; returns how many were refused."""
@@ -103,12 +103,13 @@ def _send(
             decoded = decode(plain(values))
             for position, patient in zip(decoded.frame.index, decoded.patient_ids, strict=True):
                 try:
-                    value = write(values[position])
+                    messages = write(values[position])
                 except UnwritableRowError:
                     on_refused(Refusal(numbers[position], Reason.WRONG_TYPE, ""))
                     refused += 1
                     continue
-                sender.send(patient.encode(), value)
+                for message in messages:
+                    sender.send(patient.encode(), message)
             for reject in decoded.rejects:
                 on_refused(Refusal(numbers[reject.position], reject.reason, reject.field))
             refused += len(decoded.rejects)

@@ -16,7 +16,7 @@ from producer.pacing import Pacer
 from producer.sender import DeliveryError, Sender
 from producer.sources import Record, SourceError
 from schemas.contract import PATIENT_ID
-from schemas.encoding import Encoder, UnwritableRowError, make_encoder
+from schemas.encoding import Encoder, UnwritableRowError, make_encoder, make_splitter
 
 FLUSH_S: Final = 40.0
 STOPPED_FLUSH_S: Final = 5.0
@@ -65,9 +65,11 @@ def replay(
 ) -> ReplaySummary:
     """Send every record to the input topic, keyed by its patient id, and wait for the acknowledgements.
 
+    If the mapping reads one feature per message, a record is sent as one message for each of its features.
+
     Args:
         records: sent `repeat` times, iterated from the start each time.
-        pacer: when each record is due; without one they are sent as fast as possible.
+        pacer: when each message is due; without one they are sent as fast as possible.
         skip: leave out this many messages at the beginning, counted over all repetitions.
         limit: stop after sending this many messages.
         stopped: called often; once it returns true, sent messages are flushed and the summary returned.
@@ -80,13 +82,13 @@ def replay(
         SourceError: a file is malformed, or a row is not as the schema of the topic has it.
         The last two say how many were sent and acknowledged, and how to continue.
     """
-    write = make_encoder(settings)
+    write, split = make_encoder(settings), make_splitter(settings)
     require_topics(settings, [settings.input_topic])
     require_rights(settings, "replay")
     sender = Sender(settings, topic=settings.input_topic)
     run = _Run(sender, write, pacer, stopped, on_progress)
     try:
-        every = chain.from_iterable(records for _ in range(repeat))
+        every = chain.from_iterable(split(records) for _ in range(repeat))
         complete = run.send(islice(every, skip, None if limit is None else skip + limit))
         sender.flush(STOPPED_FLUSH_S if stopped() else FLUSH_S)
     except (SourceError, UnwritableRowError) as error:

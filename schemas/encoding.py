@@ -6,9 +6,10 @@ codes, in the unit that the mapping says, or else with the model's.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as Named
 from decimal import Decimal
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from schemas.contract import EVENT_TIME, PATIENT_ID, RFC3339
 from schemas.formats import fhir, hl7v2
 from schemas.mapping import BY_CODE, Mapping, load_mapping
 from schemas.registry import WrittenWith, make_registry
-from schemas.turned_round import Objects
+from schemas.turned_round import Objects, by_feature
 
 
 class UnwritableRowError(SettingsError):
@@ -30,6 +31,10 @@ class UnwritableRowError(SettingsError):
 Encoder = Callable[[Named[str, Any]], bytes]
 """Makes a message of a row: patient_id, event_time and features by name, None where they are missing."""
 
+Splitter = Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]
+"""Divides rows into those of one message each."""
+
+_NO_CODE: Final = "no feature has a code to be sent with"
 _is_fhir_id = re.compile(r"[A-Za-z0-9.-]{1,64}").fullmatch
 _time_parts = re.compile(r"(.{4})-(..)-(..).(..):(..):(..)([.][0-9]{1,4})?[0-9]*(.*)").fullmatch
 _is_time = re.compile(RFC3339).fullmatch
@@ -55,6 +60,20 @@ def make_encoder(settings: Settings) -> Encoder:
         return lambda row: write(document(row))
     mark = _mark(settings) if settings.value_format == "json-schema" else b""
     return lambda row: mark + orjson.dumps(document(row))
+
+
+def make_splitter(settings: Settings) -> Splitter:
+    """What divides rows into those of one message each.
+
+    They are the same, unless the mapping reads one feature per message. Raises SettingsError if it can't be used.
+    """
+    if settings.mapping is not None and settings.value_format not in BY_CODE:
+        mapping = load_mapping(settings.mapping, value_format=settings.value_format)
+        if mapping.readings is not None and mapping.readings.path is None:
+            if not any(one.codes for one in mapping.features.values()):
+                raise SettingsError(f"--mapping {settings.mapping}: {_NO_CODE}")
+            return partial(by_feature, mapping)
+    return iter
 
 
 def _mark(settings: Settings) -> bytes:
@@ -92,7 +111,7 @@ def _coded(settings: Settings) -> Encoder:
     mapping = load_mapping(settings.mapping, value_format=settings.value_format)
     codes = {name: one.codes[0].rpartition(" ") for name, one in mapping.features.items() if one.codes}
     if not codes:
-        raise SettingsError(f"--mapping {settings.mapping}: no feature has a code to be sent with")
+        raise SettingsError(f"--mapping {settings.mapping}: {_NO_CODE}")
     return _Fhir(mapping, codes) if settings.value_format == "fhir" else _Hl7(mapping, codes)
 
 

@@ -1,7 +1,7 @@
 """A reversed mapping: turns a row into an object from which the mapping reads the same row."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -21,17 +21,13 @@ _PER_SECOND: Final = {TimeKind.EPOCH_S: 1, TimeKind.EPOCH_MS: 1_000, TimeKind.EP
 class Objects:
     """Turns rows into objects. Values go out in the unit of the mapping, or with the model's as their unit.
 
-    Raises SettingsError where no message can be made of a whole row.
+    Where the mapping reads one feature per message, a row has one (`by_feature`). Raises SettingsError where the
+    mapping reads headers.
     """
 
     def __init__(self, mapping: Declared, *, hl7_time: Callable[[Any], str]) -> None:
         if mapping.reads_headers:
             raise SettingsError("--mapping reads headers, which are not sent; give a mapping with paths")
-        if mapping.readings is not None and mapping.readings.path is None:
-            raise SettingsError(
-                "--mapping reads one feature a message, and a row has several: write such messages yourself and send "
-                "them with vitalstream publish, or give a mapping with paths or with a list of readings"
-            )
         self._mapping = mapping
         self._root = mapping.root or ()
         self._hl7_time = hl7_time
@@ -52,9 +48,13 @@ class Objects:
         }
         if mapping.readings is None:
             self._by_path(document, values)
+        elif mapping.readings.path is None:
+            (reading,) = self._readings(mapping.readings, values)
+            for path, value in reading:
+                _put(document, (*self._root, *path), value)
         else:
-            entries = [*self._readings(mapping.readings, values)]
-            _put(document, (*self._root, *(mapping.readings.path or ())), entries)
+            entries = [_object(reading) for reading in self._readings(mapping.readings, values)]
+            _put(document, (*self._root, *mapping.readings.path), entries)
         return document
 
     def _id(self, patient: Any) -> Any:
@@ -102,16 +102,42 @@ class Objects:
                 texts = [str(found.get(number, "")) for number in range(max(found) + 1)]
                 _put(document, path, separators[path].join(texts))
 
-    def _readings(self, readings: Readings, values: dict[str, Any]) -> Any:
-        """An entry a feature; one without a value where none has any, so that the message is for us."""
-        coded = [name for name, place in self._features.items() if place.codes]
-        for name in [one for one in coded if one in values] or coded[:1]:
-            entry: dict[str, Any] = {}
-            _put(entry, readings.code, self._features[name].codes[0])
-            _put(entry, readings.value, values.get(name))
-            if readings.unit and name in values:
-                _put(entry, readings.unit, self._features[name].wanted(name))
-            yield entry
+    def _readings(self, readings: Readings, values: dict[str, Any]) -> Iterator[list[tuple[Path, Any]]]:
+        """Code, value and unit of each feature, with their paths."""
+        for name in _coded(self._mapping, values):
+            yield [
+                (readings.code, self._features[name].codes[0]),
+                (readings.value, values.get(name)),
+                *(
+                    [(readings.unit, self._features[name].wanted(name))]
+                    if readings.unit and name in values
+                    else []
+                ),
+            ]
+
+
+def by_feature(mapping: Declared, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
+    """Divide rows into those of one feature each, for a mapping that reads one feature per message.
+
+    Features without a value are omitted; a row without any becomes one of the first feature, without a value.
+    """
+    for row in rows:
+        same = {name: row[name] for name in (PATIENT_ID, EVENT_TIME) if name in row}
+        for name in _coded(mapping, {name for name, value in row.items() if not _missing(value)}):
+            yield same | {name: row.get(name)}
+
+
+def _coded(mapping: Declared, present: Container[str]) -> list[str]:
+    """The features with codes that are present; the first one if none is, so that the message is for us."""
+    coded = [name for name, place in mapping.features.items() if place.codes]
+    return [name for name in coded if name in present] or coded[:1]
+
+
+def _object(fields: Iterable[tuple[Path, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path, value in fields:
+        _put(found, path, value)
+    return found
 
 
 def _back(name: str, place: Feature) -> Callable[[Any], Any]:

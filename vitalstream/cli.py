@@ -176,7 +176,7 @@ def replay(
     --speed it sends as fast as it can. With --as-arrived, monitor, cuff and thermometer each send their own messages,
     in the hour before the row's time. Try new files with --dry-run, which needs no broker. With --value-format or
     --mapping, each row becomes a message that a worker with the same settings can read: each feature is at its path in
-    the mapping, or under its first code.
+    the mapping, or under its first code. A row becomes several messages if the mapping reads one feature per message.
     """
     if dry_run:
         from vitalstream.dry_run import show

@@ -20,7 +20,7 @@ from producer.sources import SourceError
 from producer.values import UnreadableError, zone
 from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID
-from schemas.encoding import make_encoder
+from schemas.encoding import make_encoder, make_splitter
 from vitalstream.layouts import PLAIN, find, readers, tell_look_alikes
 from vitalstream.produce import CHECKED_FIRST, of_rows
 
@@ -48,7 +48,7 @@ def show(
         RegistryError: the schema registry does not answer.
         SourceError: a file is malformed.
     """
-    write = make_encoder(settings)
+    write, split = make_encoder(settings), make_splitter(settings)
     zones: set[str] = set()
     how = readers(
         layout,
@@ -61,7 +61,7 @@ def show(
     messages = found if arrivals is None else arrivals
     most = CHECKED_FIRST if limit is None else min(CHECKED_FIRST, limit)
     try:
-        what = preview(islice(messages, skip, None), most=most, write=write)
+        what = preview(islice(split(messages), skip, None), most=most, write=write)
     except SourceError as error:
         raise SourceError(f"{error}; nothing was sent") from None
     zones.discard("")

@@ -34,7 +34,7 @@ from tests.conftest import fresh_settings
 from tests.kafka import read_all, wait_until
 from tests.producer.files import WRITERS, simulated, stays, write_csv, write_ndjson, write_parquet
 from tests.schemas import avro
-from tests.schemas.messages import decoder
+from tests.schemas.messages import TIME, decoder, good
 from tests.vitalstream.command import OnTerminal, Running, vitalstream
 from vitalstream import produce
 from vitalstream.produce import replay as send_files
@@ -453,6 +453,52 @@ def test_lines_and_rows_are_encoded_in_avro_with_the_schema(settings: Settings, 
         replay(given, rows)
     value = avro.written(schema, rows[0])
     assert by_patient(arrived(settings)) == {b"p1": [value, value]}
+
+
+ONE_METRIC = """
+patient_id = { path = "patient" }
+event_time = { path = "time" }
+readings = { code = "type", value = "value" }
+
+[features]
+heart_rate = { codes = ["HR"] }
+spo2 = { codes = ["SPO2"] }
+"""
+
+
+def test_rows_are_sent_as_messages_of_one_feature_which_skip_and_limit_count(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (file := tmp_path / "one.toml").write_text(ONE_METRIC)
+    given = settings.model_copy(update={"mapping": file})
+    times = ["2026-01-05T08:30:00Z", "2026-01-05T08:31:00Z"]
+    rows = [{"patient_id": "p1", "event_time": time, "heart_rate": 80, "spo2": 97} for time in times]
+    assert replay(given, rows, repeat=2, limit=3).sent == 3
+    rest = replay(given, rows, repeat=2, skip=3)
+    assert (rest.sent, rest.acknowledged, rest.complete) == (5, 5, True)
+    every = [("HR", 80), ("SPO2", 97)] * 4
+    messages = [*map(orjson.loads, by_patient(arrived(settings))[b"p1"])]
+    assert [(one["type"], one["value"]) for one in messages] == every
+    assert [one["time"] for one in messages] == [times[0], times[0], times[1], times[1]] * 2
+
+
+def test_lines_are_encoded_as_messages_of_one_feature_or_not_at_all(
+    settings: Settings, tmp_path: Path
+) -> None:
+    schema = avro.record(("patient", "string"), ("time", "string"), ("type", "string"), ("value", "int"))
+    (file := tmp_path / "one.avsc").write_bytes(orjson.dumps(schema))
+    (mapping := tmp_path / "one.toml").write_text(ONE_METRIC)
+    given = settings.model_copy(update={"value_format": "avro", "schema_file": file, "mapping": mapping})
+    refused: list[Refusal] = []
+    lines = [good(), good(heart_rate=80, spo2=97), good(heart_rate=70, spo2=...)]
+    summary = publish(given, io.BytesIO(b"\n".join(lines)), on_refused=refused.append)
+    assert summary == PublishSummary(sent=3, refused=1)
+    assert refused == [Refusal(1, Reason.WRONG_TYPE, "")]  # a spo2 of 97.5 is no int
+    sent = [("HR", 80), ("SPO2", 97), ("HR", 70)]
+    values = [
+        avro.written(schema, {"patient": "p1", "time": TIME, "type": code, "value": n}) for code, n in sent
+    ]
+    assert by_patient(arrived(settings)) == {b"p1": values}
 
 
 def test_publish_refuses_a_mapping_that_reads_headers(kafka: str) -> None:

@@ -28,7 +28,7 @@ EXPECTED: dict[str, tuple[str, str, dict[str, float], str | None]] = {
     "Nested, with units": ("p-17", UTC, {"temperature": 37, "heart_rate": 84, "spo2": 96.5}, None),
     "A list by position": ("p-17", UTC, BOTH, None),
     "A list of readings by name": ("p-17", UTC, {"heart_rate": 84, "temperature": 36.9}, None),
-    "One metric a message": ("p-17", UTC, {"heart_rate": 84, "spo2": math.nan}, None),
+    "One metric per message": ("p-17", UTC, {"heart_rate": 84, "spo2": math.nan}, None),
     "An envelope": ("p-17", UTC, HR, None),
     "Kafka Connect": ("p-17", UTC, BOTH, "connect"),
     "Debezium": ("4711", "2026-01-05T08:30:00.250Z", HR, None),

@@ -11,7 +11,7 @@ import pytest
 from broker.errors import SettingsError
 from broker.settings import Settings
 from schemas.decoding import make_decoder
-from schemas.encoding import make_encoder
+from schemas.encoding import make_encoder, make_splitter
 from schemas.mapping import load_mapping
 from schemas.messages import Plain
 from schemas.vitals import Decoded, Decoder
@@ -104,21 +104,22 @@ def test_avro_is_read_by_the_schema_and_mapping_in_the_docs(tmp_path: Path) -> N
     check(found, "4711", "2026-01-05T08:30:00.250Z", {"heart_rate": 84, "temperature": 37})
 
 
-@pytest.mark.parametrize("heading", [one for one in EXPECTED if one != "One metric a message"])
+@pytest.mark.parametrize("heading", EXPECTED)
 def test_each_mapping_of_the_docs_also_writes_what_it_reads(heading: str, tmp_path: Path) -> None:
     patient, time, features, ready = EXPECTED[heading]
     file = tmp_path / "mapping.toml"
     if ready is None:
         file.write_text(block(sections()[heading], "toml"), "utf-8")
     given = Settings(mapping=Path(ready) if ready else file)
-    write = make_encoder(given)
+    write, split = make_encoder(given), make_splitter(given)
     for missing in (None, *features):
         row = (
             {"patient_id": patient, "event_time": time}
             | features
             | ({} if missing is None else {missing: None})
         )
-        found = make_decoder(given)([Plain(write(row))])
+        (message,) = split([row])
+        found = make_decoder(given)([Plain(write(message))])
         kept = {name: math.nan if _with(name, missing) else value for name, value in features.items()}
         check(found, patient, time, kept)
 
@@ -129,12 +130,41 @@ def _with(name: str, missing: str | None) -> bool:
     return missing is not None and (name == missing or {name, missing} <= pair)
 
 
-def test_rows_cannot_be_written_as_messages_of_one_feature(tmp_path: Path) -> None:
-    (file := tmp_path / "one.toml").write_text(block(sections()["One metric a message"], "toml"), "utf-8")
-    with pytest.raises(SettingsError, match=r"reads one feature a message, and a row .* publish"):
-        make_encoder(Settings(mapping=file))
+def test_a_row_is_written_as_messages_of_one_feature_each(tmp_path: Path) -> None:
+    toml = block(sections()["One metric per message"], "toml").replace(
+        "[features]", 'unit = "of.unit"\n\n[features]'
+    )
+    (file := tmp_path / "one.toml").write_text(toml + 'age = { codes = ["AGE"] }\n', "utf-8")
+    given = Settings(mapping=file)
+    write, split = make_encoder(given), make_splitter(given)
+    same: dict[str, Any] = {"patient_id": "p-17", "event_time": UTC}
+    rows = [
+        same | {"age": 64, "heart_rate": 84, "spo2": 97.5, "ward": "A"},
+        same | {"spo2": None},
+        {"spo2": 96},
+    ]
+    measured: list[tuple[str, dict[str, Any]]] = [
+        ("HR", {"value": 84, "of": {"unit": "/min"}}),
+        ("SPO2", {"value": 97.5, "of": {"unit": "%"}}),
+        ("AGE", {"value": 64, "of": {"unit": "a"}}),
+        ("HR", {"value": None}),
+    ]
+    expected = [{"patient": "p-17", "time": UTC, "type": code} | value for code, value in measured]
+    expected.append({"patient": None, "time": None, "type": "SPO2", "value": 96, "of": {"unit": "%"}})
+    assert [json.loads(write(row)) for row in split(rows)] == expected
+    found = make_decoder(given)([Plain(write(row)) for row in split(rows[:2])])
+    assert not found.rejects
+    values = [[84, None, None], [None, 97.5, None], [None, None, 64], [None] * 3]
+    np.testing.assert_array_equal(found.frame.to_numpy(), np.array(values, dtype=float))
+
+
+def test_rows_cannot_be_written_by_a_mapping_with_headers_or_without_codes(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="reads headers, which are not sent"):
         make_encoder(Settings(mapping=Path("cloudevents-binary")))
+    toml = block(sections()["One metric per message"], "toml").split("[features]")[0]
+    (file := tmp_path / "one.toml").write_text(toml + "[features]\nspo2 = { absent = true }\n")
+    with pytest.raises(SettingsError, match=r"one.toml: no feature has a code to be sent with"):
+        make_splitter(Settings(mapping=file))
 
 
 def test_avro_can_be_written_by_the_mapping_in_the_docs(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from producer.samples import load_sample
 from producer.sources import Reader, find_source
 from producer.ward import FRAME_START, Ward, record
 from schemas.contract import STANDARD_FEATURES
-from schemas.encoding import make_encoder
+from schemas.encoding import make_encoder, make_splitter
 from schemas.messages import plain
 from schemas.vitals import Decoder
 
@@ -47,14 +47,15 @@ def load_rows(
 
 
 def written(settings: Settings, rows: Messages) -> Messages:
-    """Rows as messages in the format and mapping of these settings.
+    """As many messages as rows, in the format and mapping of these settings.
 
     Raises:
         SettingsError: the rows can't be written so.
         RegistryError: the schema registry does not answer.
     """
-    write = make_encoder(settings)
-    return [(key, write(orjson.loads(row))) for key, row in rows]
+    write, split = make_encoder(settings), make_splitter(settings)
+    messages = ((key, write(one)) for key, row in rows for one in split([orjson.loads(row)]))
+    return [*islice(messages, len(rows))]
 
 
 def load_messages(data: Path, decode: Decoder, *, rows: int, value_format: str) -> Messages:
