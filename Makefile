@@ -31,8 +31,8 @@ faults: $(VENV)/native.stamp  ## every injected fault, judged by the audit, an h
 bench: $(VENV)/native.stamp  ## measure it next to its limit and its peers, on a real Kafka, an hour; ARGS="--only latency,starts"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on real ICU stays where they are present, 10 minutes
-	@$(BIN)/python -m benchmarks.history
+history: $(VENV)/dev.stamp  ## what a patient's past is worth to a model, on real ICU stays where they are present, 10 minutes; ARGS=--online compares a topic's scores with predict_proba
+	@$(BIN)/python -m benchmarks.history $(ARGS)
 
 bench-quick: $(VENV)/native.stamp  ## a few ratios of today next to the recorded ones, 3 minutes; it reports, it is not a test
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
