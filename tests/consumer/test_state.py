@@ -32,7 +32,7 @@ from real_time.history.records import StateRecords
 from real_time.model_file import pin_model
 from tests.conftest import MakeSettings
 from tests.consumer.state_accounts import read_state, require_state_is_fold, state_ends
-from tests.kafka import alter_topic, produce, wait_until
+from tests.kafka import alter_topic, produce, read_all, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -480,6 +480,32 @@ def test_a_partition_that_comes_back_has_the_state_others_left(state: tuple[Stat
     mine.assigned({0: end})
     restore_all(mine)
     expected = before | after
+    del expected["p-6"]
+    assert held(mine, 0) == expected
+
+
+def test_state_is_restored_from_a_compacted_log(state: tuple[State, Settings]) -> None:
+    mine, settings = state
+    topic = settings.topic(Role.STATE)
+    soon = {"segment.ms": "1", "min.cleanable.dirty.ratio": "0.01", "max.compaction.lag.ms": "1"}
+    alter_topic(settings.bootstrap_servers, topic, soon)
+    before, after = known(settings, stays(60)), known(settings, stays(60, seed=2, patients=5))
+    commit_state(settings, 0, {**before})
+    commit_state(settings, 0, {**after, "p-6": None})
+    end = commit_state(
+        settings, 0, {"p-0": before["p-0"]}
+    )  # into another segment: the last one is not compacted
+    newest = (before.keys() | after.keys()) - {"p-6"}
+    wait_until(
+        lambda: (
+            sum(one.key() != b"p-6" for one in read_all(settings.bootstrap_servers, topic)) <= len(newest) + 1
+        ),
+        timeout=90,
+        what="compaction",
+    )
+    mine.assigned({0: end})
+    restore_all(mine)
+    expected = before | after | {"p-0": before["p-0"]}
     del expected["p-6"]
     assert held(mine, 0) == expected
 

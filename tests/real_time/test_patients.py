@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,23 @@ def test_rows_too_late_for_their_bucket_are_counted() -> None:
 
 
 # --- partitions
+
+
+def test_the_matrix_grows_by_a_sixteenth_and_never_by_more_than_16_megabytes() -> None:
+    patients = FITTED.start()
+    sizes = [0]
+    for number in range(0, 80_000, 500):
+        names = [f"p-{number + one}" for one in range(500)]
+        patients.restore(0, names, np.ones((500, patients.layout.cells)))
+        if patients.nbytes > sizes[-1]:
+            sizes.append(patients.nbytes)
+    added = 8 * 500 * patients.layout.cells  # needed at once, and the rest is in advance
+    steps = [after - before for before, after in pairwise(sizes)]
+    assert all(
+        step <= added + max(1 << 20, min(before // 16, 1 << 24))
+        for before, step in zip(sizes, steps, strict=False)
+    )
+    assert len(steps) < 80_000 / 500 / 2, "not at each message"
 
 
 def test_dropping_a_partition_drops_its_patients() -> None:
