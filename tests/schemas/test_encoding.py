@@ -114,5 +114,5 @@ def test_unwritable_rows_are_refused_with_one_sentence(given: dict[str, Any], sa
 
 def test_a_mapping_without_codes_is_refused(tmp_path: Path) -> None:
     (mapping := tmp_path / "ward.toml").write_text("[features]\nspo2 = { absent = true }\n")
-    with pytest.raises(SettingsError, match="no feature has a code to send it by"):
+    with pytest.raises(SettingsError, match="no feature has a code to be sent with"):
         make_encoder(given_settings("fhir", mapping))

@@ -620,7 +620,7 @@ PLACES = 'patient_id = { path = "p" }\nevent_time = { path = "t" }\n'
         (PLACES + '[features]\nspo2 = { path = "s", unit = "percent" }', "features.spo2.unit is percent"),
         (
             PLACES + '[features]\nspo2 = { path = "s", unit_path = "u", units = { p = "percent" } }',
-            "not a UCUM code",
+            "not a supported UCUM code",
         ),
         (PLACES + '[features]\nspo2 = { path = "s", model_unit = "1" }', "spo2.model_unit must be %"),
         (PLACES + '[features]\nspo2 = { codes = ["S"] }', "features by codes need [readings]"),
