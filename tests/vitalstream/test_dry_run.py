@@ -190,7 +190,7 @@ def test_only_the_first_messages_of_a_long_file_are_read_and_this_is_said(
         ((), 20, False, "read the first 20 messages of more;"),
         (("--limit", "4"), 4, False, "read the first 4 messages of more;"),
         (("--skip", "10"), 20, True, "read all 20 messages after skipping 10;"),
-        (("--skip", "40"), 0, True, "read all 0 messages after 40 skipped ones;"),
+        (("--skip", "40"), 0, True, "read all 0 messages after skipping 40;"),
     ):
         found = document(tmp_path, *arguments)
         assert (found["messages"], found["whole"]) == (messages, whole)
