@@ -1,4 +1,4 @@
-"""A group's state in a file: the patients' states, and the committed offsets that they belong to."""
+"""Keeps a group's state in a file: the patients' states, and the committed offsets they belong to."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -33,12 +33,12 @@ class SavedState:
 
     @property
     def patients(self) -> int:
-        """How many patients there are."""
+        """Number of patients."""
         return sum(map(len, self.states.values()))
 
 
 def save_state(state: SavedState, path: Path) -> None:
-    """Write JSON lines: one about the group, then one a patient. Raises SettingsError if the file can't be written."""
+    """Write JSON lines: one about the group, one per patient. Raises SettingsError if the file can't be written."""
     new = path.with_name(f"{path.name}.new")  # a reader sees all of it, or none
     try:
         with new.open("wb") as file:
@@ -60,20 +60,20 @@ def _lines(state: SavedState) -> Iterator[bytes]:
 
 
 def load_state(path: Path, records: StateRecords) -> SavedState:
-    """Read it. Raises SettingsError unless it is one, complete and of this recipe."""
+    """Load a saved state. Raises SettingsError unless the file is complete and has this recipe."""
     try:
         with path.open("rb") as file, suppress(ValueError, TypeError, KeyError, StateError):
             return _loaded(file, records)
     except OSError as error:
         raise SettingsError(f"--state-snapshot: {path} can't be read: {error.strerror}") from None
     raise SettingsError(
-        f"--state-snapshot: {path} is not a whole state snapshot of the model's recipe: make one with "
+        f"--state-snapshot: {path} is not a complete state snapshot with the model's recipe: make one with "
         "vitalstream state snapshot and this model"
     )
 
 
 def _loaded(lines: Iterator[bytes], records: StateRecords) -> SavedState:
-    """Raises ValueError, TypeError, KeyError or StateError for anything else."""
+    """Parse the file. Raises ValueError, TypeError, KeyError or StateError if it is not a complete saved state."""
     head = orjson.loads(next(lines, b""))
     version, count = head.pop("version"), head.pop("patients")
     state = SavedState(**head | {"offsets": {int(p): offset for p, offset in head["offsets"].items()}})

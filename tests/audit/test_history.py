@@ -462,8 +462,8 @@ def test_a_snapshot_that_does_not_fit_is_refused(saved: Saved, made: Stated, tmp
         with pytest.raises(SettingsError, match=problem):
             audit(of, saved_state=file, patience=5.0)
 
-    refused("is not a whole state snapshot", change={}, patients=lines[1:])
-    refused("is not a whole state snapshot", change={"recipe": "0" * 64}, patients=lines)
+    refused("is not a complete state snapshot", change={}, patients=lines[1:])
+    refused("is not a complete state snapshot", change={"recipe": "0" * 64}, patients=lines)
     refused("is later than the committed offsets", change={"offsets": {"0": 10**6}}, patients=lines)
     refused("belongs to another topic", of=made.copied(), change={}, patients=lines)
     with pytest.raises(SettingsError, match="can't be read: No such file"):
