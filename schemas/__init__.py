@@ -1,8 +1,8 @@
 """The contract: JSON Schemas, AsyncAPI, and the code that reads and writes them.
 
-`contract` names every field and limit once. `vitals` decodes patient messages, `results`, `metrics` and
-`dead_letters` write and read what comes out. `*.schema.json` (JSON Schema 2020-12) and `asyncapi.yaml` say
-the same to programs that are not written in Python.
+`contract` names every field and limit once. `vitals` decodes patient messages; `results`, `metrics` and `dead_letters`
+write and read the output topics' messages. `*.schema.json` (JSON Schema 2020-12) and `asyncapi.yaml` describe the same
+to programs in other languages.
 """
 
 from importlib.resources import files

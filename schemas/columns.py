@@ -27,14 +27,14 @@ class Columns:
     others: dict[int, list[Any]] = field(default_factory=dict)
 
     def take(self, number: int, features: int) -> list[Any]:
-        """Take out the values of one feature out of `features`; None is left in their place."""
+        """Remove the values of one feature, one of `features`, leaving None in their place."""
         values = self.cells[number::features]
         self.cells[number::features] = [None] * len(values)
         return values
 
     def drop(self, rows: Iterable[int]) -> None:
         """Remove rows, given from the last to the first."""
-        width = len(self.cells) // max(1, len(self.positions))  # how many features there are
+        width = len(self.cells) // max(1, len(self.positions))  # number of features
         for row in rows:
             for column in (
                 self.positions,
@@ -66,7 +66,7 @@ class Documents(Protocol):
 
 
 def unfit(values: Sequence[bytes | None], max_bytes: int) -> dict[int, Problem]:
-    """By position, problems of values that are not read at all."""
+    """By position, the problems of values that are never read."""
     if all(values) and max(map(len, filter(None, values)), default=0) <= max_bytes:
         return {}
     return {

@@ -40,14 +40,14 @@ CATEGORY: Final = "category"
 Dtypes = Mapping[str, str]
 """BOOLEAN or CATEGORY by name, for the features that are not numbers."""
 Categories = Mapping[str, Sequence[str]]
-"""By feature that is a category, the values that the model knows."""
+"""By category feature, the values that the model knows."""
 
 ALL_NUMBERS: Final[Dtypes] = MappingProxyType({})
 NO_CATEGORIES: Final[Categories] = MappingProxyType({})
 
 
 class Wanted(Protocol):
-    """What messages need to know about a model: its features in order."""
+    """What decoding needs to know about a model: its features in order."""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Wanted(Protocol):
 
     @property
     def dtypes(self) -> Dtypes:
-        """What those are that are no numbers."""
+        """The types of the features that are not numbers."""
 
 
 class Feature(NamedTuple):
@@ -104,7 +104,7 @@ NO_FAULT: Final = frozenset({Reason.RETRACTED, Reason.NOT_FOR_US})
 
 
 Problem = tuple[Reason, str]
-"""Why a message is left out, and the field concerned ('' where no single one is)."""
+"""Why a message is left out, and the field concerned ('' if no single one is)."""
 
 
 class RefusedError(Exception):
@@ -125,6 +125,7 @@ _ZONE = "(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 
 TIMESTAMP: Final = f"{_DATE}[Tt]{_TIME}{_ZONE}"
 RFC3339: Final = f"^{TIMESTAMP}$(?!\\n)"
-"""RFC 3339 with a zone, as its grammar has it: second 60 is a leap second, the 29th of February wants a
-leap year. Means the same to Python and ECMAScript; the last group is there because Python's `$` would
-let a trailing newline pass."""
+"""RFC 3339 with a zone, by its grammar: second 60 is a leap second, and the 29th of February needs a leap year.
+
+Means the same in Python and ECMAScript; the last group exists because Python's `$` would accept a trailing newline.
+"""

@@ -20,7 +20,7 @@ POINTER: Final = "dlq.pointer"
 REPLAYED: Final = "dlq.replayed"
 
 REPLAYED_FROM: Final = "replayed.from"
-"""Header of a message that was put back: `topic-partition@offset` of the dead letter it was."""
+"""Header of a replayed message: `topic-partition@offset` of its dead letter."""
 
 _RECORD_OVERHEAD = 512  # what Kafka adds around key, value and headers of a lone message, generously
 _HEADER_OVERHEAD = 10  # two lengths of up to five bytes each

@@ -46,7 +46,7 @@ def make_decoder(settings: Settings, model: Wanted | None = None) -> Decoder:
 def _reader(
     settings: Settings, features: Sequence[str], mapping: Mapping | None
 ) -> tuple[Reader | None, Names | None]:
-    """What reads --value-format, and the names in it; None where the decoder does so by itself."""
+    """What reads --value-format, and the names in it; None if the decoder does so itself."""
     match settings.value_format:
         case "json":
             return None, None
@@ -80,7 +80,7 @@ def _names(features: Sequence[str], mapping: Mapping | None, documents: Document
 def make_documents(settings: Settings) -> Documents | None:
     """The reader that turns binary messages into objects; None if messages are text.
 
-    Raises SettingsError where there is no schema, or nothing to read with.
+    Raises SettingsError if there is no schema, or no library to read it with.
     """
     match settings.value_format:
         case "json-schema":
@@ -92,7 +92,7 @@ def make_documents(settings: Settings) -> Documents | None:
 
 
 def require_registry(settings: Settings) -> None:
-    """Return if the schema registry answers, where messages have schemas in one; warn if their subject is not there.
+    """If messages have schemas in a registry, require that it answers; warn if their subject is not there.
 
     Raises:
         SettingsError: its properties make no sense.

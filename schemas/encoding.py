@@ -1,7 +1,7 @@
-"""The one place that puts an encoder together: rows as messages of any format, as `decoding` reads them.
+"""Assembles encoders, which turn rows into messages of any format that `decoding` reads.
 
-For load tests. A mapping is turned round: each feature goes out where the mapping reads it, or under the first of its
-codes, in the unit that the mapping says, or else with the model's.
+For load tests. A mapping is reversed: each feature is written where the mapping reads it, or under its first code, in
+the mapping's unit or else with the model's.
 """
 
 import math
@@ -29,7 +29,7 @@ class UnwritableRowError(SettingsError):
 
 
 Encoder = Callable[[Named[str, Any]], bytes]
-"""Makes a message of a row: patient_id, event_time and features by name, None where they are missing."""
+"""Turns a row into a message: patient_id, event_time and features by name, None if missing."""
 
 Splitter = Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]
 """Divides rows into those of one message each."""
@@ -122,13 +122,13 @@ class _ByCode:
         self._units = {name: mapping.features[name].wanted(name) for name in codes}
 
     def _present(self, row: Named[str, Any]) -> Iterator[tuple[str, Any]]:
-        """The features that have a value; the first one without any where none has, so that a row is a message."""
+        """The features that have a value; if none has, the first one, so that each row becomes a message."""
         present = [(name, row.get(name)) for name in self._codes if not _is_missing(row.get(name))]
         yield from present or [(next(iter(self._codes)), None)]
 
 
 class _Fhir(_ByCode):
-    """A Bundle of an Observation a feature."""
+    """A Bundle with one Observation per feature."""
 
     def __call__(self, row: Named[str, Any]) -> bytes:
         same = {"resourceType": "Observation", "status": "final", "effectiveDateTime": row.get(EVENT_TIME)}
@@ -155,7 +155,7 @@ class _Fhir(_ByCode):
 
 
 class _Hl7(_ByCode):
-    """ORU^R01 with an OBX a feature."""
+    """ORU^R01 with one OBX per feature."""
 
     def __init__(self, mapping: Mapping, codes: dict[str, tuple[str, str, str]]) -> None:
         super().__init__(mapping, codes)
@@ -195,7 +195,7 @@ def _escaped(text: Any) -> str:
 
 
 def _in_hl7(time: Any) -> str:
-    """RFC 3339 as HL7 has it; anything else as it is, and no time."""
+    """RFC 3339 in HL7's notation; anything else, which is not a time, unchanged."""
     parts = _time_parts(time) if isinstance(time, str) and _is_time(time) else None
     if parts is None:
         return "" if time is None else _escaped(time)

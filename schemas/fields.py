@@ -1,6 +1,6 @@
-"""Columns out of documents: for each field, what every message has there.
+"""Extracts columns from documents: for each field, its value in every message.
 
-Paths are made into plain getters once. Fields beside each other are read together, and what is above them once.
+Paths are compiled to plain getters once. Sibling fields are read together, and their parents only once.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ _MISPLACED: Final = _Misplaced()
 
 
 def at(path: Path, documents: list[Any]) -> list[Any]:
-    """What every document has at a path; ABSENT if there is nothing, or a null above it."""
+    """Every document's value at a path; ABSENT if there is none, or a null above it."""
     for name in path:
         documents = _step(name, documents)
     return documents
@@ -94,14 +94,14 @@ class Fields:
 
 
 def _reach(path: Path, known: dict[Path, list[Any]]) -> list[Any]:
-    """What every document has at a path; objects found on the way are kept in `known`."""
+    """Every document's value at a path; objects found on the way are kept in `known`."""
     if path not in known:
         known[path] = _columns(path[-1:], _reach(path[:-1], known))[0]
     return known[path]
 
 
 def _columns(names: Sequence[str], parents: list[Any]) -> list[list[Any]]:
-    """For each name, what every parent has there; None if it is absent or null."""
+    """For each name, every parent's value; None if it is absent or null."""
     try:
         return [[parent[name] for parent in parents] for name in names]
     except (KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Senders' names, codes and unit words for what has a standard name here."""
+"""Senders' names, codes and unit words for the fields that have a standard name here."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from schemas.contract import EVENT_TIME, PATIENT_ID
 from schemas.units import known_code
 
-# Each without case, blanks and punctuation. Codes are of LOINC and of IEEE 11073 (MDC). Oxygen saturation of arterial
-# blood (SaO2) is another measurement than SpO2.
+# Each without case, blanks and punctuation. Codes are from LOINC and IEEE 11073 (MDC). The oxygen saturation of
+# arterial blood (SaO2) is a different measurement from SpO2.
 _NAMES: Final[dict[str, str]] = {
     PATIENT_ID: "patientid patientnumber patientno patient pid mrn subjectid subject personid",
     EVENT_TIME: "eventtime effectivedatetime measuredat measurementtime observedat observationtime recordedat "
@@ -26,7 +26,7 @@ _KNOWN: Final = {word: name for name, words in _NAMES.items() for word in words.
 _RANK: Final = {word: rank for words in _NAMES.values() for rank, word in enumerate(words.split())}
 
 PRESSURES: Final = frozenset({"bp", "bloodpressure", "nibp", "abp", "nbp"})
-"""What holds both pressures in a text such as 120/80."""
+"""Names of fields that hold both pressures in a text such as 120/80."""
 VALUES: Final = frozenset(
     {"value", "val", "v", "reading", "measurement", "result", "valuenumeric", "numericvalue"}
 )
@@ -70,7 +70,7 @@ def fold(name: str) -> str:
 
 
 def known(path: Sequence[str]) -> Known | None:
-    """What stands at a path, by the last name of it and the one before: `patient.id`, `temp_f`, `pulse.value`."""
+    """The meaning of a path, judged by its last name and the one before: `patient.id`, `temp_f`, `pulse.value`."""
     *above, last = path
     if above and fold(last) in VALUES:
         return known(above)
@@ -89,7 +89,7 @@ def known_as(code: str) -> str | None:
 
 
 def unit_of(word: str) -> str | None:
-    """The UCUM code that a sender's word for a unit most likely means."""
+    """The UCUM code that a sender's unit word most likely means."""
     return known_code(word) or _UNIT_WORDS.get(fold(word)) or ("/min" if fold(word) == "min" else None)
 
 

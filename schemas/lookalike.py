@@ -24,7 +24,7 @@ _UNSEEN: Final = {
 
 
 def look_alikes(names: Iterable[str], wanted: Iterable[str]) -> list[tuple[str, str]]:
-    """The `names` that look like a wanted name which is not among them, each with that name."""
+    """The `names` that look like a wanted name that is missing from them, each with that wanted name."""
     given, wanted = [*names], [*wanted]
     missing = {form: name for name in wanted if name not in given for form in skeletons(name)}
     others = (name for name in given if name not in wanted)
@@ -32,9 +32,9 @@ def look_alikes(names: Iterable[str], wanted: Iterable[str]) -> list[tuple[str, 
 
 
 def skeletons(name: str) -> set[str]:
-    """One is the same for names that look alike: without case, alphabet, Unicode form, blanks, dashes and dots.
+    """Forms of a name without case, alphabet, Unicode form, blanks, dashes and dots; look-alikes share one.
 
-    There are two where the name has a Greek capital: it may stand for a Latin one, or for its own small letter.
+    A name with a Greek capital has two: the capital may stand for a Latin one, or for its own small letter.
     """
     decomposed = unicodedata.normalize("NFKD", name)
     return {_plain(decomposed), _plain(decomposed.translate(_LATIN_CAPITALS))}
@@ -46,7 +46,7 @@ def _plain(name: str) -> str:
 
 
 def difference(name: str, other: str) -> str:
-    """In what two names differ first, readable however alike they look."""
+    """The first difference between two names, readable however alike they look."""
     for step, start, end, other_start, other_end in SequenceMatcher(
         None, name, other, autojunk=False
     ).get_opcodes():

@@ -29,7 +29,7 @@ from schemas.times import TimeKind
 from schemas.units import STANDARD_UNITS, Conversions, conversion, known_code
 
 BY_CODE: Final = frozenset({"fhir", "hl7v2"})
-"""Formats whose readings say by codes what they are; in any other, paths say where they stand."""
+"""Formats whose readings are identified by codes; in all others, paths say where readings are."""
 
 
 def _path(text: object) -> object:
@@ -94,7 +94,7 @@ class EventTime(_Source):
 
 
 class Readings(_Part):
-    """Readings that say by a code what they are: each message is one, or holds a list of them at `path`."""
+    """Readings that are identified by a code: each message is one, or has a list of them at `path`."""
 
     path: Dotted | None = None
     code: Dotted
@@ -136,7 +136,7 @@ class Feature(_Part):
 
 
 class Mapping(_Part):
-    """What `--mapping` says. `sha256` is that of the file, '' where there is none."""
+    """The content of `--mapping`. `sha256` is the file's, '' if there is none."""
 
     root: Dotted | None = None
     when: Conditions = {}
@@ -175,9 +175,9 @@ class Mapping(_Part):
         return bool(feature.unit_path or by_code)
 
     def conversions(self, name: str) -> Conversions:
-        """What makes values of a feature some in the model's unit.
+        """Converts values of a feature to the model's unit.
 
-        Where no message ever says a unit, and the mapping does not, values are taken to be in the model's.
+        If neither messages nor the mapping give a unit, values are assumed to be in the model's.
         """
         feature = self.features[name]
         wanted = feature.wanted(name)
@@ -186,9 +186,9 @@ class Mapping(_Part):
 
 
 def load_mapping(file: File, *, value_format: str, features: Sequence[str] | None = None) -> Mapping:
-    """The mapping in a TOML file, or the ready-made one of this name, for a model with these features if any.
+    """Load a mapping from a TOML file, or the ready-made one of this name, for a model with these features, if any.
 
-    Raises SettingsError where it can't be read, says what makes no sense, or lacks one of the features.
+    Raises SettingsError if it can't be read, contradicts itself, or lacks one of the features.
     """
     try:
         content = _content(file)

@@ -18,7 +18,7 @@ class ClosedBy(StrEnum):
     DRAINED = "drained"
     """Nothing more was queued."""
     WAITED = "waited"
-    """`max_wait_ms` after its first row had passed."""
+    """`max_wait_ms` had passed since its first row."""
     REVOKED = "revoked"
     """A partition was revoked."""
     STOPPED = "stopped"
@@ -29,12 +29,12 @@ class ClosedBy(StrEnum):
 class ChunkMetrics:
     """One chunk: `rows` = `scored` + `dead_lettered`.
 
-    `latency_ms` (mean a row) and `throughput_rows_per_s` are the core's StreamMetrics of the chunk. The
-    end-to-end times run from each scored message's source timestamp to its encoding; None where no row had
-    one. `lag` is the number of messages behind the chunk on the worker's partitions, up to the last stable
-    offset. `offsets` maps "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's
-    file, `at` RFC 3339. `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of
-    earlier versions. Of those scored, `no_input` had too few features to ask the model.
+    `latency_ms` (mean per row) and `throughput_rows_per_s` are the core's StreamMetrics of the chunk. The
+    end-to-end times run from each scored message's source timestamp to its encoding; None if no row had one. `lag` is
+    the number of messages behind the chunk on the worker's partitions, up to the last stable offset. `offsets` maps
+    "topic-partition" to [first, last] of the chunk. `model` is the sha256 of the model's file, `at` RFC 3339.
+    `chunk_size` and `max_wait_ms` are what the chunk was collected by; None in messages of earlier versions. Of those
+    scored, `no_input` had too few features to ask the model.
     """
 
     chunk_id: str
@@ -61,7 +61,7 @@ class ChunkMetrics:
 _read = reader(ChunkMetrics)
 
 _FIRST: Final = b'{"chunk_id":'
-"""Begins each value, and is nowhere inside: quotes in a text are escaped, and no object inside has this field."""
+"""Starts each value and occurs nowhere inside: quotes in texts are escaped, and no inner object has this field."""
 
 
 def encode_metrics(chunks: Sequence[ChunkMetrics]) -> list[bytes]:

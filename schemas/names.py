@@ -20,7 +20,7 @@ _LEVELS: Final = 100
 class Names:
     """The names that identify features, and how to find all names in a message, including unread ones.
 
-    With `mapped` they are a mapping's paths, or with `coded` its codes: messages with none of these are for others.
+    With `mapped` they are a mapping's paths; with `coded` its codes: messages with none of these are for others.
     """
 
     wanted: tuple[str, ...]
@@ -42,7 +42,7 @@ def names_for(
 ) -> Names:
     """The names in messages that are objects: fields or, with a mapping, the paths of fields or the codes of readings.
 
-    `load` makes the object of a message.
+    `load` parses a message's object.
     """
     if mapping is None:
         return Names(tuple(features), lambda message: _fields(load(message)))
@@ -63,7 +63,7 @@ def coded_names(features: Sequence[str], mapping: Mapping, of: Callable[[Message
 def walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Everything inside an object or list, with its path, outermost first.
 
-    Of a long list only the first entries, and no more levels than anybody writes: parsers take more than the stack.
+    Of a long list only the first entries, and limited in depth: parsers accept more levels than the stack allows.
     """
     if len(path) == _LEVELS:
         return

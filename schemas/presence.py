@@ -13,9 +13,10 @@ Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
 def features_present(frame: pd.DataFrame) -> Ints:
-    """For each row of a decoded frame, how many features have a value. Absent, null and implausible ones have none.
+    """For each row of a decoded frame, how many features have a value. Absent, null and implausible values do not
+    count.
 
-    Which encounter a message is of is no feature.
+    The encounter ID is not counted as a feature.
     """
     if ENCOUNTER_ID in frame.columns:
         frame = frame.drop(columns=ENCOUNTER_ID)

@@ -1,6 +1,6 @@
 """Physiologic limits: impossible values are artefacts, and no model should see them as numbers.
 
-They are wide on purpose. A value within them may still be wrong; one outside of them is.
+They are wide on purpose. A value within them may still be wrong; a value outside is.
 """
 
 import math
@@ -40,8 +40,8 @@ PHYSIOLOGIC: Final[Ranges] = {
 def load_ranges(ranges: str | None, features: Sequence[str]) -> Ranges:
     """The ranges for `--ranges`: None means the physiologic ones, `off` none, else those of a TOML file.
 
-    The file has a line `feature = [lowest, highest]` for each of the model's `features` to be checked, and replaces
-    the physiologic ones altogether. Raises SettingsError where it can't be read or says something else.
+    The file has a line `feature = [lowest, highest]` for each of the model's `features` to be checked, and replaces the
+    physiologic ones altogether. Raises SettingsError if it can't be read or has anything else.
     """
     if ranges is None:
         return PHYSIOLOGIC

@@ -22,7 +22,7 @@ def reader(
 ) -> Callable[[bytes | None], Message]:
     """A function that reads an object as the dataclass `kind`, checking types by its annotations.
 
-    `load` makes the object of a value, or raises ValueError; without it values are JSON. Unknown fields are ignored;
+    `load` parses a value's object or raises ValueError; by default values are JSON. Unknown fields are ignored;
     absent ones take their default, if they have one. It raises MessageError, which names the field and never shows its
     content.
     """

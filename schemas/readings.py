@@ -11,7 +11,7 @@ from schemas.messages import Message
 from schemas.times import times_of
 
 Reading = tuple[int, Any, Any]
-"""The number of its feature, its value and its unit. A value of None means that there was none."""
+"""The number of its feature, its value and its unit. A value of None is missing."""
 
 
 Row = tuple[list[Any], list[Any]]
@@ -24,9 +24,9 @@ Content = tuple[Any, Any, Row]
 def codes_of(
     features: Sequence[str], mapping: Mapping, systems: dict[str, str] | None = None
 ) -> dict[tuple[Any, Any], int]:
-    """By system and code, the number of the feature. `systems` are a format's own names of the usual ones.
+    """By system and code, the number of the feature. `systems` are the format's own names for the usual systems.
 
-    Without `systems` a code is all that it says, and of no system.
+    Without `systems`, codes are taken literally and have no system.
     """
     found: dict[tuple[Any, Any], int] = {}
     for number, name in enumerate(features):
@@ -41,7 +41,7 @@ class OneRow:
 
     def __init__(self, features: Sequence[str], mapping: Mapping) -> None:
         self._features = features
-        # Where no reading is, the unit is any that is known.
+        # A missing reading may have any known unit.
         self._units = [mapping.features[name].wanted(name) for name in features]
         self._values = [None] * len(features)
 
@@ -66,9 +66,9 @@ class OneRow:
 
 
 def rows_of(messages: Sequence[Message], read: Callable[[Any], Content], width: int) -> Columns:
-    """A chunk, one message after the other: so many documents at once would keep the garbage collector busy.
+    """Read a chunk one message at a time: that many documents at once would keep the garbage collector busy.
 
-    `read` takes a message's value, and raises RefusedError. `width` is the number of features.
+    `read` takes a message's value and may raise RefusedError. `width` is the number of features.
     """
     positions: list[int] = []
     patient_ids: list[Any] = []
@@ -100,7 +100,7 @@ class OneTime:
         self._tolerance = timedelta(seconds=event_time.tolerance_s)
 
     def __call__(self, times: Sequence[Any]) -> Any:
-        """The last of them, or the first that is none. Raises RefusedError where they are too far apart."""
+        """The latest of them, or the first that is not a time. Raises RefusedError if they are too far apart."""
         if times.count(times[0]) == len(times):
             return times[0]
         texts, wrong = self._normal(times)
@@ -113,6 +113,6 @@ class OneTime:
 
 
 def _moment(text: str) -> datetime:
-    """Of RFC 3339; a leap second is taken for the one before, for a datetime has none."""
+    """Parse RFC 3339; a leap second counts as the second before it, because datetime has none."""
     second = text[17:].upper()
     return datetime.fromisoformat(text[:17] + (f"59{second[2:]}" if second.startswith("60") else second))

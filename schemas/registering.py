@@ -27,16 +27,16 @@ _is_avro_name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII).fullmatch
 
 
 class Registered(NamedTuple):
-    """The outcome for a subject; one that has other schemas stays as it is."""
+    """The outcome for a subject; a subject with other schemas is not changed."""
 
     subject: str
     outcome: Literal["registered", "exists", "differs"]
 
 
 def vitals_avro(model: Wanted | None = None) -> dict[str, Any]:
-    """The Avro schema of the messages for a model, or for the standard features: as the JSON Schema has them.
+    """The Avro schema of the messages for a model, or for the standard features; equivalent to the JSON Schema.
 
-    Raises SettingsError where Avro can't have a field of a feature's name.
+    Raises SettingsError if a feature's name is not allowed in Avro.
     """
     features, dtypes = _wanted(model)
     told = vitals_schema(features, dtypes=dtypes)["properties"]
@@ -65,7 +65,7 @@ def _wanted(model: Wanted | None) -> tuple[Sequence[str], Dtypes]:
 def register_schemas(settings: Settings, model: Wanted | None = None) -> Iterator[Registered]:
     """Register the schemas for --value-format and --result-format with the settings' registry.
 
-    Messages that a mapping reads have a schema of their sender's, which is not ours to register.
+    Messages read with a mapping have their sender's schema, which is not ours to register.
 
     Raises:
         SettingsError: the client or fastavro is missing, or a name does not fit.

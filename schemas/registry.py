@@ -1,7 +1,7 @@
 """The schema registry: the schema behind an ID, if it belongs to the input topic.
 
-A registry that says there is no such schema is believed, and so is one that refuses a single schema while it gives the
-topic's own. One that says anything else, or nothing, is waited for: that says nothing about a message.
+If the registry says that there is no such schema, or refuses a single schema although it returns the topic's own, the
+message is at fault. Any other answer, or none, says nothing about the message, so the worker waits.
 """
 
 import logging
@@ -26,11 +26,11 @@ T = TypeVar("T")
 log = logging.getLogger("vitalstream.schemas")
 
 CONNECT_S: Final = 3.0  # for each step of an answer, by the client
-CALL_S: Final = 5.0  # for all of them: a registry that sends a byte now and then is none that answers
-# Of these, 404 is one without a registry's code. The others say that the registry will not, or not now, answer anybody.
+CALL_S: Final = 5.0  # for all of them: a registry that sends only a byte now and then does not answer
+# 404 here is one without a registry's error code. The others mean that the registry answers nobody, at least not now.
 _OF_ONE_SCHEMA: Final = frozenset(range(400, 500)) - {401, 407, 408, 425, 429}
 _LARGEST_ID: Final = 2**31 - 1
-_NOT_FOUND: Final = range(40400, 40500)  # what a registry says with its 404; a proxy's has no such code
+_NOT_FOUND: Final = range(40400, 40500)  # a registry's error codes for 404; a proxy's 404 has none
 _PROPERTIES: Final = ("basic.auth.", "bearer.auth.", "ssl.", "proxy")
 _NEEDS: Final = (
     "--schema-registry needs the client of registries: run pip install 'confluent-kafka[schemaregistry]>=2.16', or "
@@ -42,7 +42,7 @@ _LOGIN: Final = "check schema.registry.basic.auth.user.info, and what this user 
 class RegistryError(VitalstreamError):
     """The schema registry gives no usable answer, so nothing is known about any schema.
 
-    `status` is that of its answer, if there was one.
+    `status` is the answer's HTTP status, if there was an answer.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -52,7 +52,7 @@ class RegistryError(VitalstreamError):
 
 @dataclass(frozen=True, slots=True)
 class WrittenWith:
-    """A writer's schema: AVRO, JSON or PROTOBUF, its text, and before it those that it refers to, in order."""
+    """A writer's schema: its type (AVRO, JSON or PROTOBUF), its text, and the schemas it refers to, in order."""
 
     kind: str
     text: str
@@ -62,8 +62,8 @@ class WrittenWith:
 class Registry:
     """Asks a registry for schemas of the subjects of one topic.
 
-    `subject` is the one that schemas must belong to; without it they are the topic's own, by the names that serializers
-    give them: of the topic, or of the topic and the record.
+    `subject` is the one that schemas must belong to; by default the topic's own, named as serializers do: by the topic,
+    or by the topic and the record.
     """
 
     def __init__(self, client: "SchemaRegistryClient", *, url: str, topic: str, subject: str | None) -> None:
@@ -79,16 +79,16 @@ class Registry:
         return self._subject or f"{self._topic}-value"
 
     def require(self) -> bool:
-        """Whether the subject exists by now.
+        """Whether the subject exists.
 
-        Raises RegistryError where the registry can't be asked.
+        Raises RegistryError if the registry can't be asked.
         """
         return bool(self._ask(partial(self._client.get_versions, self.subject)))
 
     def knows(self, schema: str, kind: str = "AVRO") -> int | None:
         """The ID of this schema under the subject, if it is registered there.
 
-        Raises RegistryError where the registry can't be asked.
+        Raises RegistryError if the registry can't be asked.
         """
         from confluent_kafka.schema_registry import Schema
 
@@ -98,7 +98,7 @@ class Registry:
     def newest(self) -> "tuple[int, WrittenWith] | None":
         """The ID of the newest schema of the subject, and the schema; None if there is none.
 
-        Raises RegistryError where the registry can't be asked.
+        Raises RegistryError if the registry can't be asked.
         """
         found = self._ask(partial(self._client.get_version, self.subject))
         if found is None or not found.schema_id:
@@ -110,7 +110,7 @@ class Registry:
     def register(self, schema: str, kind: str = "AVRO") -> int:
         """The ID of this schema under the subject; registers it unless it is there.
 
-        Raises RegistryError where the registry can't be asked, or refuses it.
+        Raises RegistryError if the registry can't be asked, or refuses it.
         """
         from confluent_kafka.schema_registry import Schema
 
@@ -131,8 +131,8 @@ class Registry:
     def find(self, ref: bytes) -> WrittenWith | None:
         """The schema of an id (a byte 0 and four more) or of a GUID (a byte 1 and sixteen more).
 
-        None where there is none, it belongs to none of the topic's subjects, or the registry refuses this one and gives
-        the topic's own. Raises RegistryError where the registry can't be asked.
+        None if there is none, if it belongs to none of the topic's subjects, or if the registry refuses this one but
+        returns the topic's own. Raises RegistryError if the registry can't be asked.
         """
         try:
             return self._found(ref)
@@ -154,7 +154,7 @@ class Registry:
         client: Any = self._client
         try:
             newest = self._ask(partial(client.get_version, self.subject))
-            client.clear_caches()  # which would answer in its place
+            client.clear_caches()  # which would answer instead
             return newest is not None and self._found(_ref(newest.schema_id or 0)) is not None
         except RegistryError:
             return False
@@ -173,7 +173,7 @@ class Registry:
     def _by_guid(self, guid: bytes) -> "Schema | None":
         return self._ask(
             partial(self._client.get_schema_by_guid, str(UUID(bytes=guid))),
-            # A registry that knows nothing of GUIDs answers as one that is not there.
+            # A registry without GUIDs answers as if the schema did not exist.
             otherwise=self.require,
         )
 
@@ -225,7 +225,7 @@ class Registry:
             return None
         except TimeoutError:
             raise RegistryError(f"{self._told} does not answer within {CALL_S:g} s") from None
-        except Exception as error:  # the HTTP client's own, or those of an answer that is none
+        except Exception as error:  # the HTTP client's own errors, or those of an invalid answer
             raise RegistryError(f"{self._told} {_failure(error)}") from None
 
 
@@ -277,7 +277,7 @@ def _record_name(schema: "Schema") -> str:
 def make_registry(settings: Settings, *, topic: str | None = None) -> Registry:
     """The settings' registry, for the schemas of the input topic or of another one.
 
-    Raises SettingsError where its client is not installed, or its properties make no sense.
+    Raises SettingsError if its client is not installed, or its properties make no sense.
     """
     if settings.schema_registry is None:
         raise SettingsError("--schema-registry is missing: the URL of the registry")

@@ -77,7 +77,7 @@ def _doc(described: dict[str, Any]) -> str:
 
 
 def make_result_writer(settings: Settings) -> Write:
-    """What writes --result-format. Of Avro it registers the schema, unless it is registered.
+    """A writer of --result-format. For Avro it registers the schema unless it is registered already.
 
     Raises:
         SettingsError: fastavro or the registry's client is missing, or its properties make no sense.
@@ -109,9 +109,9 @@ class _AvroWriter:
 
 
 def make_result_loader(settings: Settings) -> Load:
-    """What reads --result-format. With Avro, JSON is read as well: results may be older than the setting.
+    """A reader of --result-format. With Avro it also reads JSON, because results may be older than the setting.
 
-    What it makes raises RegistryError where the registry can't be asked. Raises SettingsError.
+    The reader raises RegistryError if the registry can't be asked. Raises SettingsError.
     """
     if settings.result_format == "json":
         return orjson.loads

@@ -39,7 +39,7 @@ class RiskResult:
     `implausible` names the features whose values no body can have, which the model was given as missing.
     `features_present` is how many of the model's features had a number (None in results of earlier versions), and
     `no_input` says that they were too few to ask the model. `mapping` is the sha256 of the mapping that the message was
-    read by; None where there was none. `history` is what a model with a history knew of the patient: `rows_seen`,
+    read with; None where there was none. `history` is what a model with a history knew of the patient: `rows_seen`,
     `hours_since_first_seen`, and in `carried_forward` the age in hours of each value that is not of this time.
     """
 
@@ -69,7 +69,7 @@ class Told:
     ages: NDArray[np.float64]
     """Rows by columns: the time since the last value, NaN if there was none."""
     limits: NDArray[np.float64]
-    """For how long each column's last value is carried forward."""
+    """How long each column's last value is carried forward."""
     columns: Sequence[str]
 
     @cached_property
@@ -100,13 +100,13 @@ def encode_results(
     mapping: str | None,
     told: Told | None = None,
 ) -> list[bytes]:
-    """One value for the risk topic a row, in the order of the rows; each sequence has one entry a row.
+    """One value for the risk topic per row, in the order of the rows; each sequence has one entry per row.
 
-    A probability of NaN is written as null, any other so that it reads back bit for bit. `model` is the sha256
-    of the model's file, `mapping` that of the mapping, if any; `topic`, `partitions` and `offsets` tell where the rows
+    A NaN probability is written as null, any other so that it reads back bit for bit. `model` is the sha256
+    of the model's file, `mapping` that of the mapping, if any; `topic`, `partitions` and `offsets` say where the rows
     came from. `told` is for models with a history.
     """
-    # Column by column, and rows put together from the columns' texts: less work than an object a row.
+    # Column by column, joining the columns' texts into rows: less work than one object per row.
     columns = {
         PATIENT_ID: patient_ids,
         EVENT_TIME: event_times,
@@ -117,7 +117,7 @@ def encode_results(
         SOURCE_OFFSET: offsets,
         FEATURES_PRESENT: features_present,
     }
-    if any(no_input):  # else the same for all, as nearly always
+    if any(no_input):  # else the same for all rows, as nearly always
         columns[NO_INPUT] = no_input
     same = {THRESHOLD: threshold, MODEL: model, SCORED_AT: scored_at, SOURCE_TOPIC: topic}
     before = [b',"%b":' % name.encode() for name in columns]
@@ -175,7 +175,7 @@ def _parted(values: Sequence[Any] | Told) -> Sequence[bytes]:
         return [*_histories(values)]
     if not values:
         return values
-    # Commas part them, unless some value has one of its own: then there are too many.
+    # Split at commas; if some value contains one, there are too many parts.
     texts = orjson.dumps(values)[1:-1].split(b",")
     return texts if len(texts) == len(values) else [*map(orjson.dumps, values)]
 

@@ -1,4 +1,4 @@
-"""Which messages the native kernel scans: JSON of numbers by paths, with the units that are known."""
+"""Decides which messages the native kernel scans: JSON numbers at paths, with known units."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -21,7 +21,7 @@ def make_scanner(
 ) -> "Scanner | None":
     """The scanner of a model's messages; None without the kernel, or if it can't scan messages of this shape.
 
-    Values that come with units are in the model's unit then.
+    It converts values that come with units to the model's unit.
     """
     kernel = native()
     if kernel is None or any(name in dtypes for name in features):

@@ -1,6 +1,6 @@
 """Drafts a mapping for a sample of messages from known names, codes and units, for a person to correct.
 
-What it does not know, or only supposes, it writes as comments: nothing is guessed behind anybody's back.
+Unknown and assumed parts are written as comments, so that every guess is visible.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from schemas.units import STANDARD_UNITS, conversion, known_code
 from schemas.units import UNITS as UCUM
 
 _ANY_ZONE: Final = ZoneInfo("UTC")
-_OTHERS: Final = 30  # fields that are named as comments
+_OTHERS: Final = 30  # fields listed in comments
 _OPERATIONS: Final = {"c", "u", "r", "d"}  # Debezium's: create, update, read, delete
 Leaves = dict[Path, list[Any]]
 """The texts and numbers of messages, by path."""
@@ -59,7 +59,7 @@ def suggest(documents: Sequence[dict[str, Any]]) -> Suggestion:
 
 
 def _leaves(documents: Iterable[Any]) -> Leaves:
-    """Those that a path can name."""
+    """The values that a path can reach."""
     found: Leaves = {}
     for document in documents:
         for path, value in walk(document):
@@ -69,7 +69,7 @@ def _leaves(documents: Iterable[Any]) -> Leaves:
 
 
 def _best(leaves: Leaves, name: str, fits: Any) -> Path | None:
-    """The most likely path for this."""
+    """The most likely path for this field."""
     found = [
         (one.rank, -len(values), len(path), path)
         for path, values in leaves.items()
@@ -79,7 +79,7 @@ def _best(leaves: Leaves, name: str, fits: Any) -> Path | None:
 
 
 def _text(value: object) -> str:
-    """As TOML has it."""
+    """A text in TOML's notation."""
     return orjson.dumps(value).decode().replace("\x7f", "\\u007f")
 
 
@@ -161,7 +161,7 @@ class _Readings:
 
 
 def _readings(documents: Sequence[dict[str, Any]]) -> _Readings | None:
-    """The list, or the message itself, in which a field holds a code that is known, beside a value."""
+    """The list, or the message itself, whose items have a known code next to a value."""
     lists = {path for one in documents for path, value in walk(one) if type(value) is list}
     lists = {path for path in lists if not any(name.isdecimal() or "." in name for name in path)}
     for path in [*sorted(lists, key=len), ()]:
@@ -229,7 +229,7 @@ def _is_unit_of(name: str, value: str) -> bool:
 
 
 def _aliases(name: str, told: Iterable[Any]) -> tuple[str, list[str]]:
-    """The part of a feature's table that explains a sender's words, and what is to be said of the others."""
+    """The part of a feature's table that explains a sender's unit words, and remarks on the others."""
     words = dict.fromkeys(word for word in told if type(word) is str)
     codes = {word: unit_of(word) for word in words}
     wanted = STANDARD_UNITS[name]
@@ -244,7 +244,7 @@ def _aliases(name: str, told: Iterable[Any]) -> tuple[str, list[str]]:
 
 
 def _supposed_unit(name: str, values: list[Any]) -> Iterator[str]:
-    """Where most values are no body's in the standard unit, the unit in which they would be."""
+    """The unit in which the values would be plausible, if most of them are not in the standard unit."""
     lowest, highest = PHYSIOLOGIC[name]
     middle = statistics.median(values)
     if lowest <= middle <= highest:

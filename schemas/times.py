@@ -27,17 +27,17 @@ class TimeKind(StrEnum):
 
 
 Lines = Callable[[str, int], re.Match[str] | None]
-"""Matches as many lines of times as follow each other from a position on."""
+"""Matches as many consecutive lines of times as possible."""
 
 _MICROSECONDS: Final = {TimeKind.EPOCH_S: 1_000_000, TimeKind.EPOCH_MS: 1_000, TimeKind.EPOCH_US: 1}
-OUR_YEARS: Final = (1900, 2200)  # the years of anybody's measurements, also in _times_of_our_years
+OUR_YEARS: Final = (1900, 2200)  # the years of any real measurement; also in _times_of_our_years
 _FIRST, _LAST = OUR_YEARS
 # Seconds read as milliseconds fall into 1970, and so do milliseconds read as microseconds.
 _FIRST_OF_EPOCHS: Final = 1971
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _is_time = re.compile(RFC3339).fullmatch
-# One a line.
+# One per line.
 _times = re.compile(rf"(?:{TIMESTAMP}\n)*+").match
 _times_of_our_years = re.compile(rf"(?:(?=19|20|21|2200){TIMESTAMP}\n)*+").match
 _local = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)([.]\d+)?)?", re.ASCII).fullmatch
@@ -52,7 +52,7 @@ def is_rfc3339(text: str) -> bool:
 def as_received(times: Sequence[Any], *, lines: Lines = _times) -> tuple[list[Any], dict[int, Reason]]:
     """RFC 3339 with a zone, passed on as it is."""
     only_texts = set(map(type, times)) <= {str}
-    # Messages that come together are often of one time.
+    # Messages that arrive together often have the same time.
     bad = _bad_times({*times} if only_texts else {time for time in times if type(time) is str}, lines)
     if only_texts and not bad:
         return [*times], {}
@@ -79,7 +79,7 @@ def _bad_times(texts: set[str], lines: Lines) -> set[str]:
 
 
 def _matching(text: str, at: int, lines: Lines) -> int:
-    """Where the first line from `at` onwards begins that is not a time."""
+    """The start of the first line from `at` onwards that is not a time."""
     match = lines(text, at)
     return match.end() if match else at
 
@@ -118,8 +118,8 @@ def _from_rfc3339(time: Any, *, zone: ZoneInfo | None) -> str | Reason:
 
 
 def _hl7_times(times: Sequence[Any], *, zone: ZoneInfo | None) -> tuple[list[Any], dict[int, Reason]]:
-    """With seconds and a zone, as nearly always, it is only cut; the others are looked at one by one."""
-    minutes = {t[:12] for t in times if type(t) is str}  # of which there are few in a chunk
+    """Times with seconds and a zone, nearly all, are only sliced; the others are converted one by one."""
+    minutes = {t[:12] for t in times if type(t) is str}  # few in a chunk
     starts = {m: f"{m[:4]}-{m[4:6]}-{m[6:8]}T{m[8:10]}:{m[10:]}:" for m in minutes}
     texts = [f"{starts[t[:12]]}{t[12:-5]}{t[-5:-2]}:{t[-2:]}" if type(t) is str else t for t in times]
     texts, others = as_received(texts, lines=_times_of_our_years)
@@ -149,7 +149,7 @@ def _text(parts: Sequence[str | None]) -> str:
 
 
 def _zoned(parts: Sequence[str | None], zone: ZoneInfo) -> str | Reason:
-    """Add the zone's offset at that time; a time that the zone has twice or not at all is ambiguous."""
+    """Add the zone's offset at that time; a time that occurs twice or not at all in the zone is ambiguous."""
     text = _text(parts)
     if not _is_time(f"{text}Z") or not _FIRST <= int(text[:4]) <= _LAST or text[17:19] == "60":
         return Reason.BAD_TIME

@@ -19,9 +19,9 @@ _PER_SECOND: Final = {TimeKind.EPOCH_S: 1, TimeKind.EPOCH_MS: 1_000, TimeKind.EP
 
 
 class Objects:
-    """Turns rows into objects. Values go out in the unit of the mapping, or with the model's as their unit.
+    """Turns rows into objects. Values are written in the mapping's unit, or labelled with the model's.
 
-    Where the mapping reads one feature per message, a row has one (`by_feature`). Raises SettingsError where the
+    Where the mapping reads one feature per message, a row has one (`by_feature`). Raises SettingsError if the
     mapping reads headers.
     """
 
@@ -62,7 +62,7 @@ class Objects:
         return int(patient) if is_number else patient
 
     def _time(self, time: Any) -> Any:
-        """As the mapping has it; what is no time goes out as it is."""
+        """The time in the mapping's notation; anything that is not a time stays unchanged."""
         kind = self._mapping.event_time.kind
         if kind is TimeKind.RFC3339 or not (isinstance(time, str) and is_rfc3339(time)):
             return time
@@ -98,7 +98,7 @@ class Objects:
             if one.path and one.split
         }
         for path, found in parts.items():
-            if None not in found.values():  # a text with a part missing would be a number for none of them
+            if None not in found.values():  # a text that lacks a part would be a number for none of them
                 texts = [str(found.get(number, "")) for number in range(max(found) + 1)]
                 _put(document, path, separators[path].join(texts))
 
@@ -128,7 +128,7 @@ def by_feature(mapping: Declared, rows: Iterable[Row]) -> Iterator[dict[str, Any
 
 
 def _coded(mapping: Declared, present: Container[str]) -> list[str]:
-    """The features with codes that are present; the first one if none is, so that the message is for us."""
+    """The features that are present, with their codes; the first one if none is, so that the message counts as ours."""
     coded = [name for name, place in mapping.features.items() if place.codes]
     return [name for name in coded if name in present] or coded[:1]
 

@@ -1,7 +1,7 @@
 """Units: a closed table of UCUM codes, and the conversion from a sender's unit to the model's.
 
-UCUM is case-sensitive: `F` is farad and not a temperature, `mmHg` is nothing at all. Senders' own words are known only
-where a mapping says what they mean.
+UCUM is case-sensitive: `F` is farad and not a temperature, `mmHg` does not exist. Senders' own words are known only if
+a mapping says what they mean.
 """
 
 import re
@@ -98,8 +98,8 @@ def known_code(unit: str) -> str | None:
 class Conversions:
     """Converts the units of a feature's values to the one that the model wants.
 
-    `assumed` is the unit of a value that comes without one; None where such a value is of an unknown unit.
-    `aliases` are a sender's own words, by word the UCUM code.
+    `assumed` is the unit of a value without one; None if such a value counts as having an unknown unit.
+    `aliases` are the UCUM codes of a sender's own words.
     """
 
     def __init__(self, wanted: str | None, assumed: str | None, aliases: Mapping[str, str]) -> None:
@@ -116,7 +116,9 @@ class Conversions:
             return None
         found = self._found.get(unit)
         if found is None and unit is not None and (found := self._of(unit)) is not None:
-            self._found[unit] = found  # unknown ones are not remembered, for there are any number of them
+            self._found[unit] = (
+                found  # unknown units are not remembered, because there may be any number of them
+            )
         return found
 
     def _of(self, unit: str) -> Affine | None:
@@ -124,14 +126,14 @@ class Conversions:
         return SAME if self.wanted is None else conversion(code, self.wanted)
 
     def known(self) -> dict[str, tuple[float, float]]:
-        """Of the table's codes and the aliases, those that can be converted: the zero and the factor of each."""
+        """The codes and aliases that can be converted, each with its zero and factor."""
         found = {unit: self(unit) for unit in (*UNITS, *self._aliases)}
         return {unit: (way.zero, way.factor) for unit, way in found.items() if way is not None}
 
     def unknown(self, values: Sequence[Any], units: list[Any]) -> list[int]:
         """The rows that have a value in an unknown unit. Other rows may have any unit.
 
-        Afterwards `units` is as `column` wants it: without lists and objects, and empty where nothing is to be done.
+        Afterwards `units` is as `column` needs it: without lists and objects, and empty if there is nothing to do.
         """
         try:
             kinds = {*units}
@@ -156,7 +158,7 @@ class Conversions:
             return
         factor: Any
         zero: Any
-        if len(ways) == 1:  # in an unknown unit there are no numbers
+        if len(ways) == 1:  # rows with unknown units have no numbers
             ((factor, zero),) = ways
         else:
             each = [found.get(unit, SAME) for unit in units or ()]

@@ -1,7 +1,6 @@
 """Patient messages: a chunk becomes one frame, and every rejected message has a reason.
 
-What is right is looked at a chunk at a time, at C speed. A message with something amiss is looked at by itself, and
-costs itself only.
+Valid messages are checked a chunk at a time, at C speed. A message with a problem is examined alone and slows no other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from vitalstream_native import Scanner
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-_NUMBERS = {float, int, type(None)}  # of exact type: a bool is an int to Python, not to us
+_NUMBERS = {float, int, type(None)}  # compared by exact type, because bool is a subclass of int
 _OTHERS = {BOOLEAN: {bool, type(None)}, CATEGORY: {str, type(None)}}
 
 
@@ -64,10 +63,10 @@ class Reject:
 class Decoded:
     """A chunk's accepted messages, and the rejected ones.
 
-    `frame` has one column a feature in model order: float64, or objects where booleans or text are wanted. Its index is
-    each message's position in the chunk (a RangeIndex when none is rejected). `patient_ids`, `event_times` (as
-    received) and `implausible` (the features whose values were out of range, and are NaN in `frame`) go with its
-    rows; `rejects` are in order of position.
+    `frame` has one column per feature in model order: float64, or objects where booleans or text are wanted. Its index
+    is each message's position in the chunk (a RangeIndex when none is rejected). `patient_ids`, `event_times` (as
+    received) and `implausible` (the features whose values were out of range, and are NaN in `frame`) go with its rows;
+    `rejects` are in order of position.
     """
 
     frame: pd.DataFrame
@@ -94,8 +93,8 @@ class Decoder:
     """Decodes chunks of messages for a model with the given features.
 
     Without `mapping` a message is a flat object with fields of the features' names. A feature that is absent, null, or
-    outside of `ranges` is NaN, or None where it is no number, as `dtypes` says. `read` reads the messages; without it
-    they are JSON, which the native kernel scans where it can. Raises SettingsError where `features` cannot be field
+    outside of `ranges` is NaN, or None if it is not a number according to `dtypes`. `read` reads the messages; by
+    default they are JSON, which the native kernel scans if it can. Raises SettingsError if `features` cannot be field
     names beside `patient_id` and `event_time`.
 
     `mapping` is the SHA-256 of the mapping, `unread` its features that are not read, `names` what the names in messages
@@ -158,7 +157,7 @@ class Decoder:
         )
 
     def _converted(self, columns: Columns, array: Floats) -> Floats:
-        """The numbers in the model's units. A message with one that exceeds a double there is rejected."""
+        """The numbers in the model's units. A message with a number that exceeds a double there is rejected."""
         for number, convert in self.conversions.items():
             if columns.units.get(number) != []:
                 convert.column(array[:, number], columns.units.get(number))
@@ -173,10 +172,10 @@ class Decoder:
         return np.delete(array, rows, axis=0)
 
     def _scanned(self, scanner: "Scanner", messages: Sequence[Message]) -> tuple[Columns, Floats]:
-        """What the kernel accepts of a chunk, and the rest as decoded by Python."""
+        """The messages of a chunk that the kernel accepts, and the rest as decoded by Python."""
         array = np.empty((len(messages), len(self.features)))
         ids, times, left = scanner.scan([message.value() for message in messages], array)
-        # What comes with a unit is converted here, the others with the frame.
+        # Values with a unit are converted here, the others with the frame.
         converted: dict[int, list[Any]] = {number: [] for number in self._with_units}
         columns = Columns([*range(len(messages))], ids, times, [], {}, converted)
         if not left:
@@ -239,7 +238,8 @@ def vitals_schema(
 ) -> dict[str, Any]:
     """JSON Schema (2020-12) of the messages that a Decoder for these features accepts.
 
-    `categories` are the values that the model knows; others are accepted too, and the model makes of them what it does.
+    `categories` are the values that the model knows; others are accepted too, and the model decides what to do with
+    them.
     """
     _check_features(features)
     return {

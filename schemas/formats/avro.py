@@ -1,4 +1,4 @@
-"""Avro: each value is read by the schema that it was written with, and no other: no field is renamed or filled in."""
+"""Avro: each value is read with the schema it was written with and no other, so no field is renamed or filled in."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -17,25 +17,25 @@ from schemas.formats.framing import Framing, UnusableSchemaError
 from schemas.messages import Message
 from schemas.registry import WrittenWith
 
-# What fastavro raises on bytes that are not what the schema says.
+# What fastavro raises on bytes that do not match the schema.
 _UNDECODABLE: Final = (EOFError, IndexError, KeyError, OverflowError, ValueError, TypeError, ArithmeticError)
 
-# And on objects that are not.
+# And on objects that do not.
 _UNWRITABLE: Final = (*_UNDECODABLE, AttributeError)
 
 _PRIMITIVES: Final = {"null", "boolean", "int", "long", "float", "double", "bytes", "string"}
 _DECIMAL: Final = "vitalstream-decimal"
-# Numbers that say by themselves what they are count from; a mapping says so of the field.
+# Numbers with a time unit in the schema; the mapping gives a field's unit instead.
 _AS_WRITTEN: Final = {"timestamp-millis", "timestamp-micros", "timestamp-nanos"}
 _MAX_PARTS: Final = 10_000
 _MAX_SCALE: Final = 300
 
 
 class AvroSchema:
-    """A writer's schema, ready to read by; `references` are schemas of types that it names.
+    """A writer's schema, ready for reading; `references` are schemas of types that it names.
 
-    Raises UnusableSchemaError, a phrase that says why: it is no Avro, not of a record, or could keep the reader busy
-    for ever.
+    Raises UnusableSchemaError with a phrase that says why: it is not Avro, describes no record, or could keep the
+    reader busy forever.
     """
 
     def __init__(self, text: str | bytes, references: Sequence[str] = ()) -> None:
@@ -52,7 +52,7 @@ class AvroSchema:
         stream = BytesIO()
         try:
             if not validate(document, self._schema, raise_errors=False):
-                return None  # which the writer would make something of: an int of 84.5, true of a text
+                return None  # which the writer would convert: 84.5 to an int, a text to true
             schemaless_writer(stream, self._schema, document)
         except _UNWRITABLE:
             return None
@@ -95,14 +95,14 @@ LOGICAL_READERS[f"bytes-{_DECIMAL}"] = LOGICAL_READERS[f"fixed-{_DECIMAL}"] = _d
 
 
 class _Shape:
-    """Finds schemas with which a few bytes take for ever to read, or overflow the stack."""
+    """Finds schemas with which a few bytes take forever to read, or overflow the stack."""
 
     def __init__(self, named: Mapping[str, Any]) -> None:
         self._named = named
         self._parts = 0
 
     def require_record(self, schema: Any) -> None:
-        """Raise UnusableSchemaError unless values are objects of a size that their bytes tell."""
+        """Raise UnusableSchemaError unless values are objects whose size is bounded by their bytes."""
         self._may_be_nothing(schema, frozenset())
         kinds = [schema] if not isinstance(schema, list) else [one for one in schema if one != "null"]
         if not all(self._is_record(one) for one in kinds):
@@ -113,7 +113,7 @@ class _Shape:
         return isinstance(found, dict) and found["type"] in ("record", "error", "map")
 
     def _may_be_nothing(self, schema: Any, inside: frozenset[str]) -> bool:
-        """Whether there are values that take no bytes."""
+        """Whether some values of this type take no bytes."""
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise UnusableSchemaError(f"has more than {_MAX_PARTS:,} parts")
@@ -151,7 +151,7 @@ class _Shape:
 
 
 def written_with(schema: WrittenWith) -> AvroSchema:
-    """A registry's schema, ready to read by.
+    """A registry's schema, ready for reading.
 
     Raises UnusableSchemaError.
     """
@@ -187,7 +187,7 @@ class AvroDocuments:
 
 
 class FiniteReader:
-    """Reads as `read` does, but for numbers that are not finite: Avro has them, and they are no measurements."""
+    """Reads like `read`, except for numbers that are not finite: Avro has them, but they are not measurements."""
 
     def __init__(self, read: Reader) -> None:
         self._read = read

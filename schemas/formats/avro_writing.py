@@ -12,7 +12,7 @@ from schemas.formats.framing import UnusableSchemaError
 
 
 def make_avro_writer(settings: Settings) -> Callable[[Any], bytes]:
-    """What writes objects; it raises UnwritableRowError for one that is not as the schema has it.
+    """A writer of objects; it raises UnwritableRowError for one that does not match the schema.
 
     Raises:
         SettingsError: there is no schema, or it can't be used.

@@ -1,6 +1,6 @@
-"""FHIR R4 in JSON: an Observation, also one with components such as blood pressure, or a Bundle of one patient's.
+"""FHIR R4 in JSON: an Observation, with components such as blood pressure or without, or a Bundle of one patient's.
 
-Each reading says by a code what it is, and by a UCUM code what its unit is. What has several meanings is refused.
+A code says what each reading is, and a UCUM code its unit. Anything ambiguous is rejected.
 """
 
 import re
@@ -24,7 +24,7 @@ SYSTEMS: Final = {
     "SNOMED": "http://snomed.info/sct",
     "MDC": "urn:iso:std:iso:11073:10101",
 }
-"""What FHIR calls the systems of codes that a mapping names."""
+"""FHIR's URIs for the code systems that a mapping names."""
 
 UCUM: Final = "http://unitsofmeasure.org"
 
@@ -32,10 +32,10 @@ _SCORED = frozenset({"final", "preliminary", "amended", "corrected"})
 _LEFT_OUT = {
     "entered-in-error": Reason.RETRACTED,
     "cancelled": Reason.RETRACTED,
-    "registered": Reason.NOT_FOR_US,  # there is no result yet
+    "registered": Reason.NOT_FOR_US,  # no result yet
 }
 
-# Every name that is read, and the type it must have.
+# Every name that is read, and its required type.
 _SHAPES: Final[dict[str, type]] = {
     "resourceType": str,
     "entry": list,
@@ -115,7 +115,7 @@ class FhirReader:
         document = one_object(value, self._repeats, max_bytes=self._max_bytes)
         try:
             return self._resource(document)
-        except (AttributeError, TypeError, KeyError, RecursionError):  # something else than FHIR has there
+        except (AttributeError, TypeError, KeyError, RecursionError):  # not the shape that FHIR requires
             raise RefusedError(Reason.NOT_DECODABLE, _misshapen(document)) from None
 
     def _resource(self, resource: Resource) -> Content:
@@ -173,7 +173,7 @@ class FhirReader:
         return patient, time, self._row(readings)
 
     def _readings(self, observation: Resource) -> list[Reading]:
-        """Those of our features, with None for a value that is missing."""
+        """The readings of our features, with None for a missing value."""
         try:
             (coding,) = observation["code"]["coding"]
             number = self._codes.get((coding["system"], coding["code"]))
@@ -210,7 +210,7 @@ class FhirReader:
         """The id of the patient of all Observations; those that are not read need not have one."""
         try:
             references = {one["subject"]["reference"] for one in observations}
-        except (KeyError, TypeError):  # there is none somewhere
+        except (KeyError, TypeError):  # missing somewhere
             references = {(one.get("subject") or _NOTHING).get("reference") for one in observations}
         reference = references.pop() or ""
         if not references and not reference.startswith("#"):
@@ -223,7 +223,7 @@ class FhirReader:
         return _of_patient(ids.pop())
 
     def _patient(self, reference: str, observation: Resource, patients: Named[str, Resource]) -> Any:
-        """The id of an Observation's patient; ABSENT where there is none, _NO_PATIENT where it is of something else."""
+        """The id of an Observation's patient; ABSENT if there is none, _NO_PATIENT if its subject is not a patient."""
         if self._type is None and (id_ := _logical_id(reference)):
             return id_
         if reference and not _may_be_patient(reference):
@@ -238,7 +238,7 @@ class FhirReader:
         return _there(patient.get("id")) if "id" in patient else value
 
     def _identifier(self, identifiers: list[Resource | None], system: str, value: Any) -> Any:
-        """The one identifier of the type that the mapping wants; `value` is one of `system`."""
+        """The one identifier of the type that the mapping names; `value` is an identifier of `system`."""
         found = {_there(one.get("value")) for one in identifiers if one and self._type in _types(one)}
         if system == self._type:
             found.add(value)
@@ -277,7 +277,7 @@ def _there(content: Any) -> Any:
 
 
 def _time(observation: Resource) -> Any:
-    """When it was measured; of a period, its end."""
+    """When it was measured; for a period, its end."""
     time = observation.get("effectiveDateTime")
     if time is None:
         time = observation.get("effectiveInstant")
@@ -287,7 +287,7 @@ def _time(observation: Resource) -> Any:
 
 
 def _reading(number: int, element: Resource) -> Reading:
-    """The value and its unit; None for one that is missing, or that is only a limit."""
+    """The value and its unit; None if the value is missing or only a limit."""
     try:
         quantity = element["valueQuantity"]
         value, unit, system = quantity["value"], quantity["code"], quantity["system"]
@@ -305,7 +305,7 @@ def _reading(number: int, element: Resource) -> Reading:
 
 
 def _odd_reading(number: int, element: Resource) -> Reading:
-    """One that has more, less or something else than a value and its unit by UCUM."""
+    """A reading with more, less or something other than a value and its UCUM unit."""
     _refuse_modified(element)
     quantity = element.get("valueQuantity")
     if quantity is None:
@@ -317,13 +317,13 @@ def _odd_reading(number: int, element: Resource) -> Reading:
 
 
 def _refuse_modified(element: Resource) -> None:
-    """What says that it means something else than it says to whoever does not know how."""
+    """Reject modifiers, which change the meaning of the rest in ways we do not know."""
     if "modifierExtension" in element or "implicitRules" in element:
         raise RefusedError(Reason.NOT_DECODABLE, "modifierExtension")
 
 
 def _other_unit(quantity: Resource) -> Any:
-    """A unit that is no code of UCUM: one of IEEE 11073, or a sender's own."""
+    """A unit that is not a UCUM code: an IEEE 11073 code, or a sender's own word."""
     code, system = quantity.get("code"), quantity.get("system")
     if code is None:
         return quantity.get("unit")
@@ -333,7 +333,7 @@ def _other_unit(quantity: Resource) -> Any:
 
 
 def _other_value(element: Resource) -> Any:
-    """What stands there instead of a quantity: a whole number, a text, true or false, or what is none of these."""
+    """The value that is there instead of a quantity: a whole number, a text, a boolean, or none of these."""
     name = next((name for name in element if name.startswith("value") and element[name] is not None), None)
     if name is None:
         return None
@@ -347,10 +347,10 @@ def _deletes(entry: Resource) -> bool:
 
 
 def _resolved(reference: str, observation: Resource, patients: Named[str, Resource]) -> Resource:
-    """The Patient in this message that a reference names; an empty one where there is none."""
+    """The Patient in this message that a reference names; an empty one if there is none."""
     if reference.startswith("#"):
         named = [one for one in observation.get("contained") or () if one.get("id") == reference[1:]]
-        # Its id is one within the Observation, and nobody's outside of it.
+        # Its id means something only within the Observation.
         return {"identifier": named[0].get("identifier")} if named else _NOTHING
     return patients.get(reference) or patients.get(f"Patient/{_logical_id(reference)}") or _NOTHING
 
@@ -364,16 +364,16 @@ def _condition(reference: str) -> tuple[str, Any]:
 
 
 def _types(identifier: Resource) -> Iterator[Any]:
-    """What an identifier may be chosen by: its system, and the codes of its type."""
+    """The keys an identifier can be chosen by: its system, and the codes of its type."""
     yield identifier.get("system")
     for coding in (identifier.get("type") or _NOTHING).get("coding") or ():
         yield coding.get("code")
 
 
 def _misshapen(document: object) -> str:
-    """A name on which something else stands than FHIR has there, the outer ones first.
+    """The outermost name whose value does not have the shape that FHIR requires.
 
-    Not by recursion: the parser takes more levels than the stack does.
+    Not recursive, because the parser accepts more levels than the stack allows.
     """
     left = deque([document])
     while left:

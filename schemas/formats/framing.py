@@ -1,7 +1,6 @@
-"""Which schema a value was written with, and where it begins.
+"""Determines which schema a value was written with, and where the value begins.
 
-Serializers put a byte 0 and the id that the schema has in a registry before a value, or a byte 1 and its GUID into a
-header.
+Serializers put a byte 0 and the schema's registry ID before a value, or a byte 1 and its GUID into a header.
 """
 
 import time
@@ -16,10 +15,10 @@ T = TypeVar("T")
 
 HEADER: Final = "__value_schema_id"
 UNKNOWN_S: Final = 60.0
-"""For so long a schema that is unknown is not asked for again."""
+"""How long an unknown schema is not requested again."""
 MAX_UNKNOWN: Final = 10_000
 LOOKUPS_S: Final = 10.0
-"""For so long a chunk may ask: a worker that waits longer is put out of its group."""
+"""How long one chunk may spend on requests: a worker that waits longer is excluded from its group."""
 
 _IN_HEADER: Final = b"\xff"
 _SIZES: Final = {0: 5, 1: 17}  # of an id and of a GUID, by their first byte
@@ -38,9 +37,9 @@ class Framing(Protocol[T]):
     def __call__(
         self, messages: Sequence[Message], values: Sequence[bytes | None]
     ) -> Sequence[Frame[T] | Reason]:
-        """One for each message, or why there is none; `values` are those of the messages.
+        """One frame for each message, or why there is none; `values` are the messages' values.
 
-        Raises RegistryError where nothing can be said yet.
+        Raises RegistryError if that cannot be determined yet.
         """
 
 
@@ -49,7 +48,7 @@ class UnusableSchemaError(Exception):
 
 
 class Bare(Generic[T]):
-    """All values were written with one schema, and say nothing of it."""
+    """All values were written with one schema and do not name it."""
 
     def __init__(self, schema: T) -> None:
         self._frame = Frame(schema, 0)
@@ -57,12 +56,12 @@ class Bare(Generic[T]):
     def __call__(
         self, messages: Sequence[Message], values: Sequence[bytes | None]
     ) -> Sequence[Frame[T] | Reason]:
-        """The one, for each message."""
+        """The same frame for each message."""
         return [self._frame] * len(values)
 
 
 class Unchecked:
-    """Values say which schema they were written with, and nobody asks."""
+    """Values name the schema they were written with, but it is not looked up."""
 
     def __call__(
         self, messages: Sequence[Message], values: Sequence[bytes | None]
@@ -75,10 +74,10 @@ class Unchecked:
 
 
 class ByReference(Generic[T]):
-    """Values say which schema they were written with, and a registry knows it.
+    """Values name the schema they were written with, which is looked up in a registry.
 
-    `prepare` makes of a schema what values are read with, or raises UnusableSchemaError. What is unknown is remembered
-    for `UNKNOWN_S`.
+    `prepare` turns a schema into what values are read with, or raises UnusableSchemaError. Unknown schemas are
+    remembered for `UNKNOWN_S`.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class ByReference(Generic[T]):
     def __call__(
         self, messages: Sequence[Message], values: Sequence[bytes | None]
     ) -> Sequence[Frame[T] | Reason]:
-        """Look at what each message says, and ask for what is not known."""
+        """Find each message's schema, and request the ones not known yet."""
         marks = [*map(_mark, messages, values)]
         try:
             return [self._known[mark] for mark in marks]
@@ -135,7 +134,7 @@ class ByReference(Generic[T]):
 
 
 def _mark(message: Message, value: Any) -> bytes:
-    """What a message says of its schema: as a header `_IN_HEADER` and its content, else the value's first bytes."""
+    """How a message names its schema: `_IN_HEADER` and the header's content, else the value's first bytes."""
     for name, content in message.headers() or ():
         if name == HEADER:
             return _IN_HEADER + (content or b"")

@@ -1,6 +1,6 @@
 """HL7 v2: an unsolicited observation message (ORU^R01), of which PCD-01 is a kind. One message is one row.
 
-Each OBX says by a code what it is (OBX-3) and in which unit (OBX-6). What has several meanings is refused.
+Each OBX has a code that says what it is (OBX-3), and a unit (OBX-6). Anything ambiguous is rejected.
 """
 
 import codecs
@@ -18,7 +18,7 @@ from schemas.messages import Message
 from schemas.readings import Content, OneRow, OneTime, Row, codes_of, rows_of
 
 SYSTEMS: Final = {"LOINC": "LN", "SNOMED": "SCT", "MDC": "MDC"}
-"""What HL7 calls the systems of codes that a mapping names (table 0396)."""
+"""HL7's names for the code systems that a mapping names (table 0396)."""
 
 # OBX-11 (table 0085).
 _SCORED = frozenset("FPCRSUABV")
@@ -26,15 +26,15 @@ _NO_RESULT = "X"
 _LEFT_OUT = {
     "D": Reason.RETRACTED,
     "W": Reason.RETRACTED,
-    "I": Reason.NOT_FOR_US,  # there is no result yet, or there was never one asked for
+    "I": Reason.NOT_FOR_US,  # no result yet, or none was ordered
     "N": Reason.NOT_FOR_US,
     "O": Reason.NOT_FOR_US,
 }
 
-# Segments that are in no whole single message: a second one, a batch, and parts of what is sent in several.
+# Segments that no complete single message has: a second message, a batch, and parts of a split message.
 _SEVERAL = frozenset({"MSH", "BHS", "BTS", "FHS", "FTS", "ADD", "DSC"})
 
-# MSH-18 (table 0211), and what is written there without being in the table.
+# MSH-18 (table 0211), and names in use that are not in the table.
 _JAPANESE = ("ISO IR14", "ISO IR87", "ISO IR159")
 _CHARSETS: Final = {
     **{f"8859/{part}": f"iso8859-{part}" for part in (*range(1, 10), 15)},
@@ -50,11 +50,11 @@ _number = re.compile(r" *([+-]?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)) *").fullmatch
 _offset = re.compile(r"[+-][0-9]{4}$").search
 _SIGNS = ("+", "-")
 _COMPARATORS = frozenset({"<", ">", "<=", ">=", "<>"})
-_MARKS = "FSRETP"  # what stands for the separators in an escape, in the order of MSH-1 and MSH-2
-_NOTHING = ("", '""')  # a field that is empty, or null
-_FRAME = b"\x0b\x1c\r\n \t"  # MLLP's, which some gateways leave around a message
-_FIELDS = 15  # of an OBX nothing is read behind its 14th
-_MANY, _LONG = 1000, 100  # fields that are remembered, and their length
+_MARKS = "FSRETP"  # the separators' letters in escapes, in the order of MSH-1 and MSH-2
+_NOTHING = ("", '""')  # an empty field, or null
+_FRAME = b"\x0b\x1c\r\n \t"  # MLLP's bytes, which some gateways leave around a message
+_FIELDS = 15  # nothing after the 14th field of an OBX is read
+_MANY, _LONG = 1000, 100  # remembered fields, and their length
 
 
 def codes_in(message: Message) -> Iterator[str]:
@@ -120,7 +120,7 @@ class Hl7Reader:
         return found.pop() if found else ABSENT
 
     def _event_time(self, dialect: "_Dialect", times: list[str], sent: str) -> Any:
-        """The last of the times of OBX-14, else OBR-7, else MSH-7; the zone of MSH-7 is that of times without one."""
+        """The latest time in OBX-14, else OBR-7, else MSH-7; times without a zone take that of MSH-7."""
         if times[0][-5:-4] in _SIGNS and times.count(times[0]) == len(times):  # as nearly always
             return times[0]
         known = [_first(time, sent).split(dialect.component, 1)[0] for time in dict.fromkeys(times)]
@@ -151,11 +151,11 @@ class _Results:
             name, _, kind, code, _, text, unit, rest = (segment + empty).split(separator, 7)
             if name != "OBX":
                 self._other(name, code, rest)
-                status_to_time = ""  # for an OBR may have another time
+                status_to_time = ""  # because an OBR may have another time
                 continue
             if (number := numbers[code]) is None:
                 continue
-            if rest != status_to_time:  # of most OBX it is that of the one before
+            if rest != status_to_time:  # most OBX have the same as the previous one
                 status_to_time, is_scored = rest, self._is_scored(rest)
             if is_scored:
                 value = number_of(text)
@@ -165,7 +165,7 @@ class _Results:
                     values[number], their_units[number] = value, units[unit]
 
     def _is_scored(self, rest: str) -> bool:
-        """Whether what begins with OBX-7 says that there is a result. Notes its time, or why there is none."""
+        """Whether the fields from OBX-7 onwards say that there is a result. Notes its time, or why there is none."""
         _, _, _, _, status, _, _, time, _ = rest.split(self._dialect.field, 8)
         if status in _SCORED or status == _NO_RESULT:
             self.times.append(time or self._observed)
@@ -176,7 +176,7 @@ class _Results:
         return status in _SCORED
 
     def _put(self, number: int, readings: Iterable[tuple[Any, Any]]) -> None:
-        """Put in values with their units; one feature has one value."""
+        """Add values with their units; a feature has only one value."""
         values, units = self.row
         for value, unit in readings:
             if value is None:
@@ -186,7 +186,7 @@ class _Results:
             values[number], units[number] = value, unit
 
     def _other(self, name: str, third: str, rest: str) -> None:
-        """A segment with this third field, and these from the seventh on."""
+        """A segment with this third field, and these from the seventh onwards."""
         if name == "OBR":
             self._observed = rest.split(self._dialect.field, 1)[0]
         elif name == "PID":
@@ -196,7 +196,7 @@ class _Results:
 
 
 class _Memory(dict[str, Any]):
-    """Remembers what a function made of some fields: senders may write anything, which must not fill the memory."""
+    """Remembers a function's results for some fields; bounded, because senders may write anything."""
 
     def __init__(self, function: Callable[[str], Any]) -> None:
         self._function = function
@@ -209,7 +209,7 @@ class _Memory(dict[str, Any]):
 
 
 class _Dialect:
-    """What the separators of a message make of its fields.
+    """How to read fields with a message's separators.
 
     `kinds` has by MSH-9 why a message of this kind is not read, `numbers` by OBX-3 the number of the feature, `units`
     by OBX-6 the unit (a code of UCUM or IEEE 11073, else as the sender calls it), and `in_obx` what
@@ -255,7 +255,7 @@ class _Dialect:
         return next((f"{system} {unit}".strip() for system, unit in [*units.items()][::-1]), None)
 
     def _coded(self, field: str) -> list[tuple[str, str, str]]:
-        """Code, text and system, and those of the alternative, if any."""
+        """Code, text and system, and those of the alternative if it has one."""
         if field in _NOTHING:
             return []
         parts = [self._plain(part) for part in field.split(self.component, 6)]
@@ -263,7 +263,7 @@ class _Dialect:
         return [(code, text, system) for code, text, system in (parts[:3], parts[3:6]) if code or text]
 
     def readings(self, type_: str, values: str, unit: str) -> list[tuple[Any, Any]]:
-        """Of OBX-2, OBX-5 and OBX-6: numbers, None where there is none, or the text of anything else, with units."""
+        """The readings in OBX-2, OBX-5 and OBX-6: numbers, None if missing, or anything else as text, with units."""
         return [(self._value(type_, value), self.units[unit]) for value in values.split(self._repetition)]
 
     def _value(self, type_: str, text: str) -> Any:
@@ -273,7 +273,7 @@ class _Dialect:
         return self._structured(text) if type_ == "SN" else self._plain(text)
 
     def _number_in(self, text: str) -> float | str | None:
-        """A number, which is remembered; None where there is nothing, and any other text."""
+        """A number, which is remembered; None for an empty field; any other text unchanged."""
         if text in _NOTHING:
             return None
         value = _as_number(text)
@@ -291,12 +291,12 @@ class _Dialect:
         return value if comparator in ("", "=") else text
 
     def only_identifier(self, field: str) -> str | None:
-        """The id in PID-3 where there is one, and nothing special in it: as nearly always."""
+        """The id in PID-3 if there is exactly one and it is plain, as it nearly always is."""
         id_ = field.split(self.component, 1)[0]
         return id_ if id_.isalnum() and self._repetition not in field else None
 
     def identifiers(self, field: str, type_: str | None) -> Iterator[str]:
-        """The ids in PID-3 that are of this type or of this authority; all of them without one."""
+        """The ids in PID-3 of this type or this authority; all of them if none is given."""
         for identifier in field.split(self._repetition):
             id_, _, _, authority, kind, *_ = [*identifier.split(self.component), *[""] * 5]
             if id_ not in _NOTHING and type_ in (None, kind, authority.split(self._part)[0]):
@@ -306,7 +306,7 @@ class _Dialect:
                 yield text
 
     def _plain(self, text: str) -> str:
-        """Without escapes; as it stands where one is not known, which is no code and no unit then."""
+        """The text without escapes; unchanged if it has an unknown escape, which then matches no code and no unit."""
         plain = self._unescaped(text)
         return text if plain is None else plain
 
@@ -320,9 +320,9 @@ class _Dialect:
 
 
 def text_of(value: bytes) -> str:
-    """The text of a message, by the charset that it names in MSH-18.
+    """The text of a message, in the charset that MSH-18 names.
 
-    Where it names none, bytes that are no ASCII become surrogates, which are no text. Raises RefusedError.
+    Without one, bytes that are not ASCII become surrogates, which are not text. Raises RefusedError.
     """
     value = value.removeprefix(codecs.BOM_UTF8).strip(_FRAME)
     if value.isascii() and b"\x1b" not in value:
@@ -334,7 +334,7 @@ def text_of(value: bytes) -> str:
 
 
 def _charset(value: bytes) -> tuple[str, str]:
-    """The name that Python has for it, and how it treats other bytes."""
+    """Python's name for it, and how to treat invalid bytes."""
     header = re.split(rb"[\r\n]", value, maxsplit=1)[0]
     fields = header.split(header[3:4] or b"|")
     repetition = fields[1][1:2] if len(fields) > 1 else b""
@@ -349,7 +349,7 @@ def _charset(value: bytes) -> tuple[str, str]:
 
 
 def _segments(text: str) -> list[str]:
-    """Segments end with CR; where there is none, with LF."""
+    """Segments end with CR, or with LF if there is no CR."""
     found = text.split("\r") if "\r" in text else text.split("\n")
     if "\n" in text:
         found = [segment.lstrip("\n") for segment in found]
@@ -359,7 +359,7 @@ def _segments(text: str) -> list[str]:
 
 
 def _not_for_us(kind: str, event: str = "", *_: str) -> Problem | None:
-    """MSH-9 must be ORU^R01; of old messages ORU."""
+    """MSH-9 must be ORU^R01, or ORU in old versions."""
     if not kind:
         return Reason.MISSING_FIELD, "MSH-9"
     return None if kind == "ORU" and event in ("", "R01") else (Reason.NOT_FOR_US, "MSH-9")
@@ -370,7 +370,7 @@ def _field(fields: list[str], number: int) -> str:
 
 
 def _first(*texts: str) -> str:
-    """The first that is not empty."""
+    """The first field that is not empty."""
     return next(filter(None, texts), "")
 
 

@@ -1,6 +1,6 @@
-"""JSON: a chunk of values to documents, and which of them hold a name twice.
+"""JSON: parses a chunk of values into documents, and finds those that have a name twice.
 
-A bad message costs itself only: it is taken out, and the others are read together.
+A bad message delays no other: it is taken out, and the others are parsed together.
 """
 
 import re
@@ -25,13 +25,13 @@ from schemas.formats.framing import Framing
 from schemas.messages import Message, Plain
 
 _QUOTE = ord('"')
-_FEW = 8  # values that are looked at one by one
+_FEW = 8  # values examined one by one
 # In valid JSON a string before a colon is a name; brackets inside strings are swallowed by the first branch.
 _NAMES_AND_BRACKETS = re.compile(rb'("(?:[^"\\]++|\\.)*+")(?:[ \t\r\n]*+(:))?|[{}\[\]]')
 
 
 def parse(values: Sequence[Any], *, max_bytes: int) -> tuple[list[dict[str, Any]], dict[int, Problem]]:
-    """The objects of those values that hold one, in order, and what is wrong with the others, by position."""
+    """The objects in those values that hold one, in order, and the problems of the others, by position."""
     problems = unfit(values, max_bytes)
     left = [*range(len(values))]
     for position in sorted(problems, reverse=True):
@@ -50,13 +50,13 @@ def parse(values: Sequence[Any], *, max_bytes: int) -> tuple[list[dict[str, Any]
 
 
 def _load(values: Sequence[Any]) -> tuple[list[Any], set[int]]:
-    """What can be parsed, in order, and the positions of what can't."""
+    """The values that can be parsed, in order, and the positions of those that can't."""
     found: list[Any] = []
     unparsable: set[int] = set()
     rest = map(orjson.loads, values)
     while True:
         try:
-            found.extend(rest)  # goes on behind the value that raised
+            found.extend(rest)  # continues after the value that raised
         except ValueError:
             unparsable.add(len(found) + len(unparsable))
         else:
@@ -78,9 +78,9 @@ class FlatReader:
 
 
 class JsonDocuments:
-    """Reads JSON objects. One that holds one of `names` twice is there, and has a problem.
+    """Reads JSON objects. One that has one of `names` twice is returned along with a problem.
 
-    `nested` looks for the names in the objects inside, too.
+    With `nested`, the names are also looked for in inner objects.
     """
 
     def __init__(self, names: Collection[str], *, nested: bool, max_bytes: int) -> None:
@@ -100,7 +100,7 @@ class JsonDocuments:
 
 
 class FramedJsonDocuments:
-    """Reads JSON objects behind the id of a schema."""
+    """Reads JSON objects that follow a schema ID."""
 
     def __init__(
         self, framing: Framing[None], json: JsonDocuments, *, max_bytes: int = MAX_MESSAGE_BYTES
@@ -126,7 +126,7 @@ class FramedJsonDocuments:
 
 
 def one_object(value: Any, repeats: "Repeats", *, max_bytes: int) -> dict[str, Any]:
-    """The object that one value is, for readers that go through them one by one. Raises RefusedError."""
+    """The object in one value, for readers that go through values one by one. Raises RefusedError."""
     if not value or len(value) > max_bytes:
         raise RefusedError(Reason.TOO_LARGE if value else Reason.EMPTY)
     try:
@@ -141,9 +141,9 @@ def one_object(value: Any, repeats: "Repeats", *, max_bytes: int) -> dict[str, A
 
 
 class Repeats:
-    """Finds messages that hold one of `names` twice, of which the parser silently kept the last.
+    """Finds messages that have one of `names` twice; the parser silently kept the last of them.
 
-    `nested` looks at the objects inside a message, too, else only at the message's own names.
+    With `nested`, inner objects are examined, too; otherwise only the message's own names.
     """
 
     def __init__(self, names: Collection[str], *, nested: bool = False) -> None:
@@ -152,15 +152,15 @@ class Repeats:
         self._deepest = None if nested else 1
 
     def __call__(self, values: Sequence[bytes], documents: Sequence[dict[str, Any]]) -> dict[int, str]:
-        """By position in `values`, of which `documents` are the objects, the first name that is there twice.
+        """By position in `values`, whose objects are `documents`, the first name that occurs twice.
 
-        Counting quotes settles nearly all messages: a repeated name has some that what was parsed has not.
+        Counting quotes settles nearly all messages: a repeated name has quotes that the parsed object lacks.
         """
         found = self._among(values, documents, 0, _surplus(values, documents))
         return {number: name for number, name in found if name}
 
     def in_one(self, value: bytes, document: dict[str, Any]) -> str:
-        """The first name that is twice in `value`, of which `document` is the object, or ''."""
+        """The first name that occurs twice in `value`, whose object is `document`, or ''."""
         try:
             written = orjson.dumps(document)
         except TypeError:  # nested deeper than can be written
@@ -176,7 +176,7 @@ class Repeats:
         first: int,
         surplus: int | None,
     ) -> Iterator[tuple[int, str]]:
-        """Halves the values, of which `first` is the first one's position, as long as they have quotes too many."""
+        """Bisect the values as long as they have surplus quotes; `first` is the first one's position."""
         if surplus == 0:
             return
         if len(values) <= _FEW:
@@ -190,7 +190,7 @@ class Repeats:
         yield from self._among(*rest, first + half, right)
 
     def _repeated(self, value: bytes) -> str:
-        """The first of our names that valid JSON `value` holds twice in one object, or ''."""
+        """The first of our names that occurs twice in one object of the valid JSON `value`, or ''."""
         if b"\\" not in value and not any(value.count(name) > 1 for name in self._quoted):
             return ""
         counts = Counter(_names(value, self._deepest))
@@ -199,7 +199,8 @@ class Repeats:
 
 
 def _surplus(values: Sequence[bytes], documents: Sequence[Any]) -> int | None:
-    """How many quotes more the values have than what was parsed of them, written again; None where that can't be.
+    """How many more quotes the values have than their parsed objects when serialized; None if those can't be
+    serialized.
 
     An escape that may stand for a quote counts as one.
     """
@@ -217,7 +218,7 @@ def _quotes(text: bytes) -> int:
 
 
 def _names(value: bytes, deepest: int | None) -> Iterator[tuple[int, str]]:
-    """The names in a valid JSON object as they stand in its text, with the number of the object they are in."""
+    """The names in a valid JSON object as written in its text, with the number of the object they are in."""
     opened = 0
     inside: list[int] = []
     for token in _NAMES_AND_BRACKETS.finditer(value):

@@ -1,4 +1,4 @@
-"""Objects of any shape, read by a mapping: by paths, or by codes where each reading says what it is."""
+"""Objects of any shape, read with a mapping: by paths, or by codes if each reading says what it is."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from schemas.readings import OneRow, Reading, Row, codes_of
 _number = re.compile(r"\s*([+-]?[0-9]+(?:[.][0-9]+)?)\s*").fullmatch
 
 Cells = tuple[list[Any], dict[int, list[Any]], dict[int, Problem]]
-"""Row by row the values of all features, by feature the units that came with them, and by row what is wrong."""
+"""The values of all features row by row, the units sent with them by feature, and problems by row."""
 
 
 class MappedReader:
@@ -75,7 +75,7 @@ class MappedReader:
 
 
 class _ByPath:
-    """Each feature has a place of its own."""
+    """Each feature has its own path."""
 
     def __init__(self, features: Sequence[str], mapping: Mapping) -> None:
         places = [mapping.features[name] for name in features]
@@ -140,27 +140,27 @@ class _ByCode:
 
 
 def object_reader(features: Sequence[str], mapping: Mapping | None, documents: Documents) -> Reader:
-    """Reads messages that are objects: by a mapping, or flat ones without."""
+    """A reader of objects: with a mapping, or flat ones without."""
     return MappedReader(features, mapping, documents) if mapping else FlatReader(features, documents)
 
 
 def json_reader(
     features: Sequence[str], mapping: Mapping | None, *, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> Reader:
-    """Reads JSON: flat objects with our names, or any as a mapping says."""
+    """A reader of JSON: flat objects with our names, or any shape with a mapping."""
     return object_reader(features, mapping, json_documents(features, mapping, max_bytes=max_bytes))
 
 
 def json_documents(
     features: Sequence[str], mapping: Mapping | None, *, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> JsonDocuments:
-    """Reads JSON objects, and finds names twice that are read."""
+    """A reader of JSON objects that finds repeated names among those that are read."""
     names = names_read(mapping) if mapping else (PATIENT_ID, EVENT_TIME, *features)
     return JsonDocuments(names, nested=mapping is not None, max_bytes=max_bytes)
 
 
 def names_read(mapping: Mapping) -> list[str]:
-    """Every name on the way to something that is read."""
+    """Every name on a path that is read."""
     readings = mapping.readings
     paths: list[Path | None] = [mapping.root, mapping.patient_id.path, mapping.event_time.path]
     paths += [path for path, _ in (*mapping.conditions(mapping.when), *mapping.conditions(mapping.retracted))]
@@ -182,7 +182,7 @@ def _rows(
 
 
 def _header(message: Message, name: str) -> Any:
-    """A header as text; bytes where it is none, ABSENT where there is none of the name."""
+    """A header as text; bytes if it is not text, ABSENT if there is no such header."""
     for key, content in message.headers() or ():
         if key == name:
             try:
@@ -193,7 +193,7 @@ def _header(message: Message, name: str) -> Any:
 
 
 def _part(text: Any, separator: str, part: int) -> Any:
-    """A number out of a text such as 120/80; what it is instead where there is none."""
+    """A number from a text such as 120/80; the value unchanged if it has no number there."""
     if type(text) is not str:
         return None if text is None else ""
     parts = text.split(separator)
