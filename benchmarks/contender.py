@@ -191,3 +191,12 @@ BYTEWAX_STATE = Contender(
     options=_VITALS,
     scores=False,
 )
+PATHWAY_STATE = Contender(
+    "Pathway, state",
+    "pathway_state.py",
+    "none as configured",
+    FAST,
+    peer="pathway",
+    options=_VITALS,
+    scores=False,
+)

@@ -168,6 +168,7 @@ def state_goals(record: Record) -> Iterator[Goal]:
         (c.QUIX_STATE, 1, 10.0),
         (c.FAUST_TABLE, 1, 2.0),
         (c.BYTEWAX_STATE, 1000, 2.0),
+        (c.PATHWAY_STATE, 1000, 2.0),
     ):
         of = ratio(runs, "rows_per_s", _case(c.WORKER, LR_LAST, 1000), _case(peer, LR_LAST, chunk))
         yield Goal(f"last values and ages, of {peer.name}", AT_LEAST, bound, of, _TIMES)
