@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages that stand elsewhere or are made from the code, and links that leave docs/."""
+"""mkdocs hooks: pages from outside docs/ or made from the code, and links that leave docs/."""
 
 import json
 import posixpath
@@ -22,9 +22,9 @@ ELSEWHERE: Final = {
     "contributing.md": "CONTRIBUTING.md",
     "security-policy.md": "SECURITY.md",
 }
-"""Pages of the site, by what they are in the repository."""
+"""Pages of the site, by their path in the repository."""
 
-_LINK: Final = re.compile(r"\[([^\]]*)\]\(([^):#\s]+)(#[^)\s]*)?\)")  # no address of another site
+_LINK: Final = re.compile(r"\[([^\]]*)\]\(([^):#\s]+)(#[^)\s]*)?\)")  # not a link to another site
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -39,7 +39,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links go where their targets are on the site; one to a folder becomes its text."""
+    """Point links to their targets on the site; a link to a folder becomes its text."""
     uri = page.file.src_uri
 
     def moved(link: re.Match[str]) -> str:
@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _linked(page: File) -> Iterator[str]:
-    """The files of the repository that a page links to and that are no pages."""
+    """The files of the repository that a page links to and that are not pages."""
     for _, target, _ in _LINK.findall(page.content_string):
         path = _in_repository(page.src_uri, target)
         if _on_site(path).startswith("repository/") and (ROOT / path).is_file():
@@ -73,7 +73,7 @@ def _on_site(path: str) -> str:
 
 
 def _command_line() -> str:
-    """What typer tells of every command."""
+    """Every command's help, from typer."""
     command = [sys.executable, "-m", "typer", "vitalstream.cli", "utils", "docs", "--name", "vitalstream"]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     title = "# Command line\n\n"
@@ -81,16 +81,16 @@ def _command_line() -> str:
 
 
 def _without_tags(line: str) -> str:
-    """`<NAME>` as text, where it is not code anyway."""
+    """Escape `<NAME>` as text unless it is code anyway."""
     parts = line.split("`")
     return "`".join(part if number % 2 else escape(part, quote=False) for number, part in enumerate(parts))
 
 
 def _python() -> str:
-    """What `real_time` offers: functions first, errors last."""
+    """The public names of `real_time`: functions first, errors last."""
     names = sorted(
         real_time.__all__, key=lambda name: (name.endswith(("Error", "Warning")), not name.islower())
     )
-    title = "# Python\n\nScoring without Kafka. What a worker publishes is what these give."
+    title = "# Python\n\nScoring without Kafka. These functions return what a worker publishes."
     options = f"    options:\n      members: {json.dumps(names)}"
     return f"{title}\n\n::: real_time\n{options}\n\n::: real_time.history\n"
