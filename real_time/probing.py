@@ -112,7 +112,7 @@ def _compare(expected: Floats, found: Floats, how: str) -> None:
 
 
 def _drawn(prepared: Prepared) -> dict[str, Sequence[Any]]:
-    """By feature of which they are known, the values to draw from."""
+    """The values to draw from, by feature whose values are known."""
     found = {feature.name: _values(feature) for feature in prepared.described}
     found |= {name: learned.values for name, learned in prepared.learned.items() if learned.values}
     return {name: values for name, values in found.items() if values}
@@ -130,7 +130,7 @@ def _values(feature: Feature) -> Sequence[Any]:
 
 
 def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
-    """Rows that the model scores, those first that it is in doubt about: there a difference shows most."""
+    """Rows that the model scores, the least certain scores first, because they show a difference best."""
     random = np.random.default_rng(3)
     candidates = _candidates(features, drawn, _CANDIDATES, random)
     whole = _best(candidates, ask(candidates))
@@ -147,22 +147,22 @@ def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[
     if rows.empty:
         what = f"raises {ask.error_name}" if ask.error_name else "gives no probability between 0 and 1"
         raise FailsOnEveryRowError(
-            f"the model {what} on every one of {_CANDIDATES} rows that it was tried with, so it would do so on each "
-            "message: a worker gives it numbers, or NaN, but for features which the model or its card says are "
-            "categories or booleans; `vitalstream model pin --data FILE` learns them from the rows it was fitted to"
+            f"the model {what} on every one of {_CANDIDATES} probe rows, so it would on each message: a worker "
+            "passes numbers or NaN, except for features that the model or its card describes as categories or "
+            "booleans; `vitalstream model pin --data FILE` learns these from the rows it was fitted on"
         )
     return rows
 
 
 def made_up_rows(prepared: Prepared, count: int) -> pd.DataFrame:
-    """So many rows with a value in each feature, of a model whose features have names."""
+    """This many complete rows for a model whose features have names."""
     return _candidates(prepared.features or (), _drawn(prepared), count, np.random.default_rng(3))
 
 
 def _candidates(
     features: Sequence[str], drawn: Mapping[str, Sequence[Any]], count: int, random: np.random.Generator
 ) -> pd.DataFrame:
-    """Two thirds like vitals in their own units, the rest around 0, as where they were scaled before."""
+    """Two thirds look like vitals in their own units; the rest are around 0, as if already scaled."""
     shape = (count, len(features))
     vitals = random.choice(_CENTERS, shape) * random.normal(1, 0.15, shape)
     scaled = random.normal(size=shape) * random.choice([0.3, 1, 3], (count, 1))
@@ -174,7 +174,7 @@ def _candidates(
 
 
 def _best(rows: pd.DataFrame, scores: Floats) -> pd.DataFrame:
-    """Up to _ROWS of those that have a probability, or NaN."""
+    """Up to _ROWS of the rows that have a probability or NaN."""
     usable = np.flatnonzero(np.isnan(scores) | ((scores >= 0) & (scores <= 1)))
     doubt = np.argsort(np.abs(scores[usable] - 0.5), kind="stable")  # NaN comes last
     return rows.iloc[usable[doubt[:_ROWS]]]
