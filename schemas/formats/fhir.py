@@ -10,10 +10,12 @@ from collections.abc import Mapping as Named
 from typing import Any, Final
 from urllib.parse import unquote
 
+import orjson
+
 from schemas.columns import Columns
 from schemas.contract import NO_FAULT, PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import ABSENT
-from schemas.formats.json import Repeats, one_object
+from schemas.formats.json import Repeats
 from schemas.mapping import Mapping
 from schemas.messages import Message
 from schemas.names import json_object, walk
@@ -112,7 +114,16 @@ class FhirReader:
         return rows_of(messages, self._read, len(self._features))
 
     def _read(self, value: Any) -> Content:
-        document = one_object(value, self._repeats, max_bytes=self._max_bytes)
+        if not value or len(value) > self._max_bytes:
+            raise RefusedError(Reason.TOO_LARGE if value else Reason.EMPTY)
+        try:
+            document = orjson.loads(value)
+        except ValueError:
+            raise RefusedError(Reason.NOT_JSON) from None
+        if type(document) is not dict:
+            raise RefusedError(Reason.NOT_OBJECT)
+        if twice := self._repeats.in_one(value, document):
+            raise RefusedError(Reason.NOT_JSON, twice)
         try:
             return self._resource(document)
         except (AttributeError, TypeError, KeyError, RecursionError):  # not the shape that FHIR requires
@@ -132,8 +143,8 @@ class FhirReader:
             raise RefusedError(Reason.NOT_FOR_US)
         if (status := observation.get("status")) not in _SCORED:
             raise RefusedError(*_unscored(status))
-        patient = self._patient(_reference(observation), observation, _NOTHING)
-        return _of_patient(patient), _time(observation), self._row(readings)
+        patient = _of_patient(self._patient(_reference(observation), observation, _NOTHING))
+        return patient, observation.get("effectiveDateTime") or _time(observation), self._row(readings)
 
     def _bundle(self, bundle: Resource) -> Content:
         observations: list[Resource] = []

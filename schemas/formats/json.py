@@ -18,7 +18,6 @@ from schemas.contract import (
     PATIENT_ID,
     Problem,
     Reason,
-    RefusedError,
 )
 from schemas.fields import Fields, at
 from schemas.formats.framing import Framing
@@ -123,21 +122,6 @@ class FramedJsonDocuments:
         rows, documents, wrong = self._json([*framed.values()])
         problems |= {behind[row]: problem for row, problem in wrong.items()}
         return [behind[row] for row in rows], documents, problems
-
-
-def one_object(value: Any, repeats: "Repeats", *, max_bytes: int) -> dict[str, Any]:
-    """The object in one value, for readers that go through values one by one. Raises RefusedError."""
-    if not value or len(value) > max_bytes:
-        raise RefusedError(Reason.TOO_LARGE if value else Reason.EMPTY)
-    try:
-        document = orjson.loads(value)
-    except ValueError:
-        raise RefusedError(Reason.NOT_JSON) from None
-    if type(document) is not dict:
-        raise RefusedError(Reason.NOT_OBJECT)
-    if twice := repeats.in_one(value, document):
-        raise RefusedError(Reason.NOT_JSON, twice)
-    return document
 
 
 class Repeats:
