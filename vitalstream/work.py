@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Final
 
 import orjson
 from typing_extensions import override
@@ -22,6 +23,9 @@ from consumer.stop import Hangups, Stop
 from schemas.contract import Reason
 from schemas.metrics import ChunkMetrics
 from vitalstream.logs import errors_in_the_log, log_to_stderr, name_worker
+
+GARBAGE: Final = 10_000
+"""How many more objects than before start a garbage collection in a worker."""
 
 
 def run_workers(settings: Settings, *, json: bool) -> None:
@@ -80,7 +84,9 @@ class Beginning(Observer):
     """As the worker is about to join the group: gives the log its name and leaves signals to it.
 
     Everything loaded by then stays, so it is frozen. Each garbage collection over it took 100 ms, in which nothing
-    was scored: once at the start, and at chunks of 1000 rows three times in 600,000.
+    was scored: once at the start, and at chunks of 1000 rows three times in 600,000. And what is made of the messages
+    of a block is freed by reference counts: with Python's default of 700 objects it started eight collections a block
+    that found nothing, a twentieth of all CPU time.
     """
 
     def __init__(self, stop: Stop, hangups: Hangups) -> None:
@@ -91,6 +97,7 @@ class Beginning(Observer):
     def started(self, *, worker: str, **_: object) -> None:
         gc.collect()  # don't freeze garbage: the Kafka clients that checked topics and rights
         gc.freeze()
+        gc.set_threshold(GARBAGE)
         name_worker(worker)
         self._stop.listen()
         self._hangups.listen()
