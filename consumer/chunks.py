@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -97,12 +98,13 @@ class Block:
     @cached_property
     def _ends(self) -> dict[int, tuple[int, int]]:
         """The positions of each partition's first and last message."""
-        rows, partition = len(self), self.partitions[0]
-        if self.partitions.count(partition) == rows:
-            return {partition: (0, rows - 1)}
-        first = dict(zip(reversed(self.partitions), reversed(range(rows)), strict=True))
-        last = dict(zip(self.partitions, range(rows), strict=True))
-        return {partition: (first[partition], position) for partition, position in last.items()}
+        ends: dict[int, tuple[int, int]] = {}
+        start = 0
+        for partition, run in groupby(self.partitions):  # a queue gives many messages of one in a row
+            stop = start + len([*run])
+            ends[partition] = ends.get(partition, (start,))[0], stop - 1
+            start = stop
+        return ends
 
     def _cut(self, start: int, stop: int) -> "Block":
         return Block(

@@ -56,6 +56,7 @@ class PrometheusObserver(Observer):
         self._uncommitted = _Uncommitted()
         self._collected_at = 0.0
         self._chunks = 0  # in the block that was collected
+        self._last_chunk: ChunkMetrics | None = None
         self._committing = False
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -247,8 +248,7 @@ class PrometheusObserver(Observer):
         self._uncommitted.scored += metrics.scored
         self._uncommitted.no_input += metrics.no_input
         self._uncommitted.skipped += metrics.skipped
-        self._chunk_size.set(metrics.chunk_size or 0)
-        self._max_wait.set((metrics.max_wait_ms or 0) / 1000)
+        self._last_chunk = metrics
 
     @override
     def reached(self, step: Step) -> None:
@@ -257,6 +257,9 @@ class PrometheusObserver(Observer):
             seconds = self._clock() - self._collected_at
             for _ in range(self._chunks):
                 self._chunk_seconds.observe(seconds / self._chunks)
+            if self._last_chunk is not None:
+                self._chunk_size.set(self._last_chunk.chunk_size or 0)
+                self._max_wait.set((self._last_chunk.max_wait_ms or 0) / 1000)
         self._committing = step is Step.OFFSETS_SENT
 
     @override

@@ -36,14 +36,28 @@ def rows_of(between: list[bytes], columns: list[bytes]) -> list[bytes]:
     for each row, and `between` has one text more than there are columns.
     """
 
-def weighted_sums(
-    rows: NDArray[np.float64], weights: NDArray[np.float64], intercept: float, totals: NDArray[np.float64]
-) -> bool:
-    """Write to `totals`, for each row of `rows`: its values times `weights` from left to right, then the intercept.
+@final
+class LinearSums:
+    """The sums of a linear model that first fills, centers and scales its features.
 
-    All arrays are C-contiguous. Returns False if a value is infinite; the totals are then meaningless. Raises
-    ValueError if the sizes do not match.
+    A fill of NaN, a center of 0 and a scale of 1 leave a feature as it is. Raises ValueError unless there is one of
+    each for each weight, and a weight.
     """
+
+    def __new__(
+        cls,
+        fill: Sequence[float],
+        center: Sequence[float],
+        scale: Sequence[float],
+        weights: Sequence[float],
+        intercept: float,
+    ) -> LinearSums: ...
+    def sum(self, rows: NDArray[np.float64], totals: NDArray[np.float64]) -> bool:
+        """Write to `totals`, for each row of `rows`: its terms from left to right, then the intercept.
+
+        Both are C-contiguous. Returns False if a value is infinite; the totals are then meaningless. Raises ValueError
+        if the sizes do not match.
+        """
 
 @final
 class Scanner:

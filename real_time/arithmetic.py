@@ -33,7 +33,17 @@ from sklearn.preprocessing import (
 
 from real_time.compiled import Floats
 from real_time.linear_sums import linear_sums
-from real_time.steps import LARGEST_DOUBLE, Arithmetic, AskTheModelError, NoFastPathError, Step, within
+from real_time.steps import (
+    LARGEST_DOUBLE,
+    Arithmetic,
+    AskTheModelError,
+    Fill,
+    NoFastPathError,
+    Rescale,
+    Step,
+    chain,
+    within,
+)
 from real_time.texts import Texts, unlike
 from real_time.trees import TREES
 
@@ -51,8 +61,10 @@ def arithmetic(model: Any, positive: int, texts: Texts) -> Arithmetic:
 
     It takes rows of numbers, with text categories numbered by `texts`. Raises NoFastPathError for unsupported kinds.
     """
-    if kind := CLASSIFIERS.get(type(model)) or TREES.get(_name(model)):
-        return kind(model, positive)
+    if linear := LINEAR.get(type(model)):
+        return linear(model, positive, ())
+    if trees := TREES.get(_name(model)):
+        return trees(model, positive)
     if composed := COMPOSED.get(type(model)):
         return composed(model, positive, texts)
     raise NoFastPathError(f"there is no fast path for {type(model).__name__}")
@@ -65,9 +77,10 @@ def _name(part: Any) -> str:
 # --- linear models
 
 
-def _linear(model: Any, positive: int) -> Arithmetic:
+def _linear(model: Any, positive: int, before: Sequence[Step] = ()) -> Arithmetic:
+    """A linear model after the steps `before`."""
     (weights,), (intercept,) = model.coef_, model.intercept_
-    margin = linear_sums(weights, intercept)
+    margin, prepared = linear_sums(weights, intercept, before), chain(before)
 
     def probability(X: Floats) -> Floats:
         total = margin(X)
@@ -77,18 +90,18 @@ def _linear(model: Any, positive: int) -> Arithmetic:
     def slack(X: Floats, expected: Floats) -> Floats:
         # An error in the sum moves the probability p by p (1 - p) times as much, the slope of the logistic function.
         # Its exponential and division round too, and doubles below `tiny` have fewer bits.
-        limits, sizes = np.finfo(np.float64), np.abs(X * weights).sum(axis=1) + abs(intercept)
-        ulps = max(ULPS, X.shape[1] ** 0.5)
+        limits, sizes = np.finfo(np.float64), np.abs(prepared(X) * weights).sum(axis=1) + abs(intercept)
+        ulps = max(ULPS, len(weights) ** 0.5)
         found: Floats = ulps * limits.eps * expected * (1 + (1 - expected) * sizes) + limits.tiny
         return found if positive else found + limits.eps  # 1 - p is as coarse as 1
 
     return Arithmetic(probability, slack, "the linear model's arithmetic", margin)
 
 
-def _sgd(model: SGDClassifier, positive: int) -> Arithmetic:
+def _sgd(model: SGDClassifier, positive: int, before: Sequence[Step] = ()) -> Arithmetic:
     if model.loss != "log_loss":
         raise NoFastPathError(f"there is no fast path for SGDClassifier with loss {model.loss}")
-    return _linear(model, positive)
+    return _linear(model, positive, before)
 
 
 # --- pipelines and transformers
@@ -97,25 +110,18 @@ def _sgd(model: SGDClassifier, positive: int) -> Arithmetic:
 def _pipeline(model: Pipeline, positive: int, texts: Texts) -> Arithmetic:
     *before, (_, last) = model.steps
     steps = [step for _, part in before for step in _transform(part, texts)]
+    if linear := LINEAR.get(type(last)):
+        return linear(last, positive, steps)
     ending = arithmetic(last, positive, texts)
     if not steps:
         return ending
     slack = ending.slack
     return Arithmetic(
-        probability=_chain([*steps, ending.probability]),
-        slack=None if slack is None else lambda X, expected: slack(_chain(steps)(X), expected),
+        probability=chain([*steps, ending.probability]),
+        slack=None if slack is None else lambda X, expected: slack(chain(steps)(X), expected),
         how=ending.how,
-        margin=None if ending.margin is None else _chain([*steps, ending.margin]),
+        margin=None if ending.margin is None else chain([*steps, ending.margin]),
     )
-
-
-def _chain(steps: Sequence[Step]) -> Step:
-    def run(X: Floats) -> Floats:
-        for step in steps:
-            X = step(X)
-        return X
-
-    return run
 
 
 def _transform(transformer: Any, texts: Texts) -> list[Step]:
@@ -140,7 +146,7 @@ def _imputer(imputer: SimpleImputer, texts: Texts) -> Step:
     if np.isnan(values).any():
         raise NoFastPathError("there is no fast path for an imputer that drops columns")
     if not imputer.add_indicator:
-        return lambda X: np.where(np.isnan(X), values, X)
+        return Fill(values)
     marked = imputer.indicator_.features_
 
     def transform(X: Floats) -> Floats:
@@ -155,13 +161,11 @@ def _is_nan(value: Any) -> bool:
 
 
 def _standard_scaler(scaler: StandardScaler) -> Step:
-    return _shift_then_scale(
-        scaler.mean_ if scaler.with_mean else None, scaler.scale_ if scaler.with_std else None
-    )
+    return _rescale(scaler.mean_ if scaler.with_mean else None, scaler.scale_ if scaler.with_std else None)
 
 
 def _robust_scaler(scaler: RobustScaler) -> Step:
-    return _shift_then_scale(
+    return _rescale(
         scaler.center_ if scaler.with_centering else None, scaler.scale_ if scaler.with_scaling else None
     )
 
@@ -169,16 +173,11 @@ def _robust_scaler(scaler: RobustScaler) -> Step:
 def _max_abs_scaler(scaler: MaxAbsScaler) -> Step:
     if getattr(scaler, "clip", False):
         raise NoFastPathError("there is no fast path for a MaxAbsScaler that clips")
-    return _shift_then_scale(None, scaler.scale_)
+    return _rescale(None, scaler.scale_)
 
 
-def _shift_then_scale(center: Floats | None, scale: Floats | None) -> Step:
-    def transform(X: Floats) -> Floats:
-        if center is not None:
-            X = X - center
-        return X if scale is None else X / scale
-
-    return transform
+def _rescale(center: Floats | None, scale: Floats | None) -> Step:
+    return Rescale(0.0 if center is None else center, 1.0 if scale is None else scale)
 
 
 def _min_max_scaler(scaler: MinMaxScaler) -> Step:
@@ -263,7 +262,7 @@ def _column_transformer(transformer: ColumnTransformer, texts: Texts) -> Step:
         raise NoFastPathError("there is no fast path for a ColumnTransformer with weights")
     places = transformer._transformer_to_input_indices
     parts = [
-        (places[name], _chain(_transform(part, texts)))
+        (places[name], chain(_transform(part, texts)))
         for name, part, _ in transformer.transformers_
         if len(places[name]) and not (isinstance(part, str) and part == "drop")
     ]
@@ -370,7 +369,7 @@ OF_CATEGORIES: Final[dict[type, Callable[[Any, Texts], Step]]] = {
     TargetEncoder: _encoder,
 }
 
-CLASSIFIERS: Final[dict[type, Callable[[Any, int], Arithmetic]]] = {
+LINEAR: Final[dict[type, Callable[[Any, int, Sequence[Step]], Arithmetic]]] = {
     LinearDiscriminantAnalysis: _linear,
     LogisticRegression: _linear,
     LogisticRegressionCV: _linear,

@@ -66,7 +66,9 @@ class FastPath:
 
     def __call__(self, X: Floats) -> Floats | None:
         """The probabilities of the rows of X, or None if the model itself must be asked."""
-        if X.shape[1] != self._features or np.isnan(X[:, self._without_gaps]).any():
+        if X.shape[1] != self._features:
+            return None
+        if self._without_gaps and np.isnan(X[:, self._without_gaps]).any():
             return None
         try:
             return self._probability(X).astype(np.float64, copy=False)

@@ -1,6 +1,7 @@
 """The building blocks of a model's arithmetic: steps over rows of numbers, and how exact they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +28,41 @@ class NoFastPathError(ValueError):
 
 class AskTheModelError(ValueError):
     """Ask the model itself about these rows; it may reject them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Replaces missing values, those of a column by the same one."""
+
+    values: Floats | float
+
+    def __call__(self, X: Floats) -> Floats:
+        """Rows by features."""
+        return np.where(np.isnan(X), self.values, X)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Subtracts from each column its center, and divides by its scale."""
+
+    center: Floats | float
+    scale: Floats | float
+
+    def __call__(self, X: Floats) -> Floats:
+        """Rows by features."""
+        found: Floats = (X - self.center) / self.scale
+        return found
+
+
+def chain(steps: Sequence[Step]) -> Step:
+    """One step after the other; none at all is one that changes nothing."""
+
+    def run(X: Floats) -> Floats:
+        for step in steps:
+            X = step(X)
+        return X
+
+    return run
 
 
 class Arithmetic(NamedTuple):

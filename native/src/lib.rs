@@ -20,7 +20,7 @@ mod vitalstream_native {
     use crate::scan::Scanner;
 
     #[pymodule_export]
-    use crate::sums::weighted_sums;
+    use crate::sums::LinearSums;
 
     #[pymodule_export]
     use crate::times::microseconds;
