@@ -212,6 +212,7 @@ def _assemble(
             settings,
             transactional_id=name if exactly_once else None,
             limits=limits.values(),
+            partitions=len(Admin(settings).metadata.topics[settings.output_topic].partitions),
             reports=state is not None,
         ),
         topics=settings.by_role,
