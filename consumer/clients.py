@@ -49,9 +49,9 @@ _PRODUCER: dict[str, Any] = {
 }
 
 # A request holds the messages of one partition. Under load, 0 ms sends a few messages per request, and producing takes
-# 1.5 times as long; with 20 ms at 4 partitions, waiting for a transaction's last messages takes 1.5 times as long. At 50
-# partitions, 5 ms still makes so many small requests that 50 ms gave 1.15 times the rows. A flush sends at once, so this
-# adds no latency.
+# 1.5 times as long; with 20 ms at 4 partitions, waiting for a transaction's last messages takes 1.5 times as long. But
+# at 50 partitions, 5 ms makes so many small requests that 50 ms gave 1.15 times the rows. A flush sends at once, so
+# this adds no latency.
 SHORTEST_LINGER_MS, LONGEST_LINGER_MS = 5, 100  # 1 ms per partition, within these limits
 
 _TRANSACTIONAL: dict[str, Any] = {
