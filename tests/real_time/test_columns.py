@@ -257,7 +257,7 @@ class Opaque:
 
 
 def test_the_card_adds_what_the_model_does_not_say() -> None:
-    with pytest.raises(FailsOnEveryRowError, match="pin --data FILE` learns them"):
+    with pytest.raises(FailsOnEveryRowError, match="pin --data FILE` learns these"):
         require_independent_rows(RiskScorer(Opaque()), ["unit"])
     scorer = RiskScorer(Opaque(), card=Card("ab" * 32, features=(Feature("unit", Dtype.CATEGORY, UNITS),)))
     require_independent_rows(scorer, ["unit"])
