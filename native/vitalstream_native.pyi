@@ -4,23 +4,12 @@ With VITALSTREAM_NATIVE=0 it can't be imported, as if it were not installed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
-
-def histories(
-    seen: NDArray[np.float64], ages: NDArray[np.float64], limits: NDArray[np.float64], names: list[bytes]
-) -> bytes:
-    """A JSON array of what is known of the patient at each row, without blanks.
-
-    `seen` has for each row the rows seen and the microseconds since the first, `ages` the microseconds since each
-    column's last value (NaN if there was none), `limits` for how many each column's value is carried forward. `names`
-    are the columns' names as JSON, each with a colon after it. All arrays are C-contiguous. Raises ValueError if the
-    sizes do not match.
-    """
 
 def microseconds(texts: list[str], found: NDArray[np.float64]) -> list[int]:
     """Write to `found` the microseconds since 1970 of each time.
@@ -29,11 +18,20 @@ def microseconds(texts: list[str], found: NDArray[np.float64]) -> list[int]:
     is meaningless there. Raises ValueError if the sizes do not match.
     """
 
-def rows_of(between: list[bytes], columns: list[bytes]) -> list[bytes]:
+_Floats: TypeAlias = NDArray[np.float64]
+
+def rows_of(
+    between: list[bytes],
+    columns: list[bytes],
+    histories: tuple[_Floats, _Floats, _Floats, list[bytes]] | None = None,
+) -> list[bytes]:
     """One text for each row: the values of `columns`, with the texts of `between` before, between and after them.
 
-    Each column is a JSON array without blanks, as orjson writes it. Raises ValueError unless all columns have one value
-    for each row, and `between` has one text more than there are columns.
+    Each column is a JSON array without blanks, as orjson writes it. `histories` are one more column, the last: for each
+    row the rows seen and the microseconds since the first; by row and feature the microseconds since the last value,
+    NaN if there was none; for how many each feature's is carried forward; and the features' names as JSON, each with a
+    colon after it. These arrays are C-contiguous. Raises ValueError unless all columns have one value for each row,
+    and `between` has one text more than there are columns.
     """
 
 @final

@@ -157,13 +157,9 @@ def _hours(microseconds: NDArray[np.float64]) -> Sequence[bytes]:
 def _rows(between: list[bytes], columns: Sequence[Sequence[Any] | Told]) -> list[bytes]:
     """One text for each row: the columns' values, with the texts before, between and after them."""
     if kernel := native():
-        arrays = [
-            kernel.histories(one.seen, one.ages, one.limits, one.names)
-            if isinstance(one, Told)
-            else orjson.dumps(one)
-            for one in columns
-        ]
-        rows: list[bytes] = kernel.rows_of(between, arrays)
+        arrays = [orjson.dumps(one) for one in columns if not isinstance(one, Told)]
+        told = [(one.seen, one.ages, one.limits, one.names) for one in columns if isinstance(one, Told)]
+        rows: list[bytes] = kernel.rows_of(between, arrays, *told)
         return rows
     row = b"%b".join(one.replace(b"%", b"%%") for one in between)
     return [row % values for values in zip(*map(_parted, columns), strict=True)]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use pyo3::buffer::PyBuffer;
+use pyo3::buffer::{PyBuffer, ReadOnlyCell};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -11,53 +11,64 @@ const MICROSECONDS_PER_HOUR: f64 = 3_600_000_000.0;
 /// Hours have four decimals.
 const PARTS: u64 = 10_000;
 
-/// A JSON array of an object for each row: the rows seen, the hours since the first one, and the hours since the last
-/// value of each column that was carried forward. `seen` has for each row the rows and the microseconds since the first,
-/// `ages` the microseconds since each column's last value, NaN where there is none, and `limits` how many each column's
-/// is carried forward. `names` are the columns' as JSON, with a colon behind.
-#[pyfunction]
-pub fn histories<'py>(
-    py: Python<'py>,
-    seen: PyBuffer<f64>,
-    ages: PyBuffer<f64>,
-    limits: PyBuffer<f64>,
-    names: Vec<Bound<'py, PyBytes>>,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let (Some(seen), Some(ages), Some(limits)) = (seen.as_slice(py), ages.as_slice(py), limits.as_slice(py))
-    else {
-        return Err(PyValueError::new_err("seen, ages, limits: must be C-contiguous"));
-    };
-    if names.is_empty() || names.len() != limits.len() || ages.len() * 2 != seen.len() * names.len() {
-        return Err(PyValueError::new_err(
-            "ages: must have a row for each of seen and a column for each name",
-        ));
-    }
-    let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
-    let mut text = Vec::with_capacity(seen.len() * 100);
-    text.push(b'[');
-    for (seen, ages) in seen.chunks_exact(2).zip(ages.chunks_exact(names.len())) {
-        if text.len() > 1 {
-            text.push(b',');
+/// What is known of the patient at each row: the rows seen and the microseconds since the first; the microseconds since
+/// each column's last value, NaN where there is none; for how many each column's is carried forward; and the columns' names
+/// as JSON, with a colon behind.
+#[derive(FromPyObject)]
+pub struct Histories<'py>(PyBuffer<f64>, PyBuffer<f64>, PyBuffer<f64>, Vec<Bound<'py, PyBytes>>);
+
+/// The same, read.
+pub struct Told<'a> {
+    seen: &'a [ReadOnlyCell<f64>],
+    ages: &'a [ReadOnlyCell<f64>],
+    limits: &'a [ReadOnlyCell<f64>],
+    names: Vec<&'a [u8]>,
+}
+
+impl<'py> Histories<'py> {
+    pub fn read<'a>(&'a self, py: Python<'a>) -> PyResult<Told<'a>> {
+        let Self(seen, ages, limits, names) = self;
+        let (Some(seen), Some(ages), Some(limits)) =
+            (seen.as_slice(py), ages.as_slice(py), limits.as_slice(py))
+        else {
+            return Err(PyValueError::new_err("seen, ages, limits: must be C-contiguous"));
+        };
+        if names.is_empty() || names.len() != limits.len() || ages.len() * 2 != seen.len() * names.len() {
+            return Err(PyValueError::new_err(
+                "ages: must have a row for each of seen and a column for each name",
+            ));
         }
+        Ok(Told { seen, ages, limits, names: names.iter().map(|name| name.as_bytes()).collect() })
+    }
+}
+
+impl Told<'_> {
+    pub fn rows(&self) -> usize {
+        self.seen.len() / 2
+    }
+
+    /// A JSON object: the rows seen, the hours since the first, and the hours since the last value of each column that
+    /// was carried forward.
+    pub fn write(&self, row: usize, text: &mut Vec<u8>) -> std::io::Result<()> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
-        let rows = seen[0].get() as u64;
+        let rows = self.seen[2 * row].get() as u64;
         write!(text, "{{\"rows_seen\":{rows},\"hours_since_first_seen\":")?;
-        hours(&mut text, seen[1].get())?;
+        hours(text, self.seen[2 * row + 1].get())?;
         text.extend_from_slice(b",\"carried_forward\":{");
         let begin = text.len();
-        for ((age, limit), name) in ages.iter().zip(limits).zip(&names) {
+        let ages = &self.ages[row * self.names.len()..][..self.names.len()];
+        for ((age, limit), name) in ages.iter().zip(self.limits).zip(&self.names) {
             if age.get() > 0.0 && age.get() <= limit.get() {
                 if text.len() > begin {
                     text.push(b',');
                 }
                 text.extend_from_slice(name);
-                hours(&mut text, age.get())?;
+                hours(text, age.get())?;
             }
         }
         text.extend_from_slice(b"}}");
+        Ok(())
     }
-    text.push(b']');
-    Ok(PyBytes::new(py, &text))
 }
 
 /// Rounded as `numpy.round` does, and written as orjson does; microseconds are not negative, and no more than a calendar

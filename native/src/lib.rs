@@ -14,9 +14,6 @@ mod vitalstream_native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::histories::histories;
-
-    #[pymodule_export]
     use crate::scan::Scanner;
 
     #[pymodule_export]

@@ -4,21 +4,27 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::histories::Histories;
+
 /// One text for each row: the values of `columns`, with the texts of `between` before, between and after them. Each
-/// column is a JSON array without blanks, as orjson writes it.
+/// column is a JSON array without blanks, as orjson writes it; `histories` are one more column.
 #[pyfunction]
+#[pyo3(signature = (between, columns, histories=None))]
 pub fn rows_of<'py>(
     py: Python<'py>,
     between: Vec<Bound<'py, PyBytes>>,
     columns: Vec<Bound<'py, PyBytes>>,
+    histories: Option<Histories<'py>>,
 ) -> PyResult<Bound<'py, PyList>> {
     let uneven = || PyValueError::new_err("columns: not all are arrays of one value for each row");
     let mut rest = Vec::with_capacity(columns.len());
     for column in &columns {
         rest.push(column.as_bytes().strip_prefix(b"[").ok_or_else(uneven)?);
     }
+    let told = histories.as_ref().map(|histories| histories.read(py)).transpose()?;
+    let width = rest.len() + usize::from(told.is_some());
     let (last, before) =
-        between.split_last().filter(|(_, before)| before.len() == rest.len()).ok_or_else(uneven)?;
+        between.split_last().filter(|(_, before)| before.len() == width).ok_or_else(uneven)?;
     let before: Vec<&[u8]> = before.iter().map(|text| text.as_bytes()).collect();
     let mut text = Vec::with_capacity(1024);
     let mut found = Vec::new();
@@ -30,8 +36,16 @@ pub fn rows_of<'py>(
             text.extend_from_slice(value);
             *column = behind.strip_prefix(b",").unwrap_or(behind);
         }
+        if let (Some(told), Some(before)) = (&told, before.last()) {
+            (found.len() < told.rows()).then_some(()).ok_or_else(uneven)?;
+            text.extend_from_slice(before);
+            told.write(found.len(), &mut text)?;
+        }
         text.extend_from_slice(last.as_bytes());
         found.push(PyBytes::new(py, &text));
+    }
+    if told.is_some_and(|told| told.rows() != found.len()) {
+        return Err(uneven());
     }
     PyList::new(py, found)
 }

@@ -152,6 +152,13 @@ def test_lists_of_different_lengths_are_refused() -> None:
         encode([0.1, 0.2], ["only one"])
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_histories_of_other_lengths_are_refused(rows: int) -> None:
+    told = Told(np.ones((rows, 2)), np.ones((rows, len(COLUMNS))), np.ones(len(COLUMNS)), COLUMNS)
+    with pytest.raises(ValueError, match=r"zip|one value for each row"):
+        encode([0.1, 0.2], ["a", "b"], told=told)
+
+
 def test_a_reader_ignores_new_fields_and_accepts_integers_for_floats() -> None:
     (value,) = encode([0.75], ["p1"])
     later = orjson.loads(value) | {"risk_probability": 1, "explanation": [1, 2]}
