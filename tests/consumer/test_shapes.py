@@ -112,8 +112,8 @@ SHAPES = {
         "2026-01-05T08:30:00.250Z",
         {"heart_rate": 84, "temperature": 37},
     ),
-    "Avro, one sensor a topic": _avro(
-        _page("avro.md").split("## One sensor a topic")[1],
+    "Avro, one sensor per topic": _avro(
+        _page("avro.md").split("## One sensor per topic")[1],
         {"userId": "p-17", "time": 1767601800.25, "timeReceived": 1767601801.0, "heartRate": 84.0},
         "p-17",
         "2026-01-05T08:30:00.250Z",
