@@ -19,7 +19,7 @@ from audit.published import Floats
 from broker.errors import SettingsError
 from real_time.inference import RiskScorer
 from real_time.model_file import ModelError
-from real_time.usable import load_usable
+from real_time.usable import Model, load_usable
 
 ULP = 4
 DOUBLE, SINGLE = 1e-12, 1e-6
@@ -67,13 +67,13 @@ def load_offline(path: Path, **of_model: Any) -> OfflineModel:
         model = load_usable(path, with_history=True, **of_model)
     except ModelError as error:
         raise SettingsError(f"--model: {error}") from None
-    return OfflineModel(model.scorer, model.features, model.dtypes, model.sha256, *_nearness(model.scorer))
+    return OfflineModel(model.scorer, model.features, model.dtypes, model.sha256, *_nearness(model))
 
 
-def _nearness(scorer: RiskScorer) -> tuple[int, float]:
-    if is_tree_based(scorer.prepared.classifier):
+def _nearness(model: Model) -> tuple[int, float]:
+    if is_tree_based(model.scorer.prepared.classifier):
         return 0, 0.0
-    return ULP, SINGLE if scorer.in_single_precision else DOUBLE
+    return ULP, SINGLE if model.in_single_precision else DOUBLE
 
 
 def is_tree_based(classifier: Any) -> bool:

@@ -82,8 +82,6 @@ class RiskScorer:
         self._columns = None if self._wanted is None else pd.Index(self._wanted)
         self._typed = Columns(self.prepared)
         self._seen: pd.Index | None = None
-        self.in_single_precision = False
-        """Whether the model's predict_proba has returned float32."""
         self._fast_path: FastPath | None
         try:
             with threadpool_limits(limits=1):  # OpenMP's limit is per calling thread
@@ -181,7 +179,6 @@ class RiskScorer:
             raise ModelOutputError(
                 f"predict_proba must return shape {(len(X), _CLASSES)}, not {probabilities.shape}"
             )
-        self.in_single_precision = getattr(output, "dtype", None) == np.float32
         risk: Floats = probabilities[:, self.prepared.positive]
         return risk.copy()  # a model may reuse its output buffer
 

@@ -1,8 +1,8 @@
 """Tests a model before it scores: whether a row's score depends on that row alone.
 
 Libraries accept transformers that take means over the given rows, fill a gap from the row above or draw from a
-posterior; a patient's risk then changes with the chunk size. Scoring some rows in several ways shows it: such models
-differed by 0.03 or more in tests, all others by less than 1e-7.
+posterior; a patient's risk then changes with the chunk size. Scoring some rows in several ways shows it: the scores of
+such models differed by 0.03 or more in tests, those of all others by what rounding explains (see _tolerance).
 """
 
 import warnings
@@ -26,7 +26,13 @@ _ENOUGH: Final = 8  # of these
 _TRIED: Final = 16  # one by one, where it raises on some of a candidate's neighbours
 _ALONE: Final = 8  # are scored one by one
 _GAPS: Final = 0.3  # the share of missing values
-_TOLERANCE: Final = 1e-6  # a net in single precision differs by 6e-8
+# The tolerance: see _tolerance.
+_LARGEST: Final = 1e-6  # steep nets in single precision come close to it
+_SHARE: Final = 0.01
+_ULPS: Final = 4
+_FINER: Final = 1 / 64  # of the precision: no 1 - p is that small, nor a mean of fewer than 64 of them
+_CLEAR: Final = 1e-3  # scores this far from 0 and 1 show the model's precision
+_DOUBLE: Final = 1e-12  # a larger difference there is not double precision's
 # Around these, vitals and laboratory values lie; which of them a feature has, its name need not tell.
 _CENTERS: Final = (0.3, 1.0, 4.0, 7.4, 16.0, 25.0, 37.0, 60.0, 80.0, 98.0, 120.0)
 _STEPS: Final = 64  # from the lowest to the highest typical value of a feature whose typical values are known
@@ -43,10 +49,11 @@ class FailsOnEveryRowError(ModelError):
     """The model has no probability for any of the probe rows."""
 
 
-def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> None:
+def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> bool:
     """Return if the score of each probe row is the same twice, in any order and among any others.
 
-    Behind a history, the rows are what that gives, and so are the `features`.
+    Behind a history, the rows are what that gives, and so are the `features`. Returns whether the model, or a part of
+    it, computes in single precision.
 
     Raises DependentRowsError, FailsOnEveryRowError or ModelOutputError.
     """
@@ -55,16 +62,21 @@ def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> Non
         ask = _Tolerant(scorer.behind_history)
         rows = _rows(ask, features, _drawn(scorer.prepared))
         expected = ask(rows)
-        _compare(
-            expected, ask(rows), "twice in the same way: it depends on chance, or on what was scored before"
-        )
-        depends = ": it depends on the rows next to it"
-        _compare(expected, ask(rows.iloc[::-1])[::-1], "in another order" + depends)
         half = len(rows) // 2
-        halves = np.concatenate([ask(rows.iloc[:half]), ask(rows.iloc[half:])])
-        _compare(expected, halves, "in two halves" + depends)
-        alone = np.linspace(0, len(rows) - 1, min(_ALONE, len(rows))).astype(int)
-        _compare(expected[alone], ask.singly(rows.iloc[alone]), "alone" + depends)
+        some = np.linspace(0, len(rows) - 1, min(_ALONE, len(rows))).astype(int)
+        depends = ": it depends on the rows next to it"
+        found = {
+            "twice in the same way: it depends on chance, or on what was scored before": ask(rows),
+            f"in another order{depends}": ask(rows.iloc[::-1])[::-1],
+            f"in two halves{depends}": np.concatenate([ask(rows.iloc[:half]), ask(rows.iloc[half:])]),
+        }
+        alone = found[f"alone{depends}"] = expected.copy()
+        alone[some] = ask.singly(rows.iloc[some])
+        single = _in_single_precision(expected, [*found.values()])
+        tolerance = _tolerance(expected, single=single)
+        for how, scores in found.items():
+            _compare(expected, scores, tolerance, how)
+        return single
 
 
 class _Tolerant:
@@ -93,15 +105,52 @@ class _Tolerant:
         return scores
 
 
-def _compare(expected: Floats, found: Floats, how: str) -> None:
+def _in_single_precision(expected: Floats, found: Sequence[Floats]) -> bool:
+    """Whether all scores fit single precision, or clear ones differ by more than double precision explains.
+
+    The second shows a model that computes only partly in single precision. 0 and 1 show nothing.
+    """
+    scores = expected[(expected > 0) & (expected < 1)]
+    if scores.size and (scores == scores.astype(np.float32)).all():
+        return True
+    clear = (expected > _CLEAR) & (expected < 1 - _CLEAR)
+    return any((_apart(expected, one)[clear] > _DOUBLE).any() for one in found)
+
+
+def _tolerance(expected: Floats, *, single: bool) -> Floats:
+    """By how much rounding may change each score.
+
+    A score near 0 or 1 is usually the logistic function of a large margin: a sum whose terms may cancel. An error in
+    the margin changes the score's distance from 0 or 1 by the same share, so each score is judged by that distance.
+    1 % allows for terms of 100,000 in single precision.
+
+    A score that is one minus another is no finer than the numbers next to 1. The tolerance allows for that, except
+    near 0 in a model in single precision that has scores which are far finer.
+    """
+    scores = np.nan_to_num(np.clip(expected, 0, 1))
+    rounding = np.full(len(scores), np.finfo(np.float64).eps)
+    if single:
+        coarsest = np.finfo(np.float32).eps
+        are_finer = ((scores > 0) & (scores < coarsest * _FINER)).any()
+        rounding = np.maximum(rounding, coarsest * scores if are_finer else coarsest)
+    tolerance: Floats = np.minimum(_LARGEST, _SHARE * np.minimum(scores, 1 - scores) + _ULPS * rounding)
+    return tolerance
+
+
+def _apart(expected: Floats, found: Floats) -> Floats:
+    """The differences; 1 where only one of the two is a number."""
+    apart = np.where(np.isnan(expected) & np.isnan(found), 0, np.abs(expected - found))
+    return np.where(np.isnan(apart), 1, apart)
+
+
+def _compare(expected: Floats, found: Floats, tolerance: Floats, how: str) -> None:
+    apart = _apart(expected, found)
     if (np.isinf(expected) != np.isinf(found)).any():
         problem = "raises on some rows, and does not where they are scored"
+    elif (apart > tolerance).any():
+        problem = f"gives the same rows other scores, by up to {apart.max():.2g}, where they are scored"
     else:
-        apart = np.where(np.isnan(expected) & np.isnan(found), 0, np.abs(expected - found))
-        largest = float(np.where(np.isnan(apart), 1, apart).max())  # 1: a number here and none there
-        if largest <= _TOLERANCE:
-            return
-        problem = f"gives the same rows other scores, by up to {largest:.2g}, where they are scored"
+        return
     raise DependentRowsError(
         f"the model {problem} {how}. A patient's risk would change with the chunk that the message is in: use a model "
         "whose steps look at one row at a time, with what they learned when they were fitted"

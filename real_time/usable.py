@@ -42,6 +42,8 @@ class Model:
     features: tuple[str, ...]
     sha256: str
     card: Card | None = None
+    in_single_precision: bool = False
+    """Whether it, or a part of it, computes in single precision."""
     cautions: tuple[str, ...] = ()
     """Warnings for the operator about a usable model, one sentence each without a full stop."""
 
@@ -114,10 +116,17 @@ def load_usable(
             f"model file {fspath(path)} does not name its features: "
             "give their names in order with --features, or fit the model on a DataFrame"
         )
-    require_independent_rows(scorer, prepared.features)
+    single = require_independent_rows(scorer, prepared.features)
     cautions = [str(one.message) for one in caught if issubclass(one.category, ModelVersionWarning)]
     cautions += [f"model file {fspath(path)}: {other}" for other in (other_versions(card) if card else ())]
-    return Model(scorer, tuple(one.name for one in prepared.fields), pin, card, tuple(cautions))
+    return Model(
+        scorer,
+        tuple(one.name for one in prepared.fields),
+        pin,
+        card,
+        in_single_precision=single,
+        cautions=tuple(cautions),
+    )
 
 
 def files_of(path: ModelPath) -> tuple[Path, Path, Path]:

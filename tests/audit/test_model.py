@@ -1,5 +1,6 @@
 """How close a model's scores must come, and how the distance between two is measured."""
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -74,23 +75,6 @@ def test_nan_is_close_only_to_nan() -> None:
     assert (ulps(told, found) > ULP).tolist() == [False, True, True, False]
 
 
-class Net:
-    """Computes in single precision, with sums whose order depends on the number of rows."""
-
-    classes_ = (0, 1)
-    feature_names_in_ = kinds.FEATURES
-
-    def __init__(self) -> None:
-        random = np.random.default_rng(0)
-        self.hidden = random.normal(size=(4, 64)).astype(np.float32)
-        self.out = random.normal(size=64).astype(np.float32)
-
-    def predict_proba(self, X: pd.DataFrame) -> Any:
-        values = np.nan_to_num((X.to_numpy() - 50) / 50).astype(np.float32)
-        risk = 1 / (1 + np.exp(-np.tanh(values @ self.hidden) @ self.out))
-        return np.column_stack([1 - risk, risk])
-
-
 ROUNDS: dict[str, Callable[[], Any]] = {
     "LDA": lambda: kinds.fitted("LDA"),
     "GNB": lambda: kinds.fitted("GNB"),
@@ -105,7 +89,7 @@ ROUNDS: dict[str, Callable[[], Any]] = {
     "splines": lambda: make_pipeline(
         SimpleImputer(), SplineTransformer(), LogisticRegression(max_iter=2000)
     ).fit(*kinds.patients()),
-    "net in single precision": Net,
+    **{name: functools.partial(kinds.fitted, name) for name in kinds.SINGLE},
 }
 
 

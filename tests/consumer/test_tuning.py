@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,18 @@ from broker.errors import SettingsError
 from broker.settings import load_settings
 from consumer.chunks import Pace
 from consumer.observer import Step
-from consumer.tuning import FIRST_SIZE, PERIOD, PLENTY, SIZES, WINDOW, AutoPace, Costs, Tuner, measured_costs
+from consumer.tuning import (
+    FIRST_SIZE,
+    FIXED_SHARE,
+    PERIOD,
+    PLENTY,
+    SIZES,
+    WINDOW,
+    AutoPace,
+    Costs,
+    Tuner,
+    measured_costs,
+)
 from schemas.metrics import ClosedBy
 from tests.consumer.fakes import Clock, chunk_metrics
 from tests.consumer.queueing import Cost, Trace, poisson, simulate
@@ -309,3 +321,11 @@ def test_the_cost_fit_runs_only_once_per_period(monkeypatch: pytest.MonkeyPatch)
         tuner.scored(50, 0.001)
         tuner.committed(age=0.04, age_at_first=0.002, waited=tuner.pace.max_wait, at=at / 30)
     assert 0 < next(fits) <= rounds / PERIOD
+
+
+def test_the_documentation_states_the_limits() -> None:
+    text = " ".join((Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8").split())
+    assert (
+        f"up to {PLENTY:,}; more if the model's fixed cost would otherwise take over {FIXED_SHARE * 100:g} %"
+        in text
+    )

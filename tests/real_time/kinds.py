@@ -10,7 +10,7 @@ from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from imblearn.under_sampling import RandomUnderSampler
 from lightgbm import LGBMClassifier
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
@@ -58,6 +58,28 @@ def holed(X: pd.DataFrame) -> pd.DataFrame:
     return X.mask(np.random.default_rng(4).random(X.shape) < 0.1)
 
 
+class Net(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """In single precision, with sums whose order depends on how many rows there are."""
+
+    def __init__(self, bias: float = 0, dtype: type = np.float32) -> None:
+        self.bias = bias
+        self.dtype = dtype
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> Any:
+        random = np.random.default_rng(0)
+        self.classes_, self.feature_names_in_ = np.array([0, 1]), np.array([*X], object)
+        self.hidden_ = random.normal(size=(X.shape[1], 64)).astype(np.float32)
+        self.out_ = random.normal(size=64).astype(np.float32)
+        return self
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        values = np.nan_to_num((np.asarray(X) - 50) / 50).astype(np.float32)
+        order = slice(None, None, -1 if len(X) == 1 else 1)  # on some processors, BLAS adds alike
+        margin = np.tanh(values @ self.hidden_)[:, order] @ self.out_[order] + np.float32(self.bias)
+        risk = 1 / (1 + np.exp(-margin))
+        return np.column_stack([1 - risk, risk]).astype(self.dtype)
+
+
 def _linear() -> Pipeline:
     return make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression())
 
@@ -81,6 +103,14 @@ def _catboost() -> CatBoostClassifier:
 def _boosting() -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(max_iter=12)
 
+
+SINGLE: dict[str, Any] = {
+    "net": Net,
+    "net that is sure": lambda: Net(-20),
+    "net in doubles": lambda: Net(dtype=np.float64),
+    "voting of a net and LR": lambda: VotingClassifier([("net", Net()), ("lr", _linear())], voting="soft"),
+}
+"""Those that compute in single precision, entirely or in part, and whose scores show it by more than their bits."""
 
 UNFITTED: dict[str, Any] = {
     "LR": _linear,
@@ -133,7 +163,7 @@ UNFITTED: dict[str, Any] = {
 @functools.cache
 def fitted(name: str) -> Any:
     X, y = patients()
-    return UNFITTED[name]().fit(holed(X), y)
+    return (UNFITTED | SINGLE)[name]().fit(holed(X), y)
 
 
 def parts(model: Any, seen: set[int] | None = None) -> list[Any]:

@@ -23,7 +23,7 @@ from real_time.inference import ModelOutputError
 from real_time.probing import DependentRowsError, FailsOnEveryRowError, require_independent_rows
 from real_time.usable import load_usable
 
-from .kinds import FEATURES, UNFITTED, fitted, holed, patients
+from .kinds import FEATURES, SINGLE, UNFITTED, fitted, holed, patients
 
 X, Y = patients()
 HOLED = holed(X)
@@ -113,6 +113,35 @@ def test_rows_that_depend_on_anything_else_are_refused(name: str) -> None:
         assert 0.001 < float(apart[1]) <= 1
 
 
+class Confident:
+    """Scores by the ranks in the batch, near 0 or 1."""
+
+    classes_ = (0, 1)
+
+    def __init__(self, bias: float, dtype: type) -> None:
+        self._ranks = linear(FunctionTransformer(rank_in_the_batch))
+        self._bias, self._dtype = bias, dtype
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        margin = (self._ranks.decision_function(X) + self._bias).astype(self._dtype)
+        return np.column_stack([1 / (1 + np.exp(margin)), 1 / (1 + np.exp(-margin))])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("bias", [-30, -18, 8])
+def test_scores_near_0_or_1_hide_no_dependence(bias: float, dtype: type) -> None:
+    scorer = RiskScorer(Confident(bias, dtype))
+    assert np.abs(scorer.probability(X) - (bias > 0)).max() < (1e-6 if bias < 0 else 0.02)
+    with pytest.raises(DependentRowsError, match=BESIDE):
+        require_independent_rows(scorer, FEATURES)
+
+
+@pytest.mark.parametrize("bias", [18, 30])
+def test_near_1_double_precision_shows_a_dependence(bias: float) -> None:
+    with pytest.raises(DependentRowsError, match=BESIDE):
+        require_independent_rows(RiskScorer(Confident(bias, np.float64)), FEATURES)
+
+
 def categorical(*, unknown: str) -> Any:
     columns = ColumnTransformer(
         [
@@ -143,6 +172,18 @@ def test_no_legitimate_kind_of_model_is_refused(name: str) -> None:
     require_independent_rows(scorer, scorer.features or ())
 
 
+@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("positive", [0, 1])
+def test_single_precision_is_recognized_and_its_rounding_is_not_refused(name: str, positive: int) -> None:
+    scorer = RiskScorer(fitted(name), positive_class=positive)
+    assert require_independent_rows(scorer, FEATURES)
+
+
+@pytest.mark.parametrize("name", ["LR", "MLP", "GNB"])
+def test_double_precision_is_recognized(name: str) -> None:
+    assert not require_independent_rows(RiskScorer(fitted(name)), FEATURES)
+
+
 class Answers:
     """The same risk for every row."""
 
@@ -167,6 +208,32 @@ def test_a_model_that_fails_on_every_row_is_refused() -> None:
     with pytest.raises(ModelOutputError, match="must return shape"):
         require_independent_rows(RiskScorer(Answers(444)), FEATURES)
     require_independent_rows(RiskScorer(Answers(np.nan)), FEATURES)
+
+
+class RoundsNextTo1:
+    """What is left of 1, rounded otherwise where a row is alone."""
+
+    classes_ = (0, 1)
+
+    def __init__(self, dtype: type) -> None:
+        one: Any = np.array(1, dtype)
+        self._among_others = one - 5 * np.finfo(dtype).eps
+        self._alone = np.nextafter(self._among_others, one)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        risk = np.full(len(X), self._alone if len(X) == 1 else self._among_others)
+        return np.column_stack([1 - risk, risk])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("positive", [0, 1])
+def test_the_last_bit_of_a_number_next_to_1_is_rounding(dtype: type, positive: int) -> None:
+    scorer = RiskScorer(RoundsNextTo1(dtype), positive_class=positive)
+    require_independent_rows(scorer, FEATURES)
+
+
+def test_0_and_1_are_no_sign_of_single_precision() -> None:
+    assert not require_independent_rows(RiskScorer(Answers(1)), FEATURES)
 
 
 def test_a_model_is_probed_when_its_file_is_loaded(tmp_path: Path) -> None:
