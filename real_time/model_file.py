@@ -133,7 +133,12 @@ def pinned_sha256(path: ModelPath) -> str:
             f"if you trust it, run `vitalstream model pin {fspath(path)}`"
         )
     words = _read(pin).decode("utf-8-sig", errors="replace").split(maxsplit=1)
-    return _checked_sha256(words[0] if words else "", str(pin))
+    try:
+        return _checked_sha256(words[0] if words else "", str(pin))
+    except ModelHashError as error:
+        raise ModelHashError(
+            f"{error}: if you trust the model file, run `vitalstream model pin {fspath(path)}`"
+        ) from None
 
 
 def pin_path(path: ModelPath) -> Path:
