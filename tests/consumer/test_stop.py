@@ -123,7 +123,7 @@ def test_a_process_stuck_in_c_is_ended_after_the_grace_period(number: signal.Sig
         process.send_signal(number)
         assert process.wait(60) == 0
         assert process.stderr is not None
-        assert "not done 0 s after the signal" in process.stderr.read()
+        assert "still running 0 s after the signal to stop" in process.stderr.read()
 
 
 def test_other_signals_do_not_start_the_grace_period() -> None:
