@@ -1,8 +1,8 @@
 """Tests a model before it scores: whether a row's score depends on that row alone.
 
 Libraries accept transformers that take means over the given rows, fill a gap from the row above or draw from a
-posterior; a patient's risk then changes with the chunk size. Scoring some rows in several ways shows it: the scores of
-such models differed by 0.03 or more in tests, those of all others by what rounding explains (see _tolerance).
+posterior; a patient's risk then changes with the chunk size. Scoring some rows in several ways reveals such a model: in
+tests its scores differed by 0.03 or more, those of all other models by no more than rounding explains (see _tolerance).
 """
 
 import warnings
@@ -33,7 +33,7 @@ _ULPS: Final = 4
 _FINER: Final = 1 / 64  # of the precision: no 1 - p is that small, nor a mean of fewer than 64 of them
 _CLEAR: Final = 1e-3  # scores this far from 0 and 1 show the model's precision
 _DOUBLE: Final = 1e-12  # a larger difference there is not double precision's
-# Around these, vitals and laboratory values lie; which of them a feature has, its name need not tell.
+# Vitals and laboratory values lie around these; a feature's name need not say which of them apply to it.
 _CENTERS: Final = (0.3, 1.0, 4.0, 7.4, 16.0, 25.0, 37.0, 60.0, 80.0, 98.0, 120.0)
 _STEPS: Final = 64  # from the lowest to the highest typical value of a feature whose typical values are known
 _TEXTS: Final = ("a", "b")  # where categories are not known
@@ -42,7 +42,7 @@ _RAISES: Final = -np.inf  # in place of a probability
 
 
 class DependentRowsError(ModelError):
-    """A row's score depends on something else than the row: other rows, chance, or what was scored before."""
+    """A row's score depends on something other than the row: other rows, chance, or what was scored before."""
 
 
 class FailsOnEveryRowError(ModelError):
@@ -50,10 +50,10 @@ class FailsOnEveryRowError(ModelError):
 
 
 def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> bool:
-    """Return if the score of each probe row is the same twice, in any order and among any others.
+    """Raise unless each probe row gets the same score twice, in any order and among any other rows.
 
-    Behind a history, the rows are what that gives, and so are the `features`. Returns whether the model, or a part of
-    it, computes in single precision.
+    For a model with a history, the probe rows and the `features` are what the history returns. Returns whether the
+    model, or a part of it, computes in single precision.
 
     Raises DependentRowsError, FailsOnEveryRowError or ModelOutputError.
     """
@@ -80,7 +80,7 @@ def require_independent_rows(scorer: RiskScorer, features: Sequence[str]) -> boo
 
 
 class _Tolerant:
-    """Asks for scores; of rows on which the model raises they are _RAISES, and `error_name` is the class of that."""
+    """Scores rows; where the model raises, the scores are _RAISES and `error_name` is the class of the exception."""
 
     def __init__(self, score: Callable[[pd.DataFrame], Floats]) -> None:
         self._score = score
@@ -96,7 +96,7 @@ class _Tolerant:
             return np.full(len(rows), _RAISES)
 
     def singly(self, rows: pd.DataFrame, *, enough: int | None = None) -> Floats:
-        """Each alone, until it did not raise on `enough` of them; the rest counts as if it did."""
+        """Score rows one by one until `enough` of them did not raise; the rest count as if they had raised."""
         scores = np.full(len(rows), _RAISES)
         for row in range(len(rows)):
             scores[row : row + 1] = self(rows.iloc[[row]])
@@ -108,7 +108,7 @@ class _Tolerant:
 def _in_single_precision(expected: Floats, found: Sequence[Floats]) -> bool:
     """Whether all scores fit single precision, or clear ones differ by more than double precision explains.
 
-    The second shows a model that computes only partly in single precision. 0 and 1 show nothing.
+    The second case reveals a model that computes only partly in single precision. Scores of 0 and 1 reveal nothing.
     """
     scores = expected[(expected > 0) & (expected < 1)]
     if scores.size and (scores == scores.astype(np.float32)).all():
@@ -118,14 +118,14 @@ def _in_single_precision(expected: Floats, found: Sequence[Floats]) -> bool:
 
 
 def _tolerance(expected: Floats, *, single: bool) -> Floats:
-    """By how much rounding may change each score.
+    """How much rounding may change each score.
 
     A score near 0 or 1 is usually the logistic function of a large margin: a sum whose terms may cancel. An error in
     the margin changes the score's distance from 0 or 1 by the same share, so each score is judged by that distance.
     1 % allows for terms of 100,000 in single precision.
 
     A score that is one minus another is no finer than the numbers next to 1. The tolerance allows for that, except
-    near 0 in a model in single precision that has scores which are far finer.
+    near 0 for a single-precision model that also has scores far finer than that.
     """
     scores = np.nan_to_num(np.clip(expected, 0, 1))
     rounding = np.full(len(scores), np.finfo(np.float64).eps)
@@ -138,7 +138,7 @@ def _tolerance(expected: Floats, *, single: bool) -> Floats:
 
 
 def _apart(expected: Floats, found: Floats) -> Floats:
-    """The differences; 1 where only one of the two is a number."""
+    """The absolute differences; 1 where only one of the two is a number."""
     apart = np.where(np.isnan(expected) & np.isnan(found), 0, np.abs(expected - found))
     return np.where(np.isnan(apart), 1, apart)
 
@@ -161,7 +161,7 @@ def _compare(expected: Floats, found: Floats, tolerance: Floats, how: str) -> No
 
 
 def _drawn(prepared: Prepared) -> dict[str, Sequence[Any]]:
-    """The values to draw from, by feature whose values are known."""
+    """The values to draw from, for each feature whose values are known."""
     found = {feature.name: _values(feature) for feature in prepared.described}
     found |= {name: learned.values for name, learned in prepared.learned.items() if learned.values}
     return {name: values for name, values in found.items() if values}
@@ -179,7 +179,7 @@ def _values(feature: Feature) -> Sequence[Any]:
 
 
 def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
-    """Rows that the model scores, the least certain scores first, because they show a difference best."""
+    """Rows that the model can score; the least certain come first, because they show a difference best."""
     random = np.random.default_rng(3)
     candidates = _candidates(features, drawn, _CANDIDATES, random)
     whole = _best(candidates, ask(candidates))
@@ -204,7 +204,7 @@ def _rows(ask: _Tolerant, features: Sequence[str], drawn: Mapping[str, Sequence[
 
 
 def made_up_rows(prepared: Prepared, count: int) -> pd.DataFrame:
-    """This many complete rows for a model whose features have names."""
+    """`count` complete rows for a model whose features have names."""
     return _candidates(prepared.features or (), _drawn(prepared), count, np.random.default_rng(3))
 
 
