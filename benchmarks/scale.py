@@ -15,7 +15,9 @@ from benchmarks.processes import Process
 from benchmarks.results import Reader, Results
 from benchmarks.throughput import ROUNDS, Case, Step, run_or_why
 
-PAIR_MESSAGES: Final = 1_500_000
+PAIR_MESSAGES: Final = (
+    3_000_000  # until the second of two workers has its partitions, the first one works alone
+)
 PARTITIONS: Final = (1, 4, 50)
 PROCESSES: Final = (1, 2, 4, 8)
 PROTOCOLS: Final = ("classic", "consumer")
@@ -33,7 +35,7 @@ def workers(bench: Bench, step: Step, *, rounds: int = ROUNDS) -> list[dict[str,
     records = []
     for number in range(rounds):
         for model, contender in ((m, c) for m in (LR, HGB) for c in (WORKER, WORKER_PAIR)):
-            case = Case(contender, model, 100, PAIR_MESSAGES if model == LR else PAIR_MESSAGES // 2)
+            case = Case(contender, model, 100, PAIR_MESSAGES)
             step(f"workers: {case}")
             records.append(
                 {"contender": contender.name, "model": model, "round": number, **run_or_why(bench, case)}
