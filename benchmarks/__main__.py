@@ -67,7 +67,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
         ),
         "latency": Part(latency.measure, latency.steps(), 8),
         "starts": Part(starts.measure, rounds * 4, 1),
-        "workers": Part(scale.workers, rounds * 4, 3),
+        "workers": Part(scale.workers, rounds * 4, 8),
         "partitions": Part(scale.partitions, rounds * len(scale.PARTITIONS), 3),
         "coordinator": Part(scale.coordinator, len(scale.PROCESSES), 1),
         "rebalance": Part(scale.rebalance, len(scale.PROTOCOLS), 1.5),
