@@ -95,7 +95,7 @@ def producer_config(
     *,
     transactional_id: str | None,
     limits: Collection[int],
-    partitions: int = 1,
+    partitions: int,
     reports: bool = False,
 ) -> dict[str, Any]:
     """The producer's configuration; without `transactional_id` it is idempotent only.
@@ -127,7 +127,7 @@ def make_producer(
     *,
     transactional_id: str | None,
     limits: Collection[int],
-    partitions: int = 1,
+    partitions: int,
     reports: bool = False,
     on_trouble: Callable[[KafkaError], None],
     on_undelivered: Callable[[KafkaError], None],

@@ -203,10 +203,6 @@ class ChunkScorer:
         return ours, [reject.position for reject in rejects if reject.reason is Reason.NOT_FOR_US]
 
     def _limit_rejects(self, block: Block, rejects: Sequence[Reject]) -> None:
-        if not rejects:
-            for rows in _sizes(len(block), block.pace.chunk_size):
-                self._reject_limit.update(rows, ())
-            return
         for chunk, among_it in zip(block.chunks, _by_chunk(rejects, block), strict=True):
             self._reject_limit.update(*_at_fault(len(chunk), among_it))
 

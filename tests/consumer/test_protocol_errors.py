@@ -100,7 +100,9 @@ def scene(cluster: MockCluster) -> Iterator[Scene]:
     commits = Commits()
     consumer = make_consumer(settings, worker="w", on_statistics=lambda _: None)
     sender = Sender(
-        functools.partial(make_producer, settings, transactional_id=f"w-{uuid.uuid4()}", limits=[1_000_000]),
+        functools.partial(
+            make_producer, settings, transactional_id=f"w-{uuid.uuid4()}", limits=[1_000_000], partitions=1
+        ),
         topics=settings.by_role,
         observer=commits,
         clock=time.monotonic,

@@ -73,7 +73,11 @@ def test_no_call_is_lost(proxy: Proxy, make_settings: MakeSettings) -> None:
     direct = make_settings(partitions=1)
     settings = direct.model_copy(update={"bootstrap_servers": proxy.bootstrap_servers})
     make = functools.partial(
-        make_producer, settings, transactional_id=f"{direct.group}-lost-calls", limits=[1_048_576]
+        make_producer,
+        settings,
+        transactional_id=f"{direct.group}-lost-calls",
+        limits=[1_048_576],
+        partitions=1,
     )
     consumer = make_consumer(direct, worker="w", on_statistics=lambda _: None)
     try:
