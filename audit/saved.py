@@ -1,5 +1,6 @@
 """Keeps a group's state in a file: the patients' states, and the committed offsets they belong to."""
 
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
@@ -38,15 +39,23 @@ class SavedState:
 
 
 def save_state(state: SavedState, path: Path) -> None:
-    """Write JSON lines: one about the group, one per patient. Raises SettingsError if the file can't be written."""
+    """Write JSON lines, one about the group and one per patient, into a file for its owner alone.
+
+    Raises SettingsError if it can't be written.
+    """
     new = path.with_name(f"{path.name}.new")  # a reader sees all of it, or none
     try:
-        with new.open("wb") as file:
+        new.unlink(missing_ok=True)  # it would keep its permissions
+        with open(new, "wb", opener=_for_the_owner) as file:
             file.writelines(_lines(state))
         new.replace(path)
     except OSError as error:
         new.unlink(missing_ok=True)
         raise SettingsError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _lines(state: SavedState) -> Iterator[bytes]:

@@ -431,6 +431,11 @@ def test_a_snapshot_stands_for_the_messages_before_it(saved: Saved) -> None:
     assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
 
 
+def test_a_snapshot_is_for_its_owner_alone(saved: Saved) -> None:
+    assert saved.file.stat().st_mode & 0o777 == 0o600
+    assert [*saved.file.parent.iterdir()] == [saved.file]
+
+
 def test_with_a_snapshot_what_is_wrong_after_it_is_found(saved: Saved) -> None:
     stated = deepcopy(saved.stated)
     results = stated.written.results
