@@ -94,6 +94,16 @@ def test_rows_count_when_they_are_committed_and_not_before(told: Told) -> None:
     assert told.transactions() == {"committed": 1}
 
 
+def test_the_size_and_the_wait_are_those_of_the_last_chunk(told: Told) -> None:
+    told.observer.collected(oldest=None, waited=0.0)
+    for size, wait in ((1000, 0.0), (200, 25.0)):
+        told.observer.scored(chunk_metrics(chunk_size=size, max_wait_ms=wait))
+    told.observer.reached(Step.SCORED)
+    assert told.value("vitalstream_chunk_size_rows") == 200
+    assert told.value("vitalstream_max_wait_seconds") == 0.025
+    assert told.value("vitalstream_chunk_seconds_count") == 2
+
+
 def test_results_without_input_count_once_they_are_committed(told: Told) -> None:
     name = "vitalstream_no_input_results_total"
     told.chunk(waits_ms=[5.0, 6.0, 7.0], no_input=2)
