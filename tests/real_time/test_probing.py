@@ -210,6 +210,21 @@ def test_a_model_that_fails_on_every_row_is_refused() -> None:
     require_independent_rows(RiskScorer(Answers(np.nan)), FEATURES)
 
 
+class HigherAlone:
+    """A tiny risk, a twentieth higher for a row that is alone."""
+
+    classes_ = (0, 1)
+
+    def predict_proba(self, X: pd.DataFrame) -> Any:
+        risk = np.full(len(X), 1.05e-7 if len(X) == 1 else 1e-7)
+        return np.column_stack([1 - risk, risk])
+
+
+def test_a_twentieth_of_a_tiny_score_is_no_rounding() -> None:
+    with pytest.raises(DependentRowsError, match="alone"):
+        require_independent_rows(RiskScorer(HigherAlone()), FEATURES)
+
+
 class RoundsNextTo1:
     """What is left of 1, rounded otherwise where a row is alone."""
 
