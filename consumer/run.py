@@ -60,10 +60,10 @@ def run_worker(
     """
     model = models.load_for_worker(settings)
     models.warn_of(model)
-    _tell_kernel(settings)
     _tell_mapping(settings, make_decoder(settings, model))
     require_registry(settings)
     require_ready(settings, model)
+    _tell_kernel(settings)
     write = make_result_writer(settings)
     _warn_of_compaction(settings)
     _warn_if_begun(settings)
