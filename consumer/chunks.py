@@ -69,7 +69,7 @@ class Block:
     @cached_property
     def timestamps(self) -> NDArray[np.int64]:
         """The messages' timestamps in ms since 1970, -1 for one without."""
-        return np.array([message.timestamp()[1] for message in self.messages], np.int64)
+        return np.fromiter([message.timestamp()[1] for message in self.messages], np.int64, len(self))
 
     @property
     def spans(self) -> dict[int, tuple[int, int]]:

@@ -375,7 +375,7 @@ class _Tolerant:
         self._asked = asked
         # At once, because a selection of rows costs ten times a slice of them.
         self._kept = None if asked.all() else frame[asked]
-        self._places = np.cumsum(asked).tolist()
+        self._places = np.cumsum(asked)
         self.raised: dict[int, str] = {}
 
     def __call__(self, chunk: pd.DataFrame) -> Floats:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat, starmap
+from itertools import islice, repeat, starmap
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -34,7 +34,7 @@ class Records:
     partitions: Sequence[int] | None = None
     on_last: OnDelivery | None = None
 
-    def calls(self, topic: str) -> list[tuple[Any, ...]]:
+    def calls(self, topic: str) -> Iterator[tuple[Any, ...]]:
         """The arguments of `Producer.produce` for each: topic, value, key and, where they are needed, the others."""
         count = len(self.values)
         columns: list[Any] = [repeat(topic, count), self.values, self.keys or repeat(None, count)]
@@ -46,7 +46,7 @@ class Records:
                 repeat(0, count),  # no explicit timestamp
                 self.headers or repeat(None, count),
             ]
-        return [*zip(*columns, strict=True)]
+        return zip(*columns, strict=True)
 
     def _callbacks(self) -> list[OnDelivery | None]:
         callbacks: list[OnDelivery | None] = [None] * len(self.values)
@@ -147,7 +147,7 @@ class Sender:
             for one in records:
                 if one.role is Role.METRICS:
                     self._observer.reached(Step.PRODUCING)
-                self._produce(one.calls(self._topics[one.role]))
+                self._produce(self._topics[one.role], one)
             self.producer.poll(0)
 
     @contextmanager
@@ -172,16 +172,16 @@ class Sender:
             raise KafkaCallError("delivering", None, Action.REBUILD)
         self._observer.reached(Step.FLUSHED)
 
-    def _produce(self, calls: Sequence[tuple[Any, ...]]) -> None:
+    def _produce(self, topic: str, records: Records) -> None:
         # One call per message: produce_batch is slower and can drop part of a batch without an exception.
-        rest = starmap(self.producer.produce, calls)
+        rest = starmap(self.producer.produce, records.calls(topic))
         sent: list[None] = []
         while True:
             try:
                 sent.extend(rest)  # continues after the message that raised
                 return
             except BufferError:
-                self._produce_later(calls[len(sent)])
+                self._produce_later(next(islice(records.calls(topic), len(sent), None)))
                 sent.append(None)
 
     def _produce_later(self, call: tuple[Any, ...]) -> None:

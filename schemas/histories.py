@@ -44,7 +44,7 @@ def _far_ahead(times: Floats, timestamps: Ints) -> list[int]:
 
 
 def _other_keys(keys: Sequence[bytes | None], patient_ids: Sequence[str]) -> list[int]:
-    own = [patient_id.encode() for patient_id in patient_ids]
+    own = [*map(str.encode, patient_ids)]
     if keys == own:
         return []
     return [row for row, (key, patient) in enumerate(zip(keys, own, strict=True)) if key != patient]

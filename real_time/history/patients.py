@@ -146,12 +146,14 @@ class Patients:
     # --- places
 
     def _places(self, patients: Sequence[Any], partitions: Sequence[int]) -> np.ndarray:
-        places: list[int | None] = [*map(dict.get, map(self._index.__getitem__, partitions), patients)]
-        if None in places:  # rare: a new patient
-            places = [*map(self._place, partitions, patients)]
+        known = map(dict.__getitem__, map(self._index.__getitem__, partitions), patients)
+        try:
+            return np.fromiter(known, np.int64, len(patients))
+        except KeyError:  # rare: a new patient
+            places = np.fromiter(map(self._place, partitions, patients), np.int64, len(patients))
         if len(self._patients) > len(self._state):
             self._grow()
-        return np.array(places, np.int64)
+        return places
 
     def _place(self, partition: int, patient: Any) -> int:
         place = self._index[partition].get(patient)
