@@ -105,6 +105,10 @@ def _columns(names: Sequence[str], parents: list[Any]) -> list[list[Any]]:
     try:
         return [[parent[name] for parent in parents] for name in names]
     except (KeyError, TypeError):
+        pass
+    try:
+        return [[None if parent is None else parent[name] for parent in parents] for name in names]
+    except (KeyError, TypeError):
         kinds = set(map(type, parents))
     if kinds == {dict, NoneType}:
         nothing = dict.fromkeys(names)

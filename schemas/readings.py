@@ -9,6 +9,7 @@ from schemas.contract import EVENT_TIME, Problem, Reason, RefusedError
 from schemas.mapping import EventTime, Mapping
 from schemas.messages import Message
 from schemas.times import times_of
+from schemas.units import SAME
 
 Reading = tuple[int, Any, Any]
 """The number of its feature, its value and its unit. A value of None is missing."""
@@ -41,55 +42,78 @@ class OneRow:
 
     def __init__(self, features: Sequence[str], mapping: Mapping) -> None:
         self._features = features
-        # A missing reading may have any known unit.
-        self._units = [mapping.features[name].wanted(name) for name in features]
         self._values = [None] * len(features)
+        self.units = [_usual_unit(name, mapping) for name in features]
 
     def empty(self) -> Row:
-        """An empty row."""
-        return [*self._values], [*self._units]
+        """A row without values, in the usual units: those that need no conversion."""
+        return [*self._values], [*self.units]
 
     def __call__(self, readings: Iterable[Reading]) -> Row:
-        """Raise RefusedError if two readings of a feature differ."""
-        values, units = self.empty()
+        """The row of these readings. Raises RefusedError if two of a feature differ."""
+        row = self.empty()
+        self.require_none(self.put(row, readings))
+        return row
+
+    def put(self, row: Row, readings: Iterable[Reading]) -> list[int]:
+        """Put readings into a row. Returns the features for which it had another value."""
+        values, units = row
+        conflicts = []
         for number, value, unit in readings:
             if value is None:
                 continue
             if values[number] is not None and (values[number], units[number]) != (value, unit):
-                raise self.conflict(number)
+                conflicts.append(number)
             values[number], units[number] = value, unit
-        return values, units
+        return conflicts
 
-    def conflict(self, number: int) -> RefusedError:
-        """The error that two readings of a feature differ."""
-        return RefusedError(Reason.CONFLICTING, self._features[number])
+    def require_none(self, conflicts: Sequence[int]) -> None:
+        """Raise RefusedError if two readings of a feature differ."""
+        if conflicts:
+            raise RefusedError(Reason.CONFLICTING, self._features[conflicts[0]])
 
 
-def rows_of(messages: Sequence[Message], read: Callable[[Any], Content], width: int) -> Columns:
+def _usual_unit(name: str, mapping: Mapping) -> Any:
+    """The unit that the model wants; one that no message has if senders mean something else by that word."""
+    convert = mapping.conversions(name)
+    return convert.wanted if convert(convert.wanted) == SAME else object()
+
+
+def rows_of(messages: Sequence[Message], read: Callable[[Any], Content], usual_units: list[Any]) -> Columns:
     """Read a chunk one message at a time: that many documents at once would keep the garbage collector busy.
 
-    `read` takes a message's value and may raise RefusedError. `width` is the number of features.
+    `read` takes a message's value and may raise RefusedError. `usual_units` are those of an empty row.
     """
+    width = len(usual_units)
     positions: list[int] = []
     patient_ids: list[Any] = []
     event_times: list[Any] = []
     cells: list[Any] = []
-    units: list[Any] = []
+    unusual: dict[int, list[Any]] = {}
     problems: dict[int, Problem] = {}
     for position, message in enumerate(messages):
         try:
-            patient_id, event_time, (values, their_units) = read(message.value())
+            patient_id, event_time, (values, units) = read(message.value())
         except RefusedError as refused:
             problems[position] = refused.problem
             continue
+        if units != usual_units:
+            unusual[len(positions)] = units
         positions.append(position)
         patient_ids.append(patient_id)
         event_times.append(event_time)
         cells += values
-        units += their_units
-    with_values = [n for n in range(width) if cells[n::width].count(None) < len(positions)]
-    with_units = {number: units[number::width] for number in with_values}
-    return Columns(positions, patient_ids, event_times, cells, problems, with_units)
+    with_units = _columns(unusual, usual_units, len(positions)) if unusual else [[] for _ in range(width)]
+    return Columns(positions, patient_ids, event_times, cells, problems, dict(enumerate(with_units)))
+
+
+def _columns(unusual: dict[int, list[Any]], usual: list[Any], rows: int) -> list[list[Any]]:
+    """A column of units for each feature: these by row, the usual ones in the other rows."""
+    width = len(usual)
+    units = usual * rows
+    for row, theirs in unusual.items():
+        units[row * width : (row + 1) * width] = theirs
+    return [units[number::width] for number in range(width)]
 
 
 class OneTime:

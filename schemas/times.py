@@ -121,7 +121,7 @@ def _hl7_times(times: Sequence[Any], *, zone: ZoneInfo | None) -> tuple[list[Any
     """Times with seconds and a zone, nearly all, are only sliced; the others are converted one by one."""
     minutes = {t[:12] for t in times if type(t) is str}  # few in a chunk
     starts = {m: f"{m[:4]}-{m[4:6]}-{m[6:8]}T{m[8:10]}:{m[10:]}:" for m in minutes}
-    texts = [f"{starts[t[:12]]}{t[12:-5]}{t[-5:-2]}:{t[-2:]}" if type(t) is str else t for t in times]
+    texts = [f"{starts[t[:12]]}{t[12:-2]}:{t[-2:]}" if type(t) is str else t for t in times]
     texts, others = as_received(texts, lines=_times_of_our_years)
     found, wrong = _one_by_one(partial(_from_hl7, zone=zone), [times[row] for row in others])
     for row, text in zip(others, found, strict=True):

@@ -170,7 +170,8 @@ class Conversions:
 
 def _with_value(values: Sequence[Any], units: Sequence[Any], unknown: set[Any]) -> list[int]:
     if unknown == {None}:
-        return [row for row, unit in enumerate(units) if unit is None and values[row] is not None]
+        together = enumerate(zip(values, units, strict=True))
+        return [row for row, (value, unit) in together if unit is None and value is not None]
     return (
         [row for row, unit in enumerate(units) if unit in unknown and values[row] is not None]
         if unknown

@@ -210,6 +210,7 @@ class Decoder:
             columns.drop([row for row, position in rows if position in problems][::-1])
         for number in self._others:
             columns.others[number] = columns.take(number, len(self.features))
+            columns.units[number] = []  # which only numbers have
         return columns, np.fromiter(columns.cells, np.float64, len(columns.cells)).reshape(
             -1, len(self.features)
         )

@@ -19,7 +19,7 @@ from schemas.formats.json import Repeats
 from schemas.mapping import Mapping
 from schemas.messages import Message
 from schemas.names import json_object, walk
-from schemas.readings import Content, OneRow, OneTime, Reading, codes_of, rows_of
+from schemas.readings import Content, OneRow, OneTime, Reading, Row, codes_of, rows_of
 
 SYSTEMS: Final = {
     "LOINC": "http://loinc.org",
@@ -103,6 +103,9 @@ class FhirReader:
     def __init__(self, features: Sequence[str], mapping: Mapping, *, max_bytes: int) -> None:
         self._features = features
         self._codes = codes_of(features, mapping, SYSTEMS)
+        self._numbers: dict[str, dict[str, int]] = {}
+        for (system, code), number in self._codes.items():
+            self._numbers.setdefault(system, {})[code] = number
         self._type = mapping.patient_id.type
         self._time = OneTime(mapping.event_time)
         self._row = OneRow(features, mapping)
@@ -111,7 +114,7 @@ class FhirReader:
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        return rows_of(messages, self._read, len(self._features))
+        return rows_of(messages, self._read, self._row.units)
 
     def _read(self, value: Any) -> Content:
         if not value or len(value) > self._max_bytes:
@@ -132,19 +135,10 @@ class FhirReader:
     def _resource(self, resource: Resource) -> Content:
         kind = resource.get("resourceType")
         if kind == "Observation":
-            return self._observation(resource)
+            return self._content([resource], _NOTHING, None)
         if kind == "Bundle":
             return self._bundle(resource)
         raise RefusedError(Reason.NOT_DECODABLE if kind is None else Reason.NOT_FOR_US, "resourceType")
-
-    def _observation(self, observation: Resource) -> Content:
-        readings = self._readings(observation)
-        if not readings:
-            raise RefusedError(Reason.NOT_FOR_US)
-        if (status := observation.get("status")) not in _SCORED:
-            raise RefusedError(*_unscored(status))
-        patient = _of_patient(self._patient(_reference(observation), observation, _NOTHING))
-        return patient, observation.get("effectiveDateTime") or _time(observation), self._row(readings)
 
     def _bundle(self, bundle: Resource) -> Content:
         observations: list[Resource] = []
@@ -159,11 +153,58 @@ class FhirReader:
                 observations.append(resource)
             elif kind == "Patient":
                 patients |= {entry.get("fullUrl"): resource, f"Patient/{resource.get('id', '')}": resource}
-        return self._one_content(observations, patients, left_out)
+        return self._content(observations, patients, left_out)
 
-    def _one_content(
+    def _content(
         self, observations: list[Resource], patients: Named[str, Resource], left_out: Problem | None
     ) -> Content:
+        """The content of one message's Observations."""
+        try:
+            who, when, row = self._plain(observations)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return self._general(observations, patients, left_out)
+        return _of_patient(self._patient(who, observations[0], patients)), when, row
+
+    def _plain(self, observations: list[Resource]) -> tuple[str, str, Row]:
+        """The reference, time and row of Observations as most messages have them. Others raise some error.
+
+        They have one patient, one time and one code each; those of our features are scored, and have the only value
+        of a feature, in a UCUM unit. What is read here, `_general` would read in the same way.
+        """
+        row = values, units = self._row.empty()
+        numbers = self._numbers
+        first = observations[0]
+        who, when = first["subject"]["reference"], first["effectiveDateTime"]
+        for observation in observations:
+            (coding,) = observation["code"]["coding"]
+            number = numbers[coding["system"]].get(coding["code"])
+            if observation["subject"]["reference"] != who or "component" in observation:
+                raise ValueError
+            if number is None and observation is not first:
+                continue
+            quantity = observation["valueQuantity"]
+            if (
+                number is None
+                or values[number] is not None
+                or quantity["value"] is None
+                or quantity["system"] != UCUM
+                or observation["status"] not in _SCORED
+                or observation["effectiveDateTime"] != when
+                or "comparator" in quantity
+                or "dataAbsentReason" in observation
+                or "modifierExtension" in observation
+                or "implicitRules" in observation
+            ):
+                raise ValueError
+            values[number], units[number] = quantity["value"], quantity["code"]
+        if not when or not who or who.startswith("#"):
+            raise ValueError
+        return who, when, row
+
+    def _general(
+        self, observations: list[Resource], patients: Named[str, Resource], left_out: Problem | None
+    ) -> Content:
+        """The content of any Observations."""
         readings: list[Reading] = []
         read: list[Resource] = []
         for observation in observations:

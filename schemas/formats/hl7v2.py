@@ -6,7 +6,7 @@ Each OBX has a code that says what it is (OBX-3), and a unit (OBX-6). Anything a
 import codecs
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from schemas.contract import PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import ABSENT
 from schemas.mapping import Mapping
 from schemas.messages import Message
-from schemas.readings import Content, OneRow, OneTime, Row, codes_of, rows_of
+from schemas.readings import Content, OneRow, OneTime, Reading, codes_of, rows_of
 
 SYSTEMS: Final = {"LOINC": "LN", "SNOMED": "SCT", "MDC": "MDC"}
 """HL7's names for the code systems that a mapping names (table 0396)."""
@@ -90,7 +90,7 @@ class Hl7Reader:
 
     def __call__(self, messages: Sequence[Message]) -> Columns:
         """Read a chunk."""
-        return rows_of(messages, self._read, len(self._features))
+        return rows_of(messages, self._read, self._row.units)
 
     def _read(self, value: Any) -> Content:
         if not value or len(value) > self._max_bytes:
@@ -100,14 +100,13 @@ class Hl7Reader:
         dialect = self._dialect(header[3], fields[1])
         if problem := dialect.kinds[_field(fields, 8)]:
             raise RefusedError(*problem)
-        found = _Results(dialect, self._row.empty())
+        found = _Results(dialect, self._row)
         found.take(segments)
         if not found.times:
             raise RefusedError(*found.left_out)
         patient = self._patient(dialect, found.patients)
-        time = self._event_time(dialect, found.times, _field(fields, 6))
-        if found.conflict is not None:
-            raise self._row.conflict(found.conflict)
+        time = self._event_time(dialect, found.times, fields)
+        self._row.require_none(found.conflicts)
         return patient, time, found.row
 
     def _patient(self, dialect: "_Dialect", lists: list[str]) -> Any:
@@ -119,10 +118,11 @@ class Hl7Reader:
             raise RefusedError(Reason.CONFLICTING, PATIENT_ID)
         return found.pop() if found else ABSENT
 
-    def _event_time(self, dialect: "_Dialect", times: list[str], sent: str) -> Any:
+    def _event_time(self, dialect: "_Dialect", times: list[str], header: list[str]) -> Any:
         """The latest time in OBX-14, else OBR-7, else MSH-7; times without a zone take that of MSH-7."""
         if times[0][-5:-4] in _SIGNS and times.count(times[0]) == len(times):  # as nearly always
             return times[0]
+        sent = _field(header, 6)
         known = [_first(time, sent).split(dialect.component, 1)[0] for time in dict.fromkeys(times)]
         zone = _offset(sent.split(dialect.component, 1)[0])
         zoned = [time + zone[0] if zone and time and not _offset(time) else time for time in known]
@@ -133,12 +133,13 @@ class _Results:
     """What the segments of one message say, in their order."""
 
     left_out: Problem = (Reason.NOT_FOR_US, "")
-    conflict: int | None = None  # a feature with two values
     _observed = ""  # OBR-7
 
-    def __init__(self, dialect: "_Dialect", row: Row) -> None:
+    def __init__(self, dialect: "_Dialect", row: OneRow) -> None:
         self._dialect = dialect
-        self.row = row
+        self._put = row.put
+        self.row = row.empty()
+        self.conflicts: list[int] = []  # features with two values
         self.times: list[str] = []
         self.patients: list[str] = []
 
@@ -160,7 +161,7 @@ class _Results:
             if is_scored:
                 value = number_of(text)
                 if value is None or values[number] is not None or kind != "NM":
-                    self._put(number, self._dialect.readings(kind, text, unit))
+                    self.conflicts += self._put(self.row, self._dialect.readings(number, kind, text, unit))
                 else:
                     values[number], their_units[number] = value, units[unit]
 
@@ -174,16 +175,6 @@ class _Results:
         elif not self.left_out[1]:
             self.left_out = _LEFT_OUT[status], "OBX-11"
         return status in _SCORED
-
-    def _put(self, number: int, readings: Iterable[tuple[Any, Any]]) -> None:
-        """Add values with their units; a feature has only one value."""
-        values, units = self.row
-        for value, unit in readings:
-            if value is None:
-                continue
-            if values[number] is not None and (values[number], units[number]) != (value, unit):
-                self.conflict = number if self.conflict is None else self.conflict
-            values[number], units[number] = value, unit
 
     def _other(self, name: str, third: str, rest: str) -> None:
         """A segment with this third field, and these from the seventh onwards."""
@@ -262,9 +253,11 @@ class _Dialect:
         parts += [""] * (6 - len(parts))
         return [(code, text, system) for code, text, system in (parts[:3], parts[3:6]) if code or text]
 
-    def readings(self, type_: str, values: str, unit: str) -> list[tuple[Any, Any]]:
-        """The readings in OBX-2, OBX-5 and OBX-6: numbers, None if missing, or anything else as text, with units."""
-        return [(self._value(type_, value), self.units[unit]) for value in values.split(self._repetition)]
+    def readings(self, number: int, type_: str, values: str, unit: str) -> list[Reading]:
+        """A feature's readings in OBX-2, OBX-5 and OBX-6: numbers, None if missing, or anything else as text."""
+        return [
+            (number, self._value(type_, value), self.units[unit]) for value in values.split(self._repetition)
+        ]
 
     def _value(self, type_: str, text: str) -> Any:
         value = self._number_in(text)
@@ -326,7 +319,7 @@ def text_of(value: bytes) -> str:
     """
     value = value.removeprefix(codecs.BOM_UTF8).strip(_FRAME)
     if value.isascii() and b"\x1b" not in value:
-        return value.decode("ascii")
+        return value.decode()
     try:
         return value.decode(*_charset(value))
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from fhir.resources.R4B.observation import Observation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from typing_extensions import override
 
 from broker.errors import SettingsError
 from broker.settings import Settings, load_settings
@@ -499,8 +500,22 @@ def test_values_without_a_unit_are_read_if_the_mapping_names_the_unit() -> None:
     assert decoded.frame["gcs"].tolist() == [15, 14]
 
 
+def test_a_senders_word_may_be_another_units_code() -> None:
+    decode = fhir(features={"temperature": FEATURES["temperature"] | {"units": {"Cel": "[degF]"}}})
+    assert read(temperature(valueQuantity=quantity(98.6, "Cel")), decode=decode).frame[
+        "temperature"
+    ].tolist() == [37]
+
+
+def test_units_may_differ_from_message_to_message() -> None:
+    decoded = read(temperature(), temperature(valueQuantity=quantity(98.6, "[degF]")), observation())
+    np.testing.assert_array_equal(decoded.frame["temperature"], [36.9, 37, np.nan])
+
+
 def test_texts_and_booleans_are_read_for_a_model_that_uses_them() -> None:
-    features: dict[str, Any] = {name: {"codes": [name], "model_unit": "1"} for name in ("unit", "ventilated")}
+    features: dict[str, Any] = {
+        name: {"codes": [name, f"ward {name}"], "model_unit": "1"} for name in ("unit", "ventilated")
+    }
     mapping = Mapping(features=features)
     decode = Decoder(
         [*features],
@@ -511,8 +526,10 @@ def test_texts_and_booleans_are_read_for_a_model_that_uses_them() -> None:
     unit = observation(code=coded("unit", None), valueQuantity=..., valueString="ICU")
     ventilated = observation(code=coded("ventilated", None), valueQuantity=..., valueBoolean=False)
     other = observation(code=coded("unit", None), valueQuantity=..., valueDateTime=TIME)
-    decoded = read(bundle(unit, ventilated), other, decode=decode)
-    assert decoded.frame.iloc[0].tolist() == ["ICU", False]
+    odd = observation(code=coded("unit", "ward"), valueQuantity=quantity("ICU") | {"code": ["1"]})
+    decoded = read(bundle(unit, ventilated), other, odd, decode=decode)
+    assert decoded.frame["unit"].tolist() == ["ICU", "ICU"]
+    assert decoded.frame["ventilated"].tolist() == [False, None]
     assert [(one.reason, one.field) for one in decoded.rejects] == [("wrong_type", "unit")]
 
 
@@ -655,6 +672,30 @@ def test_every_number_read_is_one_the_oracle_sees(documents: list[Any]) -> None:
         numbers = each.frame.to_numpy().ravel()
         assert {*numbers[~np.isnan(numbers)].tolist()} <= seen
         assert datetime.fromisoformat(each.event_times[0])
+
+
+class _OneByOne(FhirReader):
+    """Takes no message for a plain one."""
+
+    @override
+    def _plain(self, observations: list[Any]) -> Any:
+        raise ValueError
+
+
+_ONE_BY_ONE = Decoder(
+    [*FEATURES],
+    mapping=Mapping(features=FEATURES),
+    read=_OneByOne([*FEATURES], Mapping(features=FEATURES), max_bytes=MAX_MESSAGE_BYTES),
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(_mutated())
+def test_plain_messages_are_read_as_all_others_are(document: Any) -> None:
+    one, other = (read(document, decode=decode) for decode in (DECODE, _ONE_BY_ONE))
+    np.testing.assert_array_equal(one.frame.to_numpy(), other.frame.to_numpy())
+    assert (one.patient_ids, one.event_times) == (other.patient_ids, other.event_times)
+    assert one.rejects == other.rejects
 
 
 @settings(deadline=None, max_examples=100)
