@@ -22,6 +22,14 @@ _OF_PASS: Final = (
     (c.WORKER_PYTHON, LR, 100, 0.32),
     (c.WORKER_PYTHON, LR, 1000, 0.42),
 )
+_OF_FLAT: Final = (
+    ("renamed fields", 1.1),
+    ("nested, with units", 2),
+    ("Avro, fields that may be null", 3),
+    ("FHIR, one Observation", 2),
+    ("HL7, an ORU^R01 of 8 OBX", 4),
+    ("FHIR, a Bundle of 8 Observations", 8),
+)
 _PEERS: Final = tuple(peer.name for peer in c.PEERS)
 
 
@@ -144,6 +152,13 @@ def _rest(record: Record) -> Iterator[Goal]:
     for model, bound in ((LR, 1.2), (HGB, 1.4)):
         found = middle(record.get("starts", []), "seconds", contender=c.WORKER.name, model=model)
         yield Goal(f"start to first result, {model}", AT_MOST, bound, found, " s")
+
+
+def format_goals(record: Record) -> Iterator[Goal]:
+    """The goals for decoding in Python, against flat JSON."""
+    found = {one["case"]: one["ratio"] for one in record.get("formats", [])}
+    for case, bound in _OF_FLAT:
+        yield Goal(case, AT_MOST, bound, found.get(case), _TIMES)
 
 
 def state_goals(record: Record) -> Iterator[Goal]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from benchmarks import contender as c
 from benchmarks.fitted import HGB, LR, PLAIN_RF, RF
-from benchmarks.goals import Goal, goals, state_goals
+from benchmarks.goals import Goal, format_goals, goals, state_goals
 from benchmarks.record import Record, middle, pick, ratio
 
 DOCS: Final = tuple(
@@ -108,6 +108,11 @@ def goal_table(record: Record) -> list[Sequence[str]]:
 def state(record: Record) -> list[Sequence[str]]:
     """The goals for models with a history."""
     return _goals([*state_goals(record)])
+
+
+def decoding(record: Record) -> list[Sequence[str]]:
+    """The goals for decoding other formats."""
+    return _goals([*format_goals(record)])
 
 
 def _goals(found: list[Goal]) -> list[Sequence[str]]:
@@ -333,6 +338,7 @@ TABLES: Final[dict[str, Callable[[Record], list[Sequence[str]]]]] = {
     "latency": latency,
     "stages": stages,
     "formats": formats,
+    "decoding": decoding,
     "starts": starts,
     "backlog": backlog,
     "workers": workers,
