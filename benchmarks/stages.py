@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest import mock
@@ -62,9 +62,9 @@ class Clock(Observer):
         self.spent[_ENDS_AT[step]] += now - self._last - self._inside
         self._last, self._inside = now, 0
 
-    def scored(self, metrics: ChunkMetrics) -> None:
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
         """Count the rows."""
-        self.rows += metrics.rows
+        self.rows += sum([chunk.rows for chunk in chunks])
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` with its CPU time booked to `stage`."""

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -61,7 +60,7 @@ class ChangingScorer:
         self._hangups = hangups
         self._scorer = make(model, observer)
         self._ready: deque[tuple[Model, ChunkScorer]] = deque(maxlen=1)
-        self._recent: tuple[Block, ...] = ()  # chunks; replaced, never mutated, because the thread reads it
+        self._recent: tuple[Block, ...] = ()  # replaced, never mutated, because the thread reads it
         self._seen = self._marks()
         self._troubled = False
         self._ending = False
@@ -95,12 +94,13 @@ class ChangingScorer:
             )
 
     def _remember(self, block: Block) -> None:
-        """The last chunks, as few as have enough messages to show whether they have a model's features."""
+        """The last messages, a chunk of them and enough to show whether they have a model's features."""
         kept: list[Block] = []
-        for chunk in chain(reversed(block.chunks), reversed(self._recent)):
+        last = block.last(max(block.pace.chunk_size, FIRST_MESSAGES))
+        for one in (last, *reversed(self._recent)):
             if sum(map(len, kept)) >= FIRST_MESSAGES:
                 break
-            kept.append(chunk)
+            kept.append(one)
         self._recent = tuple(reversed(kept))
 
     # --- the other one
@@ -163,8 +163,8 @@ class ChangingScorer:
         """Score the last messages again. After the change, a failure on them would end the worker."""
         trial = self._make(model, Observer(), trial=True)
         try:
-            for chunk in self._recent:
-                trial(chunk, lag=0)
+            for block in self._recent:
+                trial(block, lag=0)
         except VitalstreamError as error:
             # The text after the semicolon only applies to a worker that has ended.
             raise SettingsError(str(error).partition(";")[0]) from None

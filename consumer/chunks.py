@@ -60,6 +60,10 @@ class Block:
             return [self]
         return [self._cut(start, start + size) for start in range(0, len(self), size)]
 
+    def last(self, rows: int) -> "Block":
+        """Its last messages, this many if it has more."""
+        return self if len(self) <= rows else self._cut(len(self) - rows, len(self))
+
     @cached_property
     def keys(self) -> list[bytes | None]:
         """The messages' keys."""
@@ -74,10 +78,12 @@ class Block:
     @property
     def spans(self) -> dict[int, tuple[int, int]]:
         """The first and the last offset of each partition."""
-        return {
-            partition: (self.offsets[first], self.offsets[last])
-            for partition, (first, last) in self._ends.items()
-        }
+        return self._offsets(self._ends)
+
+    @property
+    def spans_by_chunk(self) -> list[dict[int, tuple[int, int]]]:
+        """The same for each chunk; a chunk's first partition is that of its first message."""
+        return [*map(self._offsets, self._ends_by(self.pace.chunk_size))]
 
     def oldest(self) -> float | None:
         """The earliest timestamp of the partitions' first messages, in seconds since 1970; None if they have none."""
@@ -98,13 +104,26 @@ class Block:
     @cached_property
     def _ends(self) -> dict[int, tuple[int, int]]:
         """The positions of each partition's first and last message."""
-        ends: dict[int, tuple[int, int]] = {}
+        (ends,) = self._ends_by(len(self))
+        return ends
+
+    def _ends_by(self, size: int) -> list[dict[int, tuple[int, int]]]:
+        """The same for each `size` messages."""
+        found: list[dict[int, tuple[int, int]]] = [{} for _ in range(0, len(self), size)]
         start = 0
         for partition, run in groupby(self.partitions):  # a queue gives many messages of one in a row
-            stop = start + len([*run])
-            ends[partition] = ends.get(partition, (start,))[0], stop - 1
-            start = stop
-        return ends
+            end = start + len([*run])
+            while start < end:
+                number = start // size
+                ends, stop = found[number], min(end, (number + 1) * size)
+                ends[partition] = ends.get(partition, (start,))[0], stop - 1
+                start = stop
+        return found
+
+    def _offsets(self, ends: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+        return {
+            partition: (self.offsets[first], self.offsets[last]) for partition, (first, last) in ends.items()
+        }
 
     def _cut(self, start: int, stop: int) -> "Block":
         return Block(

@@ -47,9 +47,12 @@ class RejectLimit:
             gone, with_them = self._chunks.popleft()
             self._rows -= gone
             self._rejected -= len(with_them)
+        if not self._rejected:
+            self._in_a_row = 0
+            return
         trailing = _trailing(rows, rejects)
         self._in_a_row = trailing + (self._in_a_row if trailing == rows else 0)
-        if self._rejected and self._ratio < 1 and self._too_many():
+        if self._ratio < 1 and self._too_many():
             raise TooManyRejectedError(self._sentence())
 
     def _too_many(self) -> bool:

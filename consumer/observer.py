@@ -117,8 +117,8 @@ class Observer:
     def waited(self, milliseconds: NDArray[np.float64]) -> None:
         """The time since its source timestamp for each row of the chunks that `scored` reports next."""
 
-    def scored(self, metrics: ChunkMetrics) -> None:
-        """A chunk was scored; it is not committed yet."""
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
+        """The chunks of a block were scored; they are not committed yet."""
 
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:
         """A transaction was committed; the commit took `seconds`."""
@@ -275,20 +275,22 @@ class LogObserver(Observer):
         )
 
     @override
-    def scored(self, metrics: ChunkMetrics) -> None:
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
         """Count for the next line of numbers; the first chunk with messages without input is named."""
-        self._uncommitted_no_input += metrics.no_input
+        no_input = sum([chunk.no_input for chunk in chunks])
+        self._uncommitted_no_input += no_input
         if self._waited:
             self._waited = False
             log.info("continues: the schema registry answers again")
-        if metrics.no_input and not self._told_no_input:
+        if no_input and not self._told_no_input:
             self._told_no_input = True
+            first = next(chunk for chunk in chunks if chunk.no_input)
             log.warning(
                 "chunk %s: %d of %d messages have too few of the model's features; their results have no risk and say "
                 "no_input",
-                metrics.chunk_id,
-                metrics.no_input,
-                metrics.rows,
+                first.chunk_id,
+                first.no_input,
+                first.rows,
             )
 
     @override

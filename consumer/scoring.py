@@ -27,7 +27,7 @@ from schemas.contract import NO_FAULT, RISK_PROBABILITY, Reason
 from schemas.dead_letters import DeadLetter, dead_letter
 from schemas.decoding import make_decoder
 from schemas.mapping import BY_CODE
-from schemas.metrics import ChunkMetrics, encode_metrics
+from schemas.metrics import ChunkMetrics, ClosedBy, encode_metrics
 from schemas.presence import features_present
 from schemas.result_format import Write, as_json
 from schemas.results import encode_results
@@ -164,8 +164,7 @@ class ChunkScorer:
             no_input=positions[no_input],
             skipped=skipped,
         )
-        for one in metrics:
-            self._observer.scored(one)
+        self._observer.scored(metrics)
         letters = [self._dead_letter(block, reject) for reject in rejects]
         return Output(
             [
@@ -203,8 +202,9 @@ class ChunkScorer:
         return ours, [reject.position for reject in rejects if reject.reason is Reason.NOT_FOR_US]
 
     def _limit_rejects(self, block: Block, rejects: Sequence[Reject]) -> None:
-        for chunk, among_it in zip(block.chunks, _by_chunk(rejects, block), strict=True):
-            self._reject_limit.update(*_at_fault(len(chunk), among_it))
+        sizes = _sizes(len(block), block.pace.chunk_size)
+        for rows, among_them in zip(sizes, _by_chunk(rejects, block), strict=True):
+            self._reject_limit.update(*_at_fault(rows, among_them))
 
     def _look_at_keys(self, rows: Block, patient_ids: list[str]) -> None:
         self._keys_unknown = False
@@ -268,8 +268,9 @@ class ChunkScorer:
         shape = len(block), block.pace.chunk_size
         left = lag + len(block)
         made = []
-        for chunk, timing, count, unscored, foreign, (p50, p99, longest) in zip(
-            block.chunks,
+        for rows, spans, timing, count, unscored, foreign, (p50, p99, longest) in zip(
+            _sizes(*shape),
+            block.spans_by_chunk,
             timings,
             _counts(scored, *shape),
             _counts(no_input, *shape),
@@ -277,28 +278,27 @@ class ChunkScorer:
             _quantiles(waits, scored, block),
             strict=True,
         ):
-            left -= len(chunk)
+            left -= rows
+            partition, (first, _) = next(iter(spans.items()))
             made.append(
                 ChunkMetrics(
                     # No two committed chunks contain the same message, so the first one identifies a chunk.
-                    chunk_id=f"{self._topic}-{chunk.partitions[0]}@{chunk.offsets[0]}",
+                    chunk_id=f"{self._topic}-{partition}@{first}",
                     worker=self._worker,
-                    closed_by=chunk.closed_by,
-                    rows=len(chunk),
+                    closed_by=ClosedBy.FULL if left > lag else block.closed_by,
+                    rows=rows,
                     scored=count,
-                    dead_lettered=len(chunk) - count - foreign,
+                    dead_lettered=rows - count - foreign,
                     latency_ms=timing.latency_ms,
                     throughput_rows_per_s=timing.throughput_rows_per_s,
                     end_to_end_ms_p50=p50,
                     end_to_end_ms_p99=p99,
                     end_to_end_ms_max=longest,
                     lag=left,
-                    offsets={
-                        f"{self._topic}-{partition}": list(span) for partition, span in chunk.spans.items()
-                    },
+                    offsets={f"{self._topic}-{of}": list(span) for of, span in spans.items()},
                     model=self._model.sha256,
                     at=at,
-                    chunk_size=chunk.pace.chunk_size,
+                    chunk_size=block.pace.chunk_size,
                     max_wait_ms=wait,
                     no_input=unscored,
                     skipped=foreign,
@@ -430,7 +430,7 @@ def _counts(positions: Sequence[int] | Ints, rows: int, chunk_size: int) -> list
 
 def _by_chunk(rejects: Sequence[Reject], block: Block) -> list[list[Reject]]:
     """The rejects of each chunk, in order of their positions there."""
-    found: list[list[Reject]] = [[] for _ in block.chunks]
+    found: list[list[Reject]] = [[] for _ in _sizes(len(block), block.pace.chunk_size)]
     for one in sorted(rejects, key=lambda reject: reject.position):
         number, position = divmod(one.position, block.pace.chunk_size)
         found[number].append(replace(one, position=position))

@@ -55,15 +55,23 @@ class PrometheusObserver(Observer):
         self._now = now
         self._uncommitted = _Uncommitted()
         self._collected_at = 0.0
-        self._chunks = 0  # in the block that was collected
-        self._last_chunk: ChunkMetrics | None = None
+        self._chunks = 0  # in the block that was scored last
         self._committing = False
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._waits = _Waits()
+        self._waits = _Seconds(
+            "vitalstream_end_to_end_seconds",
+            "From the source message's timestamp to the commit of its result",
+            _WAIT_BUCKETS,
+        )
+        self._chunk_seconds = _Seconds(
+            "vitalstream_chunk_seconds",
+            "Decoding, scoring and encoding a chunk: its share of a block's time",
+            _CHUNK_BUCKETS,
+        )
         self._backlog = _Backlog(now)
-        registry.register(self._waits)
-        registry.register(self._backlog)
+        for collector in (self._waits, self._chunk_seconds, self._backlog):
+            registry.register(collector)
 
         rows = Counter("vitalstream_rows", "Messages committed, by outcome", ["outcome"], registry=registry)
         self._scored = rows.labels("scored")
@@ -82,10 +90,6 @@ class PrometheusObserver(Observer):
             "vitalstream_transactions", "Transactions, by outcome", ["result"], registry=registry
         )
         self._transactions = {result: transactions.labels(result) for result in _RESULTS}
-        self._chunk_seconds = Histogram(
-            "vitalstream_chunk_seconds", "Decoding, scoring and encoding a chunk: its share of a block's time",
-            buckets=_CHUNK_BUCKETS, registry=registry,
-        )  # fmt: skip
         self._commit_seconds = Histogram(
             "vitalstream_commit_seconds",
             "Committing a transaction",
@@ -229,7 +233,6 @@ class PrometheusObserver(Observer):
     @override
     def collected(self, *, oldest: float | None, waited: float) -> None:
         self._collected_at = self._clock()
-        self._chunks = 0
         self._backlog.oldest.collected(self._now() if oldest is None else oldest)
 
     @override
@@ -242,24 +245,21 @@ class PrometheusObserver(Observer):
         self._uncommitted.waits.append((milliseconds, self._clock()))
 
     @override
-    def scored(self, metrics: ChunkMetrics) -> None:
-        self._chunks += 1
-        self._uncommitted.chunks += 1
-        self._uncommitted.scored += metrics.scored
-        self._uncommitted.no_input += metrics.no_input
-        self._uncommitted.skipped += metrics.skipped
-        self._last_chunk = metrics
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
+        self._chunks = len(chunks)
+        self._uncommitted.chunks += len(chunks)
+        self._uncommitted.scored += sum([chunk.scored for chunk in chunks])
+        self._uncommitted.no_input += sum([chunk.no_input for chunk in chunks])
+        self._uncommitted.skipped += sum([chunk.skipped for chunk in chunks])
+        self._chunk_size.set(chunks[-1].chunk_size or 0)
+        self._max_wait.set((chunks[-1].max_wait_ms or 0) / 1000)
 
     @override
     def reached(self, step: Step) -> None:
         """After `OFFSETS_SENT`, the outcome of a commit may be unknown."""
         if step is Step.SCORED:
             seconds = self._clock() - self._collected_at
-            for _ in range(self._chunks):
-                self._chunk_seconds.observe(seconds / self._chunks)
-            if self._last_chunk is not None:
-                self._chunk_size.set(self._last_chunk.chunk_size or 0)
-                self._max_wait.set((self._last_chunk.max_wait_ms or 0) / 1000)
+            self._chunk_seconds.add(np.full(self._chunks, seconds / self._chunks))
         self._committing = step is Step.OFFSETS_SENT
 
     @override
@@ -272,7 +272,9 @@ class PrometheusObserver(Observer):
         for reason, count in done.dead.items():
             self._dead[reason].inc(count)
             self._dead_lettered.inc(count)
-        self._waits.add(done.waits, self._clock())
+        now = self._clock()
+        for milliseconds, taken_at in done.waits:
+            self._waits.add(milliseconds / 1000 + (now - taken_at))
         self._transactions["committed"].inc()
         self._commit_seconds.observe(seconds)
         self._last_commit.set(self._now())
@@ -307,32 +309,31 @@ class PrometheusObserver(Observer):
         self._backlog.oldest.taken_back()
 
 
-class _Waits(Collector):
-    """A histogram that accepts a whole chunk at once."""
+class _Seconds(Collector):
+    """A histogram that accepts many values at once."""
 
-    def __init__(self) -> None:
-        self._bounds = np.array(_WAIT_BUCKETS) * 1000
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = np.array(buckets)
+        self._labels = [*map(floatToGoString, buckets), "+Inf"]
         # One object, replaced and never changed: a scrape sees counts and sum of the same moment.
-        self._state = (np.zeros(len(_WAIT_BUCKETS) + 1, np.int64), 0.0)
+        self._state = (np.zeros(len(self._labels), np.int64), 0.0)
 
-    def add(self, waits: Sequence[tuple[NDArray[np.float64], float]], now: float) -> None:
-        """Add waits in milliseconds with the time they were measured; the time from then to `now` is added to each."""
-        if not waits:
-            return
+    def add(self, seconds: NDArray[np.float64]) -> None:
+        """Count each of these values."""
         counts, total = self._state
-        every = np.concatenate([milliseconds + (now - taken_at) * 1000 for milliseconds, taken_at in waits])
-        buckets = np.bincount(self._bounds.searchsorted(every), minlength=len(counts))
+        buckets = np.bincount(self._bounds.searchsorted(seconds), minlength=len(counts))
         # Clocks differ; a decreasing sum would look like a restart.
-        self._state = counts + buckets.cumsum(), total + max(0.0, float(every.sum())) / 1000
+        self._state = counts + buckets.cumsum(), total + max(0.0, float(seconds.sum()))
 
     @override
     def collect(self) -> Iterable[Metric]:
         counts, total = self._state
-        bounds = [*map(floatToGoString, _WAIT_BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
-            "vitalstream_end_to_end_seconds",
-            "From the source message's timestamp to the commit of its result",
-            buckets=list(zip(bounds, counts.tolist(), strict=True)),
+            self._name,
+            self._documentation,
+            buckets=list(zip(self._labels, counts.tolist(), strict=True)),
             sum_value=total,
         )
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -232,15 +232,14 @@ class AutoPace(Observer):
         # A sender's clock may be ahead of ours.
         age = waited if oldest is None else max(waited, self._now() - oldest)
         self._collected_at = at
-        self._chunks = 0
         self._since = self._since or (at - waited, age - waited)
         self._waited += min(waited, self._tuner.pace.max_wait)
         self._at_once = waited <= AT_ONCE * self._tuner.pace.max_wait + TAKING_S
 
     @override
-    def scored(self, metrics: ChunkMetrics) -> None:
-        self._chunk = metrics
-        self._chunks += 1
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
+        self._chunk = chunks[-1]
+        self._chunks = len(chunks)
 
     @override
     def reached(self, step: Step) -> None:

@@ -3,7 +3,7 @@
 import gc
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Final
@@ -132,8 +132,8 @@ class Report(Observer):
         self._uncommitted[str(reason)] += 1
 
     @override
-    def scored(self, metrics: ChunkMetrics) -> None:
-        self._uncommitted_no_input += metrics.no_input
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
+        self._uncommitted_no_input += sum([chunk.no_input for chunk in chunks])
 
     @override
     def committed(self, *, chunks: int, rows: int, seconds: float) -> None:

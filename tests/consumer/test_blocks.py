@@ -190,8 +190,8 @@ class Breaker(Observer):
     def collected(self, *, oldest: float | None, waited: float) -> None:
         self.chunks = 0
 
-    def scored(self, metrics: ChunkMetrics) -> None:
-        self.chunks += 1
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
+        self.chunks = len(chunks)
 
     def reached(self, step: Step) -> None:
         if step is Step.PRODUCING and self.chunks > 1 and self.broken < 3:

@@ -42,6 +42,13 @@ runs = st.lists(st.tuples(st.booleans(), st.integers(1, 400)), min_size=1, max_s
 chunks = st.lists(runs.map(lambda rs: [flag for flag, times in rs for _ in range(times)]), max_size=12)
 
 
+def test_rejects_are_no_longer_in_a_row_once_a_long_chunk_has_none() -> None:
+    limit = RejectLimit(0.9)
+    assert not feed(limit, rejected(ENOUGH - 1))
+    assert not feed(limit, accepted(2 * WINDOW))
+    assert not feed(limit, rejected(1))
+
+
 @given(chunks=chunks, ratio=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
 def test_the_limit_agrees_with_a_naive_window(chunks: list[Flags], ratio: float) -> None:
     limit = RejectLimit(ratio)

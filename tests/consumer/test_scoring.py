@@ -52,8 +52,8 @@ class Recorder(Observer):
         self.never_seen: list[tuple[str, ...]] = []
         self.keys_doubted = 0
 
-    def scored(self, metrics: ChunkMetrics) -> None:
-        self.metrics.append(metrics)
+    def scored(self, chunks: Sequence[ChunkMetrics]) -> None:
+        self.metrics += chunks
 
     def unseen(self, features: Sequence[str]) -> None:
         self.never_seen.append(tuple(features))

@@ -49,7 +49,7 @@ class Told:
         tell.reached(Step.COLLECTED)
         self.clock.now += 0.02
         tell.waited(np.array(waits_ms))
-        tell.scored(chunk_metrics(scored=len(waits_ms), dead_lettered=dead, no_input=no_input))
+        tell.scored([chunk_metrics(scored=len(waits_ms), dead_lettered=dead, no_input=no_input)])
         for offset in range(dead):
             tell.rejected(0, offset, Reason.NOT_JSON, "")
         tell.reached(Step.SCORED)
@@ -96,8 +96,9 @@ def test_rows_count_when_they_are_committed_and_not_before(told: Told) -> None:
 
 def test_the_size_and_the_wait_are_those_of_the_last_chunk(told: Told) -> None:
     told.observer.collected(oldest=None, waited=0.0)
-    for size, wait in ((1000, 0.0), (200, 25.0)):
-        told.observer.scored(chunk_metrics(chunk_size=size, max_wait_ms=wait))
+    told.observer.scored(
+        [chunk_metrics(chunk_size=size, max_wait_ms=wait) for size, wait in ((1000, 0.0), (200, 25.0))]
+    )
     told.observer.reached(Step.SCORED)
     assert told.value("vitalstream_chunk_size_rows") == 200
     assert told.value("vitalstream_max_wait_seconds") == 0.025

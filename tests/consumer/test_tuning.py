@@ -241,12 +241,14 @@ class Working:
         self.auto.collected(oldest=self.clock.now + 1e9 - waited - old, waited=waited)
         self.clock.now += seconds
         self.auto.scored(
-            chunk_metrics(
-                scored=rows,
-                closed_by=ClosedBy.FULL if full else ClosedBy.WAITED,
-                chunk_size=pace.chunk_size,
-                max_wait_ms=pace.max_wait * 1000,
-            )
+            [
+                chunk_metrics(
+                    scored=rows,
+                    closed_by=ClosedBy.FULL if full else ClosedBy.WAITED,
+                    chunk_size=pace.chunk_size,
+                    max_wait_ms=pace.max_wait * 1000,
+                )
+            ]
         )
         for step in Step:
             self.auto.reached(step)
