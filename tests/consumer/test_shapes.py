@@ -162,8 +162,8 @@ def scored(kafka: str, schema_registry: str, tmp_path_factory: pytest.TempPathFa
     client = SchemaRegistryClient({"url": schema_registry, "timeout": 60})
     producer = Producer({"bootstrap.servers": kafka})
 
-    def score(shape: Shape) -> Scored:
-        settings, mark = _settings(kafka, shape, tmp_path_factory.mktemp("shape")), b""
+    def score(shape: Shape, folder: Path) -> Scored:
+        settings, mark = _settings(kafka, shape, folder), b""
         if shape.schema:
             settings = settings.model_copy(update={"schema_registry": schema_registry})
             kind, text = shape.schema
@@ -178,8 +178,9 @@ def scored(kafka: str, schema_registry: str, tmp_path_factory: pytest.TempPathFa
         run_worker(settings, observer=committed, should_stop=lambda: committed.rows == len(SENT))
         return read_accounts(settings), audit(settings)
 
+    folders = [tmp_path_factory.mktemp("shape") for _ in SHAPES]  # pytest's factory is not thread-safe
     with ThreadPoolExecutor(len(SHAPES)) as pool:  # all at once, because they mostly wait
-        return dict(zip(SHAPES, pool.map(score, SHAPES.values()), strict=True))
+        return dict(zip(SHAPES, pool.map(score, SHAPES.values(), folders), strict=True))
 
 
 def _settings(kafka: str, shape: Shape, folder: Path) -> Settings:
