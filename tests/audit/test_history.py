@@ -20,6 +20,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
+from audit.cluster import Cluster, Offsets
 from audit.findings import Invariant
 from audit.outcome import Audit
 from audit.run import audit
@@ -36,9 +37,10 @@ from schemas.clock import rfc3339
 from schemas.contract import EVENT_TIME, PATIENT_ID, Reason
 from tests.audit.conftest import FEATURES, save, work
 from tests.audit.test_incomplete import cut
+from tests.audit.test_live import producing, working
 from tests.audit.topics import Record, Written, commit, publish, written
 from tests.conftest import fresh_settings
-from tests.kafka import committed_offsets, produce, read_all
+from tests.kafka import committed_offsets, produce, read_all, wait_until
 from tests.producer.files import START
 from vitalstream.cli import app
 from vitalstream.state import NoStateError, StateFailedError
@@ -434,6 +436,40 @@ def test_a_snapshot_stands_for_the_messages_before_it(saved: Saved) -> None:
 def test_a_snapshot_is_for_its_owner_alone(saved: Saved) -> None:
     assert saved.file.stat().st_mode & 0o777 == 0o600
     assert [*saved.file.parent.iterdir()] == [saved.file]
+
+
+def test_a_snapshot_can_be_taken_while_a_worker_is_busy(
+    kafka: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = fresh_settings(kafka, model=model, chunk_size=16, max_dead_letter_ratio=1.0)
+    create_topics(settings, state=True, partitions=4, replication_factor=1)
+    file = tmp_path / "state.jsonl"
+
+    def consumed() -> int:
+        return sum(committed_offsets(kafka, settings.group, settings.input_topic).values())
+
+    def patients() -> int:
+        return int(orjson.loads(state(settings, "check", "--json"))["patients"])
+
+    def after_more(cluster: Cluster, topic: str) -> Offsets:
+        """The snapshot has the committed offsets; the worker commits more before the snapshot looks at the state."""
+        enough = consumed() + ROWS
+        wait_until(lambda: consumed() >= enough, what="more messages")
+        return stable(cluster, topic)
+
+    stable = Cluster.stable
+    with producing(settings), working(settings):
+        wait_until(lambda: consumed() and patients() == PATIENTS, what="a message of each patient")
+        monkeypatch.setattr(Cluster, "stable", after_more)
+        told = orjson.loads(state(settings, "snapshot", str(file), "--json"))
+        monkeypatch.undo()
+    offsets = {int(partition): offset for partition, offset in told["offsets"].items()}
+    cut(kafka, settings.input_topic, offsets)
+    found = audit(settings, saved_state=file, patience=5.0)
+    assert told["patients"] == PATIENTS
+    assert not found.offenders
+    assert not {Invariant.CORRECT, Invariant.STATE} & {one.invariant for one in found.unjudged}
+    assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
 
 
 def test_with_a_snapshot_what_is_wrong_after_it_is_found(saved: Saved) -> None:
