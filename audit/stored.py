@@ -61,6 +61,8 @@ class _Topic:
                 "to it; check --group and --input-topic"
             )
         self.input_id, told = cluster.topic_id(), cluster.state_ends
+        # Offsets can be committed a little before the state of the same transaction becomes readable.
+        cluster.settled(self.name, {partition: end for partition, end in told.items() if end is not None})
         self._starts, self._there = cluster.starts(self.name), cluster.stable(self.name)
         self.ends: Offsets = check_ends(
             self.name, told, starts=self._starts, there=self._there, findings=self.findings
