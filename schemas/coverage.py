@@ -124,7 +124,8 @@ def _found(decode: Decoder, number: int, columns: Columns, decoded: Decoded, row
 def _units(decode: Decoder, number: int, columns: Columns, rows: list[int]) -> Iterator[str]:
     if number in columns.units:
         convert = decode.conversions[number]
-        told = (columns.units[number][row] for row in rows)
+        theirs = columns.units[number] or [convert.wanted] * len(columns.positions)
+        told = (theirs[row] for row in rows)
         yield from (unit or "" for unit in told if convert(unit) is not None)
 
 
