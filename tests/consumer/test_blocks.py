@@ -18,7 +18,7 @@ from consumer.observer import Observer, Step
 from consumer.run import run_worker
 from consumer.scoring import ChunkScorer
 from real_time import streaming
-from schemas.metrics import ChunkMetrics, decode_metrics
+from schemas.metrics import ChunkMetrics, ClosedBy, decode_metrics
 from tests.consumer.accounts import Accounts, require_exactly_once
 from tests.consumer.conftest import patient_rows, save
 from tests.consumer.fakes import (
@@ -176,6 +176,12 @@ def test_the_reject_limit_is_reached_at_the_same_chunk_with_blocks() -> None:
 
     assert sentence(BLOCK_ROWS) == sentence(0)
     assert "500 in a row" in sentence(0), "at the fifth bad chunk"
+
+
+def test_only_the_last_chunk_of_a_block_tells_why_it_closed() -> None:
+    given = block_of(chunk(*[1.0] * 25), chunk_size=10, closed_by=ClosedBy.REVOKED)
+    told = [decode_metrics(value).closed_by for value in metrics_of(scorer()(given, lag=0))]
+    assert told == [ClosedBy.FULL, ClosedBy.FULL, ClosedBy.REVOKED]
 
 
 # --- on Kafka

@@ -172,8 +172,7 @@ def test_dead_letters_that_were_not_committed_are_not_counted(lines: Any) -> Non
 
 def test_messages_without_input_are_one_warning_and_count_once_committed(lines: Any) -> None:
     log = LogObserver()
-    log.scored([chunk_metrics(scored=5)])
-    log.scored([chunk_metrics(scored=5, no_input=2, chunk_id="vitals-0@17")])
+    log.scored([chunk_metrics(scored=5), chunk_metrics(scored=5, no_input=2, chunk_id="vitals-0@17")])
     log.failed("committing", "_TIMED_OUT", Action.REBUILD)
     log.scored([chunk_metrics(scored=5, no_input=2)])
     log.committed(chunks=1, rows=5, seconds=0.01)
