@@ -39,7 +39,11 @@ def suggest(documents: Sequence[dict[str, Any]]) -> Suggestion:
     """A mapping for messages like these."""
     leaves = _leaves(documents)
     root = _changed_row(leaves)
-    inside = {path[len(root) :]: values for path, values in leaves.items() if path[: len(root)] == root}
+    inside = {
+        path[len(root) :]: values
+        for path, values in leaves.items()
+        if path[: len(root)] == root and path != root  # some messages may have a plain value there
+    }
     readings = _readings(documents) if not root else None
     patient = _best(inside, PATIENT_ID, lambda values: set(map(type, values)) <= {str, int})
     time = _best(inside, EVENT_TIME, lambda values: _kind(values) is not None)

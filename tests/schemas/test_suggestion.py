@@ -5,7 +5,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.contract import EVENT_TIME, PATIENT_ID
@@ -149,6 +149,7 @@ DOCUMENTS = st.dictionaries(
 
 
 @given(st.lists(DOCUMENTS, min_size=1, max_size=4))
+@example([{"op": "c", "after": {"hr": 80}}, {"op": "c", "after": 80}])
 def test_any_suggestion_is_a_valid_mapping_without_message_contents(
     documents: list[dict[str, Any]],
 ) -> None:
