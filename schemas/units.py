@@ -64,6 +64,9 @@ _UCUM_OF: Final = {"°C": "Cel", "mmHg": "mm[Hg]", "years": "a"}
 STANDARD_UNITS: Final = {name: _UCUM_OF.get(one.unit, one.unit) for name, one in FEATURES.items()}
 """The UCUM code of each standard feature's unit."""
 
+NO_VALUE: Final = object()
+"""The unit of a value that is missing."""
+
 _NO_TEXT: Final = object()
 """Stands for a unit that is not text."""
 
@@ -140,8 +143,8 @@ class Conversions:
         except TypeError:  # lists and objects
             units[:] = [unit if unit is None or type(unit) is str else _NO_TEXT for unit in units]
             kinds = {*units}
-        found = {unit: self(unit) for unit in kinds}
-        rows = _with_value(values, units, {unit for unit in kinds if found[unit] is None})
+        found = {unit: self(unit) for unit in kinds - {NO_VALUE}}
+        rows = _with_value(values, units, {unit for unit, affine in found.items() if affine is None})
         if {*found.values()} <= {SAME, None}:
             units.clear()
         return rows

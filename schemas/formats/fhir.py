@@ -318,7 +318,7 @@ def _reference(observation: Resource) -> str:
 def _logical_id(reference: str) -> str | None:
     """The id in a reference to a Patient on some server."""
     kind, _, id_ = reference.partition("/")
-    if kind == "Patient" and id_.isalnum():  # as nearly always
+    if kind == "Patient" and id_.replace("-", "").isalnum():  # as nearly always
         return id_
     match = _patient_id(reference)
     return match[1] if match else None

@@ -286,7 +286,8 @@ class _Dialect:
     def only_identifier(self, field: str) -> str | None:
         """The id in PID-3 if there is exactly one and it is plain, as it nearly always is."""
         id_ = field.split(self.component, 1)[0]
-        return id_ if id_.isalnum() and self._repetition not in field else None
+        is_plain = field.isascii() and self._repetition not in field and self._escape not in field
+        return id_ if is_plain and id_ not in _NOTHING else None
 
     def identifiers(self, field: str, type_: str | None) -> Iterator[str]:
         """The ids in PID-3 of this type or this authority; all of them if none is given."""

@@ -10,9 +10,10 @@ from schemas.columns import Columns, Documents, Reader
 from schemas.contract import EVENT_TIME, MAX_MESSAGE_BYTES, PATIENT_ID, Problem, Reason, RefusedError
 from schemas.fields import ABSENT, Fields, Path, at, interleaved
 from schemas.formats.json import FlatReader, JsonDocuments
-from schemas.mapping import EventTime, Mapping, PatientId, Readings
+from schemas.mapping import EventTime, Feature, Mapping, PatientId, Readings
 from schemas.messages import Message
 from schemas.readings import OneRow, Reading, Row, codes_of
+from schemas.units import NO_VALUE
 
 _number = re.compile(r"\s*([+-]?[0-9]+(?:[.][0-9]+)?)\s*").fullmatch
 
@@ -86,10 +87,16 @@ class _ByPath:
         self._values = [number for number, path in enumerate(self._paths) if path]
         self._fields = Fields([*filter(None, self._paths), *with_units.values()])
         self._plain = not with_units and not self._splits and None not in self._paths
+        self._in_objects = _InObjects.of(places)
 
     def __call__(self, roots: list[Any]) -> Cells:
         if self._plain:
             return self._fields.cells(roots), {}, {}
+        if self._in_objects:
+            try:
+                return self._in_objects(roots)
+            except (KeyError, TypeError):  # one lacks a name, or is no object
+                pass
         found = self._fields.columns(roots)
         units = dict(zip(self._with_units, found[len(self._values) :], strict=True))
         columns: list[list[Any]] = [[None] * len(roots) for _ in self._paths]
@@ -98,6 +105,33 @@ class _ByPath:
         for number, (separator, part) in self._splits.items():
             columns[number] = [_part(text, separator, part) for text in columns[number]]
         return interleaved(columns), units, {}
+
+
+class _InObjects:
+    """Each feature is an object of its own, all with the same names for the value and its unit."""
+
+    def __init__(self, paths: Sequence[Path], names: tuple[str, str]) -> None:
+        self._objects = Fields(paths)
+        self._width = len(paths)
+        self._names = names
+
+    @classmethod
+    def of(cls, places: Sequence[Feature]) -> "_InObjects | None":
+        """What reads features in these places; None if they are not so."""
+        pairs = [(place.path or (), place.unit_path or ()) for place in places if not place.split]
+        objects = [path[:-1] for path, unit_path in pairs if path[:-1] == unit_path[:-1]]
+        names = {(path[-1], unit_path[-1]) for path, unit_path in pairs if path and unit_path}
+        if not all(objects) or len(objects) < len(places) or len(names) > 1:
+            return None
+        return cls(objects, names.pop())
+
+    def __call__(self, roots: list[Any]) -> Cells:
+        """Raises KeyError or TypeError if an object lacks one of the names, or is something else."""
+        objects = self._objects.cells(roots)
+        (value, unit), width = self._names, self._width
+        values = [None if one is None else one[value] for one in objects]
+        units = [NO_VALUE if one is None else one[unit] for one in objects]
+        return values, {number: units[number::width] for number in range(width)}, {}
 
 
 class _ByCode:
