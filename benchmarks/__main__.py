@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import (
     formats,
     latency,
+    nested,
     plots,
     quick,
     record,
@@ -65,6 +66,7 @@ def parts(cases: Sequence[Case]) -> dict[str, Part]:
         "throughput": Part(
             lambda bench, step: throughput.measure(bench, cases, step), rounds * len(cases), len(cases) / 2
         ),
+        "nested": Part(nested.measure, rounds * 2, 1),
         "latency": Part(latency.measure, latency.steps(), 8),
         "starts": Part(starts.measure, rounds * 4, 1),
         "workers": Part(scale.workers, rounds * 4, 8),

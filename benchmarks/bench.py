@@ -47,8 +47,11 @@ class Run:
 class Bench:
     """Everything a run needs. Input topics are filled on first use."""
 
-    def __init__(self, cluster: Cluster, directory: Path, rows: Rows | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, directory: Path, rows: Rows | None = None, *, name: str = "main"
+    ) -> None:
         self.cluster = cluster
+        self._name = name
         self.directory = directory
         self.rows = rows or Rows()
         self.models = Models(self.rows, directory)
@@ -56,11 +59,17 @@ class Bench:
         self._truth: dict[tuple[str, int], Floats] = {}
         self._number = 0
 
+    def beside(self, name: str, rows: Rows) -> "Bench":
+        """One with other messages on the same cluster, with topics and files of its own."""
+        directory = self.directory / name
+        directory.mkdir(exist_ok=True)
+        return Bench(self.cluster, directory, rows, name=name)
+
     def input(self, messages: int, partitions: int = PARTITIONS) -> str:
         """A topic with the first `messages` messages."""
         wanted = messages, partitions
         if wanted not in self._inputs:
-            topic = self.cluster.name(f"in-{messages}-{partitions}")
+            topic = self.cluster.name(f"{self._name}-in-{messages}-{partitions}")
             self.cluster.make(topic, partitions=partitions)
             self.cluster.fill(topic, self.rows.messages(messages))
             self._inputs[wanted] = topic
@@ -79,7 +88,7 @@ class Bench:
     ) -> Iterator[Work]:
         """Topics and a group for one run; the topics are deleted afterwards."""
         self._number += 1
-        output = self.cluster.name(f"out-{self._number}")
+        output = self.cluster.name(f"{self._name}-out-{self._number}")
         topics = [output]
         if not contender.program:
             topics += [metrics_topic(output), dead_letter_topic(output)]

@@ -88,8 +88,8 @@ def cases(rows: Rows) -> list[Case]:
         ),
         *(case for what, bad in _BAD.items() for case in _json(f"one of {CHUNK}: {what}", _with(bad, flat))),
         *_json("renamed fields", map(orjson.dumps, map(_rename, flat)), _renamed()),
-        *_json("nested, with units", map(orjson.dumps, map(_nest, flat)), _nested()),
-        *_json("nested, units of the mapping", map(orjson.dumps, map(_nest, flat)), _nested(units=False)),
+        *_json("nested, with units", map(orjson.dumps, map(nest, flat)), _nested()),
+        *_json("nested, units of the mapping", map(orjson.dumps, map(nest, flat)), _nested(units=False)),
         _avro("Avro, fields that may be null", ["null", "double"], flat),
         _avro(
             "Avro, fields that may not", "double", [{name: one[name] or 1.0 for name in one} for one in flat]
@@ -173,7 +173,8 @@ def _renamed() -> Mapping:
     return _mapping("pid", {name: {"path": new} for name, new in _RENAMED.items()})
 
 
-def _nest(one: Document) -> Document:
+def nest(one: Document) -> Document:
+    """The message with each reading in an object that names its unit; the temperature in °F."""
     vitals = {
         name: None if one[name] is None else {"value": one[name], "unit": STANDARD_UNITS[name]}
         for name in STANDARD_FEATURES

@@ -62,19 +62,13 @@ _SESSION_S: Final = 10.0  # the worker's session.timeout.ms
 
 def measure(bench: Bench, step: Step) -> dict[str, Any]:
     """Everything; see `goals` for how it is judged."""
-    ward = _ward(bench, PATIENTS)
+    ward = bench.beside("ward", Rows(patients=PATIENTS))
     return {
         "throughput": [*_throughput(ward, step)],
         "kernel": {model: _kernel(ward.rows, HISTORIES[model], step) for model in RESTORED},
         "restore": {model: _restore(ward, model, count, step) for model, count in RESTORED.items()},
-        "takeover": _takeover(_ward(bench, _TAKEN_OVER), step),
+        "takeover": _takeover(bench.beside("large-ward", Rows(patients=_TAKEN_OVER)), step),
     }
-
-
-def _ward(bench: Bench, patients: int) -> Bench:
-    directory = bench.directory / f"ward-{patients}"
-    directory.mkdir(exist_ok=True)
-    return Bench(bench.cluster, directory, Rows(patients=patients))
 
 
 def _throughput(ward: Bench, step: Step) -> Iterator[dict[str, Any]]:

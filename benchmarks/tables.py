@@ -204,6 +204,17 @@ def formats(record: Record) -> list[Sequence[str]]:
     return [("messages", "µs per message", "against flat JSON"), *found]
 
 
+def nested(record: Record) -> list[Sequence[str]]:
+    """A whole worker, by shape of its messages."""
+    runs = record.get("nested", [])
+    rows: list[Sequence[str]] = [("messages", "rows/s: median (range)", "CPU µs per row", "check")]
+    for kind in dict.fromkeys(one["messages"] for one in runs):
+        check = "; ".join(sorted({one["check"] for one in pick(runs, messages=kind)}))
+        cpu = _plain(middle(runs, "cpu_us", messages=kind), 2)
+        rows.append((kind, _range(runs, "rows_per_s", messages=kind), cpu, check))
+    return rows
+
+
 def starts(record: Record) -> list[Sequence[str]]:
     """Start to first result."""
     runs = record.get("starts", [])
@@ -339,6 +350,7 @@ TABLES: Final[dict[str, Callable[[Record], list[Sequence[str]]]]] = {
     "stages": stages,
     "formats": formats,
     "decoding": decoding,
+    "nested": nested,
     "starts": starts,
     "backlog": backlog,
     "workers": workers,
