@@ -60,10 +60,15 @@ TOPICS: Final[dict[Role, Kind]] = {
         _kept(30, max_message_bytes=2 * DEFAULT_MAX_MESSAGE_BYTES),
         "replay the dead letters first, or a patient's may be replayed out of order",
     ),
-    # Small segments, because the newest one is never compacted and a restore reads all of it.
+    # Small segments, because the newest one is never compacted and a restore reads all of it. What a state snapshot
+    # reads stays there for a minute, even if workers have written newer records of the same patients.
     Role.STATE: Kind(
         "{input_topic}-state-{group}",
-        {"cleanup.policy": "compact", "segment.bytes": str(50 * 1024 * 1024)},
+        {
+            "cleanup.policy": "compact",
+            "segment.bytes": str(50 * 1024 * 1024),
+            "min.compaction.lag.ms": "60000",
+        },
         "it must have as many as the input topic",
     ),
 }

@@ -554,6 +554,41 @@ def test_each_value_is_converted_by_its_own_unit_even_if_others_are_missing() ->
         np.testing.assert_allclose(decoded.frame.to_numpy(), [expected[documents.index(one)] for one in some])
 
 
+READINGS = mapped(
+    {
+        "temperature": {"path": "v.t.v", "unit_path": "v.t.u", "units": {"F": "[degF]"}},
+        "spo2": {"path": "v.x.v", "unit_path": "v.x.u"},
+    }
+)
+
+
+def test_readings_in_objects_of_their_own() -> None:
+    """They are read together, so one that is null, absent or odd must not change the others."""
+    usual = message(v={"t": {"v": 98.6, "u": "F"}, "x": {"v": 0.97, "u": "1"}})
+    others = {
+        "null": message(v={"t": None, "x": {"v": 95, "u": "%"}}),
+        "absent": message(v={"x": {"v": 95, "u": "%"}}),
+        "value null": message(v={"t": {"v": None, "u": "?"}, "x": {"v": 95, "u": "%"}}),
+        "value absent": message(v={"t": {"u": "F"}, "x": {"v": 95, "u": "%"}}),
+    }
+    for other in others.values():
+        decoded = read(READINGS, usual, other, usual)
+        assert not decoded.rejects
+        np.testing.assert_allclose(decoded.frame.to_numpy(), [[37, 97], [np.nan, 95], [37, 97]])
+    odd = {
+        "no unit": message(v={"t": {"v": 98.6}, "x": None}),
+        "unit null": message(v={"t": {"v": 98.6, "u": None}, "x": None}),
+        "unknown unit": message(v={"t": {"v": 98.6, "u": "?"}, "x": None}),
+    }
+    for other in odd.values():
+        decoded = read(READINGS, usual, other, usual)
+        assert decoded.rejects == [Reject(1, Reason.UNKNOWN_UNIT, "temperature")]
+        np.testing.assert_allclose(decoded.frame.to_numpy(), [[37, 97], [37, 97]])
+    for not_object in (98.6, "98.6", [], True):
+        decoded = read(READINGS, usual, message(v={"t": not_object, "x": None}), usual)
+        assert decoded.rejects == [Reject(1, Reason.WRONG_TYPE, "temperature")]
+
+
 _json = st.recursive(
     st.none()
     | st.booleans()
@@ -564,6 +599,7 @@ _json = st.recursive(
 )
 _units = st.sampled_from(["Cel", "K", "F", "?"]) | _json
 _reading = st.fixed_dictionaries({}, optional={"c": st.sampled_from(["HR", "T"]), "v": _json, "u": _units})
+_readings = st.fixed_dictionaries({}, optional=dict.fromkeys("tx", st.none() | _reading | _json))
 _documents = st.builds(
     lambda fields: {"p": "p1", "t": TIME} | fields,
     st.fixed_dictionaries(
@@ -571,7 +607,7 @@ _documents = st.builds(
         optional={
             "p": _json,
             "t": st.just(TIME) | _json,
-            "v": st.floats(30, 45) | _json,
+            "v": st.floats(30, 45) | _json | _readings,
             "u": _units,
             "list": st.lists(_reading) | _json,
         },
@@ -581,7 +617,7 @@ _documents = st.builds(
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([UNITS, OBJECTS, NESTED, SPLIT, CODED, ENVELOPE]),
+    st.sampled_from([UNITS, OBJECTS, READINGS, NESTED, SPLIT, CODED, ENVELOPE]),
     st.lists(_documents | _json, max_size=5),
 )
 def test_a_chunk_gives_the_same_as_its_messages_one_by_one(decode: Decode, documents: list[Any]) -> None:
