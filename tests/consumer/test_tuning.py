@@ -233,7 +233,8 @@ class Working:
         self.clock = Clock()
         self.auto = AutoPace(goal=goal, costs=Costs(), clock=self.clock, now=lambda: self.clock.now + 1e9)
 
-    def chunk(self, *, seconds: float, old: float = 0.0, rows: int = 10) -> None:
+    def chunk(self, *, seconds: float, old: float = 0.0, rows: int = 10, chunks: int = 1) -> None:
+        """A block of `chunks`, which takes `seconds` in all."""
         pace = self.auto.pace()
         full = rows == pace.chunk_size
         waited = 0.0 if full else pace.max_wait
@@ -249,10 +250,11 @@ class Working:
                     max_wait_ms=pace.max_wait * 1000,
                 )
             ]
+            * chunks
         )
         for step in Step:
             self.auto.reached(step)
-        self.auto.committed(chunks=1, rows=rows, seconds=0.0)
+        self.auto.committed(chunks=chunks, rows=rows * chunks, seconds=0.0)
 
 
 def test_late_rows_shorten_the_wait_and_are_logged(
@@ -290,6 +292,18 @@ def test_late_full_chunks_do_not_shorten_the_wait() -> None:
     for _ in range(500):
         working.chunk(seconds=0.040, old=100.0, rows=working.auto.pace().chunk_size)
     assert working.auto.pace().max_wait == GOAL / 2
+
+
+def test_the_chunks_of_a_block_share_its_time() -> None:
+    alone, together = Working(), Working()
+    for _ in range(20):
+        for _ in range(10):
+            rows = alone.auto.pace().chunk_size
+            alone.chunk(seconds=4e-5 * rows, rows=rows)
+        rows = together.auto.pace().chunk_size
+        together.chunk(seconds=10 * 4e-5 * rows, rows=rows, chunks=10)
+    assert together.auto.pace() == alone.auto.pace()
+    assert together.auto.pace().chunk_size > FIRST_SIZE
 
 
 @pytest.mark.parametrize(

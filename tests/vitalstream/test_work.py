@@ -4,13 +4,17 @@ import gc
 import weakref
 from collections.abc import Iterator
 
+import orjson
 import pytest
 
 from broker.settings import Settings
+from consumer.errors import Action
 from consumer.observer import Observer
 from consumer.stop import Hangups, Stop
+from schemas.contract import Reason
+from tests.consumer.fakes import chunk_metrics
 from vitalstream import work
-from vitalstream.work import Beginning
+from vitalstream.work import Beginning, Report
 
 
 @pytest.fixture
@@ -76,3 +80,24 @@ def test_a_worker_that_has_ended_leaves_nothing_frozen(monkeypatch: pytest.Monke
 
     assert frozen[0] > 0
     assert gc.get_freeze_count() == 0
+
+
+def test_the_report_counts_only_what_was_committed() -> None:
+    report = Report()
+    report.started(worker="w1")
+    report.rejected(0, 4, Reason.NOT_JSON, "")
+    report.scored([chunk_metrics(scored=5, no_input=3)])
+    report.failed("commit", "_TIMED_OUT", Action.REBUILD)
+    report.rejected(0, 4, Reason.NOT_JSON, "")
+    report.scored([chunk_metrics(scored=4, no_input=1), chunk_metrics(scored=3, no_input=1)])
+    report.committed(chunks=2, rows=8, seconds=0.01)
+    report.scored([chunk_metrics(scored=2, no_input=2)])  # never committed
+    assert orjson.loads(report.encode()) == {
+        "worker": "w1",
+        "rows": 8,
+        "no_input": 2,
+        "chunks": 2,
+        "transactions": 1,
+        "recoveries": 1,
+        "dead_letters": {"not_json": 1},
+    }
