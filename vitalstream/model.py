@@ -129,7 +129,9 @@ def inspect(settings: Settings, path: Path, *, json: bool) -> None:
     typer.echo(f"features  {', '.join(map(_with_dtype, prepared.fields))}")
     if history is not None:
         typer.echo(f"history   {_of_history(history)}")
-    typer.echo(f"ranges    {_range_checks(found['ranges'])}")
+    numbers = {name: ranges.get(name) for name in model.features if name not in model.dtypes}
+    if numbers:
+        typer.echo(f"ranges    {_range_checks(numbers)}")
     typer.echo(f"classes   {', '.join(found['classes'])}; {prepared.decision}")
     typer.echo(f"scores    with {model.scorer.path}")
     for caution in model.cautions:
