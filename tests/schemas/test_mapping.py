@@ -574,7 +574,7 @@ def test_readings_in_objects_of_their_own() -> None:
     for other in others.values():
         decoded = read(READINGS, usual, other, usual)
         assert not decoded.rejects
-        np.testing.assert_allclose(decoded.frame.to_numpy(), [[37, 97], [np.nan, 95], [37, 97]])
+        np.testing.assert_allclose(decoded.frame.to_numpy(), np.array([[37, 97], [np.nan, 95], [37, 97]]))
     odd = {
         "no unit": message(v={"t": {"v": 98.6}, "x": None}),
         "unit null": message(v={"t": {"v": 98.6, "u": None}, "x": None}),
@@ -584,7 +584,8 @@ def test_readings_in_objects_of_their_own() -> None:
         decoded = read(READINGS, usual, other, usual)
         assert decoded.rejects == [Reject(1, Reason.UNKNOWN_UNIT, "temperature")]
         np.testing.assert_allclose(decoded.frame.to_numpy(), [[37, 97], [37, 97]])
-    for not_object in (98.6, "98.6", [], True):
+    kinds: list[Any] = [98.6, "98.6", [], True]
+    for not_object in kinds:
         decoded = read(READINGS, usual, message(v={"t": not_object, "x": None}), usual)
         assert decoded.rejects == [Reject(1, Reason.WRONG_TYPE, "temperature")]
 
