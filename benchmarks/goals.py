@@ -6,7 +6,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks import contender as c
-from benchmarks import nested
+from benchmarks import formats, nested
 from benchmarks.fitted import HGB, LR, LR_FULL, LR_LAST, LR_SMALL, PLAIN_RF, RF
 from benchmarks.record import Record, middle, pick, ratio
 
@@ -156,10 +156,14 @@ def _rest(record: Record) -> Iterator[Goal]:
 
 
 def format_goals(record: Record) -> Iterator[Goal]:
-    """The goals for decoding in Python and for a whole worker, against flat JSON."""
+    """The goals for decoding other formats, each against flat JSON read in the same way."""
     found = {one["case"]: one["ratio"] for one in record.get("formats", [])}
     for case, bound in _OF_FLAT:
-        yield Goal(case, AT_MOST, bound, found.get(case), _TIMES)
+        yield Goal(f"{case}, in Python", AT_MOST, bound, found.get(case), _TIMES)
+    flat = found.get(f"flat JSON, {formats.KERNEL}")
+    for case, bound in _OF_FLAT:
+        if (of := found.get(f"{case}, {formats.KERNEL}")) and flat:
+            yield Goal(f"{case}, {formats.KERNEL}", AT_MOST, bound, of / flat, _TIMES)
     kinds = {"messages": nested.NESTED}, {"messages": nested.FLAT}
     of_flat = ratio(record.get("nested", []), "rows_per_s", *kinds)
     yield Goal("worker's rows/s, LR, chunk 1000, nested with units", AT_LEAST, 0.8, of_flat, _TIMES)
