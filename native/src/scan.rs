@@ -117,7 +117,7 @@ impl Scanner {
         let mut ids = Vec::with_capacity(values.len());
         let mut times = Vec::with_capacity(values.len());
         let mut closer = Vec::new();
-        let mut memory = Memory::new(self.kinds.len(), self.names);
+        let mut memory = Memory::new(self.kinds.len(), self.names, self.units.len());
         let mut last_time = nothing.clone();
         let mut last = String::new();
         for (number, value) in values.iter().enumerate() {
@@ -298,10 +298,17 @@ impl Scanner {
 
     /// A known unit, or null.
     fn unit(&self, cursor: &mut Cursor, slot: usize, row: &mut Row) -> Option<()> {
-        if !cursor.take_all(b"null") {
-            let (feature, units) = &self.units[slot];
-            row.memory.units.push((*feature, *units.get(cursor.string()?)?));
+        if cursor.take_all(b"null") {
+            return Some(());
         }
+        let (feature, units) = &self.units[slot];
+        let (written, expected) = &mut row.memory.usual[slot];
+        if written.is_empty() || !cursor.take_all(written) {
+            let unit = cursor.string()?;
+            *expected = *units.get(unit)?;
+            *written = [b"\"", unit.as_bytes(), b"\""].concat();
+        }
+        row.memory.units.push((*feature, *expected));
         Some(())
     }
 
@@ -337,11 +344,20 @@ struct Memory {
     names: usize,
     /// How to convert each feature's value in this row.
     units: Vec<(usize, (f64, f64))>,
+    /// For each of the scanner's units, the last one as written, which senders rarely change, and how to convert from it.
+    usual: Vec<(Vec<u8>, (f64, f64))>,
 }
 
 impl Memory {
-    fn new(kinds: usize, names: usize) -> Self {
-        Self { fields: vec![Vec::new(); kinds], objects: 0, seen: Vec::new(), names, units: Vec::new() }
+    fn new(kinds: usize, names: usize, units: usize) -> Self {
+        Self {
+            fields: vec![Vec::new(); kinds],
+            objects: 0,
+            seen: Vec::new(),
+            names,
+            units: Vec::new(),
+            usual: vec![(Vec::new(), (0.0, 1.0)); units],
+        }
     }
 
     /// The number of a new object; None if it is too deep.
