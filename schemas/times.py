@@ -118,16 +118,40 @@ def _from_rfc3339(time: Any, *, zone: ZoneInfo | None) -> str | Reason:
 
 
 def _hl7_times(times: Sequence[Any], *, zone: ZoneInfo | None) -> tuple[list[Any], dict[int, Reason]]:
-    """Times with seconds and a zone, nearly all, are only sliced; the others are converted one by one."""
-    minutes = {t[:12] for t in times if type(t) is str}  # few in a chunk
+    """Times with seconds and a zone, nearly all, are put together from parts; the others are converted one by one."""
+    starts, ends = _parts_of_hl7([time for time in times if type(time) is str])
+    try:
+        return [starts[time[:12]] + ends[time[12:]] for time in times], {}
+    except (KeyError, TypeError):
+        pass
+    odd = [row for row, time in enumerate(times) if not _has_parts(time, starts, ends)]
+    found, wrong = _one_by_one(partial(_from_hl7, zone=zone), [times[row] for row in odd])
+    known = dict(zip(odd, found, strict=True))
+    texts = [
+        known[row] if row in known else starts[time[:12]] + ends[time[12:]] for row, time in enumerate(times)
+    ]
+    return texts, {odd[number]: reason for number, reason in wrong.items()}
+
+
+def _has_parts(time: Any, starts: dict[str, str], ends: dict[str, str]) -> bool:
+    return type(time) is str and time[:12] in starts and time[12:] in ends
+
+
+def _parts_of_hl7(times: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Dates with minutes, and seconds with zones, of which a chunk has few: the valid ones, each as RFC 3339 has it.
+
+    Every valid start makes a valid time with every valid end.
+    """
+    minutes, rest = {time[:12] for time in times}, {time[12:] for time in times}
     starts = {m: f"{m[:4]}-{m[4:6]}-{m[6:8]}T{m[8:10]}:{m[10:]}:" for m in minutes}
-    texts = [f"{starts[t[:12]]}{t[12:-2]}:{t[-2:]}" if type(t) is str else t for t in times]
-    texts, others = as_received(texts, lines=_times_of_our_years)
-    found, wrong = _one_by_one(partial(_from_hl7, zone=zone), [times[row] for row in others])
-    for row, text in zip(others, found, strict=True):
-        texts[row] = text
-    rows = [*others]
-    return texts, {rows[number]: reason for number, reason in wrong.items()}
+    ends = {r: f"{r[:-2]}:{r[-2:]}" for r in rest}
+    whole = {start: f"{start}00Z" for start in starts.values()}
+    whole |= {end: f"2000-01-01T00:00:{end}" for end in ends.values()}
+    bad = _bad_times({*whole.values()}, _times_of_our_years)
+    return (
+        {minute: start for minute, start in starts.items() if whole[start] not in bad},
+        {seconds: end for seconds, end in ends.items() if whole[end] not in bad},
+    )
 
 
 def _from_hl7(time: Any, *, zone: ZoneInfo | None) -> str | Reason:

@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import hl7
 import numpy as np
@@ -19,6 +20,7 @@ from schemas.decoding import make_decoder
 from schemas.formats.hl7v2 import Hl7Reader
 from schemas.mapping import Mapping, load_mapping
 from schemas.messages import plain
+from schemas.times import TimeKind, is_rfc3339, times_of
 from schemas.vitals import Decoded, Decoder, Reject
 
 TIME = "2026-01-05T08:30:00+01:00"
@@ -435,3 +437,26 @@ def test_no_bytes_raise(change: Any) -> None:
         value = b"MSH|^~\\&" + change
     decoded = read(value)
     assert len(decoded.rejects) + len(decoded.frame) == 1
+
+
+_parts = st.sampled_from(["20260105", "20240229", "20260229", "18990105", "2026010"])
+_clocks = st.sampled_from(["0830", "2460", "08", "0830\n"])
+_seconds = st.sampled_from(["00", "60", "61", "00.25", "", "0"])
+_zones = st.sampled_from(["+0100", "-0530", "+2400", "+0160", "Z", "", "+01:0"])
+_times = st.builds("".join, st.tuples(_parts, _clocks, _seconds, _zones)) | st.text(
+    "0123456789+-.Z", max_size=20
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_times | st.none() | st.integers(), max_size=6), st.sampled_from([None, "Europe/Berlin"]))
+def test_times_are_read_together_as_one_by_one(times: list[Any], zone: str | None) -> None:
+    convert = times_of(TimeKind.HL7, ZoneInfo(zone) if zone else None)
+    texts, wrong = convert(times)
+    for row, time in enumerate(times):
+        (text,), alone = convert([time])
+        assert wrong.get(row) == alone.get(0)
+        if row not in wrong:
+            assert texts[row] == text
+            assert is_rfc3339(text)
+            assert re.sub(r"[^0-9]", "", text).startswith(re.sub(r"[^0-9].*", "", time))
