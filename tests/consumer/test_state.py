@@ -487,7 +487,8 @@ def test_a_partition_that_comes_back_has_the_state_others_left(state: tuple[Stat
 def test_state_is_restored_from_a_compacted_log(state: tuple[State, Settings]) -> None:
     mine, settings = state
     topic = settings.topic(Role.STATE)
-    soon = {"segment.ms": "1", "min.cleanable.dirty.ratio": "0.01", "max.compaction.lag.ms": "1"}
+    soon = {"segment.ms": "1", "min.cleanable.dirty.ratio": "0.01"}
+    soon |= {"min.compaction.lag.ms": "0", "max.compaction.lag.ms": "1"}
     alter_topic(settings.bootstrap_servers, topic, soon)
     before, after = known(settings, stays(60)), known(settings, stays(60, seed=2, patients=5))
     commit_state(settings, 0, {**before})
