@@ -76,6 +76,20 @@ class Positions:
         """The assigned partitions among these numbers, as TopicPartitions."""
         return [TopicPartition(self._topic, number) for number in partitions if number in self._next]
 
+    def resume(self, partitions: Iterable[int]) -> None:
+        """Read partitions that were paused since they were assigned or rewound, and do so at once.
+
+        A resumed partition is noticed by librdkafka (2.16) up to a second later, when its broker's thread wakes up,
+        which a request makes it do; and if it was to start at its beginning, it looks for that every 500 ms only.
+
+        Raises KafkaCallError if the broker refuses.
+        """
+        resumed = self.of(partitions)
+        self._consumer.resume(resumed)
+        for one in self._listed({one.partition: self._next[one.partition] for one in resumed}):
+            self._seek(one)
+        self._ask_ends([one.partition for one in resumed])
+
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""
         for partition in partitions:

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -38,6 +39,8 @@ _READER: Final[dict[str, Any]] = {
     "auto.offset.reset": "error",
     "allow.auto.create.topics": False,
     "check.crcs": True,
+    # An empty partition answers only after this long, and the others wait for it; the default is 500 ms.
+    "fetch.wait.max.ms": 10,
     "fetch.queue.backoff.ms": 10,
     "queued.max.messages.kbytes": 16_384,
 }
@@ -112,7 +115,9 @@ class StateReader:
             return
         found: defaultdict[int, list[Message]] = defaultdict(list)
         ended: dict[int, int] = {}
-        for message in self._consumer.consume(_AT_ONCE, patience):
+        # consume(n, timeout) waits for all n messages, so wait for the first one alone.
+        first = self._consumer.consume(1, patience)
+        for message in chain(first, self._consumer.consume(_AT_ONCE, 0.0) if first else ()):
             partition: Any = message.partition()
             error = message.error()
             if error is None:

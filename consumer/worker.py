@@ -141,7 +141,7 @@ class Worker:
             self._lifecycle.restore()
             left = {*self._lifecycle.outstanding}
             self._hold(left)  # which a pause that has ended meanwhile would have let go
-            self._consumer.resume(self._positions.of(outstanding - left))
+            self._positions.resume(outstanding - left)
             self._active_at = self._clock()
 
     def _hold(self, partitions: Collection[int]) -> None:

@@ -19,6 +19,7 @@ class Excluded:
         self.sought: list[tuple[int, int]] = []
         self.excluded = False
         self.noted = ""  # the metadata of the committed offsets
+        self.done: list[tuple[str, int]] = []
 
     def committed(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         if self.excluded:
@@ -33,9 +34,14 @@ class Excluded:
         return [self.hands_out]
 
     def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        self.done.append(("ask", partition.partition))
         return 0, 10
 
+    def resume(self, partitions: list[TopicPartition]) -> None:
+        self.done += [("resume", one.partition) for one in partitions]
+
     def seek(self, partition: TopicPartition) -> None:
+        self.done.append(("seek", partition.partition))
         self.sought.append((partition.partition, partition.offset))
 
 
@@ -93,3 +99,12 @@ def test_whether_a_leader_answers_is_noticed(silent: bool) -> None:
             return super().get_watermark_offsets(partition, timeout)
 
     assert positions_of(Leader()).answered() is not silent
+
+
+def test_a_resumed_partition_is_read_at_once() -> None:
+    """librdkafka only notices it when a request wakes its broker's thread, or up to a second later."""
+    consumer = Excluded()
+    positions = positions_of(consumer)
+    consumer.done.clear()
+    positions.resume([1, 7])  # 7 was revoked meanwhile
+    assert consumer.done == [("resume", 1), ("seek", 1), ("ask", 1)]
