@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.bench import Bench
-from benchmarks.contender import BYTEWAX_STATE, FAST, FAUST_TABLE, PATHWAY_STATE, QUIX_STATE, WORKER
+from benchmarks.contender import BYTEWAX_STATE, FAUST_TABLE, PATHWAY_STATE, QUIX_STATE, WORKER
 from benchmarks.fitted import HISTORIES, LR, LR_FULL, LR_LAST, LR_SMALL
 from benchmarks.latency import Load, warm
 from benchmarks.results import Reader, Results
@@ -38,8 +38,8 @@ RESTORED: Final = {LR_SMALL: 1_000_000, LR_FULL: 100_000}
 CHUNKS: Final = (100, 1000)
 
 CASES: Final = (
-    *(Case(WORKER, model, chunk, FAST) for chunk in CHUNKS for model in (LR, LR_SMALL, LR_FULL)),
-    Case(WORKER, LR_LAST, 1000, FAST),
+    *(Case(WORKER, model, chunk) for chunk in CHUNKS for model in (LR, LR_SMALL, LR_FULL)),
+    Case(WORKER, LR_LAST, 1000),
     Case(QUIX_STATE, LR_LAST, 1),
     Case(FAUST_TABLE, LR_LAST, 1),
     Case(BYTEWAX_STATE, LR_LAST, 1000),

@@ -36,7 +36,7 @@ START_TIMEOUT_S = 10.0  # for one try; it retries until the broker answers
 # excluded from its group is refused until its next heartbeat, by default up to 3 s later, and a try takes 50 ms.
 MAX_RECOVERIES = 8
 MAX_RECOVERING_S = 30.0
-LONG_BACKLOG = 10  # transactions
+LONG_BACKLOG = 2  # transactions
 GATHER_BACKLOG_S = 0.2
 NAMES_S = 2.0  # how long a commit waits for a message that has one of the model's features
 
@@ -390,7 +390,7 @@ class Worker:
 def gathering_time(interval: float, *, rows: int, lag: int) -> float:
     """How many more seconds a transaction with `rows` may collect messages, when `lag` more are waiting.
 
-    If ten times as many messages wait, the rows are late anyway, and fewer transactions score the backlog sooner,
+    If twice as many messages wait, the rows are late anyway, and fewer transactions score the backlog sooner,
     because the loop waits for each (38 % of its time at one per 25 ms and chunks of 100 rows, 9 % at one per 100 ms).
     An interval of 0 always means one transaction per chunk.
     """
@@ -406,7 +406,5 @@ def room(interval: float, *, open_for: float, rows: int, lag: int, rate: float) 
     if not interval:
         return 0
     soon = rate * (interval - open_for)
-    in_a_backlog = (lag - LONG_BACKLOG * rows) / (
-        LONG_BACKLOG + 1
-    )  # those that leave ten times as many behind
+    in_a_backlog = (lag - LONG_BACKLOG * rows) / (LONG_BACKLOG + 1)  # those that leave twice as many behind
     return int(max(soon, min(rate * (GATHER_BACKLOG_S - open_for), in_a_backlog)))
