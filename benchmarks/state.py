@@ -32,7 +32,7 @@ from real_time.history.records import StateRecords
 from real_time.history.rows import Rows as HistoryRows
 from real_time.history.rows import rows_of
 
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 PATIENTS: Final = 1_000
 RESTORED: Final = {LR_SMALL: 1_000_000, LR_FULL: 100_000}
 CHUNKS: Final = (100, 1000)
