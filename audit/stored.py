@@ -1,6 +1,7 @@
 """The state topic alone: a patient's newest record, and whether a worker could start from the state."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from audit.saved import SavedState
 from audit.states import check_ends, unreadable
 from broker.roles import Role
 from broker.settings import Settings
-from broker.topics import require_state_topic
+from broker.topics import cleanups, require_state_topic
 from real_time.history.records import StateError, StateRecords
 
 PATIENCE_S = 10.0
@@ -133,7 +134,9 @@ def copy_state(settings: Settings, records: StateRecords) -> SavedState:
     """
     topic = _Topic(settings)
     newest: dict[int, dict[str, bytes]] = {partition: {} for partition in topic.ends}
-    later: dict[int, set[str]] = {partition: set() for partition in topic.ends}
+    displacing: dict[
+        tuple[int, str], float
+    ] = {}  # when each patient's first record after the end was written
     for batch in topic.batches():
         for message, partition, offset in zip(
             batch.messages, batch.partitions.tolist(), batch.offsets.tolist(), strict=True
@@ -141,20 +144,13 @@ def copy_state(settings: Settings, records: StateRecords) -> SavedState:
             key: Any = message.key()
             value: Any = message.value()
             if offset >= topic.ends.get(partition, 0):
-                later.setdefault(partition, set()).add(key.decode())
+                displacing.setdefault((partition, key.decode()), message.timestamp()[1] / 1000)
             elif value is None:
                 newest[partition].pop(key.decode(), None)
             else:
                 newest[partition][key.decode()] = value
     _require_sound(topic, records, newest)
-    for partition, patients in later.items():
-        if (
-            patients - newest.get(partition, {}).keys()
-        ):  # new ones, or those whose earlier record was compacted away
-            raise NotAuditableError(
-                f"workers wrote to partition {partition} of topic {topic.name} while it was read, so what it held at "
-                "the committed offsets is not certain: try again, or while no worker runs"
-            )
+    _require_kept(settings, topic.name, displacing)
     return SavedState(
         input_topic=settings.input_topic,
         topic_id=topic.input_id,
@@ -163,6 +159,24 @@ def copy_state(settings: Settings, records: StateRecords) -> SavedState:
         offsets=topic.committed,
         states=newest,
     )
+
+
+def _require_kept(settings: Settings, topic: str, displacing: Mapping[tuple[int, str], float]) -> None:
+    """Raise NotAuditableError if compaction may have removed records that these displaced, before they were read.
+
+    It leaves every record alone, and those before it with the same key, until it is min.compaction.lag.ms old by its
+    timestamp; half of that allows for clocks that differ.
+    """
+    if not displacing:
+        return
+    cleanup = cleanups(settings, [topic]).get(topic)
+    lag = cleanup.compaction_lag if cleanup else 0.0
+    if time.time() - min(displacing.values()) >= lag / 2:
+        raise NotAuditableError(
+            f"workers wrote to topic {topic} while it was read, and it keeps what they replaced for only {lag:g} s "
+            "(min.compaction.lag.ms), so what it held at the committed offsets is not certain: run this while no "
+            "worker runs, or set min.compaction.lag.ms to twice the time that this takes"
+        )
 
 
 def _require_sound(topic: _Topic, records: StateRecords, newest: dict[int, dict[str, bytes]]) -> None:

@@ -18,6 +18,7 @@ BROKER_DEFAULT = -1  # Kafka's value for the brokers' default replication factor
 
 _LIMIT = "max.message.bytes"
 _CLEANUP = "cleanup.policy"
+_LAG = "min.compaction.lag.ms"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Cleanup:
-    """What brokers delete: `compacts`, all but the last message of each key; `expires`, the oldest messages."""
+    """What brokers delete: `compacts`, all but the last message of each key; `expires`, the oldest messages.
+
+    `compaction_lag` is for how many seconds a message displaces none.
+    """
 
     compacts: bool
     expires: bool
+    compaction_lag: float = 0.0
 
 
 def roles(*, state: bool) -> list[Role]:
@@ -207,7 +212,11 @@ def cleanups(settings: Settings, names: Sequence[str], *, timeout: float = 10) -
         BrokerError: the brokers can't be reached.
     """
     return {
-        name: Cleanup(compacts="compact" in config[_CLEANUP], expires=_expires(config))
+        name: Cleanup(
+            compacts="compact" in config[_CLEANUP],
+            expires=_expires(config),
+            compaction_lag=int(config[_LAG]) / 1000,
+        )
         for name, config in _topic_configs(Admin(settings, timeout=timeout), names).items()
     }
 

@@ -6,6 +6,7 @@ The worker's output is made by hand, by one `predict_proba` over all messages of
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
 from audit.cluster import Cluster, Offsets
+from audit.errors import NotAuditableError
 from audit.findings import Invariant
 from audit.outcome import Audit
 from audit.run import audit
@@ -40,7 +42,7 @@ from tests.audit.test_incomplete import cut
 from tests.audit.test_live import producing, working
 from tests.audit.topics import Record, Written, commit, publish, written
 from tests.conftest import fresh_settings
-from tests.kafka import committed_offsets, produce, read_all, wait_until
+from tests.kafka import alter_topic, committed_offsets, produce, read_all, wait_until
 from tests.producer.files import START
 from vitalstream.cli import app
 from vitalstream.state import NoStateError, StateFailedError
@@ -438,38 +440,58 @@ def test_a_snapshot_is_for_its_owner_alone(saved: Saved) -> None:
     assert [*saved.file.parent.iterdir()] == [saved.file]
 
 
-def test_a_snapshot_can_be_taken_while_a_worker_is_busy(
-    kafka: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextmanager
+def busy(kafka: str, model: Path) -> Iterator[Settings]:
+    """A group with messages of each patient, whose worker writes more while a snapshot is taken."""
     settings = fresh_settings(kafka, model=model, chunk_size=16, max_dead_letter_ratio=1.0)
     create_topics(settings, state=True, partitions=4, replication_factor=1)
-    file = tmp_path / "state.jsonl"
 
-    def consumed() -> int:
-        return sum(committed_offsets(kafka, settings.group, settings.input_topic).values())
+    def consumed() -> Offsets:
+        return committed_offsets(kafka, settings.group, settings.input_topic)
 
     def patients() -> int:
         return int(orjson.loads(state(settings, "check", "--json"))["patients"])
 
     def after_more(cluster: Cluster, topic: str) -> Offsets:
-        """The snapshot has the committed offsets; the worker commits more before the snapshot looks at the state."""
-        enough = consumed() + ROWS
-        wait_until(lambda: consumed() >= enough, what="more messages")
+        """The snapshot has the committed offsets; more is committed before it looks at the state."""
+        head = {"patient_id": "newcomer", "event_time": rfc3339(START.timestamp())}
+        produce(kafka, settings.input_topic, [("newcomer", orjson.dumps(head | {"spo2": 97}))])
+        there = cluster.ends(settings.input_topic)
+        wait_until(
+            lambda: all(consumed().get(partition, 0) >= end for partition, end in there.items()),
+            what="more messages, and a new patient",
+        )
         return stable(cluster, topic)
 
     stable = Cluster.stable
     with producing(settings), working(settings):
         wait_until(lambda: consumed() and patients() == PATIENTS, what="a message of each patient")
-        monkeypatch.setattr(Cluster, "stable", after_more)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Cluster, "stable", after_more)
+            yield settings
+
+
+def test_a_snapshot_can_be_taken_while_a_worker_is_busy(kafka: str, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "state.jsonl"
+    with busy(kafka, model) as settings:
         told = orjson.loads(state(settings, "snapshot", str(file), "--json"))
-        monkeypatch.undo()
     offsets = {int(partition): offset for partition, offset in told["offsets"].items()}
     cut(kafka, settings.input_topic, offsets)
     found = audit(settings, saved_state=file, patience=5.0)
     assert told["patients"] == PATIENTS
     assert not found.offenders
     assert not {Invariant.CORRECT, Invariant.STATE} & {one.invariant for one in found.unjudged}
-    assert checked(found)[Invariant.STATE] == f"{PATIENTS} patients"
+    assert checked(found)[Invariant.STATE] == f"{PATIENTS + 1} patients"
+
+
+def test_a_snapshot_is_refused_where_compaction_may_have_removed_what_it_reads(
+    kafka: str, model: Path, tmp_path: Path
+) -> None:
+    with busy(kafka, model) as settings:
+        alter_topic(kafka, settings.topic(Role.STATE), {"min.compaction.lag.ms": "0"})
+        with pytest.raises(NotAuditableError, match=r"only 0 s \(min.compaction.lag.ms\).*while no worker"):
+            state(settings, "snapshot", str(tmp_path / "state.jsonl"))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_with_a_snapshot_what_is_wrong_after_it_is_found(saved: Saved) -> None:
