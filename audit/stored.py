@@ -1,7 +1,7 @@
 """The state topic alone: a patient's newest record, and whether a worker could start from the state."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,15 @@ class _Topic:
         self.input_id, told = cluster.topic_id(), cluster.state_ends
         # Offsets can be committed a little before the state of the same transaction becomes readable.
         cluster.settled(self.name, {partition: end for partition, end in told.items() if end is not None})
+        self._cluster, self.looked_at = cluster, time.time()
         self._starts, self._there = cluster.starts(self.name), cluster.stable(self.name)
         self.ends: Offsets = check_ends(
             self.name, told, starts=self._starts, there=self._there, findings=self.findings
         )
+
+    def has_grown(self) -> bool:
+        """Whether more became readable since `looked_at`; an open transaction may have written it a little before."""
+        return self._cluster.stable(self.name) != self._there
 
     def batches(self) -> Iterator[Batch]:
         return read(
@@ -134,9 +139,7 @@ def copy_state(settings: Settings, records: StateRecords) -> SavedState:
     """
     topic = _Topic(settings)
     newest: dict[int, dict[str, bytes]] = {partition: {} for partition in topic.ends}
-    displacing: dict[
-        tuple[int, str], float
-    ] = {}  # when each patient's first record after the end was written
+    written: dict[tuple[int, str], float] = {}  # when each patient's first record after the end was
     for batch in topic.batches():
         for message, partition, offset in zip(
             batch.messages, batch.partitions.tolist(), batch.offsets.tolist(), strict=True
@@ -144,13 +147,13 @@ def copy_state(settings: Settings, records: StateRecords) -> SavedState:
             key: Any = message.key()
             value: Any = message.value()
             if offset >= topic.ends.get(partition, 0):
-                displacing.setdefault((partition, key.decode()), message.timestamp()[1] / 1000)
+                written.setdefault((partition, key.decode()), message.timestamp()[1] / 1000)
             elif value is None:
                 newest[partition].pop(key.decode(), None)
             else:
                 newest[partition][key.decode()] = value
     _require_sound(topic, records, newest)
-    _require_kept(settings, topic.name, displacing)
+    _require_kept(settings, topic, [*written.values()])
     return SavedState(
         input_topic=settings.input_topic,
         topic_id=topic.input_id,
@@ -161,21 +164,23 @@ def copy_state(settings: Settings, records: StateRecords) -> SavedState:
     )
 
 
-def _require_kept(settings: Settings, topic: str, displacing: Mapping[tuple[int, str], float]) -> None:
-    """Raise NotAuditableError if compaction may have removed records that these displaced, before they were read.
+def _require_kept(settings: Settings, topic: _Topic, written: list[float]) -> None:
+    """Raise NotAuditableError if compaction may have removed records before they were read.
 
-    It leaves every record alone, and those before it with the same key, until it is min.compaction.lag.ms old by its
-    timestamp; half of that allows for clocks that differ.
+    A record displaces none until it is min.compaction.lag.ms old by its timestamp; half of that allows for clocks that
+    differ. `written` has the times of those that were read after the committed state; others may have come since.
     """
-    if not displacing:
+    if topic.has_grown():
+        written = [*written, topic.looked_at]
+    if not written:
         return
-    cleanup = cleanups(settings, [topic]).get(topic)
+    cleanup = cleanups(settings, [topic.name]).get(topic.name)
     lag = cleanup.compaction_lag if cleanup else 0.0
-    if time.time() - min(displacing.values()) >= lag / 2:
+    if time.time() - min(written) >= lag / 2:
         raise NotAuditableError(
-            f"workers wrote to topic {topic} while it was read, and it keeps what they replaced for only {lag:g} s "
-            "(min.compaction.lag.ms), so what it held at the committed offsets is not certain: run this while no "
-            "worker runs, or set min.compaction.lag.ms to twice the time that this takes"
+            f"workers wrote to topic {topic.name} while it was read, and it keeps what they replaced for only "
+            f"{lag:g} s (min.compaction.lag.ms), so what it held at the committed offsets is not certain: run this "
+            "while no worker runs, or set min.compaction.lag.ms to more than twice the time that this takes"
         )
 
 

@@ -215,7 +215,7 @@ def cleanups(settings: Settings, names: Sequence[str], *, timeout: float = 10) -
         name: Cleanup(
             compacts="compact" in config[_CLEANUP],
             expires=_expires(config),
-            compaction_lag=int(config[_LAG]) / 1000,
+            compaction_lag=int(config.get(_LAG, 0)) / 1000,
         )
         for name, config in _topic_configs(Admin(settings, timeout=timeout), names).items()
     }

@@ -84,11 +84,12 @@ class Positions:
 
         Raises KafkaCallError if the broker refuses.
         """
-        resumed = self.of(partitions)
+        starts = {number: self._next[number] for number in partitions if number in self._next}
+        resumed = self._listed(starts)
         self._consumer.resume(resumed)
-        for one in self._listed({one.partition: self._next[one.partition] for one in resumed}):
+        for one in resumed:
             self._seek(one)
-        self._ask_ends([one.partition for one in resumed])
+        self._ask_ends(starts)
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""

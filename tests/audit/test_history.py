@@ -25,6 +25,7 @@ from audit.cluster import Cluster, Offsets
 from audit.errors import NotAuditableError
 from audit.findings import Invariant
 from audit.outcome import Audit
+from audit.reading import read
 from audit.run import audit
 from audit.unjudged import Cause
 from broker.errors import SettingsError, TopicError
@@ -492,6 +493,29 @@ def test_a_snapshot_is_refused_where_compaction_may_have_removed_what_it_reads(
         with pytest.raises(NotAuditableError, match=r"only 0 s \(min.compaction.lag.ms\).*while no worker"):
             state(settings, "snapshot", str(tmp_path / "state.jsonl"))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_records_that_came_while_a_snapshot_read_may_have_displaced_others(
+    made: Stated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grows: bool
+) -> None:
+    settings = made.copied()
+    topic, file = settings.topic(Role.STATE), tmp_path / "state.jsonl"
+    alter_topic(settings.bootstrap_servers, topic, {"min.compaction.lag.ms": "0"})
+
+    def after_one_more(*args: Any, **options: Any) -> Iterator[Any]:
+        if grows:
+            newest = next(one for one in made.states if one.partition == 0)
+            publish(Producer({"bootstrap.servers": settings.bootstrap_servers}), topic, [newest])
+        return read(*args, **options)
+
+    monkeypatch.setattr("audit.stored.read", after_one_more)
+    if grows:
+        with pytest.raises(NotAuditableError, match="while it was read"):
+            state(settings, "snapshot", str(file))
+    else:
+        state(settings, "snapshot", str(file))
+    assert file.exists() is not grows
 
 
 def test_with_a_snapshot_what_is_wrong_after_it_is_found(saved: Saved) -> None:
