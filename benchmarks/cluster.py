@@ -24,9 +24,7 @@ _LOADING: Final[dict[str, Any]] = {"linger.ms": 20, "queue.buffering.max.message
 
 
 _MEMORY: Final = Path("/dev/shm")
-_NEEDED: Final = (
-    8_000_000_000  # bytes; by their sizes, the longest part's messages and results need half of them
-)
+_NEEDED: Final = 8_000_000_000  # bytes, about twice the messages and results of the longest part
 
 
 class Cluster:
